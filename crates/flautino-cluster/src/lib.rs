@@ -1,0 +1,1 @@
+//! flautino-cluster
