@@ -1,0 +1,261 @@
+//! Configuration: plain values with their defaults, found, read and checked before any I/O.
+//!
+//! ```
+//! # fn main() -> Result<(), flautino::ConfigError> {
+//! let config = flautino::EngineConfig::from_toml(
+//!     r#"
+//!     host = "localhost"
+//!     database = "my_app"
+//!     user = "postgres"
+//!
+//!     [pool]
+//!     max_connections = 20
+//!
+//!     [extra_nodes.read_replica_1]
+//!     host = "replica-1"
+//!     database = "my_app"
+//!     "#,
+//! )?;
+//! assert_eq!(config.pool.max_connections, 20);
+//! assert!(config.extra_nodes.contains_key("read_replica_1"));
+//! # Ok(()) }
+//! ```
+
+mod de;
+mod find;
+mod node;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::Deserialize;
+
+pub use self::node::NodeConfig;
+use crate::error::ConfigError;
+
+/// The name of the node whose settings stand at the top level.
+pub const MAIN: &str = "main";
+
+/// PostgreSQL's own upper limit for `max_connections`.
+const MOST_CONNECTIONS: u32 = 262_143;
+
+/// Everything an [`Engine`](crate::Engine) is made of.
+///
+/// In TOML the main node's settings stand at the top level, beside the engine's own. Durations
+/// are strings with a unit (`"500ms"`, `"5s"`, `"10m"`) or a number of seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineConfig {
+    /// The main node: the keys of [`NodeConfig`], at the top level.
+    pub main: NodeConfig,
+    /// Further nodes, each under the name that [`Handle::node`](crate::Handle::node) takes.
+    /// Default: none.
+    pub extra_nodes: BTreeMap<String, NodeConfig>,
+    /// Extensions that `open` creates on the main node where it is a primary. Default:
+    /// `["uuid-ossp"]`, as in Piccolo; `[]` for none. One that cannot be created is a warning.
+    pub extensions: Vec<String>,
+    /// The pool of each node.
+    pub pool: PoolConfig,
+    /// Whether each statement is an event of target `flautino::query`, before it is sent and
+    /// after its result was read. Default: `false`. Bind values are never logged.
+    pub log_queries: bool,
+    /// Whether each row is an event of target `flautino::response`. Default: `false`.
+    pub log_responses: bool,
+    /// How long `open` waits for the main node to answer. Default: 30 s.
+    pub startup_timeout: Duration,
+    /// How long `close` lets running statements go on before it cancels them. Default: 20 s,
+    /// which leaves room inside the 30 s that Kubernetes grants by default.
+    pub drain_timeout: Duration,
+}
+
+impl Default for EngineConfig {
+    fn default() -> Self {
+        Self {
+            main: NodeConfig::default(),
+            extra_nodes: BTreeMap::new(),
+            extensions: vec!["uuid-ossp".to_owned()],
+            pool: PoolConfig::default(),
+            log_queries: false,
+            log_responses: false,
+            startup_timeout: Duration::from_secs(30),
+            drain_timeout: Duration::from_secs(20),
+        }
+    }
+}
+
+impl EngineConfig {
+    /// The keys of the top level that are not [`NodeConfig`]'s.
+    const KEYS: [&'static str; 7] = [
+        "extra_nodes",
+        "extensions",
+        "pool",
+        "log_queries",
+        "log_responses",
+        "startup_timeout",
+        "drain_timeout",
+    ];
+
+    /// A main node at `url` (`postgres://user:password@host:port/database?sslmode=…`), and the
+    /// defaults for all else.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Key`] when the URL is malformed or has an unknown parameter.
+    pub fn from_url(url: &str) -> Result<Self, ConfigError> {
+        let main = NodeConfig {
+            url: Some(url.to_owned()),
+            ..NodeConfig::default()
+        };
+        let config = Self {
+            main,
+            ..Self::default()
+        };
+        config.validate("the URL")?;
+        Ok(config)
+    }
+
+    /// Reads and checks TOML text.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Syntax`] or [`ConfigError::Key`], with the place of the mistake.
+    pub fn from_toml(text: &str) -> Result<Self, ConfigError> {
+        Self::parse(text, "the TOML text")
+    }
+
+    fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let document = toml::de::Deserializer::parse(text)
+            .map_err(|err| de::syntax_error(text, origin, &err))?;
+        let config: Self = serde_path_to_error::deserialize(document)
+            .map_err(|err| de::key_error(text, origin, &err))?;
+        config.validate(origin)?;
+        Ok(config)
+    }
+
+    /// Checks what types cannot say: limits, names, URLs. [`Engine::new`](crate::Engine::new)
+    /// does this too; no I/O happens but reading the password file, as libpq does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Key`] with the path of the first key that is not acceptable.
+    pub fn validate(&self, origin: &str) -> Result<(), ConfigError> {
+        // Exhaustive, so that a new setting cannot be forgotten here.
+        let Self {
+            main,
+            extra_nodes,
+            extensions,
+            pool,
+            log_queries: _,
+            log_responses: _,
+            startup_timeout: _,
+            drain_timeout: _,
+        } = self;
+        let key_error = |key: &str, message: String| ConfigError::Key {
+            origin: origin.to_owned(),
+            key: key.to_owned(),
+            message,
+        };
+        main.connect_options(origin, "")?;
+        for (name, node) in extra_nodes {
+            let key = format!("extra_nodes.{name}");
+            if name == MAIN {
+                let fix = "`main` is the node at the top level; give this one another name";
+                return Err(key_error(&key, fix.to_owned()));
+            }
+            if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                let fix = "a node's name is one word, without spaces and control characters";
+                return Err(key_error(&key, fix.to_owned()));
+            }
+            node.connect_options(origin, &format!("{key}."))?;
+        }
+        for (index, extension) in extensions.iter().enumerate() {
+            if extension.is_empty() || extension.contains('\0') {
+                let key = format!("extensions[{index}]");
+                return Err(key_error(&key, "is no name of an extension".to_owned()));
+            }
+        }
+        pool.check()
+            .map_err(|(key, message)| key_error(&format!("pool.{key}"), message))
+    }
+}
+
+/// The pool of a node.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PoolConfig {
+    /// The most connections to one node. Default: 10, as in sqlx.
+    pub max_connections: u32,
+    /// How many connections are kept open when idle. Default: 0.
+    pub min_connections: u32,
+    /// How long a statement waits for a connection, a new one's making included, before it fails
+    /// with [`Error::AcquireTimeout`](crate::Error::AcquireTimeout). Default: 5 s, so that an
+    /// overloaded app answers before its clients give up.
+    #[serde(with = "de::duration")]
+    pub acquire_timeout: Duration,
+    /// How long a connection may lie idle before it is closed; 0 for ever. Default: 10 min.
+    #[serde(with = "de::duration")]
+    pub idle_timeout: Duration,
+    /// How old a connection may grow before it is replaced; 0 for ever. Default: 30 min.
+    #[serde(with = "de::duration")]
+    pub max_lifetime: Duration,
+    /// How long a connection serves without a ping before sqlx's pool has it back for its
+    /// checks; 0 to check at each use, at three round trips a statement. Default: 1 s.
+    #[serde(with = "de::duration")]
+    pub warm_time: Duration,
+    /// From which wait for a connection on sqlx logs a warning. Default: 2 s.
+    #[serde(with = "de::duration")]
+    pub acquire_slow_threshold: Duration,
+}
+
+impl Default for PoolConfig {
+    fn default() -> Self {
+        Self {
+            max_connections: 10,
+            min_connections: 0,
+            acquire_timeout: Duration::from_secs(5),
+            idle_timeout: Duration::from_secs(10 * 60),
+            max_lifetime: Duration::from_secs(30 * 60),
+            warm_time: Duration::from_secs(1),
+            acquire_slow_threshold: Duration::from_secs(2),
+        }
+    }
+}
+
+impl PoolConfig {
+    /// The key that is wrong and why, where the settings are not acceptable.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        let Self {
+            max_connections,
+            min_connections,
+            acquire_timeout,
+            ..
+        } = self;
+        if !(1..=MOST_CONNECTIONS).contains(max_connections) {
+            let message = format!("is {max_connections}; expected 1 to {MOST_CONNECTIONS}");
+            return Err(("max_connections", message));
+        }
+        if min_connections > max_connections {
+            let message =
+                format!("is {min_connections}, more than `max_connections` ({max_connections})");
+            return Err(("min_connections", message));
+        }
+        if acquire_timeout.is_zero() {
+            return Err((
+                "acquire_timeout",
+                "is 0; expected a time such as \"5s\"".to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The same settings, checked; for [`Engine::open_with`](crate::Engine::open_with).
+    pub(crate) fn checked(self, origin: &str) -> Result<Self, ConfigError> {
+        match self.check() {
+            Ok(()) => Ok(self),
+            Err((key, message)) => Err(ConfigError::Key {
+                origin: origin.to_owned(),
+                key: format!("pool.{key}"),
+                message,
+            }),
+        }
+    }
+}

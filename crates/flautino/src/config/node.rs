@@ -1,0 +1,335 @@
+//! The settings of one node, and what sqlx makes of them.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::MapAccess;
+use sqlx::ConnectOptions;
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use url::Url;
+
+use super::de::{Port, SecretString, Time};
+use crate::error::ConfigError;
+
+/// How to reach one PostgreSQL server, and how to treat its sessions.
+///
+/// What is left out follows `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD` and
+/// `.pgpass`, as libpq does. Either `url` or the single keys say where the server is.
+#[derive(Clone, Default, PartialEq)]
+pub struct NodeConfig {
+    /// `postgres://user:password@host:port/database?parameter=value`. Not together with `host`,
+    /// `port`, `user` or `database`.
+    pub url: Option<String>,
+    /// Host name, address, or the directory of a Unix socket (beginning with `/`).
+    /// Default: `PGHOST`, else the local socket's directory, else `localhost`.
+    pub host: Option<String>,
+    /// TCP port. Default: `PGPORT`, else 5432.
+    pub port: Option<u16>,
+    /// The role to connect as. Default: `PGUSER`, else the operating system's user.
+    pub user: Option<String>,
+    /// Default: `PGPASSWORD`, else what the password file says for this server.
+    pub password: Option<String>,
+    /// Default: `PGDATABASE`, else the server's choice, which is the user's name.
+    pub database: Option<String>,
+    /// `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`. Default:
+    /// `PGSSLMODE`, else `prefer`. What requires TLS needs one of this crate's `tls-…` features.
+    pub ssl_mode: Option<String>,
+    /// PEM file with the certificate authorities to trust. Default: `PGSSLROOTCERT`.
+    pub ssl_root_cert: Option<PathBuf>,
+    /// PEM file with the client's certificate. Default: `PGSSLCERT`.
+    pub ssl_client_cert: Option<PathBuf>,
+    /// PEM file with the client's key. Default: `PGSSLKEY`.
+    pub ssl_client_key: Option<PathBuf>,
+    /// Prepared statements kept on each connection; 0 for none. Default: 100, as in sqlx.
+    pub statement_cache_capacity: Option<usize>,
+    /// Shown in `pg_stat_activity`. Default: `PGAPPNAME`.
+    pub application_name: Option<String>,
+    /// Digits beyond the default in floating-point text. Default: 2, as in sqlx.
+    pub extra_float_digits: Option<i8>,
+    /// Server settings for each session, sent as start-up options: `{ search_path = "app" }`.
+    pub options: BTreeMap<String, String>,
+    /// The level at which sqlx logs each statement: `off`, `error`, `warn`, `info`, `debug` or
+    /// `trace`. Default: `debug`, as in sqlx.
+    pub log_statements: Option<String>,
+    /// The level at which sqlx logs slow statements. Default: `warn`, as in sqlx.
+    pub log_slow_statements: Option<String>,
+    /// From which time on a statement is slow. Default: 1 s, as in sqlx.
+    pub log_slow_threshold: Option<Duration>,
+    /// The server ends a statement that runs longer. Default: none.
+    pub statement_timeout: Option<Duration>,
+    /// How often the server looks whether the client of a running statement is still there
+    /// (`client_connection_check_interval`, PostgreSQL 14 and newer); 0 for never. Default: 1 s.
+    pub client_check_interval: Option<Duration>,
+    /// How long one attempt to connect may take at `open`. Default: 5 s.
+    pub connect_timeout: Option<Duration>,
+    /// The node is PgBouncer in transaction mode: nothing is prepared, no session setting is
+    /// made, and each statement with values goes in a transaction of its own, so that its
+    /// protocol steps reach one server. Costs two more round trips a statement. Default: `false`.
+    pub pgbouncer: bool,
+}
+
+impl NodeConfig {
+    pub(super) const KEYS: [&'static str; 21] = [
+        "url",
+        "host",
+        "port",
+        "user",
+        "password",
+        "database",
+        "ssl_mode",
+        "ssl_root_cert",
+        "ssl_client_cert",
+        "ssl_client_key",
+        "statement_cache_capacity",
+        "application_name",
+        "extra_float_digits",
+        "options",
+        "log_statements",
+        "log_slow_statements",
+        "log_slow_threshold",
+        "statement_timeout",
+        "client_check_interval",
+        "connect_timeout",
+        "pgbouncer",
+    ];
+
+    pub(super) fn visit_key<'de, A: MapAccess<'de>>(
+        &mut self,
+        key: &str,
+        map: &mut A,
+    ) -> Result<bool, A::Error> {
+        match key {
+            "url" => self.url = Some(map.next_value::<SecretString>()?.0),
+            "host" => self.host = Some(map.next_value()?),
+            "port" => self.port = Some(map.next_value::<Port>()?.0),
+            "user" => self.user = Some(map.next_value()?),
+            "password" => self.password = Some(map.next_value::<SecretString>()?.0),
+            "database" => self.database = Some(map.next_value()?),
+            "ssl_mode" => self.ssl_mode = Some(map.next_value()?),
+            "ssl_root_cert" => self.ssl_root_cert = Some(map.next_value()?),
+            "ssl_client_cert" => self.ssl_client_cert = Some(map.next_value()?),
+            "ssl_client_key" => self.ssl_client_key = Some(map.next_value()?),
+            "statement_cache_capacity" => {
+                self.statement_cache_capacity = Some(map.next_value()?);
+            }
+            "application_name" => self.application_name = Some(map.next_value()?),
+            "extra_float_digits" => self.extra_float_digits = Some(map.next_value()?),
+            "options" => self.options = map.next_value()?,
+            "log_statements" => self.log_statements = Some(map.next_value()?),
+            "log_slow_statements" => self.log_slow_statements = Some(map.next_value()?),
+            "log_slow_threshold" => self.log_slow_threshold = Some(map.next_value::<Time>()?.0),
+            "statement_timeout" => self.statement_timeout = Some(map.next_value::<Time>()?.0),
+            "client_check_interval" => {
+                self.client_check_interval = Some(map.next_value::<Time>()?.0);
+            }
+            "connect_timeout" => self.connect_timeout = Some(map.next_value::<Time>()?.0),
+            "pgbouncer" => self.pgbouncer = map.next_value()?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// What sqlx connects with. `prefix` is the path of this node's keys in the configuration.
+    pub(crate) fn connect_options(
+        &self,
+        origin: &str,
+        prefix: &str,
+    ) -> Result<PgConnectOptions, ConfigError> {
+        // Exhaustive, so that a new setting cannot be forgotten here.
+        let Self {
+            url,
+            host,
+            port,
+            user,
+            password,
+            database,
+            ssl_mode,
+            ssl_root_cert,
+            ssl_client_cert,
+            ssl_client_key,
+            statement_cache_capacity,
+            application_name,
+            extra_float_digits,
+            options: server_options,
+            log_statements,
+            log_slow_statements,
+            log_slow_threshold,
+            statement_timeout: _,     // part of the session's set-up
+            client_check_interval: _, // likewise
+            connect_timeout: _,
+            pgbouncer,
+        } = self;
+        let error = |key: &str, message: String| ConfigError::Key {
+            origin: origin.to_owned(),
+            key: format!("{prefix}{key}"),
+            message,
+        };
+
+        // sqlx looks into the password file only while it parses a URL, so the single keys
+        // become one: the password is then the one for this very host, port, user and database.
+        let address = match url {
+            Some(url) => {
+                let others = [
+                    ("host", host.is_some()),
+                    ("port", port.is_some()),
+                    ("user", user.is_some()),
+                    ("database", database.is_some()),
+                ];
+                if let Some((key, _)) = others.iter().find(|(_, set)| *set) {
+                    let message = format!("stands beside `{prefix}url`; give one of the two");
+                    return Err(error(key, message));
+                }
+                check_url(url).map_err(|message| error("url", message))?
+            }
+            None => {
+                let mut url =
+                    Url::parse("postgres:///").map_err(|e| error("url", e.to_string()))?;
+                let port = port.map(|port| port.to_string());
+                let parts = [
+                    ("host", host),
+                    ("port", &port),
+                    ("user", user),
+                    ("dbname", database),
+                ];
+                let parts = parts
+                    .iter()
+                    .filter_map(|(key, value)| Some((*key, value.as_ref()?)));
+                url.query_pairs_mut().extend_pairs(parts);
+                url
+            }
+        };
+        let mut options = PgConnectOptions::from_str(address.as_str())
+            .map_err(|err| error("url", source_text(err)))?;
+
+        if let Some(password) = password {
+            options = options.password(password);
+        }
+        if let Some(mode) = ssl_mode {
+            let mode = PgSslMode::from_str(mode).map_err(|_| {
+                let modes = "disable, allow, prefer, require, verify-ca or verify-full";
+                error("ssl_mode", format!("is \"{mode}\"; expected {modes}"))
+            })?;
+            options = options.ssl_mode(mode);
+        }
+        if let Some(path) = ssl_root_cert {
+            options = options.ssl_root_cert(path);
+        }
+        if let Some(path) = ssl_client_cert {
+            options = options.ssl_client_cert(path);
+        }
+        if let Some(path) = ssl_client_key {
+            options = options.ssl_client_key(path);
+        }
+        if let Some(capacity) = statement_cache_capacity {
+            options = options.statement_cache_capacity(*capacity);
+        }
+        if let Some(name) = application_name {
+            options = options.application_name(name);
+        }
+        if let Some(digits) = extra_float_digits {
+            options = options.extra_float_digits(*digits);
+        }
+        options = options.options(server_options);
+        let level = |key: &str, text: &str| {
+            tracing_level(text).ok_or_else(|| {
+                let levels = "off, error, warn, info, debug or trace";
+                error(key, format!("is \"{text}\"; expected {levels}"))
+            })
+        };
+        if let Some(text) = log_statements {
+            options = options.log_statements(level("log_statements", text)?);
+        }
+        if log_slow_statements.is_some() || log_slow_threshold.is_some() {
+            let text = log_slow_statements.as_deref().unwrap_or("warn");
+            let threshold = log_slow_threshold.unwrap_or(Duration::from_secs(1));
+            options = options.log_slow_statements(level("log_slow_statements", text)?, threshold);
+        }
+        if *pgbouncer {
+            // A start-up parameter that PgBouncer does not know costs the connection.
+            options = options.statement_cache_capacity(0).extra_float_digits(None);
+        }
+        Ok(options)
+    }
+}
+
+/// sqlx takes its levels as the `log` crate's.
+fn tracing_level(text: &str) -> Option<log::LevelFilter> {
+    log::LevelFilter::from_str(text).ok()
+}
+
+/// Parameters that sqlx 0.9 understands in a URL; it passes over others with a log line.
+const URL_PARAMETERS: [&str; 18] = [
+    "sslmode",
+    "ssl-mode",
+    "sslrootcert",
+    "ssl-root-cert",
+    "ssl-ca",
+    "sslcert",
+    "ssl-cert",
+    "sslkey",
+    "ssl-key",
+    "statement-cache-capacity",
+    "host",
+    "hostaddr",
+    "port",
+    "dbname",
+    "user",
+    "password",
+    "application_name",
+    "options",
+];
+
+/// Parses a URL without ever quoting it, since it may hold a password.
+fn check_url(text: &str) -> Result<Url, String> {
+    const FORM: &str = "expected postgres://user:password@host:port/database";
+    let url = Url::parse(text).map_err(|err| format!("is no URL ({err}); {FORM}"))?;
+    if !matches!(url.scheme(), "postgres" | "postgresql") {
+        return Err(format!("has the scheme `{}`; {FORM}", url.scheme()));
+    }
+    for (key, _) in url.query_pairs() {
+        if !key.starts_with("options[") && !URL_PARAMETERS.contains(&key.as_ref()) {
+            return Err(format!("has the unknown parameter `{key}`"));
+        }
+    }
+    Ok(url)
+}
+
+/// What went wrong, without sqlx's "error with configuration".
+fn source_text(err: sqlx::Error) -> String {
+    match err {
+        sqlx::Error::Configuration(source) => source.to_string(),
+        other => other.to_string(),
+    }
+}
+
+/// Shows where a URL leads, without user and password.
+fn redacted(url: &str) -> String {
+    let Ok(url) = Url::parse(url) else {
+        return "(unreadable)".to_owned();
+    };
+    let host = url.host_str().unwrap_or_default();
+    let port = url
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    format!("{}://…@{host}{port}{}", url.scheme(), url.path())
+}
+
+impl fmt::Debug for NodeConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodeConfig")
+            .field("url", &self.url.as_deref().map(redacted))
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("user", &self.user)
+            .field("password", &self.password.as_ref().map(|_| "…"))
+            .field("database", &self.database)
+            .field("ssl_mode", &self.ssl_mode)
+            .field("application_name", &self.application_name)
+            .field("pgbouncer", &self.pgbouncer)
+            .finish_non_exhaustive()
+    }
+}

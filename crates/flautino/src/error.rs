@@ -1,0 +1,231 @@
+//! What flautino adds to sqlx's errors: one enum for each operation, each naming the step and the fix.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Why a query, a lease or a transaction failed, where the reason is flautino's and not the server's.
+///
+/// sqlx's traits allow only [`sqlx::Error`], so these ride inside one; [`Error::of`] finds them.
+///
+/// ```
+/// let err: sqlx::Error = flautino::Error::Closed { node: "main".into() }.into();
+/// assert!(matches!(flautino::Error::of(&err), Some(flautino::Error::Closed { .. })));
+/// ```
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// No connection came free, or none could be made, within
+    /// [`acquire_timeout`](crate::PoolConfig::acquire_timeout).
+    #[error(
+        "no connection to node `{node}` within {waited:?}, while {step} ({in_use} of {max} in use); \
+         raise `pool.max_connections` or look for statements that hold connections for long"
+    )]
+    AcquireTimeout {
+        /// The node's name.
+        node: String,
+        /// How long the caller waited.
+        waited: Duration,
+        /// Which of the two steps it was in.
+        step: AcquireStep,
+        /// Connections checked out at that moment.
+        in_use: u32,
+        /// The most that may be checked out, [`max_connections`](crate::PoolConfig::max_connections).
+        max: u32,
+    },
+
+    /// The engine is closed, or closed while this statement ran.
+    #[error("the engine is closed, so node `{node}` takes no statements; call `open()` to go on")]
+    Closed {
+        /// The node's name.
+        node: String,
+    },
+
+    /// A node was asked for that the configuration does not have.
+    #[error(transparent)]
+    UnknownNode(#[from] UnknownNode),
+
+    /// The server had aborted the transaction before `commit`, so nothing was committed.
+    #[error(
+        "the transaction was not committed: a statement in it had failed and the server rolled it \
+         back; roll back to a savepoint to go on after an error"
+    )]
+    CommitAborted,
+
+    /// The connection was lost while `COMMIT` was under way.
+    #[error(
+        "it is not known whether the transaction was committed, since the connection was lost \
+         while COMMIT was under way ({0}); look at the data before you try again"
+    )]
+    CommitUnknown(#[source] sqlx::Error),
+
+    /// A savepoint was cancelled or refused half-way, and with it the whole transaction.
+    #[error(
+        "the transaction is lost, since creating a savepoint in it was cancelled or refused; \
+         it is rolled back, begin a new one"
+    )]
+    TransactionLost,
+
+    /// `BEGIN`, `COMMIT` and their like were sent as a statement.
+    #[error(
+        "`{keyword}` cannot be sent as a statement, since the next statement may go to another \
+         connection; use `begin`, `commit`, `rollback` and `savepoint`"
+    )]
+    TransactionControl {
+        /// The statement's first word.
+        keyword: String,
+    },
+}
+
+impl Error {
+    /// The flautino error inside a [`sqlx::Error`], if there is one.
+    #[must_use]
+    pub fn of(err: &sqlx::Error) -> Option<&Self> {
+        match err {
+            sqlx::Error::Io(io) => io.get_ref()?.downcast_ref(),
+            _ => None,
+        }
+    }
+}
+
+impl From<Error> for sqlx::Error {
+    fn from(err: Error) -> Self {
+        Self::Io(io::Error::other(err))
+    }
+}
+
+impl From<UnknownNode> for sqlx::Error {
+    fn from(err: UnknownNode) -> Self {
+        Error::from(err).into()
+    }
+}
+
+/// The step in which [`Error::AcquireTimeout`] ran out of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AcquireStep {
+    /// Every connection was in use.
+    WaitingForSlot,
+    /// There was a free slot, but the server did not answer or refused the connection.
+    Connecting,
+}
+
+impl std::fmt::Display for AcquireStep {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::WaitingForSlot => "waiting for a free connection",
+            Self::Connecting => "connecting to the server",
+        })
+    }
+}
+
+/// A name that is no node of the engine.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("there is no node `{name}`; the nodes are {}", quoted(known))]
+pub struct UnknownNode {
+    /// What was asked for.
+    pub name: String,
+    /// The nodes there are, `main` first.
+    pub known: Vec<String>,
+}
+
+/// Why a configuration was refused. No I/O but reading the file has happened.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// [`EngineConfig::find`](crate::EngineConfig::find) found nothing.
+    #[error("no configuration found; tried {}", tried.join(", then "))]
+    NotFound {
+        /// Each place, with what was found there.
+        tried: Vec<String>,
+    },
+
+    /// The file could not be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+
+    /// The text is no TOML.
+    #[error("{origin}, line {line}, column {column}: {message}")]
+    Syntax {
+        /// Where the text came from.
+        origin: String,
+        /// Counted from 1.
+        line: usize,
+        /// Counted from 1.
+        column: usize,
+        /// What is wrong. Never the text of the line, which may hold a password.
+        message: String,
+    },
+
+    /// A key is unknown, or its value is not acceptable.
+    #[error("{origin}: `{key}`: {message}")]
+    Key {
+        /// Where the value came from.
+        origin: String,
+        /// The key's path, such as `extra_nodes.read_replica_1.port`.
+        key: String,
+        /// What is wrong, and what is expected.
+        message: String,
+    },
+}
+
+/// Why [`Engine::open`](crate::Engine::open) failed. Nothing stays open then.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// The settings given to [`Engine::open_with`](crate::Engine::open_with) are not acceptable.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+
+    /// The main node did not answer within `startup_timeout`.
+    #[error(
+        "no usable server within {waited:?}: {}; \
+         is it running, and do host and port in the configuration lead to it?",
+        failures(nodes)
+    )]
+    Unreachable {
+        /// How long it was tried.
+        waited: Duration,
+        /// Each node that failed, with its own last error.
+        nodes: Vec<NodeFailure>,
+    },
+
+    /// The server answered, and refused for a reason that waiting does not mend:
+    /// wrong password, unknown role, missing database.
+    #[error("node `{}` refuses the connection ({}): {}", .0.node, .0.address, .0.source)]
+    Refused(#[source] NodeFailure),
+}
+
+/// One node's part in a failed [`Engine::open`](crate::Engine::open).
+#[derive(Debug, thiserror::Error)]
+#[error("node `{node}` ({address}): {source}")]
+#[non_exhaustive]
+pub struct NodeFailure {
+    /// The node's name.
+    pub node: String,
+    /// `host:port` or the socket's path.
+    pub address: String,
+    /// Its last error.
+    pub source: sqlx::Error,
+}
+
+fn quoted(names: &[String]) -> String {
+    names
+        .iter()
+        .map(|name| format!("`{name}`"))
+        .collect::<Vec<_>>()
+        .join(", ")
+}
+
+fn failures(nodes: &[NodeFailure]) -> String {
+    nodes
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join("; ")
+}

@@ -1,0 +1,467 @@
+//! A checked-out connection, guarded: clean it goes back, dirty it is thrown away.
+
+mod session;
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use futures_core::future::BoxFuture;
+use sqlx::postgres::{PgQueryResult, PgRow};
+use sqlx::{Either, PgConnection};
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+use tokio::sync::OwnedSemaphorePermit;
+
+pub(crate) use self::session::SessionSetup;
+use crate::error::Error;
+use crate::executor::executor_through_lease;
+use crate::handle::Meter;
+use crate::node::Node;
+use crate::pool::{NodePool, Taken};
+use crate::statement::{PoolerMode, Statement};
+
+/// How long the washing of a returned connection may take.
+const WASH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// One connection of a node, for what needs the same session from one statement to the next:
+/// `COPY`, advisory locks, temporary tables, session settings.
+///
+/// Statements go through `&mut lease`, or through the [`PgConnection`] it dereferences to. When
+/// the lease is dropped the session is reset (`RESET ALL`, locks, cursors, temporary tables)
+/// before anyone else gets the connection; if a statement was under way, the connection is
+/// closed instead and the server ends that statement.
+///
+/// ```no_run
+/// # async fn f(engine: flautino::Engine) -> Result<(), sqlx::Error> {
+/// let mut lease = engine.handle().acquire().await?;
+/// sqlx::query("SELECT pg_advisory_lock(1)").execute(&mut lease).await?;
+/// # Ok(()) }
+/// ```
+pub struct Lease {
+    /// `None` only while it is being dropped.
+    connection: Option<LeasedConnection>,
+    state: State,
+    node: Arc<Node>,
+    /// Whether a transaction of ours is open, so that a pooler keeps the server by itself.
+    in_transaction: bool,
+    /// Whether a refused write says that the server is no primary (any more).
+    expects_writes: bool,
+    /// What the statements on it met, for the transaction that holds it.
+    pub(crate) seen: Seen,
+    pub(crate) meter: Option<Meter>,
+}
+
+enum LeasedConnection {
+    Pooled {
+        taken: Taken,
+        home: Arc<NodePool>,
+        slot: OwnedSemaphorePermit,
+    },
+    /// Before `open`: a connection of its own.
+    Single(PgConnection),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// Nothing under way, and nothing left behind in the session.
+    Clean,
+    /// Nothing under way as far as is known, but the session may not be as it was.
+    Used,
+    /// A statement was sent and its result is not read to the end.
+    Busy,
+}
+
+/// Errors that the server answered on a lease.
+#[derive(Debug, Default, Clone, Copy)]
+pub(crate) struct Seen {
+    /// Some statement failed, or its end was not seen: a transaction is aborted, or may be.
+    pub(crate) failure: bool,
+    /// One failed with 40001 or 40P01, after which the whole transaction may be tried again.
+    pub(crate) retryable: bool,
+    /// The bare connection was handed out, so there may be failures that were not seen.
+    pub(crate) unwatched: bool,
+}
+
+impl Lease {
+    pub(crate) async fn checkout(node: &Arc<Node>) -> Result<Self, sqlx::Error> {
+        let connection = match node.pool()? {
+            Some(home) => {
+                let (taken, slot) = home.checkout().await?;
+                LeasedConnection::Pooled { taken, home, slot }
+            }
+            None => LeasedConnection::Single(node.connect().await?),
+        };
+        node.gauges.checked_out();
+        Ok(Self {
+            connection: Some(connection),
+            state: State::Clean,
+            node: Arc::clone(node),
+            in_transaction: false,
+            expects_writes: true,
+            seen: Seen::default(),
+            meter: None,
+        })
+    }
+
+    /// The name of the node it is connected to.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        &self.node.name
+    }
+
+    /// From now on whatever happened in the session counts as unknown.
+    pub(crate) fn mark_used(&mut self) {
+        if self.state == State::Clean {
+            self.state = State::Used;
+        }
+    }
+
+    /// Guards a step of the transaction manager as [`Lease::run`] guards a statement.
+    pub(crate) async fn control<T>(
+        &mut self,
+        sql: &str,
+        step: impl for<'a> FnOnce(&'a mut PgConnection) -> BoxFuture<'a, Result<T, sqlx::Error>> + Send,
+    ) -> Result<T, sqlx::Error> {
+        let before = self.begin_use();
+        let (connection, node, cut) = self.parts();
+        let entry = node.logger.sending(&node.name, sql);
+        let result = cut_short(cut, node, step(connection)).await;
+        entry.finish(&result);
+        self.settle(before, false, &result);
+        result
+    }
+
+    /// Queues the rollback of sqlx's innermost level; it is sent before the next statement.
+    pub(crate) fn queue_rollback(&mut self, sql: &str) {
+        let (connection, node, _) = self.parts();
+        let entry = node.logger.sending(&node.name, sql);
+        PgTransactionManager::start_rollback(connection);
+        entry.finish(&Ok(()));
+    }
+
+    /// A transaction of ours was opened on it, or is over.
+    pub(crate) fn set_in_transaction(&mut self, open: bool, read_only: bool) {
+        self.in_transaction = open;
+        self.expects_writes = !read_only;
+    }
+
+    /// Sends a statement and reads its whole result.
+    pub(crate) async fn run<T: Answer>(
+        &mut self,
+        statement: Statement,
+        start: impl for<'a> FnOnce(
+            &'a mut PgConnection,
+            Statement,
+        ) -> BoxFuture<'a, Result<T, sqlx::Error>>
+        + Send,
+    ) -> Result<T, sqlx::Error> {
+        let (statement, mode) = self.prepared_for_node(statement);
+        let changes = statement.may_change_session();
+        let before = self.begin_use();
+        self.start_meter();
+        let (connection, node, cut) = self.parts();
+        node.gauges.statement();
+        let mut entry = node.logger.sending(&node.name, statement.text());
+        let work = async {
+            match mode {
+                PoolerMode::AsItIs => start(connection, statement).await,
+                PoolerMode::InTransaction => {
+                    PgTransactionManager::begin(connection, None).await?;
+                    let result = start(connection, statement).await;
+                    end_pooler_transaction(connection, result.is_ok())
+                        .await
+                        .and(result)
+                }
+            }
+        };
+        let result = cut_short(cut, node, work).await;
+        if let Ok(answer) = &result {
+            answer.log(&mut entry);
+        }
+        entry.finish(&result);
+        self.settle(before, changes, &result);
+        result
+    }
+
+    /// Sends a statement; the caller drives what comes back through the returned guard.
+    pub(crate) fn stream<'a>(
+        &'a mut self,
+        statement: Statement,
+    ) -> impl futures_core::Stream<Item = Result<Either<PgQueryResult, PgRow>, sqlx::Error>> + Send + 'a
+    {
+        async_stream::stream! {
+            let (statement, mode) = self.prepared_for_node(statement);
+            let changes = statement.may_change_session();
+            let before = self.begin_use();
+            self.start_meter();
+            let (connection, node, cut) = self.parts();
+            node.gauges.statement();
+            let mut entry = node.logger.sending(&node.name, statement.text());
+            let mut result = Ok(());
+            if mode == PoolerMode::InTransaction {
+                result = cut_short(cut, node, PgTransactionManager::begin(connection, None)).await;
+            }
+            if result.is_ok() {
+                let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
+                loop {
+                    let next = futures_util::TryStreamExt::try_next(&mut items);
+                    match cut_short(cut, node, next).await {
+                        Ok(Some(item)) => {
+                            match &item {
+                                Either::Left(done) => entry.rows_affected(done.rows_affected()),
+                                Either::Right(row) => entry.row(row),
+                            }
+                            yield Ok(item);
+                        }
+                        Ok(None) => break,
+                        Err(err) => { result = Err(err); break; }
+                    }
+                }
+                drop(items);
+                if mode == PoolerMode::InTransaction {
+                    let ended = end_pooler_transaction(connection, result.is_ok()).await;
+                    result = ended.and(result);
+                }
+            }
+            entry.finish(&result);
+            self.settle(before, changes, &result);
+            if let Err(err) = result {
+                yield Err(err);
+            }
+        }
+    }
+
+    fn start_meter(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.statement_starts();
+        }
+    }
+
+    fn prepared_for_node(&self, statement: Statement) -> (Statement, PoolerMode) {
+        if !self.node.is_pooler() {
+            return (statement, PoolerMode::AsItIs);
+        }
+        match statement.for_pooler() {
+            (statement, PoolerMode::InTransaction) if self.in_transaction => {
+                (statement, PoolerMode::AsItIs)
+            }
+            other => other,
+        }
+    }
+
+    fn parts(
+        &mut self,
+    ) -> (
+        &mut PgConnection,
+        &Node,
+        Option<&tokio_util::sync::CancellationToken>,
+    ) {
+        match self.connection.as_mut() {
+            Some(LeasedConnection::Pooled { taken, home, .. }) => {
+                (&mut taken.connection, &self.node, Some(home.cut()))
+            }
+            Some(LeasedConnection::Single(connection)) => (connection, &self.node, None),
+            None => unreachable!("a lease has its connection until it is dropped"),
+        }
+    }
+
+    /// Until the end of a statement is seen, the worst is assumed.
+    fn begin_use(&mut self) -> (State, Seen) {
+        let before = (self.state, self.seen);
+        self.state = State::Busy;
+        self.seen.failure = true;
+        before
+    }
+
+    /// What is known of the connection at the end of a statement.
+    fn settle<T>(&mut self, before: (State, Seen), changes: bool, result: &Result<T, sqlx::Error>) {
+        let (state, seen) = before;
+        self.seen = seen;
+        if let Some(meter) = &mut self.meter {
+            meter.statement_ended(&self.node.name);
+        }
+        if let Err(err) = result {
+            let code = sqlstate(err);
+            self.seen.failure = true;
+            self.seen.retryable |= matches!(code.as_deref(), Some("40001" | "40P01"));
+            if code.as_deref() == Some("25006") && self.expects_writes {
+                self.node.refused_a_write();
+            }
+            if !server_keeps_session(err) {
+                if let Some(LeasedConnection::Pooled { home, .. }) = &self.connection {
+                    // Others that rest may have died with it; sqlx's pool pings before it lends.
+                    home.return_warm();
+                }
+                return;
+            }
+        }
+        // The end of this statement is also the end of one that was dropped before it.
+        let was_clean = state == State::Clean && !changes;
+        self.state = if was_clean { State::Clean } else { State::Used };
+    }
+}
+
+/// Ends the transaction that a statement through a pooler was wrapped in.
+async fn end_pooler_transaction(
+    connection: &mut PgConnection,
+    keep: bool,
+) -> Result<(), sqlx::Error> {
+    if keep {
+        PgTransactionManager::commit(connection).await
+    } else {
+        PgTransactionManager::rollback(connection).await
+    }
+}
+
+/// The work's result, or `Closed` once the engine's drain time is over.
+async fn cut_short<T>(
+    cut: Option<&tokio_util::sync::CancellationToken>,
+    node: &Node,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match cut {
+        Some(cut) => match cut.run_until_cancelled(work).await {
+            Some(result) => result,
+            None => Err(Error::Closed {
+                node: node.name.to_string(),
+            }
+            .into()),
+        },
+        None => work.await,
+    }
+}
+
+fn sqlstate(err: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+    err.as_database_error()
+        .and_then(sqlx::error::DatabaseError::code)
+}
+
+/// Whether the error is the server's answer to a statement, on a session that goes on.
+fn server_keeps_session(err: &sqlx::Error) -> bool {
+    use sqlx::postgres::{PgDatabaseError, PgSeverity};
+    err.as_database_error()
+        .and_then(|err| err.try_downcast_ref::<PgDatabaseError>())
+        .is_some_and(|err| !matches!(err.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
+/// What a statement answers when it is read to the end, as the log sees it.
+pub(crate) trait Answer {
+    fn log(&self, entry: &mut crate::logging::Entry<'_>);
+}
+
+impl Answer for PgQueryResult {
+    fn log(&self, entry: &mut crate::logging::Entry<'_>) {
+        entry.rows_affected(self.rows_affected());
+    }
+}
+
+impl Answer for Vec<PgRow> {
+    fn log(&self, entry: &mut crate::logging::Entry<'_>) {
+        self.iter().for_each(|row| entry.row(row));
+    }
+}
+
+impl Answer for Option<PgRow> {
+    fn log(&self, entry: &mut crate::logging::Entry<'_>) {
+        self.iter().for_each(|row| entry.row(row));
+    }
+}
+
+/// For what answers no rows: `prepare`, `describe`.
+pub(crate) struct NoRows<T>(pub(crate) T);
+
+impl<T> Answer for NoRows<T> {
+    fn log(&self, _: &mut crate::logging::Entry<'_>) {}
+}
+
+executor_through_lease!(&'c mut Lease, |lease, _statement| {
+    lease.mark_used();
+    Ok(lease)
+});
+
+impl Deref for Lease {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        match self.connection.as_ref() {
+            Some(LeasedConnection::Pooled { taken, .. }) => &taken.connection,
+            Some(LeasedConnection::Single(connection)) => connection,
+            None => unreachable!("a lease has its connection until it is dropped"),
+        }
+    }
+}
+
+impl DerefMut for Lease {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        self.mark_used();
+        self.seen.unwatched = true;
+        self.parts().0
+    }
+}
+
+impl AsMut<PgConnection> for Lease {
+    fn as_mut(&mut self) -> &mut PgConnection {
+        self
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        self.node.gauges.given_back();
+        let (taken, home, slot) = match self.connection.take() {
+            Some(LeasedConnection::Pooled { taken, home, slot }) => (taken, home, slot),
+            // Nothing of it may stay behind: closing the socket ends the session.
+            Some(LeasedConnection::Single(_)) | None => return,
+        };
+        match self.state {
+            State::Busy => home.throw_away(taken),
+            State::Clean if !self.in_transaction => home.give_back(taken),
+            // A pooler has no session of ours to wash, and another connection to it is cheap.
+            _ if self.node.is_pooler() => home.throw_away(taken),
+            State::Clean | State::Used => {
+                let node = Arc::clone(&self.node);
+                let keeper = Arc::clone(&home);
+                home.spawn(wash(taken, keeper, node, slot));
+            }
+        }
+    }
+}
+
+/// Makes a used session as good as new, or throws it away. The slot is held so long.
+async fn wash(mut taken: Taken, home: Arc<NodePool>, node: Arc<Node>, slot: OwnedSemaphorePermit) {
+    let started = Instant::now();
+    let washing = async {
+        // A transaction that was dropped open: its `ROLLBACK` is the first thing to send.
+        while PgTransactionManager::get_transaction_depth(&taken.connection) > 0 {
+            let entry = node.logger.sending(&node.name, "ROLLBACK");
+            let rolled_back = PgTransactionManager::rollback(&mut taken.connection).await;
+            entry.finish(&rolled_back);
+            rolled_back?;
+        }
+        node.setup.wash(&mut taken.connection, &node).await
+    };
+    let clean = home
+        .cut()
+        .run_until_cancelled(tokio::time::timeout(WASH_TIMEOUT, washing))
+        .await;
+    match clean {
+        Some(Ok(Ok(true))) => home.give_back(taken),
+        outcome => {
+            let elapsed = started.elapsed();
+            tracing::debug!(node = %node.name, ?elapsed, ?outcome, "a used connection could not be washed and is closed");
+            home.throw_away(taken);
+        }
+    }
+    drop(slot);
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("node", &self.node.name)
+            .field("state", &self.state)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,122 @@
+//! What a session is set to when it is new, and how a used one is made as new again.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row};
+
+use crate::config::NodeConfig;
+use crate::node::Node;
+
+/// The first version with `client_connection_check_interval`.
+const CLIENT_CHECK_SINCE: u32 = 140_000;
+
+/// The settings of each session on a node.
+#[derive(Debug)]
+pub(crate) struct SessionSetup {
+    client_check_interval: Duration,
+    statement_timeout: Option<Duration>,
+    pooler: bool,
+    /// The server refused the interval: unknown, or not possible on its platform.
+    client_check_refused: AtomicBool,
+}
+
+impl SessionSetup {
+    pub(crate) fn new(config: &NodeConfig) -> Self {
+        Self {
+            client_check_interval: config
+                .client_check_interval
+                .unwrap_or(Duration::from_secs(1)),
+            statement_timeout: config.statement_timeout,
+            pooler: config.pgbouncer,
+            client_check_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// A pool made elsewhere has its own set-up.
+    pub(crate) fn none() -> Self {
+        Self {
+            client_check_interval: Duration::ZERO,
+            statement_timeout: None,
+            pooler: false,
+            client_check_refused: AtomicBool::new(false),
+        }
+    }
+
+    /// Sets up a new session, in one round trip.
+    ///
+    /// A setting that the server refuses is a warning and costs no connection.
+    pub(crate) async fn apply(
+        &self,
+        connection: &mut PgConnection,
+        node: &Node,
+    ) -> Result<(), sqlx::Error> {
+        let Some(commands) = self.commands(connection, node) else {
+            return Ok(());
+        };
+        match node.send(connection, commands).await {
+            Err(sqlx::Error::Database(err)) if self.checks_client(connection) => {
+                self.client_check_refused.store(true, Ordering::Relaxed);
+                tracing::warn!(
+                    node = %node.name, error = %err,
+                    "the server refuses client_connection_check_interval; it will run an \
+                     abandoned statement to its end"
+                );
+                match self.commands(connection, node) {
+                    Some(rest) => node.send(connection, rest).await.map(drop),
+                    None => Ok(()),
+                }
+            }
+            result => result.map(drop),
+        }
+    }
+
+    /// Resets a used session, in one round trip. `false` where a transaction is open on it that
+    /// nobody told us of.
+    ///
+    /// It is `DISCARD ALL` without the prepared statements, which sqlx knows of.
+    pub(crate) async fn wash(
+        &self,
+        connection: &mut PgConnection,
+        node: &Node,
+    ) -> Result<bool, sqlx::Error> {
+        // Outside a transaction block `now()`, its start, is the statement's own start.
+        let mut sql = String::from(
+            "SELECT now() = statement_timestamp(); CLOSE ALL; UNLISTEN *; \
+             SELECT pg_advisory_unlock_all(); SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
+             DISCARD TEMP; DISCARD SEQUENCES",
+        );
+        if let Some(commands) = self.commands(connection, node) {
+            sql = format!("{sql}; {commands}");
+        }
+        let rows = node.send(connection, sql).await?;
+        rows.first().map_or(Ok(false), |row| row.try_get(0))
+    }
+
+    /// The settings as one message, if there are any to make.
+    fn commands(&self, connection: &PgConnection, node: &Node) -> Option<String> {
+        if self.pooler {
+            return None;
+        }
+        let mut commands = Vec::new();
+        if self.checks_client(connection) {
+            let interval = self.client_check_interval.as_millis();
+            commands.push(format!("SET client_connection_check_interval = {interval}"));
+        }
+        if let Some(timeout) = self.statement_timeout {
+            commands.push(format!("SET statement_timeout = {}", timeout.as_millis()));
+        }
+        if node.is_replica() {
+            commands.push("SET default_transaction_read_only = on".to_owned());
+        }
+        (!commands.is_empty()).then(|| commands.join("; "))
+    }
+
+    fn checks_client(&self, connection: &PgConnection) -> bool {
+        let version = connection.server_version_num().unwrap_or(0);
+        !self.pooler
+            && version >= CLIENT_CHECK_SINCE
+            && !self.client_check_interval.is_zero()
+            && !self.client_check_refused.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,160 @@
+//! A value as text, by its type: what the server sends is binary, and sqlx decodes it only into
+//! a type that one names.
+
+use std::fmt::{self, Formatter, Write};
+
+use sqlx::postgres::{PgValueFormat, PgValueRef};
+use sqlx::{TypeInfo, ValueRef};
+use time::macros::{date, datetime};
+
+/// Writes the value as PostgreSQL's own text would read; types not known here as `\x…`.
+pub(super) fn write(f: &mut Formatter<'_>, value: &PgValueRef<'_>) -> fmt::Result {
+    if value.is_null() {
+        return f.write_str("NULL");
+    }
+    let Ok(bytes) = value.as_bytes() else {
+        return f.write_str("?");
+    };
+    if value.format() == PgValueFormat::Text {
+        return write!(f, "{:?}", String::from_utf8_lossy(bytes));
+    }
+    let info = value.type_info();
+    match decode(info.name(), bytes) {
+        Some(text) => f.write_str(&text),
+        None => hex(f, bytes),
+    }
+}
+
+fn hex(f: &mut Formatter<'_>, bytes: &[u8]) -> fmt::Result {
+    f.write_str("\\x")?;
+    bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+}
+
+/// The binary formats stand in PostgreSQL's `*_send` functions (`src/backend/utils/adt`).
+fn decode(type_name: &str, bytes: &[u8]) -> Option<String> {
+    Some(match type_name {
+        "BOOL" => (*bytes.first()? != 0).to_string(),
+        "INT2" => i16::from_be_bytes(bytes.try_into().ok()?).to_string(),
+        "INT4" => i32::from_be_bytes(bytes.try_into().ok()?).to_string(),
+        "INT8" => i64::from_be_bytes(bytes.try_into().ok()?).to_string(),
+        "OID" => u32::from_be_bytes(bytes.try_into().ok()?).to_string(),
+        "FLOAT4" => f32::from_be_bytes(bytes.try_into().ok()?).to_string(),
+        "FLOAT8" => f64::from_be_bytes(bytes.try_into().ok()?).to_string(),
+        "TEXT" | "VARCHAR" | "CHAR" | "NAME" | "CITEXT" | "UNKNOWN" => {
+            format!("{:?}", std::str::from_utf8(bytes).ok()?)
+        }
+        "JSON" => std::str::from_utf8(bytes).ok()?.to_owned(),
+        // A version byte stands before the text.
+        "JSONB" => std::str::from_utf8(bytes.get(1..)?).ok()?.to_owned(),
+        "UUID" => uuid(bytes)?,
+        "DATE" => {
+            let days = i32::from_be_bytes(bytes.try_into().ok()?);
+            date!(2000 - 01 - 01)
+                .checked_add(time::Duration::days(days.into()))?
+                .to_string()
+        }
+        "TIMESTAMP" => timestamp(bytes)?,
+        "TIMESTAMPTZ" => format!("{}+00", timestamp(bytes)?),
+        "TIME" => {
+            let micros = i64::from_be_bytes(bytes.try_into().ok()?);
+            (time::Time::MIDNIGHT + time::Duration::microseconds(micros)).to_string()
+        }
+        "NUMERIC" => numeric(bytes)?,
+        _ => return None,
+    })
+}
+
+fn timestamp(bytes: &[u8]) -> Option<String> {
+    Some(match i64::from_be_bytes(bytes.try_into().ok()?) {
+        i64::MAX => "infinity".to_owned(),
+        i64::MIN => "-infinity".to_owned(),
+        micros => datetime!(2000-01-01 0:00)
+            .checked_add(time::Duration::microseconds(micros))?
+            .to_string(),
+    })
+}
+
+fn uuid(bytes: &[u8]) -> Option<String> {
+    if bytes.len() != 16 {
+        return None;
+    }
+    let mut text = String::with_capacity(36);
+    for (index, byte) in bytes.iter().enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        write!(text, "{byte:02x}").ok()?;
+    }
+    Some(text)
+}
+
+/// Groups of four decimal digits, the weight of the first, the sign and the scale.
+fn numeric(bytes: &[u8]) -> Option<String> {
+    let mut words = bytes
+        .chunks_exact(2)
+        .map(|pair| i16::from_be_bytes([pair[0], pair[1]]));
+    let count = words.next()?;
+    let weight = words.next()?;
+    let sign = words.next()?.cast_unsigned();
+    let scale = usize::try_from(words.next()?).ok()?;
+    let digits: Vec<i16> = words.take(count.try_into().ok()?).collect();
+    let mut text = match sign {
+        0x0000 => String::new(),
+        0x4000 => "-".to_owned(),
+        0xC000 => return Some("NaN".to_owned()),
+        0xD000 => return Some("Infinity".to_owned()),
+        0xF000 => return Some("-Infinity".to_owned()),
+        _ => return None,
+    };
+    let group = |index: i32| {
+        usize::try_from(index)
+            .ok()
+            .and_then(|index| digits.get(index))
+            .copied()
+            .unwrap_or(0)
+    };
+    let weight = i32::from(weight);
+    if weight < 0 {
+        text.push('0');
+    }
+    for index in 0..=weight {
+        let width = if index == 0 { 1 } else { 4 };
+        write!(text, "{:0width$}", group(index)).ok()?;
+    }
+    if scale > 0 {
+        let mut fraction = String::new();
+        let mut index = weight + 1;
+        while fraction.len() < scale {
+            write!(fraction, "{:04}", group(index)).ok()?;
+            index += 1;
+        }
+        fraction.truncate(scale);
+        write!(text, ".{fraction}").ok()?;
+    }
+    Some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn broken_bytes_are_no_panic() {
+        for name in [
+            "BOOL",
+            "INT4",
+            "UUID",
+            "DATE",
+            "TIMESTAMP",
+            "TIME",
+            "NUMERIC",
+            "JSONB",
+            "TEXT",
+        ] {
+            for len in 0..20 {
+                decode(name, &vec![0xff; len]);
+                decode(name, &vec![0x7f; len]);
+            }
+        }
+    }
+}

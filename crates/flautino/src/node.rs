@@ -1,0 +1,347 @@
+//! One PostgreSQL server under a name: how to reach it, what it is now, what runs on it.
+
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgPool, SqlSafeStr};
+use tokio_util::task::TaskTracker;
+
+use crate::config::{NodeConfig, PoolConfig};
+use crate::error::Error;
+use crate::lease::SessionSetup;
+use crate::logging::Logger;
+use crate::pool::NodePool;
+use crate::statement::Statement;
+
+/// How often at most a refused write makes a node give up its connections.
+const RENEW_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What a server is now. Learnt from the server, never from the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It is in recovery: a standby.
+    Replica,
+    /// It was not asked yet, or did not answer, or refused what its role should allow.
+    Unknown,
+}
+
+pub(crate) struct Node {
+    pub(crate) name: Arc<str>,
+    pub(crate) setup: SessionSetup,
+    pub(crate) logger: Arc<Logger>,
+    pub(crate) gauges: Gauges,
+    options: PgConnectOptions,
+    connect_timeout: Duration,
+    pooler: bool,
+    role: AtomicU8,
+    /// Why the node is not usable, if it is not.
+    trouble: Mutex<Option<String>>,
+    phase: RwLock<Phase>,
+    last_renewal: Mutex<Option<Instant>>,
+    tasks: TaskTracker,
+}
+
+/// Where a node's connections come from.
+enum Phase {
+    /// Never opened: each query has a connection of its own.
+    Unopened {
+        acquire_timeout: Duration,
+    },
+    Open(Arc<NodePool>),
+    Closed,
+}
+
+impl Node {
+    pub(crate) fn new(
+        name: &str,
+        config: &NodeConfig,
+        options: PgConnectOptions,
+        pool: &PoolConfig,
+        logger: Arc<Logger>,
+        tasks: TaskTracker,
+    ) -> Self {
+        Self {
+            name: name.into(),
+            setup: SessionSetup::new(config),
+            logger,
+            gauges: Gauges::default(),
+            options,
+            connect_timeout: config.connect_timeout.unwrap_or(Duration::from_secs(5)),
+            pooler: config.pgbouncer,
+            role: AtomicU8::new(Role::Unknown as u8),
+            trouble: Mutex::default(),
+            phase: RwLock::new(Phase::Unopened {
+                acquire_timeout: pool.acquire_timeout,
+            }),
+            last_renewal: Mutex::default(),
+            tasks,
+        }
+    }
+
+    /// A node over a pool that exists; it counts as open.
+    pub(crate) fn over(name: &str, pool: PgPool, logger: Arc<Logger>, tasks: TaskTracker) -> Self {
+        let config = PoolConfig::default();
+        let options = pool.connect_options().as_ref().clone();
+        let node = Self::new(
+            name,
+            &NodeConfig::default(),
+            options,
+            &config,
+            logger,
+            tasks,
+        );
+        let warm = NodePool::new(
+            Arc::clone(&node.name),
+            pool,
+            config.warm_time,
+            node.tasks.clone(),
+        );
+        node.set_phase(Phase::Open(warm));
+        Self {
+            setup: SessionSetup::none(),
+            ..node
+        }
+    }
+
+    /// The pool to take a connection from, `None` before `open`.
+    pub(crate) fn pool(&self) -> Result<Option<Arc<NodePool>>, Error> {
+        match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Open(pool) => Ok(Some(Arc::clone(pool))),
+            Phase::Unopened { .. } => Ok(None),
+            Phase::Closed => Err(Error::Closed {
+                node: self.name.to_string(),
+            }),
+        }
+    }
+
+    /// sqlx's own pool; before `open` one that is made for the occasion.
+    pub(crate) fn pool_for_sqlx(&self) -> Result<PgPool, Error> {
+        Ok(match self.pool()? {
+            Some(pool) => pool.sqlx().clone(),
+            None => PgPoolOptions::new()
+                .max_connections(1)
+                .connect_lazy_with(self.options.clone()),
+        })
+    }
+
+    /// A pool with these settings, not yet in use.
+    pub(crate) fn build_pool(self: &Arc<Self>, config: &PoolConfig) -> Arc<NodePool> {
+        let limit = |time: Duration| (!time.is_zero()).then_some(time);
+        // Exhaustive, so that a new setting cannot be forgotten here.
+        let PoolConfig {
+            max_connections,
+            min_connections,
+            acquire_timeout,
+            idle_timeout,
+            max_lifetime,
+            warm_time,
+            acquire_slow_threshold,
+        } = config;
+        let node = Arc::downgrade(self);
+        let options = PgPoolOptions::new()
+            .max_connections(*max_connections)
+            .min_connections(*min_connections)
+            .acquire_timeout(*acquire_timeout)
+            .idle_timeout(limit(*idle_timeout))
+            .max_lifetime(limit(*max_lifetime))
+            .acquire_slow_threshold(*acquire_slow_threshold)
+            .after_connect(move |connection, _| {
+                let node = node.upgrade();
+                Box::pin(async move {
+                    match node {
+                        Some(node) => node.setup.apply(connection, &node).await,
+                        None => Ok(()),
+                    }
+                })
+            });
+        let pool = options.connect_lazy_with(self.options.clone());
+        NodePool::new(Arc::clone(&self.name), pool, *warm_time, self.tasks.clone())
+    }
+
+    pub(crate) fn use_pool(&self, pool: Arc<NodePool>) {
+        self.set_phase(Phase::Open(pool));
+    }
+
+    /// No statement starts from now on. Answers the pool that was open.
+    pub(crate) fn shut(&self) -> Option<Arc<NodePool>> {
+        let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
+        match std::mem::replace(&mut *phase, Phase::Closed) {
+            Phase::Open(pool) => Some(pool),
+            Phase::Unopened { .. } | Phase::Closed => None,
+        }
+    }
+
+    fn set_phase(&self, phase: Phase) {
+        *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// A connection outside any pool, with its session set up.
+    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        let connecting = async {
+            let mut connection = self.options.connect().await?;
+            self.setup.apply(&mut connection, self).await?;
+            Ok(connection)
+        };
+        let timeout = match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
+            Phase::Unopened { acquire_timeout } => *acquire_timeout,
+            Phase::Open(_) | Phase::Closed => self.connect_timeout,
+        };
+        match tokio::time::timeout(timeout, connecting).await {
+            Ok(result) => result,
+            Err(_) => Err(self.no_answer(timeout)),
+        }
+    }
+
+    /// A bare connection for `open`, with the deadline of `open`.
+    pub(crate) async fn connect_bare(&self) -> Result<PgConnection, sqlx::Error> {
+        let timeout = self.connect_timeout;
+        match tokio::time::timeout(timeout, self.options.connect()).await {
+            Ok(result) => result,
+            Err(_) => Err(self.no_answer(timeout)),
+        }
+    }
+
+    fn no_answer(&self, timeout: Duration) -> sqlx::Error {
+        let text = format!("{} did not answer within {timeout:?}", self.address());
+        sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+    }
+
+    /// Sends the library's own SQL, as one message.
+    pub(crate) async fn send(
+        &self,
+        connection: &mut PgConnection,
+        sql: String,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let entry = self.logger.sending(&self.name, &sql);
+        let statement = Statement::own(AssertSqlSafe(sql).into_sql_str());
+        let result = connection.fetch_all(statement).await;
+        entry.finish(&result);
+        result
+    }
+
+    /// The server refused a write as read-only, though it was taken for a primary: it was
+    /// demoted, or its name leads elsewhere by now. New connections find out.
+    pub(crate) fn refused_a_write(&self) {
+        if self.role() == Role::Replica {
+            return;
+        }
+        let mut last = self
+            .last_renewal
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if last.is_some_and(|last| last.elapsed() < RENEW_INTERVAL) {
+            return;
+        }
+        *last = Some(Instant::now());
+        drop(last);
+        if let Ok(Some(pool)) = self.pool() {
+            tracing::warn!(
+                node = %self.name,
+                "the server refused a write as read-only; its connections are replaced, \
+                 since a demoted primary would go on refusing"
+            );
+            pool.renew();
+        }
+    }
+
+    pub(crate) fn role(&self) -> Role {
+        const PRIMARY: u8 = Role::Primary as u8;
+        const REPLICA: u8 = Role::Replica as u8;
+        match self.role.load(Ordering::Acquire) {
+            PRIMARY => Role::Primary,
+            REPLICA => Role::Replica,
+            _ => Role::Unknown,
+        }
+    }
+
+    /// Records what the server says it is. Connections made under another role are given up.
+    pub(crate) fn set_role(&self, role: Role) {
+        let before = self.role.swap(role as u8, Ordering::AcqRel);
+        if before != role as u8
+            && before != Role::Unknown as u8
+            && let Ok(Some(pool)) = self.pool()
+        {
+            pool.renew();
+        }
+    }
+
+    pub(crate) fn is_replica(&self) -> bool {
+        self.role() == Role::Replica
+    }
+
+    pub(crate) fn is_pooler(&self) -> bool {
+        self.pooler
+    }
+
+    pub(crate) fn trouble(&self) -> Option<String> {
+        self.trouble
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    pub(crate) fn set_trouble(&self, trouble: Option<String>) {
+        *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = trouble;
+    }
+
+    /// Host (or socket) and port.
+    pub(crate) fn host_and_port(&self) -> (String, u16) {
+        let host = match self.options.get_socket() {
+            Some(socket) => socket.display().to_string(),
+            None => self.options.get_host().to_owned(),
+        };
+        (host, self.options.get_port())
+    }
+
+    /// `host:port`, for messages.
+    pub(crate) fn address(&self) -> String {
+        let (host, port) = self.host_and_port();
+        format!("{host}:{port}")
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.name)
+            .field("address", &self.address())
+            .field("role", &self.role())
+            .finish_non_exhaustive()
+    }
+}
+
+/// Counters of a node.
+#[derive(Debug, Default)]
+pub(crate) struct Gauges {
+    in_flight: AtomicU32,
+    statements: AtomicU64,
+}
+
+impl Gauges {
+    pub(crate) fn checked_out(&self) {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn given_back(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn statement(&self) {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+}

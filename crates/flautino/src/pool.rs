@@ -1,0 +1,363 @@
+//! A node's connections while the engine is open: sqlx's pool, and before it the *warm* stack.
+//!
+//! sqlx's pool pings a connection whenever it is taken and whenever it is given back. A lease
+//! that ended clean goes to the warm stack instead and serves the next checkout as it is. After
+//! [`warm_time`](crate::PoolConfig::warm_time) it returns to sqlx's pool, so that lifetimes,
+//! hooks and code that holds the `PgPool` itself keep their turn.
+
+use std::fmt;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::time::{Duration, Instant};
+
+use sqlx::pool::PoolConnection;
+use sqlx::{PgPool, Postgres};
+use tokio::runtime::Handle as Runtime;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use crate::error::{AcquireStep, Error};
+
+/// How long the reaper sleeps at least, so that it cannot spin.
+const SHORTEST_REAP: Duration = Duration::from_millis(10);
+
+pub(crate) struct NodePool {
+    node: Arc<str>,
+    pool: PgPool,
+    /// One permit for each connection that may be checked out; fair, and safe to cancel.
+    slots: Arc<Semaphore>,
+    max: u32,
+    acquire_timeout: Duration,
+    warm_time: Duration,
+    warm: Mutex<Vec<Warm>>,
+    warm_arrived: Arc<Notify>,
+    /// Checkouts that wait inside sqlx's pool, where the warm stack cannot reach them.
+    waiting_in_pool: AtomicU32,
+    /// Connections taken in an earlier generation are thrown away when they come back.
+    generation: AtomicU64,
+    /// Cancelled to end the statements that still run.
+    cut: CancellationToken,
+    tasks: TaskTracker,
+    runtime: OnceLock<Runtime>,
+    reaper: OnceLock<DropGuard>,
+}
+
+/// A connection in the warm stack.
+struct Warm(Taken);
+
+/// A connection out of sqlx's pool.
+pub(crate) struct Taken {
+    pub(crate) connection: PoolConnection<Postgres>,
+    /// When sqlx's pool gave it out.
+    since: Instant,
+    generation: u64,
+}
+
+/// A checked-out connection and its slot.
+pub(crate) type Checkout = (Taken, OwnedSemaphorePermit);
+
+impl NodePool {
+    pub(crate) fn new(
+        node: Arc<str>,
+        pool: PgPool,
+        warm_time: Duration,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        let options = pool.options();
+        let max = options.get_max_connections();
+        Arc::new(Self {
+            slots: Arc::new(Semaphore::new(max as usize)),
+            max,
+            acquire_timeout: options.get_acquire_timeout(),
+            node,
+            pool,
+            warm_time,
+            warm: Mutex::default(),
+            warm_arrived: Arc::default(),
+            waiting_in_pool: AtomicU32::new(0),
+            generation: AtomicU64::new(0),
+            cut: CancellationToken::new(),
+            tasks,
+            runtime: OnceLock::new(),
+            reaper: OnceLock::new(),
+        })
+    }
+
+    pub(crate) fn sqlx(&self) -> &PgPool {
+        &self.pool
+    }
+
+    pub(crate) fn cut(&self) -> &CancellationToken {
+        &self.cut
+    }
+
+    pub(crate) fn max(&self) -> u32 {
+        self.max
+    }
+
+    pub(crate) fn warm_count(&self) -> usize {
+        self.lock_warm().len()
+    }
+
+    pub(crate) fn in_use(&self) -> u32 {
+        let free = u32::try_from(self.slots.available_permits()).unwrap_or(self.max);
+        self.max.saturating_sub(free)
+    }
+
+    /// A connection: the warmest, else one from sqlx's pool.
+    ///
+    /// Dropped while it waits for a slot, nothing happened; dropped while it connects, the
+    /// connection is made all the same and kept for the next, so that impatient clients cause no
+    /// storm of reconnections.
+    pub(crate) async fn checkout(self: &Arc<Self>) -> Result<Checkout, sqlx::Error> {
+        self.start();
+        let started = Instant::now();
+        let slot = match Arc::clone(&self.slots).try_acquire_owned() {
+            Ok(slot) => slot,
+            Err(_) => {
+                let wait = Arc::clone(&self.slots).acquire_owned();
+                match tokio::time::timeout(self.acquire_timeout, wait).await {
+                    Ok(Ok(slot)) => slot,
+                    Ok(Err(_)) => return Err(self.closed()),
+                    Err(_) => return Err(self.timed_out(started, AcquireStep::WaitingForSlot)),
+                }
+            }
+        };
+        if let Some(taken) = self.pop_warm() {
+            return Ok((taken, slot));
+        }
+        let left = self.acquire_timeout.saturating_sub(started.elapsed());
+        let home = Arc::clone(self);
+        let connecting = self.tasks.spawn(async move { home.take(slot).await });
+        match tokio::time::timeout(left, connecting).await {
+            Ok(Ok(Ok(unclaimed))) => unclaimed.claim().ok_or_else(|| self.closed()),
+            Ok(Ok(Err(sqlx::Error::PoolTimedOut))) | Err(_) => {
+                Err(self.timed_out(started, AcquireStep::Connecting))
+            }
+            Ok(Ok(Err(sqlx::Error::PoolClosed)) | Err(_)) => Err(self.closed()),
+            Ok(Ok(Err(err))) => Err(err),
+        }
+    }
+
+    async fn take(self: Arc<Self>, slot: OwnedSemaphorePermit) -> Result<Unclaimed, sqlx::Error> {
+        let generation = self.generation.load(Ordering::Acquire);
+        self.waiting_in_pool.fetch_add(1, Ordering::AcqRel);
+        let connection = self.pool.acquire().await;
+        self.waiting_in_pool.fetch_sub(1, Ordering::AcqRel);
+        let taken = Taken {
+            connection: connection?,
+            since: Instant::now(),
+            generation,
+        };
+        Ok(Unclaimed {
+            checkout: Some((taken, slot)),
+            home: self,
+        })
+    }
+
+    /// Takes back a connection that is known to be clean.
+    pub(crate) fn give_back(&self, taken: Taken) {
+        if taken.generation != self.generation.load(Ordering::Acquire) {
+            return self.throw_away(taken);
+        }
+        let stays_warm = taken.since.elapsed() < self.warm_time
+            && self.waiting_in_pool.load(Ordering::Acquire) == 0
+            && !self.pool.is_closed();
+        if !stays_warm {
+            return self.return_to_sqlx(taken);
+        }
+        self.lock_warm().push(Warm(taken));
+        self.warm_arrived.notify_one();
+        // `close` may have drained the stack between the check and the push.
+        if self.pool.is_closed() {
+            self.return_warm();
+        }
+    }
+
+    /// Closes the socket and frees the slot, without a word to the server: it notices by itself.
+    pub(crate) fn throw_away(&self, taken: Taken) {
+        // Dropping a `PoolConnection` may spawn.
+        let _context = self.runtime.get().map(Runtime::enter);
+        drop(taken.connection.detach());
+    }
+
+    fn return_to_sqlx(&self, taken: Taken) {
+        let _context = self.runtime.get().map(Runtime::enter);
+        drop(taken.connection);
+    }
+
+    /// Gives up every connection made so far: the server behind the name is not what it was.
+    pub(crate) fn renew(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+        let warm = std::mem::take(&mut *self.lock_warm());
+        for Warm(taken) in warm {
+            self.throw_away(taken);
+        }
+        let _context = self.runtime.get().map(Runtime::enter);
+        while let Some(idle) = self.pool.try_acquire() {
+            drop(idle.detach());
+        }
+    }
+
+    /// The connections that stand idle, warm ones included, are closed at once, politely.
+    /// Answers how many there were.
+    pub(crate) async fn close_idle(&self) -> usize {
+        let warm = std::mem::take(&mut *self.lock_warm());
+        let mut idle: Vec<_> = warm
+            .into_iter()
+            .map(|Warm(taken)| taken.connection)
+            .collect();
+        while let Some(connection) = self.pool.try_acquire() {
+            idle.push(connection);
+        }
+        let count = idle.len();
+        let closing = idle.into_iter().map(PoolConnection::close);
+        futures_util::future::join_all(closing).await;
+        count
+    }
+
+    /// Runs a task that `close` waits for, on the runtime that the pool was first used on.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(runtime) = self.runtime.get() {
+            self.tasks.spawn_on(task, runtime);
+        }
+    }
+
+    pub(crate) fn closed(&self) -> sqlx::Error {
+        Error::Closed {
+            node: self.node.to_string(),
+        }
+        .into()
+    }
+
+    fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
+        Error::AcquireTimeout {
+            node: self.node.to_string(),
+            waited: started.elapsed(),
+            step,
+            in_use: self.in_use(),
+            max: self.max,
+        }
+        .into()
+    }
+
+    fn pop_warm(&self) -> Option<Taken> {
+        self.lock_warm().pop().map(|Warm(taken)| taken)
+    }
+
+    /// Hands all that is warm back to sqlx's pool, which pings before it lends.
+    pub(crate) fn return_warm(&self) {
+        let warm = std::mem::take(&mut *self.lock_warm());
+        for Warm(taken) in warm {
+            self.return_to_sqlx(taken);
+        }
+    }
+
+    fn lock_warm(&self) -> std::sync::MutexGuard<'_, Vec<Warm>> {
+        // A push or a pop cannot leave the stack half-changed.
+        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// On the first checkout: remembers the runtime and starts the reaper on it.
+    fn start(self: &Arc<Self>) {
+        self.reaper.get_or_init(|| {
+            let runtime = self.runtime.get_or_init(Runtime::current);
+            let stop = CancellationToken::new();
+            let reaper = reap(
+                Arc::downgrade(self),
+                Arc::clone(&self.warm_arrived),
+                self.pool.clone(),
+            );
+            let stopped = stop.clone();
+            self.tasks.spawn_on(
+                async move {
+                    stopped.run_until_cancelled(reaper).await;
+                },
+                runtime,
+            );
+            stop.drop_guard()
+        });
+    }
+
+    /// Returns what has been warm for long enough; answers when the next one is due.
+    fn return_due(&self) -> Option<Duration> {
+        let mut due = Vec::new();
+        let next = {
+            let mut warm = self.lock_warm();
+            // Oldest last in service: the stack's bottom is what no checkout has reached.
+            for index in (0..warm.len()).rev() {
+                if warm[index].0.since.elapsed() >= self.warm_time {
+                    due.push(warm.remove(index));
+                }
+            }
+            warm.iter().map(|Warm(taken)| taken.since).min()
+        };
+        for Warm(taken) in due {
+            self.return_to_sqlx(taken);
+        }
+        next.map(|since| {
+            self.warm_time
+                .saturating_sub(since.elapsed())
+                .max(SHORTEST_REAP)
+        })
+    }
+}
+
+/// Returns warm connections to sqlx's pool in time, and at once when that pool is closed by
+/// whoever else holds it, since its `close` waits for them.
+async fn reap(home: Weak<NodePool>, arrived: Arc<Notify>, pool: PgPool) {
+    let mut closed = pool.close_event();
+    loop {
+        let Some(next) = home.upgrade().map(|home| home.return_due()) else {
+            return;
+        };
+        // Nothing here keeps the pool alive while it waits.
+        tokio::select! {
+            () = &mut closed => break,
+            () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
+            () = arrived.notified(), if next.is_none() => {}
+        }
+    }
+    if let Some(home) = home.upgrade() {
+        home.return_warm();
+    }
+}
+
+/// A checkout that its asker may have given up; it goes to the warm stack then.
+struct Unclaimed {
+    checkout: Option<Checkout>,
+    home: Arc<NodePool>,
+}
+
+impl Unclaimed {
+    fn claim(mut self) -> Option<Checkout> {
+        self.checkout.take()
+    }
+}
+
+impl Drop for Unclaimed {
+    fn drop(&mut self) {
+        if let Some((taken, slot)) = self.checkout.take() {
+            self.home.give_back(taken);
+            drop(slot);
+        }
+    }
+}
+
+impl Drop for NodePool {
+    fn drop(&mut self) {
+        self.return_warm();
+    }
+}
+
+impl fmt::Debug for NodePool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NodePool")
+            .field("node", &self.node)
+            .field("max", &self.max)
+            .field("in_use", &self.in_use())
+            .field("warm", &self.warm_count())
+            .finish_non_exhaustive()
+    }
+}

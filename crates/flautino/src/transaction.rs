@@ -1,0 +1,448 @@
+//! Transactions that cannot lie: `commit` answers `Ok` only for what the server committed.
+//!
+//! ```no_run
+//! # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
+//! let mut tx = db.begin().await?;
+//! sqlx::query("INSERT INTO notes (title) VALUES ('a')").execute(&mut tx).await?;
+//!
+//! let mut attempt = tx.savepoint().await?;
+//! match sqlx::query("INSERT INTO notes (title) VALUES (NULL)").execute(&mut attempt).await {
+//!     Ok(_) => attempt.commit().await?,
+//!     Err(_) => attempt.rollback().await?, // the first row stays
+//! }
+//! tx.commit().await
+//! # }
+//! ```
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+
+use crate::error::Error;
+use crate::executor::executor_through_lease;
+use crate::lease::{Lease, Seen};
+use crate::statement::Statement;
+
+/// Fails in an aborted transaction (25P02) and outside of one (25P01), and does nothing else.
+const CHECK: &str = "SAVEPOINT flautino_check";
+
+/// How a transaction begins, and how often the closure form tries it again.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TransactionOptions {
+    /// Default: the server's `default_transaction_isolation`.
+    pub isolation: Option<IsolationLevel>,
+    /// Whether the server refuses writes in it. Default: `false`.
+    pub read_only: bool,
+    /// With `Serializable` and `read_only`: wait for a snapshot that cannot fail. Default: `false`.
+    pub deferrable: bool,
+    /// How often [`Handle::transaction_with`](crate::Handle::transaction_with) runs its closure
+    /// again after a serialization failure or a deadlock. Default: 0.
+    pub retries: u32,
+}
+
+/// The isolation levels that PostgreSQL tells apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IsolationLevel {
+    /// Each statement sees what was committed before it began.
+    ReadCommitted,
+    /// All statements see what was committed before the first of them.
+    RepeatableRead,
+    /// As if transactions ran one after the other; one may fail with 40001 and is then to be
+    /// tried again.
+    Serializable,
+}
+
+impl TransactionOptions {
+    fn begin_sql(&self) -> String {
+        let mut modes = Vec::new();
+        match self.isolation {
+            None => {}
+            Some(IsolationLevel::ReadCommitted) => modes.push("ISOLATION LEVEL READ COMMITTED"),
+            Some(IsolationLevel::RepeatableRead) => modes.push("ISOLATION LEVEL REPEATABLE READ"),
+            Some(IsolationLevel::Serializable) => modes.push("ISOLATION LEVEL SERIALIZABLE"),
+        }
+        if self.read_only {
+            modes.push("READ ONLY");
+        }
+        if self.deferrable {
+            modes.push("DEFERRABLE");
+        }
+        if modes.is_empty() {
+            "BEGIN".to_owned()
+        } else {
+            format!("BEGIN {}", modes.join(", "))
+        }
+    }
+
+    /// Before the nth retry: 10 ms, doubling, 320 ms at the most, halved at random so that two
+    /// that collided do not collide again.
+    pub(crate) fn backoff(attempt: u32) -> Duration {
+        let longest = Duration::from_millis(10) * 2_u32.pow(attempt.saturating_sub(1).min(5));
+        let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), attempt);
+        longest / 2 + longest.mul_f64((random % 1024) as f64 / 2048.0)
+    }
+}
+
+/// A transaction on one connection. Dropped, it rolls back.
+///
+/// Statements go through `&mut tx`, or through the [`PgConnection`] it dereferences to; after
+/// the latter `commit` asks the server first whether the transaction still stands, at one round
+/// trip, since flautino has not seen what happened.
+pub struct Transaction {
+    lease: Lease,
+    /// Creating a savepoint was cancelled or failed, and sqlx has a `ROLLBACK` waiting.
+    lost: bool,
+}
+
+impl Transaction {
+    pub(crate) async fn begin(
+        mut lease: Lease,
+        options: &TransactionOptions,
+    ) -> Result<Self, sqlx::Error> {
+        let sql = options.begin_sql();
+        let statement = AssertSqlSafe(sql.clone()).into_sql_str();
+        // Cancelled here, the lease is busy and its connection thrown away.
+        lease
+            .control(&sql, |connection| {
+                Box::pin(PgTransactionManager::begin(connection, Some(statement)))
+            })
+            .await?;
+        lease.set_in_transaction(true, options.read_only);
+        Ok(Self { lease, lost: false })
+    }
+
+    /// The name of the node it runs on.
+    #[must_use]
+    pub fn node(&self) -> &str {
+        self.lease.node()
+    }
+
+    /// Commits.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::CommitAborted`] when a statement had failed and the server rolled back;
+    /// [`Error::CommitUnknown`] when the connection was lost before the server's answer;
+    /// [`Error::TransactionLost`]; else what the server says, after which nothing is committed.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the transaction may or may not be committed.
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.try_commit().await
+    }
+
+    async fn try_commit(&mut self) -> Result<(), sqlx::Error> {
+        self.not_lost()?;
+        let Seen {
+            failure, unwatched, ..
+        } = self.lease.seen;
+        if (failure || unwatched) && !self.stands().await? {
+            self.try_rollback().await?;
+            return Err(Error::CommitAborted.into());
+        }
+        let commit = self.lease.control("COMMIT", |connection| {
+            Box::pin(PgTransactionManager::commit(connection))
+        });
+        match commit.await {
+            Ok(()) => {
+                self.lease.set_in_transaction(false, false);
+                Ok(())
+            }
+            Err(err @ sqlx::Error::Database(_)) => Err(err),
+            Err(err) => Err(Error::CommitUnknown(err).into()),
+        }
+    }
+
+    /// Rolls back. Dropping the transaction does so too, in the background.
+    ///
+    /// # Errors
+    ///
+    /// What the connection says; the server rolls back then by itself.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the connection is closed and the server rolls back.
+    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        self.try_rollback().await
+    }
+
+    async fn try_rollback(&mut self) -> Result<(), sqlx::Error> {
+        // More than one level is open only where a savepoint was forgotten.
+        while PgTransactionManager::get_transaction_depth(&self.lease) > 0 {
+            let rollback = self.lease.control("ROLLBACK", |connection| {
+                Box::pin(PgTransactionManager::rollback(connection))
+            });
+            rollback.await?;
+        }
+        if !self.lost {
+            self.lease.set_in_transaction(false, false);
+        }
+        Ok(())
+    }
+
+    /// Ends it as the closure's result asks; also says whether trying again may help.
+    pub(crate) async fn conclude<T, E: From<sqlx::Error>>(
+        mut self,
+        result: Result<T, E>,
+    ) -> (Result<T, E>, bool) {
+        let result = match result {
+            Ok(value) => self.try_commit().await.map(|()| value).map_err(E::from),
+            Err(err) => {
+                if let Err(failed) = self.try_rollback().await {
+                    tracing::debug!(error = %failed, "rollback failed; the connection is closed");
+                }
+                Err(err)
+            }
+        };
+        (result, self.lease.seen.retryable)
+    }
+
+    /// Sets a savepoint. What is done through it is undone when it is dropped without
+    /// [`commit`](Savepoint::commit).
+    ///
+    /// # Errors
+    ///
+    /// What the server says, such as 25P02 when the transaction is aborted.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the whole transaction is lost: everything later fails with
+    /// [`Error::TransactionLost`].
+    pub async fn savepoint(&mut self) -> Result<Savepoint<'_>, sqlx::Error> {
+        self.set_savepoint(None).await?;
+        Ok(Savepoint {
+            seen: self.lease.seen,
+            transaction: self,
+            open: true,
+        })
+    }
+
+    /// As [`savepoint`](Transaction::savepoint), and known by `name` to SQL of your own. Any
+    /// name will do: it is quoted.
+    ///
+    /// # Errors
+    ///
+    /// As [`savepoint`](Transaction::savepoint).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`savepoint`](Transaction::savepoint).
+    pub async fn named_savepoint(&mut self, name: &str) -> Result<Savepoint<'_>, sqlx::Error> {
+        self.set_savepoint(Some(name)).await?;
+        Ok(Savepoint {
+            seen: self.lease.seen,
+            transaction: self,
+            open: true,
+        })
+    }
+
+    async fn set_savepoint(&mut self, name: Option<&str>) -> Result<(), sqlx::Error> {
+        self.not_lost()?;
+        let Seen {
+            failure, unwatched, ..
+        } = self.lease.seen;
+        if failure || unwatched {
+            // sqlx answers a refused savepoint by queueing a rollback of the whole transaction.
+            self.own(CHECK.to_owned()).await?;
+        }
+        self.lost = true;
+        let log = format!("SAVEPOINT _sqlx_savepoint_{}", self.depth());
+        self.lease
+            .control(&log, |connection| {
+                Box::pin(PgTransactionManager::begin(connection, None))
+            })
+            .await?;
+        if let Some(name) = name {
+            self.own(format!("SAVEPOINT {}", quoted(name))).await?;
+        }
+        self.lost = false;
+        Ok(())
+    }
+
+    fn depth(&self) -> usize {
+        PgTransactionManager::get_transaction_depth(&self.lease)
+    }
+
+    /// Asks the server whether the transaction is open and not aborted.
+    async fn stands(&mut self) -> Result<bool, sqlx::Error> {
+        match self.own(CHECK.to_owned()).await {
+            Ok(()) => Ok(true),
+            Err(sqlx::Error::Database(_)) => Ok(false),
+            Err(err) => Err(err),
+        }
+    }
+
+    /// Sends a command of our own, outside sqlx's count of levels.
+    async fn own(&mut self, sql: String) -> Result<(), sqlx::Error> {
+        let statement = Statement::own(AssertSqlSafe(sql.clone()).into_sql_str());
+        let sent = self
+            .lease
+            .control(&sql, |connection| connection.execute(statement));
+        sent.await.map(drop)
+    }
+
+    fn not_lost(&self) -> Result<(), Error> {
+        if self.lost {
+            Err(Error::TransactionLost)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn admit(&self, statement: &Statement) -> Result<(), Error> {
+        self.not_lost()?;
+        statement.refuse_transaction_control()
+    }
+}
+
+executor_through_lease!(&'c mut Transaction, |transaction, statement| {
+    match transaction.admit(statement) {
+        Ok(()) => Ok(&mut transaction.lease),
+        Err(err) => Err(err.into()),
+    }
+});
+
+impl Deref for Transaction {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.lease
+    }
+}
+
+/// The connection itself, for functions that take `&mut PgConnection`.
+///
+/// # Panics
+///
+/// When the transaction is lost ([`Error::TransactionLost`]): the connection is no longer in a
+/// transaction then, and what is sent through it would be committed at once.
+impl DerefMut for Transaction {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        assert!(!self.lost, "{}", Error::TransactionLost);
+        &mut self.lease
+    }
+}
+
+impl AsMut<PgConnection> for Transaction {
+    fn as_mut(&mut self) -> &mut PgConnection {
+        self
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("node", &self.lease.node())
+            .field("lost", &self.lost)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Part of a transaction that can be undone on its own. Dropped, it rolls back to its start.
+///
+/// Statements go through `&mut savepoint`. Savepoints nest: see [`Transaction::savepoint`],
+/// which it dereferences to.
+pub struct Savepoint<'t> {
+    transaction: &'t mut Transaction,
+    /// What the transaction had seen before: a failure behind the savepoint is undone with it.
+    seen: Seen,
+    open: bool,
+}
+
+impl Savepoint<'_> {
+    /// Keeps what was done; it is committed or rolled back with the transaction.
+    ///
+    /// # Errors
+    ///
+    /// What the server says, such as 25P02 when a statement behind the savepoint had failed;
+    /// it is rolled back to its start then.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the transaction may or may not have what was done behind it.
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.transaction.not_lost()?;
+        let log = format!("RELEASE SAVEPOINT _sqlx_savepoint_{}", self.level());
+        let release = self.transaction.lease.control(&log, |connection| {
+            Box::pin(PgTransactionManager::commit(connection))
+        });
+        release.await?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Undoes what was done behind it; the transaction goes on, also after an error.
+    ///
+    /// # Errors
+    ///
+    /// What the connection says.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, it is rolled back all the same.
+    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        self.transaction.not_lost()?;
+        let log = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", self.level());
+        let rollback = self.transaction.lease.control(&log, |connection| {
+            Box::pin(PgTransactionManager::rollback(connection))
+        });
+        rollback.await?;
+        self.open = false;
+        self.transaction.lease.seen.failure = self.seen.failure;
+        Ok(())
+    }
+
+    /// As sqlx numbers it in the savepoint's own name.
+    fn level(&self) -> usize {
+        self.transaction.depth().saturating_sub(1)
+    }
+}
+
+executor_through_lease!(&'c mut Savepoint<'_>, |savepoint, statement| {
+    match savepoint.transaction.admit(statement) {
+        Ok(()) => Ok(&mut savepoint.transaction.lease),
+        Err(err) => Err(err.into()),
+    }
+});
+
+impl Deref for Savepoint<'_> {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        self.transaction
+    }
+}
+
+impl DerefMut for Savepoint<'_> {
+    fn deref_mut(&mut self) -> &mut Transaction {
+        self.transaction
+    }
+}
+
+impl Drop for Savepoint<'_> {
+    fn drop(&mut self) {
+        if self.open && !self.transaction.lost {
+            let log = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", self.level());
+            self.transaction.lease.queue_rollback(&log);
+            self.transaction.lease.seen.failure = self.seen.failure;
+        }
+    }
+}
+
+impl fmt::Debug for Savepoint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Savepoint")
+            .field("transaction", &self.transaction)
+            .finish()
+    }
+}
+
+/// An SQL identifier.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
