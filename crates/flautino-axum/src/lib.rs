@@ -1,1 +1,41 @@
-//! flautino-axum
+//! [flautino](flautino) in axum: one layer gives every handler a database handle, and one `serve`
+//! opens the pools before the first request and closes them after the last.
+//!
+//! ```no_run
+//! use axum::{Router, routing::get};
+//! use flautino::{Engine, EngineConfig};
+//! use flautino_axum::{Db, DbError, EngineLayer};
+//!
+//! # async fn f() -> Result<(), Box<dyn std::error::Error>> {
+//! let engine = Engine::new(EngineConfig::find()?)?;
+//! let app = Router::new().route("/count", get(count)).layer(EngineLayer::new(engine.clone()));
+//! let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+//! flautino_axum::serve(listener, app, engine).await?; // opens, serves, drains, closes
+//! # Ok(()) }
+//!
+//! async fn count(db: Db) -> Result<String, DbError> {
+//!     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await?;
+//!     Ok(count.to_string())
+//! }
+//! ```
+//!
+//! The modules, in the order in which a request meets them:
+//!
+//! - `lifecycle`: [`serve`], from opening to closing
+//! - `layer`: [`EngineLayer`] puts a handle into the request, and ends its transaction
+//! - `extract`: [`Db`] and [`Tx`], what handlers ask for
+//! - `error`: [`DbError`], an sqlx error as a response
+//! - `status`: [`status_routes`], for load balancers and people
+
+mod error;
+mod extract;
+mod layer;
+mod lifecycle;
+mod scope;
+mod status;
+
+pub use self::error::DbError;
+pub use self::extract::{Db, LayerMissing, Tx, TxRejection};
+pub use self::layer::{EngineLayer, EngineService, ResponseFuture};
+pub use self::lifecycle::{Serve, ServeError, ServeReport, serve};
+pub use self::status::status_routes;

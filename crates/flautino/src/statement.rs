@@ -221,13 +221,14 @@ fn rolls_back_to_savepoint(sql: &str, word: &str) -> bool {
             .any(|part| part.eq_ignore_ascii_case("to"))
 }
 
-/// `CREATE TEMP …` and `CREATE UNLOGGED …` alike begin in three words; only the former counts.
+/// `CREATE TEMP …`, also behind `OR REPLACE` and `LOCAL`.
 fn creates_temporary(sql: &str, word: &str) -> bool {
+    let is = |part: &str, words: &[&str]| words.iter().any(|word| part.eq_ignore_ascii_case(word));
     behind(sql, word)
         .split(|c: char| !c.is_ascii_alphanumeric())
         .filter(|part| !part.is_empty())
-        .take(4)
-        .any(|part| part.eq_ignore_ascii_case("temp") || part.eq_ignore_ascii_case("temporary"))
+        .find(|part| !is(part, &["or", "replace", "local", "global"]))
+        .is_some_and(|part| is(part, &["temp", "temporary"]))
 }
 
 /// A semicolon with something behind it. One inside a literal counts too: in doubt, several.
@@ -258,9 +259,11 @@ fn selects_into_temporary(sql: &str) -> bool {
         .split(|c: char| !c.is_ascii_alphanumeric())
         .filter(|word| !word.is_empty());
     words.any(|word| word.eq_ignore_ascii_case("into"))
-        && words
-            .next()
-            .is_some_and(|next| next.to_ascii_lowercase().starts_with("temp"))
+        && words.next().is_some_and(|next| {
+            ["temp", "temporary"]
+                .iter()
+                .any(|word| next.eq_ignore_ascii_case(word))
+        })
 }
 
 #[cfg(test)]

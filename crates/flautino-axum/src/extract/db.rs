@@ -1,0 +1,144 @@
+//! `Db`: the request's handle.
+
+use std::ops::Deref;
+
+use axum_core::extract::FromRequestParts;
+use axum_core::response::{IntoResponse, Response};
+use flautino::{Handle, Lease};
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+use http::StatusCode;
+use http::request::Parts;
+use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Acquire, Describe, Either, Execute, Executor, Postgres, SqlStr};
+
+use crate::scope::Scope;
+
+/// The request's [`Handle`]: an extractor, and an sqlx executor.
+///
+/// Extracting it costs no I/O. Clones may go into spawned tasks. Everything a [`Handle`] can do
+/// stands on it: [`node`](Handle::node), [`begin`](Handle::begin), [`acquire`](Handle::acquire).
+///
+/// ```
+/// use flautino_axum::{Db, DbError};
+///
+/// async fn handler(db: Db) -> Result<String, DbError> {
+///     let (text,): (String,) = sqlx::query_as("SELECT version()").fetch_one(&db).await?;
+///     Ok(text)
+/// }
+/// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(handler));
+/// ```
+#[derive(Debug, Clone)]
+pub struct Db(pub Handle);
+
+impl<S: Sync> FromRequestParts<S> for Db {
+    type Rejection = LayerMissing;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, LayerMissing> {
+        scope(parts).map(|scope| Self(scope.handle.clone()))
+    }
+}
+
+/// What the layer put into the request.
+pub(super) fn scope(parts: &Parts) -> Result<&Scope, LayerMissing> {
+    parts.extensions.get().ok_or(LayerMissing(()))
+}
+
+/// `Db` or `Tx` was extracted on a route without [`EngineLayer`](crate::EngineLayer): 500.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "EngineLayer is missing on this route, so there is no database handle to extract; \
+     add `.layer(EngineLayer::new(engine))` to the Router, after the routes"
+)]
+pub struct LayerMissing(());
+
+impl IntoResponse for LayerMissing {
+    fn into_response(self) -> Response {
+        tracing::error!("{self}");
+        (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+    }
+}
+
+impl Deref for Db {
+    type Target = Handle;
+
+    fn deref(&self) -> &Handle {
+        &self.0
+    }
+}
+
+impl<'c> Executor<'c> for &'c Db {
+    type Database = Postgres;
+
+    fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<PgQueryResult, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        (&self.0).execute(query)
+    }
+
+    fn fetch_many<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        (&self.0).fetch_many(query)
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        (&self.0).fetch_all(query)
+    }
+
+    fn fetch_optional<'e, 'q: 'e, E>(
+        self,
+        query: E,
+    ) -> BoxFuture<'e, Result<Option<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        (&self.0).fetch_optional(query)
+    }
+
+    fn prepare_with<'e>(
+        self,
+        sql: SqlStr,
+        parameters: &'e [PgTypeInfo],
+    ) -> BoxFuture<'e, Result<PgStatement, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        (&self.0).prepare_with(sql, parameters)
+    }
+
+    fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
+    where
+        'c: 'e,
+    {
+        (&self.0).describe(sql)
+    }
+}
+
+/// For what is generic over sqlx; see [`Handle`]'s own.
+impl Acquire<'static> for &Db {
+    type Database = Postgres;
+    type Connection = Lease;
+
+    fn acquire(self) -> BoxFuture<'static, Result<Lease, sqlx::Error>> {
+        Acquire::acquire(&self.0)
+    }
+
+    fn begin(
+        self,
+    ) -> BoxFuture<'static, Result<sqlx::Transaction<'static, Postgres>, sqlx::Error>> {
+        Acquire::begin(&self.0)
+    }
+}

@@ -1,0 +1,351 @@
+//! `serve`: open, accept, signal, drain, close, in that order.
+
+use std::convert::Infallible;
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::extract::ConnectInfo;
+use axum::serve::Listener;
+use axum_core::body::Body;
+use axum_core::response::Response;
+use flautino::{CloseReport, Engine, OpenError};
+use futures_core::future::BoxFuture;
+use http::Request;
+use hyper::body::Incoming;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service;
+
+/// How long requests in flight may go on after the signal, unless told otherwise.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Opens the engine, serves the app, and on SIGTERM or Ctrl-C shuts down in order: readiness
+/// turns false, accepting stops, requests in flight get the drain time, the engine closes.
+///
+/// A second signal ends the drain time at once. Handlers find the client's address in
+/// [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken.
+///
+/// ```no_run
+/// # async fn f(app: axum::Router, engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// let report = flautino_axum::serve(listener, app, engine).await?;
+/// println!("{report:?}");
+/// # Ok(()) }
+/// ```
+///
+/// # Cancellation
+///
+/// Dropping the future ends the connections at once and leaves the engine open.
+pub fn serve<L, S>(listener: L, app: S, engine: Engine) -> Serve<L, S> {
+    Serve {
+        listener,
+        app,
+        engine,
+        drain_timeout: DRAIN_TIMEOUT,
+        shutdown: None,
+    }
+}
+
+/// A server about to start; see [`serve`].
+#[must_use = "a server does nothing until it is awaited"]
+pub struct Serve<L, S> {
+    listener: L,
+    app: S,
+    engine: Engine,
+    drain_timeout: Duration,
+    shutdown: Option<BoxFuture<'static, ()>>,
+}
+
+/// What [`serve`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServeReport {
+    /// Connections that were open at the signal and ended within the drain time.
+    pub connections_drained: usize,
+    /// Connections that were cut when the drain time was over.
+    pub connections_cut: usize,
+    /// Requests without a response at that moment; their handlers were dropped.
+    pub requests_cut: usize,
+    /// From the signal to the end.
+    pub elapsed: Duration,
+    /// How the engine closed.
+    pub close: CloseReport,
+}
+
+/// Why [`serve`] did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The engine could not be opened.
+    #[error("cannot open the database: {0}")]
+    Open(#[from] OpenError),
+    /// The signal handlers could not be installed.
+    #[error("cannot listen for the signals that end the server: {0}")]
+    Signals(#[source] io::Error),
+}
+
+impl<L, S> Serve<L, S> {
+    /// Shuts down when `signal` is ready, instead of on SIGTERM and Ctrl-C.
+    pub fn with_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.shutdown = Some(Box::pin(signal));
+        self
+    }
+
+    /// How long requests in flight may go on after the signal, the engine's closing included.
+    /// Default: 20 s.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+}
+
+impl<L, S> IntoFuture for Serve<L, S>
+where
+    L: Listener,
+    L::Addr: Clone + Sync + 'static,
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Output = Result<ServeReport, ServeError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(self.run())
+    }
+}
+
+impl<L, S> Serve<L, S>
+where
+    L: Listener,
+    L::Addr: Clone + Sync + 'static,
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    async fn run(self) -> Result<ServeReport, ServeError> {
+        let Self {
+            mut listener,
+            app,
+            engine,
+            drain_timeout,
+            mut shutdown,
+        } = self;
+        let mut signals = Signals::install().map_err(ServeError::Signals)?;
+        let mut stop = async || match &mut shutdown {
+            Some(shutdown) => shutdown.await,
+            None => signals.next().await,
+        };
+
+        tokio::select! {
+            opened = engine.open() => drop(opened?),
+            () = stop() => return Ok(stopped_early(&engine).await),
+        }
+
+        let draining = CancellationToken::new();
+        let requests = Requests::default();
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                (io, address) = listener.accept() => {
+                    let app = Counted { app: app.clone(), requests: requests.clone(), address };
+                    connections.spawn(connection(io, app, draining.clone()));
+                }
+                () = stop() => break,
+                Some(_) = connections.join_next(), if !connections.is_empty() => {}
+            }
+        }
+
+        let signalled = Instant::now();
+        engine.start_draining();
+        drop(listener);
+        draining.cancel();
+        let open = connections.len();
+        tracing::info!(
+            connections = open,
+            requests = requests.count(),
+            "shutting down"
+        );
+        let drained = async { while connections.join_next().await.is_some() {} };
+        tokio::select! {
+            _ = tokio::time::timeout(drain_timeout, drained) => {}
+            () = signals.next() => tracing::warn!("a second signal: shutting down at once"),
+        }
+        let (cut, requests_cut) = (connections.len(), requests.count());
+        connections.shutdown().await;
+        let left = drain_timeout.saturating_sub(signalled.elapsed());
+        let close = engine.close_within(left).await;
+        Ok(ServeReport {
+            connections_drained: open.saturating_sub(cut),
+            connections_cut: cut,
+            requests_cut,
+            elapsed: signalled.elapsed(),
+            close,
+        })
+    }
+}
+
+/// The signal came before the database did.
+async fn stopped_early(engine: &Engine) -> ServeReport {
+    let started = Instant::now();
+    let close = engine.close_within(Duration::ZERO).await;
+    ServeReport {
+        connections_drained: 0,
+        connections_cut: 0,
+        requests_cut: 0,
+        elapsed: started.elapsed(),
+        close,
+    }
+}
+
+/// Serves one connection until it ends, or until its request in flight is answered once
+/// `draining` is cancelled.
+async fn connection<I, A, S>(io: I, app: Counted<S, A>, draining: CancellationToken)
+where
+    I: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin + Send + 'static,
+    A: Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    let mut builder = Builder::new(TokioExecutor::new());
+    // With a timer hyper ends clients that never finish their headers, after 30 s.
+    builder.http1().timer(TokioTimer::new());
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .enable_connect_protocol();
+    let service = TowerToHyperService::new(app);
+    let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
+    let ended = tokio::select! {
+        ended = serving.as_mut() => ended,
+        () = draining.cancelled() => {
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
+    };
+    if let Err(error) = ended {
+        tracing::trace!(%error, "a connection ended early");
+    }
+}
+
+/// Counts the requests that wait for their response.
+#[derive(Debug, Clone, Default)]
+struct Requests(Arc<AtomicUsize>);
+
+impl Requests {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn begin(&self) -> InFlight {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        InFlight(self.clone())
+    }
+}
+
+/// One request in flight; over when it is dropped.
+struct InFlight(Requests);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+/// The app of one connection.
+#[derive(Clone)]
+struct Counted<S, A> {
+    app: S,
+    requests: Requests,
+    address: A,
+}
+
+impl<S, A> Service<Request<Incoming>> for Counted<S, A>
+where
+    A: Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = BoxFuture<'static, Result<Response, Infallible>>;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Infallible>> {
+        self.app.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Incoming>) -> Self::Future {
+        let mut request = request.map(Body::new);
+        request
+            .extensions_mut()
+            .insert(ConnectInfo(self.address.clone()));
+        let in_flight = self.requests.begin();
+        let response = self.app.call(request);
+        Box::pin(async move {
+            let response = response.await;
+            drop(in_flight);
+            response
+        })
+    }
+}
+
+/// SIGTERM and Ctrl-C, listened to from the start so that none is missed.
+#[cfg(unix)]
+struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Signals {
+    fn install() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let terminate = signal(SignalKind::terminate())?;
+        Ok(Self {
+            terminate,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Ctrl-C, where there is no SIGTERM.
+#[cfg(not(unix))]
+struct Signals;
+
+#[cfg(not(unix))]
+impl Signals {
+    #[expect(clippy::unnecessary_wraps, reason = "elsewhere it can fail")]
+    fn install() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn next(&mut self) {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+impl<L, S> std::fmt::Debug for Serve<L, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serve")
+            .field("engine", &self.engine)
+            .field("drain_timeout", &self.drain_timeout)
+            .finish_non_exhaustive()
+    }
+}
