@@ -1,0 +1,228 @@
+//! Where PostgreSQL's programs are.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use crate::ClusterError;
+
+/// What a folder must hold to count.
+const NEEDED: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
+/// `wal_keep_size`, and `primary_conninfo` that a reload changes, are new in it.
+const OLDEST_MAJOR: u32 = 13;
+
+/// A folder with PostgreSQL's programs.
+#[derive(Debug, Clone)]
+pub(crate) struct Binaries {
+    dir: PathBuf,
+    major: u32,
+}
+
+impl Binaries {
+    /// The folder that was named, else the one of `FLAUTINO_PG_BIN`, else what the machine has.
+    pub(crate) fn find(named: Option<&Path>) -> Result<Self, ClusterError> {
+        if let Some(dir) = named {
+            return Self::named(dir);
+        }
+        if let Some(dir) = std::env::var_os("FLAUTINO_PG_BIN").filter(|dir| !dir.is_empty()) {
+            return Self::named(Path::new(&dir));
+        }
+        Self::search(
+            std::env::var_os("PATH").unwrap_or_default(),
+            &[
+                ("/usr/lib/postgresql", "", "bin"),
+                ("/usr", "pgsql-", "bin"),
+                ("/opt/homebrew/opt", "postgresql", "bin"),
+                ("/usr/local/opt", "postgresql", "bin"),
+            ],
+        )
+    }
+
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    pub(crate) fn major(&self) -> u32 {
+        self.major
+    }
+
+    fn named(dir: &Path) -> Result<Self, ClusterError> {
+        let missing: Vec<_> = NEEDED
+            .into_iter()
+            .filter(|name| !dir.join(name).is_file())
+            .collect();
+        if missing.is_empty() {
+            // Absolute, since programs are run from another folder.
+            let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
+            Self::with_version(dir)
+        } else {
+            Err(ClusterError::IncompleteBinaries {
+                dir: dir.to_owned(),
+                missing,
+            })
+        }
+    }
+
+    /// PATH first, then what `pg_config` says, then the newest of the usual folders; each of those
+    /// is a parent, the beginning of a child's name, and a folder in that child.
+    fn search(path: OsString, usual: &[(&str, &str, &str)]) -> Result<Self, ClusterError> {
+        let mut searched = Vec::new();
+        let mut too_old = None;
+        let mut accept = |dir: PathBuf| {
+            if NEEDED.iter().any(|name| !dir.join(name).is_file()) {
+                return None;
+            }
+            match Self::with_version(dir) {
+                Ok(found) => Some(found),
+                Err(error) => {
+                    too_old = Some(error);
+                    None
+                }
+            }
+        };
+
+        let folders = || std::env::split_paths(&path).filter(|dir| dir.is_absolute());
+        for dir in folders() {
+            // A lone link in PATH leads to the folder with all of them.
+            let initdb = dir.join("initdb");
+            let real = initdb.canonicalize().unwrap_or(initdb);
+            let real = real.parent().map(Path::to_owned).unwrap_or_default();
+            if let Some(found) = accept(real).or_else(|| accept(dir)) {
+                return Ok(found);
+            }
+        }
+        searched.push(format!("PATH ({})", path.to_string_lossy()));
+
+        for dir in folders() {
+            let Some(bindir) = first_line(&dir.join("pg_config"), "--bindir") else {
+                continue;
+            };
+            if let Some(found) = accept(PathBuf::from(&bindir)) {
+                return Ok(found);
+            }
+            searched.push(format!("{bindir} (pg_config --bindir)"));
+            break;
+        }
+
+        let mut newest: Option<Self> = None;
+        for (parent, prefix, leaf) in usual {
+            searched.push(format!("{parent}/{prefix}*/{leaf}"));
+            for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+                if !entry.file_name().to_string_lossy().starts_with(prefix) {
+                    continue;
+                }
+                if let Some(found) = accept(entry.path().join(leaf))
+                    && newest.as_ref().is_none_or(|best| best.major < found.major)
+                {
+                    newest = Some(found);
+                }
+            }
+        }
+        newest.ok_or_else(|| too_old.unwrap_or(ClusterError::NoBinaries { searched }))
+    }
+
+    fn with_version(dir: PathBuf) -> Result<Self, ClusterError> {
+        let version = first_line(&dir.join("postgres"), "--version").unwrap_or_default();
+        match major(&version) {
+            Some(major) if major >= OLDEST_MAJOR => Ok(Self { dir, major }),
+            _ => Err(ClusterError::UnsupportedVersion { dir, version }),
+        }
+    }
+}
+
+/// The major version in `postgres (PostgreSQL) 15.8 (Debian 15.8-1)`, `… 18beta1`.
+fn major(version: &str) -> Option<u32> {
+    let (_, number) = version.split_once("(PostgreSQL) ")?;
+    let digits = number.find(|c: char| !c.is_ascii_digit());
+    number[..digits.unwrap_or(number.len())].parse().ok()
+}
+
+fn first_line(program: &Path, argument: &str) -> Option<String> {
+    let output = Command::new(program)
+        .arg(argument)
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .output()
+        .ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().next().map(str::to_owned)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    fn fake(dir: &Path, version: &str) {
+        std::fs::create_dir_all(dir).unwrap();
+        for name in NEEDED {
+            let file = dir.join(name);
+            let said = format!("#!/bin/sh\necho 'postgres (PostgreSQL) {version}'\n");
+            std::fs::write(&file, said).unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o755)).unwrap();
+        }
+        // Another test's child may hold it open for writing until its exec ("text file busy").
+        while first_line(&dir.join("postgres"), "--version").is_none() {
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn nothing_found_says_where_it_looked_and_what_to_install() {
+        let error = Binaries::search("/nowhere/bin".into(), &[("/nowhere/lib", "", "bin")]);
+        let text = error.unwrap_err().to_string();
+        for part in [
+            "PATH (/nowhere/bin)",
+            "/nowhere/lib/*/bin",
+            "apt-get install postgresql",
+            "dnf install postgresql-server",
+            "brew install postgresql",
+            "FLAUTINO_PG_BIN",
+        ] {
+            assert!(text.contains(part), "{part} is not in: {text}");
+        }
+    }
+
+    #[test]
+    fn a_named_folder_without_programs_says_which() {
+        let empty = tempfile::tempdir().unwrap();
+        let text = Binaries::find(Some(empty.path())).unwrap_err().to_string();
+        assert!(text.contains("initdb, postgres, pg_ctl"), "{text}");
+    }
+
+    #[test]
+    fn the_newest_of_the_usual_folders_is_taken() {
+        let root = tempfile::tempdir().unwrap();
+        for version in ["9.6.1", "13.2", "16.1", "14.9"] {
+            fake(&root.path().join(version).join("bin"), version);
+        }
+        let usual = [(root.path().to_str().unwrap(), "", "bin")];
+        assert_eq!(Binaries::search("".into(), &usual).unwrap().major(), 16);
+    }
+
+    #[test]
+    fn a_link_in_the_path_leads_to_its_folder() {
+        let root = tempfile::tempdir().unwrap();
+        let real = root.path().join("lib/bin");
+        fake(&real, "17beta2 (home-made)");
+        let bin = root.path().join("bin");
+        std::fs::create_dir(&bin).unwrap();
+        std::os::unix::fs::symlink(real.join("initdb"), bin.join("initdb")).unwrap();
+        let found = Binaries::search(bin.into(), &[]).unwrap();
+        assert_eq!(found.dir, real.canonicalize().unwrap());
+        assert_eq!(found.major(), 17);
+    }
+
+    #[test]
+    fn only_an_old_version_is_refused_by_its_number() {
+        let root = tempfile::tempdir().unwrap();
+        fake(&root.path().join("old/bin"), "12.4");
+        let usual = [(root.path().to_str().unwrap(), "", "bin")];
+        let text = Binaries::search("".into(), &usual).unwrap_err().to_string();
+        assert!(
+            text.contains("12.4") && text.contains("13 or newer"),
+            "{text}"
+        );
+    }
+}

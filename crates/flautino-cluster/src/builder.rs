@@ -1,0 +1,179 @@
+//! What a cluster is to be like, and its start.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+
+use crate::binaries::Binaries;
+use crate::cluster::{Context, blocking};
+use crate::home::Home;
+use crate::node::Node;
+use crate::program::{Runner, Unprivileged};
+use crate::settings::Settings;
+use crate::{Cluster, ClusterError, sweep};
+
+/// Says what a [`Cluster`] is to be like: [`Cluster::builder`].
+#[derive(Debug, Clone)]
+#[must_use = "nothing runs before start()"]
+pub struct Builder {
+    replicas: usize,
+    cascading: usize,
+    settings: Settings,
+    bin_dir: Option<PathBuf>,
+    temp_dir: Option<PathBuf>,
+    timeout: Duration,
+    primary_port: Option<u16>,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self {
+            replicas: 0,
+            cascading: 0,
+            settings: Settings::default(),
+            bin_dir: None,
+            temp_dir: None,
+            timeout: Duration::from_secs(30),
+            primary_port: None,
+        }
+    }
+}
+
+impl Builder {
+    /// How many replicas stream from the primary (0).
+    pub fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
+        self
+    }
+
+    /// How many further replicas stream from the first replica (0).
+    pub fn cascading(mut self, count: usize) -> Self {
+        self.cascading = count;
+        self
+    }
+
+    /// A setting of `postgresql.conf` on all nodes, such as `("max_connections", "20")`; the last
+    /// of a name wins. The port and what ties the nodes together are the cluster's own.
+    pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.settings.set(name.into(), value.into());
+        self
+    }
+
+    /// The folder of `initdb`, `postgres` and `pg_ctl`. By default the one that the environment
+    /// variable `FLAUTINO_PG_BIN` names, else the one found in `PATH`, by `pg_config --bindir`, or
+    /// as the newest in the usual places of Debian, Red Hat and Homebrew.
+    pub fn bin_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.bin_dir = Some(dir.into());
+        self
+    }
+
+    /// Where the cluster's folder is made ([`std::env::temp_dir`], which is `TMPDIR` or `/tmp`).
+    pub fn temp_dir(mut self, dir: impl Into<PathBuf>) -> Self {
+        self.temp_dir = Some(dir.into());
+        self
+    }
+
+    /// How long each single step may take, such as the start of a server (30 s).
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The port that the primary takes if it is free (one at random).
+    pub fn primary_port(mut self, port: u16) -> Self {
+        self.primary_port = Some(port);
+        self
+    }
+
+    /// Starts all nodes, and waits until every replica streams. Clusters that a killed process
+    /// left behind are removed first.
+    ///
+    /// # Errors
+    ///
+    /// When PostgreSQL is not found, a setting is refused, or a node does not come up in time; with
+    /// the end of its log.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, what was started is ended and removed.
+    pub async fn start(self) -> Result<Cluster, ClusterError> {
+        if self.cascading > 0 && self.replicas == 0 {
+            let why =
+                "cascading replicas stream from a replica, and there is none; add replicas(1)";
+            return Err(ClusterError::Invalid(why.to_owned()));
+        }
+        let (replicas, cascading) = (self.replicas, self.cascading);
+        let (cluster, pristine) = self.lay_out().await?;
+
+        // Not in the cluster before they run; their own drop ends them till then.
+        let standbys = |count: usize| -> Result<Vec<Node>, ClusterError> {
+            (0..count)
+                .map(|_| cluster.context().new_node(&cluster.next_name(), None))
+                .collect()
+        };
+        let (direct, cascaded) = (standbys(replicas)?, standbys(cascading)?);
+        if pristine {
+            cluster
+                .primary()
+                .seed(direct.iter().chain(&cascaded))
+                .await?;
+        }
+        cluster.primary().bring_up(true).await?;
+        let primary = cluster.primary();
+        try_join_all(direct.iter().map(|node| join(node, primary, pristine))).await?;
+        if let Some(first) = direct.first() {
+            try_join_all(cascaded.iter().map(|node| join(node, first, pristine))).await?;
+        }
+        for node in direct.into_iter().chain(cascaded) {
+            cluster.push(node);
+        }
+        Ok(cluster)
+    }
+
+    /// The folder and the primary's data, and whether replicas may start from a copy of that.
+    async fn lay_out(self) -> Result<(Cluster, bool), ClusterError> {
+        let Self {
+            settings,
+            bin_dir,
+            temp_dir,
+            timeout,
+            primary_port,
+            ..
+        } = self;
+        settings.check()?;
+        let pristine = settings.allow_pristine_standby();
+        let prepare = move || -> Result<Arc<Context>, ClusterError> {
+            let binaries = Binaries::find(bin_dir.as_deref())?;
+            let user = Unprivileged::needed()?;
+            let parent = temp_dir.unwrap_or_else(std::env::temp_dir);
+            sweep::sweep(&parent);
+            let home = Home::create(&parent)?;
+            if let Some(user) = &user {
+                user.check_reach(home.path())?;
+            }
+            let runner = Runner { binaries, user };
+            Ok(Arc::new(Context {
+                runner,
+                settings,
+                timeout,
+                home,
+            }))
+        };
+        let context = blocking(prepare).await?;
+        let port = primary_port.and_then(|port| crate::ports::HeldPort::hold(port).ok());
+        let primary = context.new_node("primary", port)?;
+        // initdb for each cluster, although copying one would save half a second: clusters must
+        // differ in their system identifier.
+        primary.initialise().await?;
+        Ok((Cluster::new(primary, context), pristine))
+    }
+}
+
+async fn join(node: &Node, upstream: &Node, pristine: bool) -> Result<(), ClusterError> {
+    if !pristine {
+        node.copy_from(upstream).await?;
+    }
+    node.start_as_replica(upstream, true).await
+}

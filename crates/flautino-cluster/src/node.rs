@@ -1,0 +1,402 @@
+//! One server of a cluster: what it is called, where it is, and how to talk to it.
+//!
+//! What can be done to it is in [`faults`](crate::faults) and [`replication`](crate::replication).
+
+use std::fmt;
+use std::fs::File;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
+
+use crate::ClusterError;
+use crate::cluster::Context;
+use crate::error::{Step, tail};
+use crate::ports::HeldPort;
+use crate::server::{Server, Status};
+use crate::sweep::PidFile;
+
+/// How often something that is waited for is looked at.
+pub(crate) const TICK: Duration = Duration::from_millis(10);
+
+/// A PostgreSQL server of a [`Cluster`](crate::Cluster).
+///
+/// All methods take `&self`, so a test can hold nodes while it does things to them. Those that
+/// change the server wait for each other.
+pub struct Node {
+    name: String,
+    dir: PathBuf,
+    /// The port of the node it replicates from.
+    upstream: Mutex<Option<u16>>,
+    server: Mutex<Server>,
+    /// Held while the server is being changed.
+    turn: tokio::sync::Mutex<()>,
+    /// Below the server, so that the folder goes after the process.
+    context: Arc<Context>,
+}
+
+impl Node {
+    /// `primary`, `replica_1`, `replica_2`… It is the `cluster_name` of the server, and the
+    /// `application_name` under which its upstream lists it in `pg_stat_replication`. It stays the
+    /// same when roles change.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Always `127.0.0.1`.
+    #[must_use]
+    pub fn host(&self) -> &'static str {
+        "127.0.0.1"
+    }
+
+    /// The port; it stays the same, and stays taken, while the server is down.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.server().port()
+    }
+
+    /// Host and port, as a [`Proxy`](crate::Proxy) takes them.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port()).into()
+    }
+
+    /// `postgres://postgres@127.0.0.1:PORT/postgres`: a superuser, without a password.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_for("postgres")
+    }
+
+    /// As [`url`](Self::url), for another database.
+    #[must_use]
+    pub fn url_for(&self, database: &str) -> String {
+        url(self.port(), database)
+    }
+
+    /// As [`url`](Self::url), as options for a pool.
+    #[must_use]
+    pub fn connect_options(&self) -> PgConnectOptions {
+        options(self.port())
+    }
+
+    /// Where the server keeps its data.
+    #[must_use]
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.join("data")
+    }
+
+    /// All that the server has logged so far, over restarts.
+    #[must_use]
+    pub fn log(&self) -> String {
+        let log = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    }
+
+    /// The process id of the postmaster, when there is one.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        match self.status() {
+            Status::Up(pid) | Status::Hung(pid) => u32::try_from(pid).ok(),
+            Status::Down(_) => None,
+        }
+    }
+
+    /// Whether the server's process is there, hung or not.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        self.pid().is_some()
+    }
+
+    /// Whether [`hang`](Self::hang) has stopped it.
+    #[must_use]
+    pub fn is_hung(&self) -> bool {
+        matches!(self.status(), Status::Hung(_))
+    }
+
+    /// A new connection of the superuser to the database `postgres`.
+    ///
+    /// # Errors
+    ///
+    /// When the server is down, or does not answer within the cluster's timeout.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the connection is closed.
+    pub async fn connect(&self) -> Result<PgConnection, ClusterError> {
+        self.connect_to(self.port(), "connect").await
+    }
+
+    /// Runs statements, several if they are separated by semicolons, over a connection of their own.
+    ///
+    /// ```no_run
+    /// # async fn example(node: &flautino_cluster::Node) -> Result<(), flautino_cluster::ClusterError> {
+    /// node.execute("CREATE TABLE notes (title text); INSERT INTO notes VALUES ('first')").await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the server is down or refuses a statement. It is not bounded in time.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the connection is closed; the server may still finish the statements.
+    pub async fn execute(&self, sql: &str) -> Result<(), ClusterError> {
+        let mut connection = self.connect().await?;
+        let sql = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        let done = connection.execute(sql).await;
+        done.map_err(|source| self.sql_error("run the statements", source))?;
+        Ok(())
+    }
+}
+
+impl Node {
+    /// A node with an empty data directory, a port that is its own, and no server yet.
+    pub(crate) fn new(
+        name: &str,
+        port: HeldPort,
+        context: &Arc<Context>,
+    ) -> Result<Self, ClusterError> {
+        let dir = context.home.path().join(name);
+        std::fs::create_dir(&dir).step(|| format!("create {}", dir.display()))?;
+        // Also with a strict umask, the servers' user must get to the data in it.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(&dir, open).step(|| format!("open {}", dir.display()))?;
+        let data = dir.join("data");
+        context.runner.create_private(&data)?;
+        Ok(Self {
+            name: name.to_owned(),
+            server: Mutex::new(Server::new(&data, port)),
+            upstream: Mutex::new(None),
+            turn: tokio::sync::Mutex::default(),
+            context: Arc::clone(context),
+            dir,
+        })
+    }
+
+    /// Waits until nothing else is being done to the server.
+    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.turn.lock().await
+    }
+
+    pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
+        // Its state is always whole, whatever panicked.
+        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn status(&self) -> Status {
+        self.server().status()
+    }
+
+    pub(crate) fn context(&self) -> &Arc<Context> {
+        &self.context
+    }
+
+    pub(crate) fn timeout(&self) -> Duration {
+        self.context.timeout
+    }
+
+    pub(crate) fn upstream(&self) -> Option<u16> {
+        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn set_upstream(&self, port: u16) {
+        let mut upstream = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        *upstream = Some(port);
+    }
+
+    pub(crate) fn state_error(&self, step: &'static str, fix: &'static str) -> ClusterError {
+        let node = self.name.clone();
+        ClusterError::State { node, step, fix }
+    }
+
+    pub(crate) fn sql_error(&self, step: &str, source: sqlx::Error) -> ClusterError {
+        let (node, step) = (self.name.clone(), step.to_owned());
+        ClusterError::Sql { node, step, source }
+    }
+
+    pub(crate) fn late(&self, step: &str) -> ClusterError {
+        ClusterError::Timeout {
+            node: self.name.clone(),
+            step: step.to_owned(),
+            waited: self.timeout(),
+            log: tail(&self.log_path()),
+        }
+    }
+
+    /// Writes `postgresql.conf` for the node's place in the cluster.
+    pub(crate) fn configure(&self) -> Result<(), ClusterError> {
+        let text = self
+            .context
+            .settings
+            .render(&self.name, self.port(), self.upstream());
+        let path = self.data_dir().join("postgresql.conf");
+        self.context.runner.write(&path, &text)
+    }
+
+    /// Starts the server and waits until it accepts connections. With `may_move`, a port that
+    /// somebody snatched is exchanged for another; else it is waited for.
+    pub(crate) async fn bring_up(&self, may_move: bool) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + self.timeout();
+        loop {
+            let logged = std::fs::metadata(self.log_path()).map_or(0, |meta| meta.len());
+            self.configure()?;
+            self.launch()?;
+            let error = match self.until_ready(deadline).await {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let new = self.log().split_off(usize::try_from(logged).unwrap_or(0));
+            let snatched = matches!(error, ClusterError::Exited { .. })
+                && new.contains("Address already in use");
+            if !snatched || Instant::now() >= deadline {
+                return Err(error);
+            }
+            if may_move {
+                let port = HeldPort::pick().step(|| "find a free port".to_owned())?;
+                self.server().move_to(port);
+            } else {
+                tokio::time::sleep(5 * TICK).await;
+            }
+        }
+    }
+
+    /// Waits until the server that was started accepts connections.
+    pub(crate) async fn until_ready(&self, deadline: Instant) -> Result<(), ClusterError> {
+        loop {
+            let pid = match self.status() {
+                Status::Up(pid) | Status::Hung(pid) => pid,
+                Status::Down(status) => {
+                    return Err(ClusterError::Exited {
+                        node: self.name.clone(),
+                        status: status.map_or_else(String::new, |status| status.to_string()),
+                        log: tail(&self.log_path()),
+                    });
+                }
+            };
+            // A stale file of an earlier server names another process.
+            let file = PidFile::read(&self.data_dir());
+            if file.is_some_and(|file| file.pid == pid && file.status == "ready") {
+                return Ok(());
+            }
+            if Instant::now() >= deadline {
+                return Err(self.late("accept connections"));
+            }
+            tokio::time::sleep(TICK).await;
+        }
+    }
+
+    /// Waits until a query, over one connection to `port`, answers true.
+    pub(crate) async fn until(
+        &self,
+        port: u16,
+        step: &str,
+        sql: &'static str,
+        argument: Option<&str>,
+    ) -> Result<(), ClusterError> {
+        let wait = async {
+            let mut connection = self.connect_to(port, step).await?;
+            loop {
+                let mut query = sqlx::query_scalar::<_, bool>(sql);
+                if let Some(argument) = argument {
+                    query = query.bind(argument);
+                }
+                let answer = query.fetch_one(&mut connection).await;
+                if answer.map_err(|source| self.sql_error(step, source))? {
+                    return Ok(());
+                }
+                tokio::time::sleep(TICK).await;
+            }
+        };
+        let bounded = tokio::time::timeout(self.timeout(), wait).await;
+        bounded.unwrap_or_else(|_| Err(self.late(step)))
+    }
+
+    /// One value from this node, bounded in time.
+    pub(crate) async fn ask<T>(&self, step: &str, sql: &'static str) -> Result<T, ClusterError>
+    where
+        T: for<'r> sqlx::Decode<'r, sqlx::Postgres> + sqlx::Type<sqlx::Postgres> + Send + Unpin,
+    {
+        let ask = async {
+            let mut connection = self.connect().await?;
+            let value = sqlx::query_scalar(sql).fetch_one(&mut connection).await;
+            value.map_err(|source| self.sql_error(step, source))
+        };
+        let bounded = tokio::time::timeout(self.timeout(), ask).await;
+        bounded.unwrap_or_else(|_| Err(self.late(step)))
+    }
+
+    /// The folder of the node, and where a program that works for it writes to.
+    pub(crate) fn work_dir(&self) -> (PathBuf, PathBuf) {
+        (self.data_dir(), self.dir.join("program.log"))
+    }
+
+    async fn connect_to(&self, port: u16, step: &str) -> Result<PgConnection, ClusterError> {
+        let options = options(port).disable_statement_logging();
+        match tokio::time::timeout(self.timeout(), options.connect()).await {
+            Ok(connected) => connected.map_err(|source| self.sql_error(step, source)),
+            Err(_) => Err(self.late(step)),
+        }
+    }
+
+    fn launch(&self) -> Result<(), ClusterError> {
+        let path = self.log_path();
+        let step = || format!("open {}", path.display());
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(&path)
+            .step(step)?;
+        let copy = log.try_clone().step(step)?;
+        let data = self.data_dir();
+        let mut command = self.context.runner.command("postgres", &data);
+        command.arg("-D").arg(&data).stdout(log).stderr(copy);
+        self.server().launch(&mut command)
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.dir.join("server.log")
+    }
+}
+
+impl fmt::Debug for Node {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Node")
+            .field("name", &self.name)
+            .field("port", &self.port())
+            .field("status", &self.status())
+            .field("dir", &self.dir)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The address of a database for the superuser.
+pub(crate) fn url(port: u16, database: &str) -> String {
+    let mut url = format!("postgres://postgres@127.0.0.1:{port}/");
+    for byte in database.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
+            url.push(char::from(byte));
+        } else {
+            url.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    url
+}
+
+fn options(port: u16) -> PgConnectOptions {
+    PgConnectOptions::new_without_pgpass()
+        .host("127.0.0.1")
+        .port(port)
+        .username("postgres")
+        .database("postgres")
+        .ssl_mode(PgSslMode::Disable)
+}
+
+/// For messages.
+pub(crate) fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}

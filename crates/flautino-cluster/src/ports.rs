@@ -1,0 +1,95 @@
+//! Ports that nobody else takes.
+//!
+//! A bound socket that does not listen refuses connections and keeps its port; a server that is
+//! down is replaced by one.
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+
+use socket2::{Domain, Socket, Type};
+
+/// Below Linux's ephemeral ports, so that no outgoing connection sits on one, and above what
+/// services use.
+const RANGE: std::ops::Range<u16> = 15_000..32_768;
+
+/// A port of 127.0.0.1 that refuses connections for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct HeldPort {
+    socket: Socket,
+    port: u16,
+}
+
+impl HeldPort {
+    /// A port that is free now.
+    pub(crate) fn pick() -> io::Result<Self> {
+        for _ in 0..200 {
+            // Without SO_REUSEADDR, so that a port which another cluster merely holds is taken too.
+            if let Ok(held) = Self::bind(fastrand::u16(RANGE), false) {
+                return Ok(held);
+            }
+        }
+        Err(io::Error::new(
+            io::ErrorKind::AddrInUse,
+            format!("200 ports at random in {RANGE:?} are all taken"),
+        ))
+    }
+
+    /// The port that a server has just left.
+    pub(crate) fn hold(port: u16) -> io::Result<Self> {
+        // Closed connections in TIME_WAIT forbid the strict way for a minute.
+        Self::bind(port, false).or_else(|_| Self::bind(port, true))
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Accepts connections from now on.
+    pub(crate) fn listen(self) -> io::Result<TcpListener> {
+        // Its connections inherit this, and then do not keep the port from being held again.
+        self.socket.set_reuse_address(true)?;
+        self.socket.listen(1024)?;
+        self.socket.set_nonblocking(true)?;
+        Ok(self.socket.into())
+    }
+
+    fn bind(port: u16, reuse: bool) -> io::Result<Self> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(reuse)?;
+        socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
+        Ok(Self { socket, port })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    #[test]
+    fn a_held_port_refuses_connections_and_is_not_picked_again() {
+        let held = HeldPort::pick().unwrap();
+        let error = TcpStream::connect((Ipv4Addr::LOCALHOST, held.port())).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        assert!(HeldPort::bind(held.port(), false).is_err());
+    }
+
+    #[test]
+    fn a_port_with_connections_that_linger_can_be_held() {
+        let held = HeldPort::pick().unwrap();
+        let port = held.port();
+        let listener = held.listen().unwrap();
+        listener.set_nonblocking(false).unwrap();
+        let client = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        drop((server, listener));
+        drop(client);
+        let held = HeldPort::hold(port).unwrap();
+        assert!(HeldPort::bind(port, false).is_err());
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());
+        // It can open again.
+        let _listener = held.listen().unwrap();
+        assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok());
+    }
+}

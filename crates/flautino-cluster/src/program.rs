@@ -1,0 +1,202 @@
+//! Running PostgreSQL's programs: as whom, in what environment, and to their end.
+
+use std::fs::{self, File};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use nix::unistd::{Gid, Uid, User};
+
+use crate::ClusterError;
+use crate::error::{Step, tail};
+use crate::process;
+
+/// The user that root becomes for PostgreSQL, which refuses to run as root.
+#[derive(Debug, Clone)]
+pub(crate) struct Unprivileged {
+    name: String,
+    uid: Uid,
+    gid: Gid,
+}
+
+impl Unprivileged {
+    /// None when this process is not root and just runs the programs.
+    pub(crate) fn needed() -> Result<Option<Self>, ClusterError> {
+        if !nix::unistd::geteuid().is_root() {
+            return Ok(None);
+        }
+        let known = |name| User::from_name(name).ok().flatten();
+        let user = known("postgres").or_else(|| known("nobody"));
+        let user = user.ok_or_else(|| {
+            let fix = "PostgreSQL refuses to run as root, and there is neither a user postgres nor \
+                       nobody to run it as; create one of them";
+            ClusterError::Invalid(fix.to_owned())
+        })?;
+        Ok(Some(Self {
+            name: user.name,
+            uid: user.uid,
+            gid: user.gid,
+        }))
+    }
+
+    /// Whether it gets to the folder, told before a program fails obscurely.
+    pub(crate) fn check_reach(&self, dir: &Path) -> Result<(), ClusterError> {
+        for ancestor in dir.ancestors() {
+            let meta = fs::metadata(ancestor).step(|| format!("look at {}", ancestor.display()))?;
+            let shift = if meta.uid() == self.uid.as_raw() {
+                6
+            } else if meta.gid() == self.gid.as_raw() {
+                3
+            } else {
+                0
+            };
+            if meta.permissions().mode() >> shift & 1 == 0 {
+                return Err(ClusterError::Invalid(format!(
+                    "PostgreSQL runs as the user {} since it refuses root, and {} does not let \
+                     that user through; set TMPDIR to a folder that does, such as /tmp",
+                    self.name,
+                    ancestor.display()
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// As whom programs run, and where they are.
+#[derive(Debug, Clone)]
+pub(crate) struct Runner {
+    pub(crate) binaries: crate::binaries::Binaries,
+    pub(crate) user: Option<Unprivileged>,
+}
+
+impl Runner {
+    /// A program in `dir`, with nothing of the caller's own PostgreSQL settings around it.
+    pub(crate) fn command(&self, program: &str, dir: &Path) -> Command {
+        let mut command = Command::new(self.binaries.program(program));
+        command
+            .current_dir(dir)
+            .stdin(Stdio::null())
+            .process_group(0);
+        // Outside the caller's process group: a Ctrl-C must not reach it before its owner's drop.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("PG") {
+                command.env_remove(name);
+            }
+        }
+        command.env("LC_ALL", "C").env("HOME", dir);
+        if let Some(user) = &self.user {
+            command.uid(user.uid.as_raw()).gid(user.gid.as_raw());
+        }
+        command
+    }
+
+    /// Runs a program to its end; dropped half-way, kills it and what it started.
+    pub(crate) async fn run(
+        &self,
+        node: &str,
+        program: &'static str,
+        arguments: &[&str],
+        (dir, output): (&Path, &Path),
+        bound: Duration,
+    ) -> Result<(), ClusterError> {
+        let deadline = Instant::now() + bound;
+        let file = File::create(output).step(|| format!("create {}", output.display()))?;
+        let copy = file
+            .try_clone()
+            .step(|| format!("open {}", output.display()))?;
+        let mut command = self.command(program, dir);
+        command.args(arguments).stdout(file).stderr(copy);
+        let mut running = Running(
+            command
+                .spawn()
+                .step(|| format!("run {program} for {node}"))?,
+        );
+        loop {
+            match running
+                .0
+                .try_wait()
+                .step(|| format!("wait for {program}"))?
+            {
+                Some(status) if status.success() => return Ok(()),
+                Some(status) => {
+                    let (node, output) = (node.to_owned(), tail(output));
+                    return Err(ClusterError::Program {
+                        program,
+                        node,
+                        status,
+                        output,
+                    });
+                }
+                None if Instant::now() >= deadline => {
+                    return Err(ClusterError::Timeout {
+                        node: node.to_owned(),
+                        step: format!("finish {program}"),
+                        waited: bound,
+                        log: tail(output),
+                    });
+                }
+                None => tokio::time::sleep(Duration::from_millis(5)).await,
+            }
+        }
+    }
+
+    /// Makes a folder or file the servers' user's own.
+    pub(crate) fn give(&self, path: &Path) -> Result<(), ClusterError> {
+        let Some(user) = &self.user else {
+            return Ok(());
+        };
+        nix::unistd::chown(path, Some(user.uid), Some(user.gid))
+            .map_err(std::io::Error::from)
+            .step(|| format!("give {} to the user {}", path.display(), user.name))
+    }
+
+    /// Writes a file of the servers' user.
+    pub(crate) fn write(&self, path: &Path, text: &str) -> Result<(), ClusterError> {
+        fs::write(path, text).step(|| format!("write {}", path.display()))?;
+        self.give(path)
+    }
+
+    /// An empty folder that only the servers' user can read, as data directories must be.
+    pub(crate) fn create_private(&self, dir: &Path) -> Result<(), ClusterError> {
+        let step = || format!("create {}", dir.display());
+        fs::create_dir_all(dir).step(step)?;
+        fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).step(step)?;
+        self.give(dir)
+    }
+
+    /// Copies a data directory whose server does not run.
+    pub(crate) fn copy(&self, from: &Path, to: &Path) -> Result<(), ClusterError> {
+        let step = || format!("copy {} to {}", from.display(), to.display());
+        self.create_private(to)?;
+        for entry in fs::read_dir(from).step(step)? {
+            let entry = entry.step(step)?;
+            let target: PathBuf = to.join(entry.file_name());
+            if entry.file_type().step(step)?.is_dir() {
+                self.copy(&entry.path(), &target)?;
+            } else {
+                fs::copy(entry.path(), &target).step(step)?;
+                self.give(&target)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A program under way.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait()
+            && let Ok(pid) = i32::try_from(self.0.id())
+        {
+            process::kill_tree(pid);
+            process::send(pid, Signal::SIGKILL);
+            let _ = self.0.wait();
+        }
+    }
+}

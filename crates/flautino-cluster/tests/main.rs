@@ -1,0 +1,4 @@
+//! Against real servers.
+#![allow(clippy::unwrap_used, missing_docs)]
+
+mod start;
