@@ -181,6 +181,7 @@ impl Lease {
             answer.log(&mut entry);
         }
         entry.finish(&result);
+        self.stop_meter();
         self.settle(before, changes, &result);
         result
     }
@@ -226,6 +227,7 @@ impl Lease {
                 }
             }
             entry.finish(&result);
+            self.stop_meter();
             self.settle(before, changes, &result);
             if let Err(err) = result {
                 yield Err(err);
@@ -236,6 +238,12 @@ impl Lease {
     fn start_meter(&mut self) {
         if let Some(meter) = &mut self.meter {
             meter.statement_starts();
+        }
+    }
+
+    fn stop_meter(&mut self) {
+        if let Some(meter) = &mut self.meter {
+            meter.statement_ended(&self.node.name);
         }
     }
 
@@ -279,9 +287,6 @@ impl Lease {
     fn settle<T>(&mut self, before: (State, Seen), changes: bool, result: &Result<T, sqlx::Error>) {
         let (state, seen) = before;
         self.seen = seen;
-        if let Some(meter) = &mut self.meter {
-            meter.statement_ended(&self.node.name);
-        }
         if let Err(err) = result {
             let code = sqlstate(err);
             self.seen.failure = true;

@@ -1,1 +1,115 @@
-fn main() {}
+//! The example server: notes over a primary and two streaming replicas.
+//!
+//! Run with `cargo run -p notes`. It starts a throwaway cluster of its own and removes it on
+//! Ctrl-C or SIGTERM; with `DATABASE_URL` or `FLAUTINO_CONF` it uses that database instead.
+//! `PORT` says where it listens: 3000 by default, 0 for any free port.
+
+mod notes;
+mod reply;
+
+use std::error::Error;
+
+use axum::Router;
+use flautino::{Engine, EngineConfig, NodeConfig};
+use flautino_axum::EngineLayer;
+use flautino_cluster::Cluster;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> std::process::ExitCode {
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run().await {
+        Ok(()) => std::process::ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("notes: {error}");
+            std::process::ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run() -> Result<(), Box<dyn Error>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let listener = bind().await?;
+    // A signal while the cluster starts drops what there is of it, which removes it.
+    let (cluster, engine) = tokio::select! {
+        prepared = prepare() => prepared?,
+        _ = terminate.recv() => return Ok(()),
+        _ = tokio::signal::ctrl_c() => return Ok(()),
+    };
+
+    let app = Router::new()
+        .merge(notes::routes())
+        .layer(EngineLayer::new(engine.clone()).server_timing(true))
+        .merge(flautino_axum::status_routes(engine.clone()));
+
+    println!(
+        "listening on http://127.0.0.1:{}",
+        listener.local_addr()?.port()
+    );
+    for node in engine.status().nodes {
+        println!(
+            "  {:<16} {}:{} {:?}",
+            node.name, node.host, node.port, node.role
+        );
+    }
+    if let Some(cluster) = &cluster {
+        println!("  try: psql {}", cluster.primary().url());
+    }
+    let report = flautino_axum::serve(listener, app, engine).await?;
+    eprintln!("stopped: {report:?}");
+    if let Some(cluster) = cluster {
+        cluster.stop().await;
+    }
+    Ok(())
+}
+
+async fn bind() -> Result<TcpListener, Box<dyn Error>> {
+    let port = std::env::var("PORT").unwrap_or_else(|_| "3000".to_owned());
+    let port: u16 = port
+        .parse()
+        .map_err(|_| format!("PORT is \"{port}\"; expected 0 to 65535"))?;
+    let listener = TcpListener::bind(("127.0.0.1", port)).await;
+    Ok(listener.map_err(|err| {
+        format!("cannot listen on 127.0.0.1:{port}: {err}; PORT=0 takes a free port")
+    })?)
+}
+
+/// A database to serve from: the configured one, else a cluster of our own.
+async fn prepare() -> Result<(Option<Cluster>, Engine), Box<dyn Error>> {
+    let configured = ["DATABASE_URL", "FLAUTINO_CONF"]
+        .iter()
+        .any(|name| std::env::var(name).is_ok_and(|value| !value.is_empty()));
+    let (cluster, config) = if configured {
+        (None, EngineConfig::find()?)
+    } else {
+        let cluster = Cluster::builder().replicas(2).start().await?;
+        let config = config_of(&cluster)?;
+        (Some(cluster), config)
+    };
+    let engine = Engine::new(config)?;
+    engine.open().await?;
+    sqlx::migrate!().run(&engine.handle()).await?;
+    Ok((cluster, engine))
+}
+
+fn config_of(cluster: &Cluster) -> Result<EngineConfig, Box<dyn Error>> {
+    let mut config = EngineConfig::from_url(&cluster.primary().url())?;
+    config.main.application_name = Some("notes".to_owned());
+    for index in 0..2 {
+        let replica = NodeConfig {
+            url: Some(cluster.replica(index).url()),
+            application_name: Some("notes".to_owned()),
+            ..NodeConfig::default()
+        };
+        config
+            .extra_nodes
+            .insert(format!("read_replica_{}", index + 1), replica);
+    }
+    Ok(config)
+}

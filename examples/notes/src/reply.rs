@@ -1,0 +1,40 @@
+//! Answers that are not notes: what is wrong with a request, and what the database said.
+
+use axum::Json;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use flautino::UnknownNode;
+use flautino_axum::DbError;
+
+/// Why a request is not answered as it asks.
+pub(crate) enum Refusal {
+    /// 422: the note is not acceptable.
+    Invalid(String),
+    /// 404: there is no such node.
+    UnknownNode(UnknownNode),
+    /// What [`DbError`] makes of it.
+    Db(DbError),
+}
+
+impl From<sqlx::Error> for Refusal {
+    fn from(err: sqlx::Error) -> Self {
+        Self::Db(err.into())
+    }
+}
+
+impl From<UnknownNode> for Refusal {
+    fn from(err: UnknownNode) -> Self {
+        Self::UnknownNode(err)
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let (status, error) = match self {
+            Self::Invalid(error) => (StatusCode::UNPROCESSABLE_ENTITY, error),
+            Self::UnknownNode(err) => (StatusCode::NOT_FOUND, err.to_string()),
+            Self::Db(err) => return err.into_response(),
+        };
+        (status, Json(serde_json::json!({ "error": error }))).into_response()
+    }
+}

@@ -1,1 +1,0 @@
-//! The tests stand in `main.rs`; this library is empty.

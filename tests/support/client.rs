@@ -1,0 +1,61 @@
+//! A served app, and the server's own word on who is connected.
+
+use axum::Router;
+use flautino::Engine;
+use flautino_axum::{ServeError, ServeReport};
+use flautino_cluster::Node;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+/// How many sessions of that `application_name` the server has; asked over a connection of its
+/// own.
+pub async fn sessions_of(node: &Node, name: &str) -> i64 {
+    let mut connection = node.connect().await.unwrap();
+    sqlx::query_scalar("SELECT count(*) FROM pg_stat_activity WHERE application_name = $1")
+        .bind(name)
+        .fetch_one(&mut connection)
+        .await
+        .unwrap()
+}
+
+/// An app behind a real socket, under `flautino_axum::serve`.
+#[derive(Debug)]
+pub struct App {
+    /// Such as `http://127.0.0.1:40001`.
+    pub url: String,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<Result<ServeReport, ServeError>>,
+}
+
+impl App {
+    /// Serves the app on a free port.
+    pub async fn start(app: Router, engine: Engine) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let (stop, stopped) = oneshot::channel::<()>();
+        let shutdown = async {
+            let _ = stopped.await;
+        };
+        let serve = flautino_axum::serve(listener, app, engine).with_shutdown(shutdown);
+        let task = tokio::spawn(serve.into_future());
+        Self {
+            url,
+            stop: Some(stop),
+            task,
+        }
+    }
+
+    /// Asks the server to shut down, without waiting for it.
+    pub fn signal(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            let _ = stop.send(());
+        }
+    }
+
+    /// Shuts down in order, and answers what `serve` reported.
+    pub async fn stop(mut self) -> ServeReport {
+        self.signal();
+        self.task.await.unwrap().unwrap()
+    }
+}
