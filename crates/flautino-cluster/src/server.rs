@@ -33,7 +33,7 @@ pub(crate) struct Server {
 enum State {
     Down {
         /// None when somebody else has taken it.
-        port: Option<HeldPort>,
+        _held: Option<HeldPort>,
         last: Option<ExitStatus>,
     },
     Up {
@@ -49,7 +49,7 @@ impl Server {
             data_dir: data_dir.to_owned(),
             port: port.port(),
             state: State::Down {
-                port: Some(port),
+                _held: Some(port),
                 last: None,
             },
         }
@@ -63,7 +63,7 @@ impl Server {
     pub(crate) fn move_to(&mut self, held: HeldPort) {
         self.port = held.port();
         self.state = State::Down {
-            port: Some(held),
+            _held: Some(held),
             last: None,
         };
     }
@@ -71,7 +71,7 @@ impl Server {
     pub(crate) fn launch(&mut self, command: &mut Command) -> Result<(), ClusterError> {
         // Its port is free from here until the server has it.
         self.state = State::Down {
-            port: None,
+            _held: None,
             last: None,
         };
         let child = command
@@ -98,8 +98,8 @@ impl Server {
                 Err(_) => None,
             },
         };
-        let port = HeldPort::hold(self.port).ok();
-        self.state = State::Down { port, last: ended };
+        let _held = HeldPort::hold(self.port).ok();
+        self.state = State::Down { _held, last: ended };
         Status::Down(ended)
     }
 

@@ -1,4 +1,44 @@
-//! Against real servers.
+//! Against real servers. Each test has its cluster, and leaves nothing behind.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+mod faults;
+mod leftovers;
+mod proxy;
+mod replication;
 mod start;
+
+use std::time::Duration;
+
+use flautino_cluster::Node;
+use sqlx::PgConnection;
+
+/// Generous: machines that run tests are busy.
+const LONG: Duration = Duration::from_secs(30);
+
+/// A node of a table `t (n int)` and one row.
+async fn fill(node: &Node) {
+    node.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
+        .await
+        .unwrap();
+}
+
+async fn count(node: &Node) -> i64 {
+    rows(&mut node.connect().await.unwrap()).await.unwrap()
+}
+
+async fn rows(connection: &mut PgConnection) -> sqlx::Result<i64> {
+    sqlx::query_scalar("SELECT count(*) FROM t")
+        .fetch_one(connection)
+        .await
+}
+
+/// Waits until a condition holds.
+async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+    let wait = async {
+        while !holds().await {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let waited = tokio::time::timeout(LONG, wait).await;
+    waited.unwrap_or_else(|_| panic!("{what}: not within {LONG:?}"));
+}

@@ -1,28 +1,97 @@
-use std::time::Instant;
+use std::collections::HashSet;
+use std::net::TcpListener;
 
-use flautino_cluster::Cluster;
+use flautino_cluster::{Cluster, ClusterError};
 
-#[tokio::test(flavor = "multi_thread")]
+use crate::{count, fill};
+
+#[tokio::test]
 async fn a_primary_with_two_streaming_replicas_replicates() {
-    let before = Instant::now();
     let cluster = Cluster::builder().replicas(2).start().await.unwrap();
-    eprintln!("up after {:?}", before.elapsed());
     let primary = cluster.primary();
-    primary
-        .execute("CREATE TABLE t (n int); INSERT INTO t VALUES (42)")
-        .await
-        .unwrap();
-    for replica in [cluster.replica(0), cluster.replica(1)] {
+    fill(primary).await;
+    for replica in [cluster.replica(0), cluster.node("replica_2").unwrap()] {
         replica.catch_up_with(primary).await.unwrap();
-        let mut connection = replica.connect().await.unwrap();
-        let n: i32 = sqlx::query_scalar("SELECT n FROM t")
+        assert_eq!(count(replica).await, 1);
+        assert!(replica.is_in_recovery().await.unwrap());
+    }
+    assert!(!primary.is_in_recovery().await.unwrap());
+    cluster.stop().await;
+}
+
+#[tokio::test]
+async fn two_clusters_at_once_are_strangers() {
+    let start = || Cluster::builder().replicas(1).start();
+    let (one, two) = tokio::join!(start(), start());
+    let (one, two) = (one.unwrap(), two.unwrap());
+    let ports: HashSet<_> = one
+        .nodes()
+        .chain(two.nodes())
+        .map(|node| node.port())
+        .collect();
+    assert_eq!(ports.len(), 4);
+    fill(one.primary()).await;
+    assert!(two.primary().execute("SELECT FROM t").await.is_err());
+
+    let mut systems = HashSet::new();
+    for cluster in [&one, &two] {
+        let mut connection = cluster.primary().connect().await.unwrap();
+        let system: i64 = sqlx::query_scalar("SELECT system_identifier FROM pg_control_system()")
             .fetch_one(&mut connection)
             .await
             .unwrap();
-        assert_eq!(n, 42);
-        assert!(replica.is_in_recovery().await.unwrap());
+        systems.insert(system);
     }
-    let before = Instant::now();
-    cluster.stop().await;
-    eprintln!("down after {:?}", before.elapsed());
+    assert_eq!(systems.len(), 2);
+}
+
+#[tokio::test]
+async fn settings_reach_all_nodes_even_those_that_a_standby_must_not_have_less_of() {
+    let builder = Cluster::builder()
+        .replicas(1)
+        .setting("max_connections", "20");
+    let cluster = builder.setting("work_mem", "'64kB").start().await;
+    // The quote is a part of the value, and no way out of it.
+    let text = cluster.unwrap_err().to_string();
+    assert!(
+        text.contains("work_mem") && text.contains("its log ends"),
+        "{text}"
+    );
+
+    let builder = Cluster::builder()
+        .replicas(1)
+        .setting("max_connections", "20");
+    let cluster = builder.start().await.unwrap();
+    for node in cluster.nodes() {
+        let mut connection = node.connect().await.unwrap();
+        let query = sqlx::query_scalar("SHOW max_connections");
+        let value: String = query.fetch_one(&mut connection).await.unwrap();
+        assert_eq!(value, "20");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_avoided() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let cluster = Cluster::builder().primary_port(port).start().await.unwrap();
+    assert_ne!(cluster.primary().port(), port);
+    cluster.primary().execute("SELECT 1").await.unwrap();
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_before_anything_starts() {
+    let refused = Cluster::builder().cascading(1).start().await;
+    assert!(matches!(refused, Err(ClusterError::Invalid(_))));
+    let refused = Cluster::builder().setting("port", "1").start().await;
+    assert!(matches!(refused, Err(ClusterError::Invalid(_))));
+    let refused = Cluster::builder().bin_dir("/nowhere").start().await;
+    assert!(refused.unwrap_err().to_string().contains("initdb"));
+}
+
+#[tokio::test]
+async fn an_unknown_node_is_told_with_the_known_ones() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let text = cluster.node("main").unwrap_err().to_string();
+    assert!(text.contains("main") && text.contains("primary"), "{text}");
 }

@@ -1,0 +1,236 @@
+//! A TCP proxy in front of a node: the network's faults, and a count of round trips.
+//!
+//! ```no_run
+//! # async fn example(node: &flautino_cluster::Node) -> Result<(), flautino_cluster::ClusterError> {
+//! use flautino_cluster::Proxy;
+//!
+//! let proxy = Proxy::start(node.addr()).await?;
+//! println!("psql {}", proxy.url());
+//! proxy.cut().await;   // open connections end, new ones are refused
+//! proxy.heal()?;
+//! # Ok(()) }
+//! ```
+
+mod link;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::runtime::Handle;
+use tokio::task::{JoinHandle, JoinSet};
+
+use crate::ClusterError;
+use crate::error::Step;
+use crate::node::url;
+use crate::ports::HeldPort;
+use link::{Shared, Weather};
+
+/// A TCP proxy on 127.0.0.1. Its port stays the same, and all its tasks end, when it is dropped.
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+    door: Mutex<Door>,
+    runtime: Handle,
+}
+
+/// Whether new connections get in.
+#[derive(Debug)]
+enum Door {
+    /// The task owns the listener and all connections.
+    Open(JoinHandle<()>),
+    /// None when somebody else has taken the port meanwhile.
+    Shut(Option<HeldPort>),
+}
+
+impl Proxy {
+    /// A proxy to this address, such as [`Node::addr`](crate::Node::addr).
+    ///
+    /// # Errors
+    ///
+    /// When no port is free.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, there is no proxy.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    #[allow(
+        clippy::unused_async,
+        reason = "it needs a runtime, and may have to wait one day"
+    )]
+    pub async fn start(target: SocketAddr) -> Result<Self, ClusterError> {
+        let held = HeldPort::pick().step(|| "find a free port for the proxy".to_owned())?;
+        let proxy = Self {
+            port: held.port(),
+            shared: Arc::new(Shared::new(target)),
+            door: Mutex::new(Door::Shut(Some(held))),
+            runtime: Handle::current(),
+        };
+        proxy.open()?;
+        Ok(proxy)
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub fn addr(&self) -> SocketAddr {
+        (Ipv4Addr::LOCALHOST, self.port).into()
+    }
+
+    /// The port on which it listens.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// [`Node::url`](crate::Node::url) through the proxy.
+    #[must_use]
+    pub fn url(&self) -> String {
+        self.url_for("postgres")
+    }
+
+    /// As [`url`](Self::url), for another database.
+    #[must_use]
+    pub fn url_for(&self, database: &str) -> String {
+        url(self.port, database)
+    }
+
+    /// Closes all connections and refuses new ones, until [`heal`](Self::heal).
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the connections end all the same.
+    pub async fn cut(&self) {
+        // Dropped from here on, the door stays shut, and the next heal takes the port anew.
+        let before = std::mem::replace(&mut *self.door(), Door::Shut(None));
+        let held = match before {
+            Door::Shut(held) => held,
+            Door::Open(task) => {
+                task.abort();
+                // Its listener is closed once it is gone.
+                let _ = task.await;
+                HeldPort::hold(self.port).ok()
+            }
+        };
+        if let Door::Shut(place) = &mut *self.door() {
+            *place = held;
+        }
+        self.shared.none_open().await;
+    }
+
+    /// From now on connections stay open and carry nothing, not even their end, until
+    /// [`heal`](Self::heal) delivers what was held up. New ones are accepted and reach nobody.
+    pub fn stall(&self) {
+        self.shared.change(|weather| weather.stalled = true);
+    }
+
+    /// Adds this much latency in each direction, also to connections that are open. Zero ends it.
+    pub fn slow(&self, each_way: Duration) {
+        self.shared.change(|weather| weather.delay = each_way);
+    }
+
+    /// Resets (TCP RST) all connections, towards client and server. New ones are fine.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the connections are reset all the same.
+    pub async fn reset(&self) {
+        let generation = self.shared.reset();
+        self.shared.none_older(generation).await;
+    }
+
+    /// Ends [`cut`](Self::cut), [`stall`](Self::stall) and [`slow`](Self::slow).
+    ///
+    /// # Errors
+    ///
+    /// When somebody else took the port while it was cut.
+    pub fn heal(&self) -> Result<(), ClusterError> {
+        self.shared.change(|weather| *weather = Weather::default());
+        self.open()
+    }
+
+    /// Sends connections that are opened from now on somewhere else.
+    pub fn set_target(&self, target: SocketAddr) {
+        self.shared.set_target(target);
+    }
+
+    /// Connections that are open now.
+    #[must_use]
+    pub fn connections(&self) -> usize {
+        self.shared.open()
+    }
+
+    /// Connections accepted since the start or [`reset_counters`](Self::reset_counters).
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(Ordering::SeqCst)
+    }
+
+    /// How often a client spoke first or after the server had: what a client waits for over a slow
+    /// network. Opening a connection takes some too, so compare two readings.
+    #[must_use]
+    pub fn round_trips(&self) -> u64 {
+        self.shared.round_trips.load(Ordering::SeqCst)
+    }
+
+    /// Sets [`accepted`](Self::accepted) and [`round_trips`](Self::round_trips) back to 0.
+    pub fn reset_counters(&self) {
+        self.shared.accepted.store(0, Ordering::SeqCst);
+        self.shared.round_trips.store(0, Ordering::SeqCst);
+    }
+
+    fn open(&self) -> Result<(), ClusterError> {
+        let mut door = self.door();
+        let Door::Shut(held) = &mut *door else {
+            return Ok(());
+        };
+        let step = || format!("listen on port {} again", self.port);
+        let held = held
+            .take()
+            .map_or_else(|| HeldPort::hold(self.port), Ok)
+            .step(step)?;
+        let _inside = self.runtime.enter();
+        let listener = held.listen().and_then(TcpListener::from_std).step(step)?;
+        let task = self
+            .runtime
+            .spawn(serve(listener, Arc::clone(&self.shared)));
+        *door = Door::Open(task);
+        Ok(())
+    }
+
+    fn door(&self) -> MutexGuard<'_, Door> {
+        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if let Door::Open(task) = &*self.door() {
+            task.abort();
+        }
+    }
+}
+
+/// Accepts until it is aborted, which ends its connections too.
+async fn serve(listener: TcpListener, shared: Arc<Shared>) {
+    let mut links = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((client, _)) => {
+                    links.spawn(link::run(client, shared.admit()));
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the proxy cannot accept");
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            },
+            Some(_) = links.join_next() => {}
+        }
+    }
+}
