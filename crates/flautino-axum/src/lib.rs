@@ -39,3 +39,8 @@ pub use self::extract::{Db, LayerMissing, Tx, TxRejection};
 pub use self::layer::{EngineLayer, EngineService, ResponseFuture};
 pub use self::lifecycle::{Serve, ServeError, ServeReport, serve};
 pub use self::status::status_routes;
+
+/// The README's example compiles.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

@@ -235,14 +235,19 @@ impl Engine {
             .map(|node| node.build_pool(config))
             .collect();
         for (node, pool) in inner.nodes.iter().zip(&pools) {
+            if node.trouble().is_some() {
+                continue;
+            }
             // One connection each, so that the first request finds it.
-            if node.trouble().is_none() {
-                let (taken, slot) = pool
-                    .checkout()
-                    .await
-                    .map_err(|source| OpenError::Refused(failure(node, source)))?;
-                pool.give_back(taken);
-                drop(slot);
+            match pool.checkout().await {
+                Ok((taken, slot)) => {
+                    pool.give_back(taken);
+                    drop(slot);
+                }
+                Err(source) if Arc::ptr_eq(node, inner.main()) => {
+                    return Err(OpenError::Refused(failure(node, source)));
+                }
+                Err(source) => warnings.push(failure(node, source).to_string()),
             }
         }
         for (node, pool) in inner.nodes.iter().zip(&pools) {
@@ -364,6 +369,10 @@ impl EngineInner {
             .iter()
             .map(|count| count.load(Ordering::Relaxed));
         REASONS.into_iter().zip(counts)
+    }
+
+    pub(crate) fn tasks(&self) -> &TaskTracker {
+        &self.tasks
     }
 
     pub(crate) fn is_open(&self) -> bool {

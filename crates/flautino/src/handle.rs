@@ -287,12 +287,12 @@ impl Acquire<'static> for &Handle {
     fn begin(
         self,
     ) -> BoxFuture<'static, Result<sqlx::Transaction<'static, Postgres>, sqlx::Error>> {
-        let node = Arc::clone(&self.node);
+        let this = self.clone();
         Box::pin(async move {
-            let pool = node.pool_for_sqlx()?;
+            let pool = this.node.pool_for_sqlx()?;
             // In a task of its own, since sqlx's `begin` leaves the transaction open on the
             // connection when it is cancelled half-way.
-            let begun = tokio::spawn(async move { pool.begin().await });
+            let begun = this.engine.tasks().spawn(async move { pool.begin().await });
             begun
                 .await
                 .map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))?

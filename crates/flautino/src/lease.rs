@@ -223,7 +223,7 @@ impl Lease {
                 drop(items);
                 if mode == PoolerMode::InTransaction {
                     let ended = end_pooler_transaction(connection, result.is_ok()).await;
-                    result = ended.and(result);
+                    result = result.and(ended);
                 }
             }
             entry.finish(&result);
