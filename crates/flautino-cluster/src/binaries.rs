@@ -1,6 +1,6 @@
 //! Where PostgreSQL's programs are.
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -28,7 +28,7 @@ impl Binaries {
             return Self::named(Path::new(&dir));
         }
         Self::search(
-            std::env::var_os("PATH").unwrap_or_default(),
+            &std::env::var_os("PATH").unwrap_or_default(),
             &[
                 ("/usr/lib/postgresql", "", "bin"),
                 ("/usr", "pgsql-", "bin"),
@@ -65,7 +65,7 @@ impl Binaries {
 
     /// PATH first, then what `pg_config` says, then the newest of the usual folders; each of those
     /// is a parent, the beginning of a child's name, and a folder in that child.
-    fn search(path: OsString, usual: &[(&str, &str, &str)]) -> Result<Self, ClusterError> {
+    fn search(path: &OsStr, usual: &[(&str, &str, &str)]) -> Result<Self, ClusterError> {
         let mut searched = Vec::new();
         let mut too_old = None;
         let mut accept = |dir: PathBuf| {
@@ -81,7 +81,7 @@ impl Binaries {
             }
         };
 
-        let folders = || std::env::split_paths(&path).filter(|dir| dir.is_absolute());
+        let folders = || std::env::split_paths(path).filter(|dir| dir.is_absolute());
         for dir in folders() {
             // A lone link in PATH leads to the folder with all of them.
             let initdb = dir.join("initdb");
@@ -170,7 +170,7 @@ mod tests {
 
     #[test]
     fn nothing_found_says_where_it_looked_and_what_to_install() {
-        let error = Binaries::search("/nowhere/bin".into(), &[("/nowhere/lib", "", "bin")]);
+        let error = Binaries::search("/nowhere/bin".as_ref(), &[("/nowhere/lib", "", "bin")]);
         let text = error.unwrap_err().to_string();
         for part in [
             "PATH (/nowhere/bin)",
@@ -198,7 +198,7 @@ mod tests {
             fake(&root.path().join(version).join("bin"), version);
         }
         let usual = [(root.path().to_str().unwrap(), "", "bin")];
-        assert_eq!(Binaries::search("".into(), &usual).unwrap().major(), 16);
+        assert_eq!(Binaries::search("".as_ref(), &usual).unwrap().major(), 16);
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
         let bin = root.path().join("bin");
         std::fs::create_dir(&bin).unwrap();
         std::os::unix::fs::symlink(real.join("initdb"), bin.join("initdb")).unwrap();
-        let found = Binaries::search(bin.into(), &[]).unwrap();
+        let found = Binaries::search(bin.as_os_str(), &[]).unwrap();
         assert_eq!(found.dir, real.canonicalize().unwrap());
         assert_eq!(found.major(), 17);
     }
@@ -219,7 +219,9 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fake(&root.path().join("old/bin"), "12.4");
         let usual = [(root.path().to_str().unwrap(), "", "bin")];
-        let text = Binaries::search("".into(), &usual).unwrap_err().to_string();
+        let text = Binaries::search("".as_ref(), &usual)
+            .unwrap_err()
+            .to_string();
         assert!(
             text.contains("12.4") && text.contains("13 or newer"),
             "{text}"

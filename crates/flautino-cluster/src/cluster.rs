@@ -29,7 +29,6 @@ pub struct Cluster {
 
 impl Cluster {
     /// A cluster to be.
-    #[must_use]
     pub fn builder() -> Builder {
         Builder::default()
     }

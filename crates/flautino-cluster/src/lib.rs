@@ -1,36 +1,71 @@
 //! Real, throwaway PostgreSQL clusters: a primary, streaming replicas, and faults on demand.
 //!
-//! ```no_run
+//! Each [`Cluster`] consists of real servers in a temporary folder of its own. It takes about a
+//! second to start, and is gone without a trace on drop: also in a panic, and, if the process is
+//! killed, at the start of the next cluster. Any number of them run side by side.
+//!
+//! ```
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! use flautino_cluster::Cluster;
 //!
 //! let cluster = Cluster::builder().replicas(2).start().await?;
 //! let (primary, replica) = (cluster.primary(), cluster.replica(0));
+//! println!("psql {}", primary.url());
 //! primary.execute("CREATE TABLE notes (title text)").await?;
 //! replica.catch_up_with(primary).await?;
 //!
+//! // A failover, and the way back.
 //! primary.kill().await?;
 //! replica.promote().await?;
 //! cluster.replica(1).follow(replica).await?;
 //! primary.rejoin(replica).await?;
+//! assert!(primary.is_in_recovery().await?);
+//!
+//! cluster.stop().await; // or drop it
 //! # Ok(()) }
 //! ```
-mod binaries;
+//!
+//! - [`Builder`] says what the cluster is to be like;
+//! - [`Cluster`] holds the nodes, and can grow;
+//! - [`Node`] is a server: its address, statements to it, and what can happen to it: stop, kill,
+//!   hang, paused replay, promotion, another upstream, the return of a former primary;
+//! - [`Proxy`] stands in front of a node and plays a bad network: cut, stalled, slow, reset;
+//! - [`ClusterError`] tells which step failed, and shows the end of the server's log.
+//!
+//! # What it needs
+//!
+//! Linux or macOS, a tokio runtime, and PostgreSQL 13 or newer: its server programs, which need
+//! not be in `PATH` (see [`Builder::bin_dir`]). Since PostgreSQL refuses to run as root, root runs
+//! it as the user `postgres`, or `nobody`.
+//!
+//! The servers trust every connection from this machine, as a superuser, and are set to be fast,
+//! not to survive a loss of power: for tests, demos and benchmarks only.
+
+#[cfg(not(unix))]
+compile_error!("flautino-cluster runs on Linux and macOS only");
+
+// In reading order.
 mod builder;
 mod cluster;
-mod error;
-mod faults;
-mod home;
 mod node;
+
+mod faults;
+mod replication;
+mod sql;
+
+mod proxy;
+
+mod binaries;
+mod home;
 mod ports;
 mod process;
 mod program;
-mod proxy;
-mod replication;
 mod server;
 mod settings;
 mod sweep;
+
+mod error;
 
 pub use builder::Builder;
 pub use cluster::Cluster;

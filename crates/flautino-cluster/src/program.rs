@@ -191,12 +191,22 @@ struct Running(Child);
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if let Ok(None) = self.0.try_wait()
-            && let Ok(pid) = i32::try_from(self.0.id())
-        {
-            process::kill_tree(pid);
-            process::send(pid, Signal::SIGKILL);
-            let _ = self.0.wait();
+        let (Ok(None), Ok(pid)) = (self.0.try_wait(), i32::try_from(self.0.id())) else {
+            return;
+        };
+        process::send(pid, Signal::SIGSTOP);
+        let children: Vec<i32> = process::tree(pid)
+            .into_iter()
+            .filter(|of| *of != pid)
+            .collect();
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+        // A server in single-user mode ends when nobody feeds it, and then, unlike when killed,
+        // removes its shared memory.
+        if !process::wait_gone(&children, Duration::from_secs(1)) {
+            for pid in children {
+                process::kill_tree(pid);
+            }
         }
     }
 }

@@ -24,8 +24,9 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::ClusterError;
 use crate::error::Step;
-use crate::node::url;
+
 use crate::ports::HeldPort;
+use crate::sql::url;
 use link::{Shared, Weather};
 
 /// A TCP proxy on 127.0.0.1. Its port stays the same, and all its tasks end, when it is dropped.

@@ -9,6 +9,7 @@ use crate::error::Step;
 use crate::node::{Node, text};
 use crate::server::Status;
 use crate::settings::conninfo;
+use crate::sweep::remove_shared_memory;
 use crate::{ClusterError, process};
 
 /// How [`Node::rejoin`] made a replica of a former primary.
@@ -264,6 +265,7 @@ impl Node {
     /// Copies the data of a server that runs.
     pub(crate) async fn copy_from(&self, source: &Node) -> Result<(), ClusterError> {
         let data = self.data_dir();
+        remove_shared_memory(&data);
         std::fs::remove_dir_all(&data).step(|| format!("remove {}", data.display()))?;
         self.context().runner.create_private(&data)?;
         let (data, source) = (text(&data), conninfo(source.port()));

@@ -2,7 +2,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use flautino_cluster::Cluster;
+use flautino_cluster::{Cluster, Node};
 use nix::sys::signal::kill;
 use nix::unistd::Pid;
 
@@ -54,6 +54,20 @@ fn is_there(pid: u32) -> bool {
     kill(Pid::from_raw(pid.try_into().unwrap()), None).is_ok()
 }
 
+/// The System V shared memory of a server, as its `postmaster.pid` tells.
+pub(crate) fn segment(node: &Node) -> String {
+    let text = std::fs::read_to_string(node.data_dir().join("postmaster.pid")).unwrap();
+    let line = text.lines().nth(6).unwrap();
+    line.split_whitespace().last().unwrap().to_owned()
+}
+
+pub(crate) fn is_segment(id: &str) -> bool {
+    let output = Command::new("ipcs").arg("-m").output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.lines()
+        .any(|line| line.split_whitespace().nth(1) == Some(id))
+}
+
 fn home(cluster: &Cluster) -> PathBuf {
     let data = cluster.primary().data_dir();
     data.ancestors().nth(2).unwrap().to_owned()
@@ -65,8 +79,10 @@ async fn drop_leaves_no_process_and_no_folder() {
     let dir = home(&cluster);
     cluster.replica(0).hang().await.unwrap();
     cluster.replica(1).kill().await.unwrap();
+    let segments: Vec<_> = cluster.nodes().map(segment).collect();
+    assert!(segments.iter().all(|id| is_segment(id)));
     let _open = cluster.primary().connect().await.unwrap();
-    let running = cluster.nodes().filter_map(|node| node.pid());
+    let running = cluster.nodes().filter_map(Node::pid);
     let pids: Vec<u32> = running.flat_map(tree).collect();
     assert!(pids.len() > 8, "{pids:?}");
     assert!(dir.exists());
@@ -76,6 +92,7 @@ async fn drop_leaves_no_process_and_no_folder() {
     for pid in pids {
         assert!(!is_there(pid), "{pid} is left");
     }
+    assert!(!segments.iter().any(|id| is_segment(id)));
 }
 
 #[test]

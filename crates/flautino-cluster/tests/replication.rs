@@ -95,10 +95,12 @@ async fn a_former_primary_that_cannot_be_rewound_is_copied() {
     old.kill().await.unwrap();
     new.promote().await.unwrap();
     std::fs::remove_file(old.data_dir().join("global/pg_control")).unwrap();
+    let segment = crate::leftovers::segment(old);
     assert_eq!(old.rejoin(new).await.unwrap(), Rejoined::Copied);
     old.catch_up_with(new).await.unwrap();
     assert_eq!(count(old).await, 1);
     assert!(old.rejoin(old).await.is_err());
+    assert!(!crate::leftovers::is_segment(&segment));
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 use std::collections::HashSet;
 use std::net::TcpListener;
 
-use flautino_cluster::{Cluster, ClusterError};
+use flautino_cluster::{Cluster, ClusterError, Node, Proxy};
 
 use crate::{count, fill};
 
@@ -24,11 +24,7 @@ async fn two_clusters_at_once_are_strangers() {
     let start = || Cluster::builder().replicas(1).start();
     let (one, two) = tokio::join!(start(), start());
     let (one, two) = (one.unwrap(), two.unwrap());
-    let ports: HashSet<_> = one
-        .nodes()
-        .chain(two.nodes())
-        .map(|node| node.port())
-        .collect();
+    let ports: HashSet<_> = one.nodes().chain(two.nodes()).map(Node::port).collect();
     assert_eq!(ports.len(), 4);
     fill(one.primary()).await;
     assert!(two.primary().execute("SELECT FROM t").await.is_err());
@@ -94,4 +90,22 @@ async fn an_unknown_node_is_told_with_the_known_ones() {
     let cluster = Cluster::builder().start().await.unwrap();
     let text = cluster.node("main").unwrap_err().to_string();
     assert!(text.contains("main") && text.contains("primary"), "{text}");
+}
+
+/// Futures can be spawned, and what they borrow can be shared.
+#[allow(dead_code, reason = "it only has to compile")]
+fn all_is_send(cluster: &'static Cluster, proxy: &'static Proxy) {
+    let node = cluster.primary();
+    tokio::spawn(Cluster::builder().start());
+    tokio::spawn(cluster.add_replica(node));
+    tokio::spawn(node.rejoin(node));
+    tokio::spawn(node.follow(node));
+    tokio::spawn(node.restart());
+    tokio::spawn(node.kill());
+    tokio::spawn(node.hang());
+    tokio::spawn(node.promote());
+    tokio::spawn(node.catch_up_with(node));
+    tokio::spawn(node.execute("SELECT 1"));
+    tokio::spawn(proxy.cut());
+    tokio::spawn(proxy.reset());
 }
