@@ -40,10 +40,7 @@ impl EngineLayer {
     /// A layer over the engine, which need not be open yet.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
-        Self {
-            engine,
-            server_timing: false,
-        }
+        Self { engine, server_timing: false }
     }
 
     /// Whether responses say in `Server-Timing` which node ran each statement, why, and how
@@ -60,10 +57,7 @@ impl<S> Layer<S> for EngineLayer {
     type Service = EngineService<S>;
 
     fn layer(&self, service: S) -> EngineService<S> {
-        EngineService {
-            service,
-            layer: self.clone(),
-        }
+        EngineService { service, layer: self.clone() }
     }
 }
 
@@ -88,24 +82,12 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let EngineLayer {
-            engine,
-            server_timing,
-        } = &self.layer;
+        let EngineLayer { engine, server_timing } = &self.layer;
         let handle = engine.handle();
-        let handle = if *server_timing {
-            handle.recorded()
-        } else {
-            handle
-        };
+        let handle = if *server_timing { handle.recorded() } else { handle };
         let scope = Scope::new(handle);
         request.extensions_mut().insert(scope.clone());
-        ResponseFuture {
-            state: State::Inner {
-                future: self.service.call(request),
-            },
-            scope,
-        }
+        ResponseFuture { state: State::Inner { future: self.service.call(request) }, scope }
     }
 }
 
@@ -163,10 +145,7 @@ where
                         }
                         AtEnd::StillHeld => Box::pin(std::future::ready(Ended::AsAsked)),
                     };
-                    this.state.set(State::Ending {
-                        ending,
-                        response: Some(response),
-                    });
+                    this.state.set(State::Ending { ending, response: Some(response) });
                 }
                 StateProjection::Ending { ending, response } => {
                     let ended = ready!(ending.as_mut().poll(cx));
@@ -221,10 +200,7 @@ fn add_timings<R>(response: &mut Response<R>, timings: &[Timing]) {
         .map(|timing| {
             let millis = timing.elapsed.as_secs_f64() * 1000.0;
             let node = timing.node.replace(['"', '\\'], "_");
-            format!(
-                "db;dur={millis:.1};desc=\"{node} {}\"",
-                timing.reason.as_str()
-            )
+            format!("db;dur={millis:.1};desc=\"{node} {}\"", timing.reason.as_str())
         })
         .collect();
     if let Ok(value) = HeaderValue::from_str(&entries.join(", ")) {

@@ -44,13 +44,7 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 ///
 /// Dropping the future ends the connections at once and leaves the engine open.
 pub fn serve<L, S>(listener: L, app: S, engine: Engine) -> Serve<L, S> {
-    Serve {
-        listener,
-        app,
-        engine,
-        drain_timeout: DRAIN_TIMEOUT,
-        shutdown: None,
-    }
+    Serve { listener, app, engine, drain_timeout: DRAIN_TIMEOUT, shutdown: None }
 }
 
 /// A server about to start; see [`serve`].
@@ -129,13 +123,7 @@ where
     S::Future: Send,
 {
     async fn run(self) -> Result<ServeReport, ServeError> {
-        let Self {
-            mut listener,
-            app,
-            engine,
-            drain_timeout,
-            mut shutdown,
-        } = self;
+        let Self { mut listener, app, engine, drain_timeout, mut shutdown } = self;
         let mut signals = Signals::install().map_err(ServeError::Signals)?;
         let mut stop = async || match &mut shutdown {
             Some(shutdown) => shutdown.await,
@@ -166,11 +154,7 @@ where
         drop(listener);
         draining.cancel();
         let open = connections.len();
-        tracing::info!(
-            connections = open,
-            requests = requests.count(),
-            "shutting down"
-        );
+        tracing::info!(connections = open, requests = requests.count(), "shutting down");
         let drained = async { while connections.join_next().await.is_some() {} };
         tokio::select! {
             _ = tokio::time::timeout(drain_timeout, drained) => {}
@@ -215,10 +199,7 @@ where
     let mut builder = Builder::new(TokioExecutor::new());
     // With a timer hyper ends clients that never finish their headers, after 30 s.
     builder.http1().timer(TokioTimer::new());
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .enable_connect_protocol();
+    builder.http2().timer(TokioTimer::new()).enable_connect_protocol();
     let service = TowerToHyperService::new(app);
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
     let ended = tokio::select! {
@@ -284,9 +265,7 @@ where
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::new);
-        request
-            .extensions_mut()
-            .insert(ConnectInfo(self.address.clone()));
+        request.extensions_mut().insert(ConnectInfo(self.address.clone()));
         let in_flight = self.requests.begin();
         let response = self.app.call(request);
         Box::pin(async move {
@@ -309,10 +288,7 @@ impl Signals {
     fn install() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let terminate = signal(SignalKind::terminate())?;
-        Ok(Self {
-            terminate,
-            interrupt: signal(SignalKind::interrupt())?,
-        })
+        Ok(Self { terminate, interrupt: signal(SignalKind::interrupt())? })
     }
 
     async fn next(&mut self) {

@@ -44,10 +44,7 @@ pub(crate) enum NotFree {
 
 impl Scope {
     pub(crate) fn new(handle: Handle) -> Self {
-        Self {
-            handle,
-            slot: Arc::new(Mutex::new(Slot::Free(None))),
-        }
+        Self { handle, slot: Arc::new(Mutex::new(Slot::Free(None))) }
     }
 
     /// Takes the transaction for an extractor.
@@ -56,9 +53,7 @@ impl Scope {
         match &mut *slot {
             Slot::Free(transaction) => {
                 let transaction = transaction.take();
-                *slot = Slot::Held {
-                    begun: transaction.is_some(),
-                };
+                *slot = Slot::Held { begun: transaction.is_some() };
                 Ok(transaction)
             }
             Slot::Held { .. } => Err(NotFree::Held),

@@ -42,11 +42,7 @@ fn status(engine: &Engine) -> Response {
         Ok(json) => {
             let kind = HeaderValue::from_static("application/json");
             let fresh = HeaderValue::from_static("no-store");
-            (
-                [(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, fresh)],
-                json,
-            )
-                .into_response()
+            ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, fresh)], json).into_response()
         }
         Err(error) => {
             tracing::error!(%error, "the status could not be written as JSON");

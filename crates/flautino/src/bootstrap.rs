@@ -14,18 +14,14 @@ const OLDEST_SUPPORTED: i32 = 130_000;
 /// at once collide on a unique index, `IF NOT EXISTS` or not. The key is "flautino" in ASCII.
 const EXTENSION_LOCK: i64 = 0x666c_6175_7469_6e6f;
 
-/// Asks the server what it is, and records it on the node.
+/// Asks the server what it is.
 pub(crate) async fn probe(node: &Node, connection: &mut PgConnection) -> Result<Role, sqlx::Error> {
     const PROBE: &str = "SELECT pg_is_in_recovery(), \
                          current_setting('server_version_num')::int4, \
                          current_setting('server_version')";
     let rows = node.send(connection, PROBE.to_owned()).await?;
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    let role = if row.try_get(0)? {
-        Role::Replica
-    } else {
-        Role::Primary
-    };
+    let role = if row.try_get(0)? { Role::Replica } else { Role::Primary };
     let (number, version): (i32, String) = (row.try_get(1)?, row.try_get(2)?);
     if number < OLDEST_SUPPORTED {
         tracing::warn!(
@@ -34,7 +30,6 @@ pub(crate) async fn probe(node: &Node, connection: &mut PgConnection) -> Result<
         );
     }
     tracing::debug!(node = %node.name, ?role, %version, "probed");
-    node.set_role(role);
     Ok(role)
 }
 
@@ -51,10 +46,7 @@ pub(crate) async fn create_extensions(
     let creating = create_missing(node, connection, extensions);
     match tokio::time::timeout(timeout, creating).await {
         Ok(Ok(warnings)) => warnings,
-        Ok(Err(err)) => vec![format!(
-            "node `{}`: cannot list its extensions: {err}",
-            node.name
-        )],
+        Ok(Err(err)) => vec![format!("node `{}`: cannot list its extensions: {err}", node.name)],
         Err(_) => vec![format!(
             "node `{}`: creating extensions took longer than {timeout:?}; is another session \
              holding a lock on them?",
@@ -73,14 +65,8 @@ async fn create_missing(
     let sql =
         format!("SELECT extname::text FROM pg_catalog.pg_extension WHERE extname IN ({list})");
     let rows = node.send(connection, sql).await?;
-    let present: Vec<String> = rows
-        .iter()
-        .map(|row| row.try_get(0))
-        .collect::<Result<_, _>>()?;
-    let missing: Vec<_> = extensions
-        .iter()
-        .filter(|name| !present.contains(name))
-        .collect();
+    let present: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
+    let missing: Vec<_> = extensions.iter().filter(|name| !present.contains(name)).collect();
     let mut warnings = Vec::new();
     for name in missing {
         if node.is_replica() {

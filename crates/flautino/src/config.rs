@@ -101,14 +101,8 @@ impl EngineConfig {
     ///
     /// [`ConfigError::Key`] when the URL is malformed or has an unknown parameter.
     pub fn from_url(url: &str) -> Result<Self, ConfigError> {
-        let main = NodeConfig {
-            url: Some(url.to_owned()),
-            ..NodeConfig::default()
-        };
-        let config = Self {
-            main,
-            ..Self::default()
-        };
+        let main = NodeConfig { url: Some(url.to_owned()), ..NodeConfig::default() };
+        let config = Self { main, ..Self::default() };
         config.validate("the URL")?;
         Ok(config)
     }
@@ -173,8 +167,7 @@ impl EngineConfig {
                 return Err(key_error(&key, "is no name of an extension".to_owned()));
             }
         }
-        pool.check()
-            .map_err(|(key, message)| key_error(&format!("pool.{key}"), message))
+        pool.check().map_err(|(key, message)| key_error(&format!("pool.{key}"), message))
     }
 }
 
@@ -223,12 +216,7 @@ impl Default for PoolConfig {
 impl PoolConfig {
     /// The key that is wrong and why, where the settings are not acceptable.
     fn check(&self) -> Result<(), (&'static str, String)> {
-        let Self {
-            max_connections,
-            min_connections,
-            acquire_timeout,
-            ..
-        } = self;
+        let Self { max_connections, min_connections, acquire_timeout, .. } = self;
         if !(1..=MOST_CONNECTIONS).contains(max_connections) {
             let message = format!("is {max_connections}; expected 1 to {MOST_CONNECTIONS}");
             return Err(("max_connections", message));
@@ -239,10 +227,7 @@ impl PoolConfig {
             return Err(("min_connections", message));
         }
         if acquire_timeout.is_zero() {
-            return Err((
-                "acquire_timeout",
-                "is 0; expected a time such as \"5s\"".to_owned(),
-            ));
+            return Err(("acquire_timeout", "is 0; expected a time such as \"5s\"".to_owned()));
         }
         Ok(())
     }

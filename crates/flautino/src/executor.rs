@@ -147,24 +147,14 @@ pub(crate) async fn execute(
     mut lease: impl BorrowMut<Lease> + Send,
     statement: Statement,
 ) -> Result<PgQueryResult> {
-    lease
-        .borrow_mut()
-        .run(statement, |connection, statement| {
-            connection.execute(statement)
-        })
-        .await
+    lease.borrow_mut().run(statement, |connection, statement| connection.execute(statement)).await
 }
 
 pub(crate) async fn fetch_all(
     mut lease: impl BorrowMut<Lease> + Send,
     statement: Statement,
 ) -> Result<Vec<PgRow>> {
-    lease
-        .borrow_mut()
-        .run(statement, |connection, statement| {
-            connection.fetch_all(statement)
-        })
-        .await
+    lease.borrow_mut().run(statement, |connection, statement| connection.fetch_all(statement)).await
 }
 
 pub(crate) async fn fetch_optional(
@@ -173,9 +163,7 @@ pub(crate) async fn fetch_optional(
 ) -> Result<Option<PgRow>> {
     lease
         .borrow_mut()
-        .run(statement, |connection, statement| {
-            connection.fetch_optional(statement)
-        })
+        .run(statement, |connection, statement| connection.fetch_optional(statement))
         .await
 }
 
@@ -202,9 +190,7 @@ pub(crate) async fn prepare_with(
     let parameters = parameters.to_vec();
     lease
         .borrow_mut()
-        .run(statement, |connection, statement| {
-            prepare_on(connection, statement, parameters)
-        })
+        .run(statement, |connection, statement| prepare_on(connection, statement, parameters))
         .await
         .map(|NoRows(statement)| statement)
 }
@@ -213,11 +199,7 @@ pub(crate) async fn describe(
     mut lease: impl BorrowMut<Lease> + Send,
     statement: Statement,
 ) -> Result<Describe<Postgres>> {
-    lease
-        .borrow_mut()
-        .run(statement, describe_on)
-        .await
-        .map(|NoRows(description)| description)
+    lease.borrow_mut().run(statement, describe_on).await.map(|NoRows(description)| description)
 }
 
 fn prepare_on(

@@ -87,12 +87,7 @@ struct Session {
 impl Handle {
     pub(crate) fn new(engine: Arc<EngineInner>) -> Self {
         let node = Arc::clone(engine.main());
-        Self {
-            engine,
-            node,
-            reason: Reason::MainNode,
-            session: None,
-        }
+        Self { engine, node, reason: Reason::MainNode, session: None }
     }
 
     /// A handle whose every statement goes to the named node.
@@ -102,11 +97,7 @@ impl Handle {
     /// [`UnknownNode`], which lists the nodes there are.
     pub fn node(&self, name: &str) -> Result<Self, UnknownNode> {
         let node = Arc::clone(self.engine.node(name)?);
-        Ok(Self {
-            node,
-            reason: Reason::NamedNode,
-            ..self.clone()
-        })
+        Ok(Self { node, reason: Reason::NamedNode, ..self.clone() })
     }
 
     /// The name of the node that this handle's next statement goes to.
@@ -185,8 +176,7 @@ impl Handle {
         F: AsyncFnMut(&mut Transaction) -> Result<T, E>,
         E: From<sqlx::Error>,
     {
-        self.transaction_with(TransactionOptions::default(), work)
-            .await
+        self.transaction_with(TransactionOptions::default(), work).await
     }
 
     /// As [`transaction`](Handle::transaction), with options. With
@@ -237,11 +227,7 @@ impl Handle {
         let Some(session) = &self.session else {
             return Vec::new();
         };
-        session
-            .timings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        session.timings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     async fn checkout(self) -> Result<Lease, sqlx::Error> {
@@ -293,9 +279,7 @@ impl Acquire<'static> for &Handle {
             // In a task of its own, since sqlx's `begin` leaves the transaction open on the
             // connection when it is cancelled half-way.
             let begun = this.engine.tasks().spawn(async move { pool.begin().await });
-            begun
-                .await
-                .map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))?
+            begun.await.map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))?
         })
     }
 }
@@ -329,16 +313,10 @@ impl Meter {
         let (Some(session), Some(started)) = (&self.session, started) else {
             return;
         };
-        let mut timings = session
-            .timings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut timings = session.timings.lock().unwrap_or_else(PoisonError::into_inner);
         if timings.len() < MOST_TIMINGS {
-            let timing = Timing {
-                node: Arc::clone(node),
-                reason: self.reason,
-                elapsed: started.elapsed(),
-            };
+            let timing =
+                Timing { node: Arc::clone(node), reason: self.reason, elapsed: started.elapsed() };
             timings.push(timing);
         }
     }

@@ -170,9 +170,7 @@ impl Lease {
                 PoolerMode::InTransaction => {
                     PgTransactionManager::begin(connection, None).await?;
                     let result = start(connection, statement).await;
-                    end_pooler_transaction(connection, result.is_ok())
-                        .await
-                        .and(result)
+                    end_pooler_transaction(connection, result.is_ok()).await.and(result)
                 }
             }
         };
@@ -261,11 +259,7 @@ impl Lease {
 
     fn parts(
         &mut self,
-    ) -> (
-        &mut PgConnection,
-        &Node,
-        Option<&tokio_util::sync::CancellationToken>,
-    ) {
+    ) -> (&mut PgConnection, &Node, Option<&tokio_util::sync::CancellationToken>) {
         match self.connection.as_mut() {
             Some(LeasedConnection::Pooled { taken, home, .. }) => {
                 (&mut taken.connection, &self.node, Some(home.cut()))
@@ -329,18 +323,14 @@ async fn cut_short<T>(
     match cut {
         Some(cut) => match cut.run_until_cancelled(work).await {
             Some(result) => result,
-            None => Err(Error::Closed {
-                node: node.name.to_string(),
-            }
-            .into()),
+            None => Err(Error::Closed { node: node.name.to_string() }.into()),
         },
         None => work.await,
     }
 }
 
 fn sqlstate(err: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
-    err.as_database_error()
-        .and_then(sqlx::error::DatabaseError::code)
+    err.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 
 /// Whether the error is the server's answer to a statement, on a session that goes on.
@@ -447,10 +437,7 @@ async fn wash(mut taken: Taken, home: Arc<NodePool>, node: Arc<Node>, slot: Owne
         }
         node.setup.wash(&mut taken.connection, &node).await
     };
-    let clean = home
-        .cut()
-        .run_until_cancelled(tokio::time::timeout(WASH_TIMEOUT, washing))
-        .await;
+    let clean = home.cut().run_until_cancelled(tokio::time::timeout(WASH_TIMEOUT, washing)).await;
     match clean {
         Some(Ok(Ok(true))) => home.give_back(taken),
         outcome => {

@@ -18,11 +18,7 @@ pub(crate) struct Logger {
 
 impl Logger {
     pub(crate) fn new(queries: bool, responses: bool) -> Self {
-        Self {
-            queries,
-            responses,
-            next: AtomicU64::new(1),
-        }
+        Self { queries, responses, next: AtomicU64::new(1) }
     }
 
     /// Logs a statement that is about to be sent. The entry logs how it ended, also when it is
@@ -156,8 +152,7 @@ fn without_passwords(sql: &str) -> std::borrow::Cow<'_, str> {
     let mut copied = 0;
     let mut at = 0;
     while let Some(found) = bytes.get(at..).and_then(|rest| {
-        rest.windows(WORD.len())
-            .position(|window| window.eq_ignore_ascii_case(WORD))
+        rest.windows(WORD.len()).position(|window| window.eq_ignore_ascii_case(WORD))
     }) {
         at += found + WORD.len();
         let literal = sql[at..].trim_start();
@@ -166,9 +161,7 @@ fn without_passwords(sql: &str) -> std::borrow::Cow<'_, str> {
             continue;
         };
         let body = &literal[quote + 1..];
-        let end = body
-            .find('\'')
-            .map_or(sql.len(), |end| start + quote + 1 + end);
+        let end = body.find('\'').map_or(sql.len(), |end| start + quote + 1 + end);
         text.push_str(&sql[copied..start + quote + 1]);
         text.push('…');
         (copied, at) = (end, end);
@@ -187,15 +180,9 @@ mod tests {
     #[test]
     fn the_literal_behind_password_is_masked() {
         for (sql, logged) in [
-            (
-                "CREATE ROLE a PASSWORD 'secret' LOGIN",
-                "CREATE ROLE a PASSWORD '…' LOGIN",
-            ),
+            ("CREATE ROLE a PASSWORD 'secret' LOGIN", "CREATE ROLE a PASSWORD '…' LOGIN"),
             ("alter role a password E'x' ", "alter role a password E'…' "),
-            (
-                "alter role a password\n 'unclosed",
-                "alter role a password\n '…",
-            ),
+            ("alter role a password\n 'unclosed", "alter role a password\n '…"),
             ("select password from users", "select password from users"),
             ("alter role ä password null", "alter role ä password null"),
         ] {

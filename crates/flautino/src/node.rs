@@ -38,6 +38,9 @@ pub(crate) struct Node {
     pub(crate) logger: Arc<Logger>,
     pub(crate) gauges: Gauges,
     options: PgConnectOptions,
+    /// For a connection outside any pool.
+    acquire_timeout: Duration,
+    /// For one attempt of `open`.
     connect_timeout: Duration,
     pooler: bool,
     role: AtomicU8,
@@ -51,9 +54,7 @@ pub(crate) struct Node {
 /// Where a node's connections come from.
 enum Phase {
     /// Never opened: each query has a connection of its own.
-    Unopened {
-        acquire_timeout: Duration,
-    },
+    Unopened,
     Open(Arc<NodePool>),
     Closed,
 }
@@ -73,13 +74,12 @@ impl Node {
             logger,
             gauges: Gauges::default(),
             options,
+            acquire_timeout: pool.acquire_timeout,
             connect_timeout: config.connect_timeout.unwrap_or(Duration::from_secs(5)),
             pooler: config.pgbouncer,
             role: AtomicU8::new(Role::Unknown as u8),
             trouble: Mutex::default(),
-            phase: RwLock::new(Phase::Unopened {
-                acquire_timeout: pool.acquire_timeout,
-            }),
+            phase: RwLock::new(Phase::Unopened),
             last_renewal: Mutex::default(),
             tasks,
         }
@@ -89,35 +89,19 @@ impl Node {
     pub(crate) fn over(name: &str, pool: PgPool, logger: Arc<Logger>, tasks: TaskTracker) -> Self {
         let config = PoolConfig::default();
         let options = pool.connect_options().as_ref().clone();
-        let node = Self::new(
-            name,
-            &NodeConfig::default(),
-            options,
-            &config,
-            logger,
-            tasks,
-        );
-        let warm = NodePool::new(
-            Arc::clone(&node.name),
-            pool,
-            config.warm_time,
-            node.tasks.clone(),
-        );
+        let node = Self::new(name, &NodeConfig::default(), options, &config, logger, tasks);
+        let warm =
+            NodePool::new(Arc::clone(&node.name), pool, config.warm_time, node.tasks.clone());
         node.set_phase(Phase::Open(warm));
-        Self {
-            setup: SessionSetup::none(),
-            ..node
-        }
+        Self { setup: SessionSetup::none(), ..node }
     }
 
     /// The pool to take a connection from, `None` before `open`.
     pub(crate) fn pool(&self) -> Result<Option<Arc<NodePool>>, Error> {
         match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
             Phase::Open(pool) => Ok(Some(Arc::clone(pool))),
-            Phase::Unopened { .. } => Ok(None),
-            Phase::Closed => Err(Error::Closed {
-                node: self.name.to_string(),
-            }),
+            Phase::Unopened => Ok(None),
+            Phase::Closed => Err(Error::Closed { node: self.name.to_string() }),
         }
     }
 
@@ -125,9 +109,7 @@ impl Node {
     pub(crate) fn pool_for_sqlx(&self) -> Result<PgPool, Error> {
         Ok(match self.pool()? {
             Some(pool) => pool.sqlx().clone(),
-            None => PgPoolOptions::new()
-                .max_connections(1)
-                .connect_lazy_with(self.options.clone()),
+            None => PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options.clone()),
         })
     }
 
@@ -174,7 +156,7 @@ impl Node {
         let mut phase = self.phase.write().unwrap_or_else(PoisonError::into_inner);
         match std::mem::replace(&mut *phase, Phase::Closed) {
             Phase::Open(pool) => Some(pool),
-            Phase::Unopened { .. } | Phase::Closed => None,
+            Phase::Unopened | Phase::Closed => None,
         }
     }
 
@@ -189,28 +171,34 @@ impl Node {
             self.setup.apply(&mut connection, self).await?;
             Ok(connection)
         };
-        let timeout = match &*self.phase.read().unwrap_or_else(PoisonError::into_inner) {
-            Phase::Unopened { acquire_timeout } => *acquire_timeout,
-            Phase::Open(_) | Phase::Closed => self.connect_timeout,
+        self.within(self.acquire_timeout, connecting).await
+    }
+
+    /// A bare connection, and what `greet` learns over it; one attempt of `open`.
+    pub(crate) async fn greet<T>(
+        &self,
+        greet: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<(PgConnection, T), sqlx::Error> {
+        let greeting = async {
+            let mut connection = self.options.connect().await?;
+            let learnt = greet(&mut connection).await?;
+            Ok((connection, learnt))
         };
-        match tokio::time::timeout(timeout, connecting).await {
-            Ok(result) => result,
-            Err(_) => Err(self.no_answer(timeout)),
-        }
+        self.within(self.connect_timeout, greeting).await
     }
 
-    /// A bare connection for `open`, with the deadline of `open`.
-    pub(crate) async fn connect_bare(&self) -> Result<PgConnection, sqlx::Error> {
-        let timeout = self.connect_timeout;
-        match tokio::time::timeout(timeout, self.options.connect()).await {
+    async fn within<T>(
+        &self,
+        timeout: Duration,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        match tokio::time::timeout(timeout, work).await {
             Ok(result) => result,
-            Err(_) => Err(self.no_answer(timeout)),
+            Err(_) => {
+                let text = format!("{} did not answer within {timeout:?}", self.address());
+                Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+            }
         }
-    }
-
-    fn no_answer(&self, timeout: Duration) -> sqlx::Error {
-        let text = format!("{} did not answer within {timeout:?}", self.address());
-        sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
     }
 
     /// Sends the library's own SQL, as one message.
@@ -232,10 +220,7 @@ impl Node {
         if self.role() == Role::Replica {
             return;
         }
-        let mut last = self
-            .last_renewal
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut last = self.last_renewal.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| last.elapsed() < RENEW_INTERVAL) {
             return;
         }
@@ -281,10 +266,7 @@ impl Node {
     }
 
     pub(crate) fn trouble(&self) -> Option<String> {
-        self.trouble
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+        self.trouble.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub(crate) fn set_trouble(&self, trouble: Option<String>) {

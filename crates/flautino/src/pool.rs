@@ -145,15 +145,8 @@ impl NodePool {
         self.waiting_in_pool.fetch_add(1, Ordering::AcqRel);
         let connection = self.pool.acquire().await;
         self.waiting_in_pool.fetch_sub(1, Ordering::AcqRel);
-        let taken = Taken {
-            connection: connection?,
-            since: Instant::now(),
-            generation,
-        };
-        Ok(Unclaimed {
-            checkout: Some((taken, slot)),
-            home: self,
-        })
+        let taken = Taken { connection: connection?, since: Instant::now(), generation };
+        Ok(Unclaimed { checkout: Some((taken, slot)), home: self })
     }
 
     /// Takes back a connection that is known to be clean.
@@ -204,10 +197,7 @@ impl NodePool {
     /// Answers how many there were.
     pub(crate) async fn close_idle(&self) -> usize {
         let warm = std::mem::take(&mut *self.lock_warm());
-        let mut idle: Vec<_> = warm
-            .into_iter()
-            .map(|Warm(taken)| taken.connection)
-            .collect();
+        let mut idle: Vec<_> = warm.into_iter().map(|Warm(taken)| taken.connection).collect();
         while let Some(connection) = self.pool.try_acquire() {
             idle.push(connection);
         }
@@ -225,10 +215,7 @@ impl NodePool {
     }
 
     pub(crate) fn closed(&self) -> sqlx::Error {
-        Error::Closed {
-            node: self.node.to_string(),
-        }
-        .into()
+        Error::Closed { node: self.node.to_string() }.into()
     }
 
     fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
@@ -264,11 +251,8 @@ impl NodePool {
         self.reaper.get_or_init(|| {
             let runtime = self.runtime.get_or_init(Runtime::current);
             let stop = CancellationToken::new();
-            let reaper = reap(
-                Arc::downgrade(self),
-                Arc::clone(&self.warm_arrived),
-                self.pool.clone(),
-            );
+            let reaper =
+                reap(Arc::downgrade(self), Arc::clone(&self.warm_arrived), self.pool.clone());
             let stopped = stop.clone();
             self.tasks.spawn_on(
                 async move {
@@ -296,11 +280,7 @@ impl NodePool {
         for Warm(taken) in due {
             self.return_to_sqlx(taken);
         }
-        next.map(|since| {
-            self.warm_time
-                .saturating_sub(since.elapsed())
-                .max(SHORTEST_REAP)
-        })
+        next.map(|since| self.warm_time.saturating_sub(since.elapsed()).max(SHORTEST_REAP))
     }
 }
 

@@ -21,23 +21,13 @@ impl Statement {
         let persistent = query.persistent();
         let prepared = query.statement().cloned();
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
-        Ok(Self {
-            sql: query.sql(),
-            arguments,
-            persistent,
-            prepared,
-        })
+        Ok(Self { sql: query.sql(), arguments, persistent, prepared })
     }
 
     /// A statement of the library's own, in the simple protocol: one round trip, however many
     /// commands it holds.
     pub(crate) fn own(sql: SqlStr) -> Self {
-        Self {
-            sql,
-            arguments: None,
-            persistent: false,
-            prepared: None,
-        }
+        Self { sql, arguments: None, persistent: false, prepared: None }
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -57,16 +47,12 @@ impl Statement {
         let sql = self.text();
         let word = first_word(sql);
         let controls = ["begin", "start", "commit", "end", "abort", "rollback"];
-        let is_control = controls
-            .iter()
-            .any(|control| word.eq_ignore_ascii_case(control))
+        let is_control = controls.iter().any(|control| word.eq_ignore_ascii_case(control))
             || (word.eq_ignore_ascii_case("prepare") && second_word_is(sql, word, "transaction"));
         if !is_control || has_several_commands(sql) || rolls_back_to_savepoint(sql, word) {
             return Ok(());
         }
-        Err(Error::TransactionControl {
-            keyword: word.to_ascii_uppercase(),
-        })
+        Err(Error::TransactionControl { keyword: word.to_ascii_uppercase() })
     }
 
     /// Whether it may leave something behind in the session: a setting, a lock, a cursor.
@@ -75,9 +61,7 @@ impl Statement {
     pub(crate) fn may_change_session(&self) -> bool {
         let sql = self.text();
         let word = first_word(sql);
-        let leaves_nothing = LEAVE_NOTHING
-            .iter()
-            .any(|known| word.eq_ignore_ascii_case(known))
+        let leaves_nothing = LEAVE_NOTHING.iter().any(|known| word.eq_ignore_ascii_case(known))
             || (word.eq_ignore_ascii_case("create") && !creates_temporary(sql, word));
         !leaves_nothing
             || names_session_function(sql)
@@ -91,9 +75,7 @@ impl Statement {
             return (self, PoolerMode::AsItIs);
         };
         let word = first_word(self.text());
-        let in_transaction = IN_TRANSACTION
-            .iter()
-            .any(|known| word.eq_ignore_ascii_case(known));
+        let in_transaction = IN_TRANSACTION.iter().any(|known| word.eq_ignore_ascii_case(known));
         if arguments.len() == 0 && !in_transaction {
             // A utility command; some of them refuse to run inside a transaction.
             self.arguments = None;
@@ -156,9 +138,8 @@ const LEAVE_NOTHING: [&str; 22] = [
 ];
 
 /// Commands that a pooler's server runs inside a transaction as well as outside.
-const IN_TRANSACTION: [&str; 9] = [
-    "select", "insert", "update", "delete", "with", "values", "table", "merge", "explain",
-];
+const IN_TRANSACTION: [&str; 9] =
+    ["select", "insert", "update", "delete", "with", "values", "table", "merge", "explain"];
 
 /// The first word, behind white space, comments and parentheses.
 fn first_word(sql: &str) -> &str {
@@ -198,9 +179,7 @@ fn after_block_comment(mut rest: &str) -> &str {
 }
 
 fn word_at_start(text: &str) -> &str {
-    let end = text
-        .find(|c: char| !c.is_ascii_alphanumeric() && c != '_')
-        .unwrap_or(text.len());
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
     &text[..end]
 }
 
@@ -255,14 +234,10 @@ fn names_session_function(sql: &str) -> bool {
 }
 
 fn selects_into_temporary(sql: &str) -> bool {
-    let mut words = sql
-        .split(|c: char| !c.is_ascii_alphanumeric())
-        .filter(|word| !word.is_empty());
+    let mut words = sql.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
     words.any(|word| word.eq_ignore_ascii_case("into"))
         && words.next().is_some_and(|next| {
-            ["temp", "temporary"]
-                .iter()
-                .any(|word| next.eq_ignore_ascii_case(word))
+            ["temp", "temporary"].iter().any(|word| next.eq_ignore_ascii_case(word))
         })
 }
 

@@ -74,11 +74,7 @@ pub struct PoolStatus {
 
 impl EngineStatus {
     pub(crate) fn of(engine: &EngineInner) -> Self {
-        let nodes: Vec<_> = engine
-            .nodes()
-            .iter()
-            .map(|node| NodeStatus::of(node))
-            .collect();
+        let nodes: Vec<_> = engine.nodes().iter().map(|node| NodeStatus::of(node)).collect();
         let primary = nodes.iter().find(|node| node.role == Role::Primary);
         Self {
             open: engine.is_open(),

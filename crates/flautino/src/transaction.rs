@@ -71,11 +71,7 @@ impl TransactionOptions {
         if self.deferrable {
             modes.push("DEFERRABLE");
         }
-        if modes.is_empty() {
-            "BEGIN".to_owned()
-        } else {
-            format!("BEGIN {}", modes.join(", "))
-        }
+        if modes.is_empty() { "BEGIN".to_owned() } else { format!("BEGIN {}", modes.join(", ")) }
     }
 
     /// Before the nth retry: 10 ms, doubling, 320 ms at the most, halved at random so that two
@@ -138,16 +134,14 @@ impl Transaction {
 
     async fn try_commit(&mut self) -> Result<(), sqlx::Error> {
         self.not_lost()?;
-        let Seen {
-            failure, unwatched, ..
-        } = self.lease.seen;
+        let Seen { failure, unwatched, .. } = self.lease.seen;
         if (failure || unwatched) && !self.stands().await? {
             self.try_rollback().await?;
             return Err(Error::CommitAborted.into());
         }
-        let commit = self.lease.control("COMMIT", |connection| {
-            Box::pin(PgTransactionManager::commit(connection))
-        });
+        let commit = self
+            .lease
+            .control("COMMIT", |connection| Box::pin(PgTransactionManager::commit(connection)));
         match commit.await {
             Ok(()) => {
                 self.lease.set_in_transaction(false, false);
@@ -215,11 +209,7 @@ impl Transaction {
     /// [`Error::TransactionLost`].
     pub async fn savepoint(&mut self) -> Result<Savepoint<'_>, sqlx::Error> {
         self.set_savepoint(None).await?;
-        Ok(Savepoint {
-            seen: self.lease.seen,
-            transaction: self,
-            open: true,
-        })
+        Ok(Savepoint { seen: self.lease.seen, transaction: self, open: true })
     }
 
     /// As [`savepoint`](Transaction::savepoint), and known by `name` to SQL of your own. Any
@@ -234,18 +224,12 @@ impl Transaction {
     /// As [`savepoint`](Transaction::savepoint).
     pub async fn named_savepoint(&mut self, name: &str) -> Result<Savepoint<'_>, sqlx::Error> {
         self.set_savepoint(Some(name)).await?;
-        Ok(Savepoint {
-            seen: self.lease.seen,
-            transaction: self,
-            open: true,
-        })
+        Ok(Savepoint { seen: self.lease.seen, transaction: self, open: true })
     }
 
     async fn set_savepoint(&mut self, name: Option<&str>) -> Result<(), sqlx::Error> {
         self.not_lost()?;
-        let Seen {
-            failure, unwatched, ..
-        } = self.lease.seen;
+        let Seen { failure, unwatched, .. } = self.lease.seen;
         if failure || unwatched {
             // sqlx answers a refused savepoint by queueing a rollback of the whole transaction.
             self.own(CHECK.to_owned()).await?;
@@ -253,9 +237,7 @@ impl Transaction {
         self.lost = true;
         let log = format!("SAVEPOINT _sqlx_savepoint_{}", self.depth());
         self.lease
-            .control(&log, |connection| {
-                Box::pin(PgTransactionManager::begin(connection, None))
-            })
+            .control(&log, |connection| Box::pin(PgTransactionManager::begin(connection, None)))
             .await?;
         if let Some(name) = name {
             self.own(format!("SAVEPOINT {}", quoted(name))).await?;
@@ -280,18 +262,12 @@ impl Transaction {
     /// Sends a command of our own, outside sqlx's count of levels.
     async fn own(&mut self, sql: String) -> Result<(), sqlx::Error> {
         let statement = Statement::own(AssertSqlSafe(sql.clone()).into_sql_str());
-        let sent = self
-            .lease
-            .control(&sql, |connection| connection.execute(statement));
+        let sent = self.lease.control(&sql, |connection| connection.execute(statement));
         sent.await.map(drop)
     }
 
     fn not_lost(&self) -> Result<(), Error> {
-        if self.lost {
-            Err(Error::TransactionLost)
-        } else {
-            Ok(())
-        }
+        if self.lost { Err(Error::TransactionLost) } else { Ok(()) }
     }
 
     fn admit(&self, statement: &Statement) -> Result<(), Error> {
@@ -368,9 +344,10 @@ impl Savepoint<'_> {
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         self.transaction.not_lost()?;
         let log = format!("RELEASE SAVEPOINT _sqlx_savepoint_{}", self.level());
-        let release = self.transaction.lease.control(&log, |connection| {
-            Box::pin(PgTransactionManager::commit(connection))
-        });
+        let release = self
+            .transaction
+            .lease
+            .control(&log, |connection| Box::pin(PgTransactionManager::commit(connection)));
         release.await?;
         self.open = false;
         Ok(())
@@ -388,9 +365,10 @@ impl Savepoint<'_> {
     pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
         self.transaction.not_lost()?;
         let log = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", self.level());
-        let rollback = self.transaction.lease.control(&log, |connection| {
-            Box::pin(PgTransactionManager::rollback(connection))
-        });
+        let rollback = self
+            .transaction
+            .lease
+            .control(&log, |connection| Box::pin(PgTransactionManager::rollback(connection)));
         rollback.await?;
         self.open = false;
         self.transaction.lease.seen.failure = self.seen.failure;
@@ -436,9 +414,7 @@ impl Drop for Savepoint<'_> {
 
 impl fmt::Debug for Savepoint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Savepoint")
-            .field("transaction", &self.transaction)
-            .finish()
+        f.debug_struct("Savepoint").field("transaction", &self.transaction).finish()
     }
 }
 

@@ -20,10 +20,7 @@ use tracing_subscriber::EnvFilter;
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run().await {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
@@ -48,15 +45,9 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .layer(EngineLayer::new(engine.clone()).server_timing(true))
         .merge(flautino_axum::status_routes(engine.clone()));
 
-    println!(
-        "listening on http://127.0.0.1:{}",
-        listener.local_addr()?.port()
-    );
+    println!("listening on http://127.0.0.1:{}", listener.local_addr()?.port());
     for node in engine.status().nodes {
-        println!(
-            "  {:<16} {}:{} {:?}",
-            node.name, node.host, node.port, node.role
-        );
+        println!("  {:<16} {}:{} {:?}", node.name, node.host, node.port, node.role);
     }
     if let Some(cluster) = &cluster {
         println!("  try: psql {}", cluster.primary().url());
@@ -71,9 +62,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
 
 async fn bind() -> Result<TcpListener, Box<dyn Error>> {
     let port = std::env::var("PORT").unwrap_or_else(|_| "3000".to_owned());
-    let port: u16 = port
-        .parse()
-        .map_err(|_| format!("PORT is \"{port}\"; expected 0 to 65535"))?;
+    let port: u16 = port.parse().map_err(|_| format!("PORT is \"{port}\"; expected 0 to 65535"))?;
     let listener = TcpListener::bind(("127.0.0.1", port)).await;
     Ok(listener.map_err(|err| {
         format!("cannot listen on 127.0.0.1:{port}: {err}; PORT=0 takes a free port")
@@ -107,9 +96,7 @@ fn config_of(cluster: &Cluster) -> Result<EngineConfig, Box<dyn Error>> {
             application_name: Some("notes".to_owned()),
             ..NodeConfig::default()
         };
-        config
-            .extra_nodes
-            .insert(format!("read_replica_{}", index + 1), replica);
+        config.extra_nodes.insert(format!("read_replica_{}", index + 1), replica);
     }
     Ok(config)
 }

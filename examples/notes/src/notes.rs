@@ -63,10 +63,7 @@ fn default_limit() -> u16 {
 
 async fn list(db: Db, Query(query): Query<ListQuery>) -> Result<Json<Vec<Note>>, DbError> {
     let sql = "SELECT id, title, body, created_at FROM notes ORDER BY id LIMIT $1";
-    let notes = sqlx::query_as(sql)
-        .bind(i64::from(query.limit))
-        .fetch_all(&db)
-        .await?;
+    let notes = sqlx::query_as(sql).bind(i64::from(query.limit)).fetch_all(&db).await?;
     Ok(Json(notes))
 }
 
@@ -79,11 +76,7 @@ async fn create(db: Db, Json(new): Json<NewNote>) -> Result<(StatusCode, Json<No
     new.check()?;
     let sql = "INSERT INTO notes (title, body) VALUES ($1, $2) \
                RETURNING id, title, body, created_at";
-    let note = sqlx::query_as(sql)
-        .bind(new.title)
-        .bind(new.body)
-        .fetch_one(&db)
-        .await?;
+    let note = sqlx::query_as(sql).bind(new.title).bind(new.body).fetch_one(&db).await?;
     Ok((StatusCode::CREATED, Json(note)))
 }
 
@@ -95,25 +88,13 @@ async fn update(
     new.check()?;
     let sql = "UPDATE notes SET title = $2, body = $3 WHERE id = $1 \
                RETURNING id, title, body, created_at";
-    let note = sqlx::query_as(sql)
-        .bind(id)
-        .bind(new.title)
-        .bind(new.body)
-        .fetch_one(&db)
-        .await?;
+    let note = sqlx::query_as(sql).bind(id).bind(new.title).bind(new.body).fetch_one(&db).await?;
     Ok(Json(note))
 }
 
 async fn delete(db: Db, Path(id): Path<i64>) -> Result<StatusCode, DbError> {
-    let done = sqlx::query("DELETE FROM notes WHERE id = $1")
-        .bind(id)
-        .execute(&db)
-        .await?;
-    Ok(if done.rows_affected() == 0 {
-        StatusCode::NOT_FOUND
-    } else {
-        StatusCode::NO_CONTENT
-    })
+    let done = sqlx::query("DELETE FROM notes WHERE id = $1").bind(id).execute(&db).await?;
+    Ok(if done.rows_affected() == 0 { StatusCode::NOT_FOUND } else { StatusCode::NO_CONTENT })
 }
 
 /// All or none: `Tx` commits when the answer is a success, and rolls back otherwise.
@@ -143,9 +124,7 @@ async fn count(db: Db, Query(query): Query<CountQuery>) -> Result<Json<Value>, R
         Some(node) => db.node(&node)?,
         None => db.0,
     };
-    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM notes")
-        .fetch_one(&db)
-        .await?;
+    let count: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await?;
     Ok(Json(json!({ "count": count, "node": db.node_name() })))
 }
 
@@ -156,13 +135,8 @@ struct SleepQuery {
 
 async fn sleep(db: Db, Query(query): Query<SleepQuery>) -> Result<Json<Value>, Refusal> {
     if !(0.0..=3600.0).contains(&query.seconds) {
-        return Err(Refusal::Invalid(
-            "`seconds` is not between 0 and 3600".to_owned(),
-        ));
+        return Err(Refusal::Invalid("`seconds` is not between 0 and 3600".to_owned()));
     }
-    sqlx::query("SELECT pg_sleep($1)")
-        .bind(query.seconds)
-        .execute(&db)
-        .await?;
+    sqlx::query("SELECT pg_sleep($1)").bind(query.seconds).execute(&db).await?;
     Ok(Json(json!({ "slept": query.seconds })))
 }

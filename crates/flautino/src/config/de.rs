@@ -133,9 +133,7 @@ pub(super) mod duration {
 
             fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Duration, E> {
                 let seconds = u64::try_from(seconds);
-                seconds
-                    .map(Duration::from_secs)
-                    .map_err(|_| E::custom("a time cannot be negative"))
+                seconds.map(Duration::from_secs).map_err(|_| E::custom("a time cannot be negative"))
             }
 
             fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Duration, E> {
@@ -153,8 +151,7 @@ impl<'de> Deserialize<'de> for SecretString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         // serde would quote the value it did not expect.
         let text = String::deserialize(deserializer);
-        text.map(Self)
-            .map_err(|_| D::Error::custom("expected a string (its value is not shown)"))
+        text.map(Self).map_err(|_| D::Error::custom("expected a string (its value is not shown)"))
     }
 }
 
@@ -166,9 +163,7 @@ impl<'de> Deserialize<'de> for Port {
         let number = i64::deserialize(deserializer)?;
         match u16::try_from(number) {
             Ok(port) if port > 0 => Ok(Self(port)),
-            _ => Err(D::Error::custom(format!(
-                "{number} is no port; expected 1 to 65535"
-            ))),
+            _ => Err(D::Error::custom(format!("{number} is no port; expected 1 to 65535"))),
         }
     }
 }
@@ -193,11 +188,7 @@ pub(super) fn key_error(
     let path = err.path().to_string();
     ConfigError::Key {
         origin: format!("{origin}, line {line}"),
-        key: if path == "." {
-            "top level".to_owned()
-        } else {
-            path
-        },
+        key: if path == "." { "top level".to_owned() } else { path },
         message: err.inner().message().to_owned(),
     }
 }
@@ -207,10 +198,6 @@ fn place(text: &str, err: &toml::de::Error) -> (usize, usize) {
     let offset = err.span().map_or(0, |span| span.start).min(text.len());
     let before = text.get(..offset).unwrap_or(text);
     let line = before.matches('\n').count() + 1;
-    let column = before
-        .rsplit('\n')
-        .next()
-        .map_or(0, |line| line.chars().count())
-        + 1;
+    let column = before.rsplit('\n').next().map_or(0, |line| line.chars().count()) + 1;
     (line, column)
 }

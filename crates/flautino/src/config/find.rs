@@ -61,10 +61,8 @@ impl EngineConfig {
     ///
     /// [`ConfigError::Read`] when the file cannot be read, else as [`EngineConfig::from_toml`].
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-            path: absolute(path.to_owned()),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Read { path: absolute(path.to_owned()), source })?;
         Self::parse(&text, &path.display().to_string())
     }
 }
@@ -101,10 +99,7 @@ mod tests {
 
     fn user_found(dir: &Dir, variables: &[(&str, &str)]) -> Result<Option<String>, ConfigError> {
         let variable = |name: &str| {
-            variables
-                .iter()
-                .find(|(key, _)| *key == name)
-                .map(|(_, value)| (*value).to_owned())
+            variables.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
         };
         let config = EngineConfig::find_with(variable, &dir.0)?;
         Ok(config.main.user.or(config.main.url))
@@ -113,33 +108,20 @@ mod tests {
     #[test]
     fn the_named_file_comes_before_the_directory_and_the_url() {
         let dir = Dir::new("precedence");
-        let all = [
-            ("FLAUTINO_CONF", "named.toml"),
-            ("DATABASE_URL", "postgres://from_url"),
-        ];
+        let all = [("FLAUTINO_CONF", "named.toml"), ("DATABASE_URL", "postgres://from_url")];
         dir.write("named.toml", "user = 'named'");
         dir.write("flautino.toml", "user = 'directory'");
         assert_eq!(user_found(&dir, &all).unwrap().unwrap(), "named");
         assert_eq!(user_found(&dir, &all[1..]).unwrap().unwrap(), "directory");
-        assert_eq!(
-            user_found(&dir, &[("FLAUTINO_CONF", " ")])
-                .unwrap()
-                .unwrap(),
-            "directory"
-        );
+        assert_eq!(user_found(&dir, &[("FLAUTINO_CONF", " ")]).unwrap().unwrap(), "directory");
         std::fs::remove_file(dir.0.join("flautino.toml")).unwrap();
-        assert_eq!(
-            user_found(&dir, &all[1..]).unwrap().unwrap(),
-            "postgres://from_url"
-        );
+        assert_eq!(user_found(&dir, &all[1..]).unwrap().unwrap(), "postgres://from_url");
     }
 
     #[test]
     fn nothing_found_lists_what_was_tried() {
         let dir = Dir::new("nothing");
-        let text = user_found(&dir, &[("DATABASE_URL", "")])
-            .unwrap_err()
-            .to_string();
+        let text = user_found(&dir, &[("DATABASE_URL", "")]).unwrap_err().to_string();
         for place in ["FLAUTINO_CONF", "flautino.toml", "DATABASE_URL"] {
             assert!(text.contains(place), "{text}");
         }
@@ -148,10 +130,7 @@ mod tests {
     #[test]
     fn a_named_file_that_is_missing_is_an_error_and_not_skipped() {
         let dir = Dir::new("missing");
-        let variables = [
-            ("FLAUTINO_CONF", "gone.toml"),
-            ("DATABASE_URL", "postgres://x"),
-        ];
+        let variables = [("FLAUTINO_CONF", "gone.toml"), ("DATABASE_URL", "postgres://x")];
         let text = user_found(&dir, &variables).unwrap_err().to_string();
         assert!(text.contains("gone.toml"), "{text}");
     }

@@ -188,15 +188,8 @@ impl NodeConfig {
                 let mut url =
                     Url::parse("postgres:///").map_err(|e| error("url", e.to_string()))?;
                 let port = port.map(|port| port.to_string());
-                let parts = [
-                    ("host", host),
-                    ("port", &port),
-                    ("user", user),
-                    ("dbname", database),
-                ];
-                let parts = parts
-                    .iter()
-                    .filter_map(|(key, value)| Some((*key, value.as_ref()?)));
+                let parts = [("host", host), ("port", &port), ("user", user), ("dbname", database)];
+                let parts = parts.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?)));
                 url.query_pairs_mut().extend_pairs(parts);
                 url
             }
@@ -311,10 +304,7 @@ fn redacted(url: &str) -> String {
         return "(unreadable)".to_owned();
     };
     let host = url.host_str().unwrap_or_default();
-    let port = url
-        .port()
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     format!("{}://…@{host}{port}{}", url.scheme(), url.path())
 }
 

@@ -24,9 +24,7 @@ pub(crate) struct SessionSetup {
 impl SessionSetup {
     pub(crate) fn new(config: &NodeConfig) -> Self {
         Self {
-            client_check_interval: config
-                .client_check_interval
-                .unwrap_or(Duration::from_secs(1)),
+            client_check_interval: config.client_check_interval.unwrap_or(Duration::from_secs(1)),
             statement_timeout: config.statement_timeout,
             pooler: config.pgbouncer,
             client_check_refused: AtomicBool::new(false),

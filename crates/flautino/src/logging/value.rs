@@ -49,9 +49,7 @@ fn decode(type_name: &str, bytes: &[u8]) -> Option<String> {
         "UUID" => uuid(bytes)?,
         "DATE" => {
             let days = i32::from_be_bytes(bytes.try_into().ok()?);
-            date!(2000 - 01 - 01)
-                .checked_add(time::Duration::days(days.into()))?
-                .to_string()
+            date!(2000 - 01 - 01).checked_add(time::Duration::days(days.into()))?.to_string()
         }
         "TIMESTAMP" => timestamp(bytes)?,
         "TIMESTAMPTZ" => format!("{}+00", timestamp(bytes)?),
@@ -90,9 +88,7 @@ fn uuid(bytes: &[u8]) -> Option<String> {
 
 /// Groups of four decimal digits, the weight of the first, the sign and the scale.
 fn numeric(bytes: &[u8]) -> Option<String> {
-    let mut words = bytes
-        .chunks_exact(2)
-        .map(|pair| i16::from_be_bytes([pair[0], pair[1]]));
+    let mut words = bytes.chunks_exact(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]]));
     let count = words.next()?;
     let weight = words.next()?;
     let sign = words.next()?.cast_unsigned();
@@ -107,11 +103,7 @@ fn numeric(bytes: &[u8]) -> Option<String> {
         _ => return None,
     };
     let group = |index: i32| {
-        usize::try_from(index)
-            .ok()
-            .and_then(|index| digits.get(index))
-            .copied()
-            .unwrap_or(0)
+        usize::try_from(index).ok().and_then(|index| digits.get(index)).copied().unwrap_or(0)
     };
     let weight = i32::from(weight);
     if weight < 0 {
@@ -140,17 +132,9 @@ mod tests {
 
     #[test]
     fn broken_bytes_are_no_panic() {
-        for name in [
-            "BOOL",
-            "INT4",
-            "UUID",
-            "DATE",
-            "TIMESTAMP",
-            "TIME",
-            "NUMERIC",
-            "JSONB",
-            "TEXT",
-        ] {
+        for name in
+            ["BOOL", "INT4", "UUID", "DATE", "TIMESTAMP", "TIME", "NUMERIC", "JSONB", "TEXT"]
+        {
             for len in 0..20 {
                 decode(name, &vec![0xff; len]);
                 decode(name, &vec![0x7f; len]);
