@@ -47,19 +47,13 @@ impl Binaries {
     }
 
     fn named(dir: &Path) -> Result<Self, ClusterError> {
-        let missing: Vec<_> = NEEDED
-            .into_iter()
-            .filter(|name| !dir.join(name).is_file())
-            .collect();
+        let missing: Vec<_> = NEEDED.into_iter().filter(|name| !dir.join(name).is_file()).collect();
         if missing.is_empty() {
             // Absolute, since programs are run from another folder.
             let dir = std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned());
             Self::with_version(dir)
         } else {
-            Err(ClusterError::IncompleteBinaries {
-                dir: dir.to_owned(),
-                missing,
-            })
+            Err(ClusterError::IncompleteBinaries { dir: dir.to_owned(), missing })
         }
     }
 
@@ -219,12 +213,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fake(&root.path().join("old/bin"), "12.4");
         let usual = [(root.path().to_str().unwrap(), "", "bin")];
-        let text = Binaries::search("".as_ref(), &usual)
-            .unwrap_err()
-            .to_string();
-        assert!(
-            text.contains("12.4") && text.contains("13 or newer"),
-            "{text}"
-        );
+        let text = Binaries::search("".as_ref(), &usual).unwrap_err().to_string();
+        assert!(text.contains("12.4") && text.contains("13 or newer"), "{text}");
     }
 }

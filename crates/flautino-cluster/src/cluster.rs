@@ -106,16 +106,9 @@ const ORDERLY: Duration = Duration::from_secs(10);
 
 impl Cluster {
     pub(crate) fn new(primary: Node, context: Arc<Context>) -> Self {
-        let first = Box::new(Member {
-            node: primary,
-            next: OnceLock::new(),
-        });
+        let first = Box::new(Member { node: primary, next: OnceLock::new() });
         let named = AtomicUsize::new(0);
-        Self {
-            first,
-            named,
-            context,
-        }
+        Self { first, named, context }
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {
@@ -127,15 +120,10 @@ impl Cluster {
     }
 
     pub(crate) fn push(&self, node: Node) -> &Node {
-        let mut pending = Some(Box::new(Member {
-            node,
-            next: OnceLock::new(),
-        }));
+        let mut pending = Some(Box::new(Member { node, next: OnceLock::new() }));
         let mut last = &self.first;
         loop {
-            last = last
-                .next
-                .get_or_init(|| pending.take().expect("a member is placed once"));
+            last = last.next.get_or_init(|| pending.take().expect("a member is placed once"));
             if pending.is_none() {
                 return &last.node;
             }
@@ -143,9 +131,7 @@ impl Cluster {
     }
 
     fn members(&self) -> impl Iterator<Item = &Member> {
-        successors(Some(&*self.first), |member| {
-            member.next.get().map(|next| &**next)
-        })
+        successors(Some(&*self.first), |member| member.next.get().map(|next| &**next))
     }
 }
 

@@ -137,10 +137,7 @@ pub(crate) trait Step<T> {
 
 impl<T> Step<T> for io::Result<T> {
     fn step(self, step: impl FnOnce() -> String) -> Result<T, ClusterError> {
-        self.map_err(|source| ClusterError::Io {
-            step: step(),
-            source,
-        })
+        self.map_err(|source| ClusterError::Io { step: step(), source })
     }
 }
 

@@ -24,11 +24,8 @@ pub(crate) struct Home {
 impl Home {
     pub(crate) fn create(parent: &Path) -> Result<Self, ClusterError> {
         let step = || format!("create a folder in {}", parent.display());
-        let dir = tempfile::Builder::new()
-            .prefix(PREFIX)
-            .rand_bytes(8)
-            .tempdir_in(parent)
-            .step(step)?;
+        let dir =
+            tempfile::Builder::new().prefix(PREFIX).rand_bytes(8).tempdir_in(parent).step(step)?;
         // The servers may run as another user, who must get through, and need not look around.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).step(step)?;
         // Locked before it gets its name: a lock file that can be locked has a dead owner.

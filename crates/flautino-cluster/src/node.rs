@@ -194,10 +194,7 @@ impl Node {
 
     /// Writes `postgresql.conf` for the node's place in the cluster.
     pub(crate) fn configure(&self) -> Result<(), ClusterError> {
-        let text = self
-            .context
-            .settings
-            .render(&self.name, self.port(), self.upstream());
+        let text = self.context.settings.render(&self.name, self.port(), self.upstream());
         let path = self.data_dir().join("postgresql.conf");
         self.context.runner.write(&path, &text)
     }
@@ -262,11 +259,7 @@ impl Node {
     fn launch(&self) -> Result<(), ClusterError> {
         let path = self.log_path();
         let step = || format!("open {}", path.display());
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .step(step)?;
+        let log = File::options().create(true).append(true).open(&path).step(step)?;
         let copy = log.try_clone().step(step)?;
         let data = self.data_dir();
         let mut command = self.context.runner.command("postgres", &data);

@@ -47,10 +47,8 @@ pub(crate) fn freeze(root: i32, bound: Duration) -> bool {
     // The postmaster first: once it stands still, it starts nothing new.
     send(root, Signal::SIGSTOP);
     loop {
-        let running: Vec<_> = entries(root)
-            .into_iter()
-            .filter(|entry| !entry.is_stopped())
-            .collect();
+        let running: Vec<_> =
+            entries(root).into_iter().filter(|entry| !entry.is_stopped()).collect();
         if running.is_empty() {
             return true;
         }
@@ -103,17 +101,10 @@ fn entries(root: i32) -> Vec<Entry> {
     let table = table().unwrap_or_else(|error| {
         tracing::warn!(%error, "cannot read the process table; only the postmaster is signalled");
         let state = 'T';
-        vec![Entry {
-            pid: root,
-            parent: 0,
-            state,
-        }]
+        vec![Entry { pid: root, parent: 0, state }]
     });
-    let mut found: Vec<Entry> = table
-        .iter()
-        .filter(|e| e.pid == root && !e.is_dead())
-        .copied()
-        .collect();
+    let mut found: Vec<Entry> =
+        table.iter().filter(|e| e.pid == root && !e.is_dead()).copied().collect();
     let mut next = 0;
     while let Some(parent) = found.get(next).map(|entry| entry.pid) {
         let children = table.iter().filter(|e| e.parent == parent && !e.is_dead());
@@ -151,9 +142,7 @@ fn parse_stat(pid: i32, stat: &str) -> Option<Entry> {
 
 #[cfg(not(target_os = "linux"))]
 fn table() -> io::Result<Vec<Entry>> {
-    let output = std::process::Command::new("ps")
-        .args(["-axo", "pid=,ppid=,state="])
-        .output()?;
+    let output = std::process::Command::new("ps").args(["-axo", "pid=,ppid=,state="]).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     let parse = |line: &str| {
         let mut fields = line.split_whitespace();

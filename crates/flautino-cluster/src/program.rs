@@ -35,11 +35,7 @@ impl Unprivileged {
                        nobody to run it as; create one of them";
             ClusterError::Invalid(fix.to_owned())
         })?;
-        Ok(Some(Self {
-            name: user.name,
-            uid: user.uid,
-            gid: user.gid,
-        }))
+        Ok(Some(Self { name: user.name, uid: user.uid, gid: user.gid }))
     }
 
     /// Whether it gets to the folder, told before a program fails obscurely.
@@ -77,10 +73,7 @@ impl Runner {
     /// A program in `dir`, with nothing of the caller's own PostgreSQL settings around it.
     pub(crate) fn command(&self, program: &str, dir: &Path) -> Command {
         let mut command = Command::new(self.binaries.program(program));
-        command
-            .current_dir(dir)
-            .stdin(Stdio::null())
-            .process_group(0);
+        command.current_dir(dir).stdin(Stdio::null()).process_group(0);
         // Outside the caller's process group: a Ctrl-C must not reach it before its owner's drop.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
@@ -105,31 +98,16 @@ impl Runner {
     ) -> Result<(), ClusterError> {
         let deadline = Instant::now() + bound;
         let file = File::create(output).step(|| format!("create {}", output.display()))?;
-        let copy = file
-            .try_clone()
-            .step(|| format!("open {}", output.display()))?;
+        let copy = file.try_clone().step(|| format!("open {}", output.display()))?;
         let mut command = self.command(program, dir);
         command.args(arguments).stdout(file).stderr(copy);
-        let mut running = Running(
-            command
-                .spawn()
-                .step(|| format!("run {program} for {node}"))?,
-        );
+        let mut running = Running(command.spawn().step(|| format!("run {program} for {node}"))?);
         loop {
-            match running
-                .0
-                .try_wait()
-                .step(|| format!("wait for {program}"))?
-            {
+            match running.0.try_wait().step(|| format!("wait for {program}"))? {
                 Some(status) if status.success() => return Ok(()),
                 Some(status) => {
                     let (node, output) = (node.to_owned(), tail(output));
-                    return Err(ClusterError::Program {
-                        program,
-                        node,
-                        status,
-                        output,
-                    });
+                    return Err(ClusterError::Program { program, node, status, output });
                 }
                 None if Instant::now() >= deadline => {
                     return Err(ClusterError::Timeout {
@@ -195,10 +173,7 @@ impl Drop for Running {
             return;
         };
         process::send(pid, Signal::SIGSTOP);
-        let children: Vec<i32> = process::tree(pid)
-            .into_iter()
-            .filter(|of| *of != pid)
-            .collect();
+        let children: Vec<i32> = process::tree(pid).into_iter().filter(|of| *of != pid).collect();
         let _ = self.0.kill();
         let _ = self.0.wait();
         // A server in single-user mode ends when nobody feeds it, and then, unlike when killed,

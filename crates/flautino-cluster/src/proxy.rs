@@ -61,10 +61,7 @@ impl Proxy {
     /// # Panics
     ///
     /// Outside a tokio runtime.
-    #[allow(
-        clippy::unused_async,
-        reason = "it needs a runtime, and may have to wait one day"
-    )]
+    #[allow(clippy::unused_async, reason = "it needs a runtime, and may have to wait one day")]
     pub async fn start(target: SocketAddr) -> Result<Self, ClusterError> {
         let held = HeldPort::pick().step(|| "find a free port for the proxy".to_owned())?;
         let proxy = Self {
@@ -191,15 +188,10 @@ impl Proxy {
             return Ok(());
         };
         let step = || format!("listen on port {} again", self.port);
-        let held = held
-            .take()
-            .map_or_else(|| HeldPort::hold(self.port), Ok)
-            .step(step)?;
+        let held = held.take().map_or_else(|| HeldPort::hold(self.port), Ok).step(step)?;
         let _inside = self.runtime.enter();
         let listener = held.listen().and_then(TcpListener::from_std).step(step)?;
-        let task = self
-            .runtime
-            .spawn(serve(listener, Arc::clone(&self.shared)));
+        let task = self.runtime.spawn(serve(listener, Arc::clone(&self.shared)));
         *door = Door::Open(task);
         Ok(())
     }

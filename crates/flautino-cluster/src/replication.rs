@@ -35,8 +35,7 @@ impl Node {
     ///
     /// Nothing is changed.
     pub async fn is_in_recovery(&self) -> Result<bool, ClusterError> {
-        self.ask("ask for its role", "SELECT pg_is_in_recovery()")
-            .await
+        self.ask("ask for its role", "SELECT pg_is_in_recovery()").await
     }
 
     /// The position as PostgreSQL prints it: what a primary has made durable, what a replica has
@@ -69,8 +68,7 @@ impl Node {
             return Err(self.state_error("wait for replay on", "it is a primary"));
         }
         let step = format!("replay up to {position}");
-        self.until(self.port(), &step, REPLAYED, Some(position))
-            .await
+        self.until(self.port(), &step, REPLAYED, Some(position)).await
     }
 
     /// Waits until this replica has replayed all that `source` has made durable by now: every
@@ -105,8 +103,7 @@ impl Node {
         let sends = "SELECT EXISTS (SELECT FROM pg_stat_replication \
                      WHERE state = 'streaming' AND application_name = $1)";
         let step = "stream from its upstream";
-        self.until(self.port(), step, receives, Some(&upstream.to_string()))
-            .await?;
+        self.until(self.port(), step, receives, Some(&upstream.to_string())).await?;
         self.until(upstream, step, sends, Some(self.name())).await
     }
 
@@ -161,8 +158,7 @@ impl Node {
         }
         let _: bool = self.ask("promote", "SELECT pg_promote(false)").await?;
         let promoted = "SELECT NOT pg_is_in_recovery()";
-        self.until(self.port(), "become a primary", promoted, None)
-            .await
+        self.until(self.port(), "become a primary", promoted, None).await
     }
 
     /// Turns this replica to another upstream, a primary or a replica, and waits until it streams
@@ -254,11 +250,7 @@ impl Node {
         let targets: Vec<_> = others.map(Node::data_dir).collect();
         // The context keeps the folder until a copy that nobody waits for any more is done.
         let context = Arc::clone(self.context());
-        let copy = move || {
-            targets
-                .iter()
-                .try_for_each(|to| context.runner.copy(&from, to))
-        };
+        let copy = move || targets.iter().try_for_each(|to| context.runner.copy(&from, to));
         blocking(copy).await
     }
 
@@ -292,13 +284,7 @@ impl Node {
         primary.execute("CHECKPOINT").await?;
         let data = text(&self.data_dir());
         let source = format!("{} dbname=postgres", conninfo(primary.port()));
-        let arguments = [
-            "--target-pgdata",
-            &data,
-            "--source-server",
-            &source,
-            "--no-sync",
-        ];
+        let arguments = ["--target-pgdata", &data, "--source-server", &source, "--no-sync"];
         let rewound = self.run("pg_rewind", &arguments).await;
         if let Err(error) = &rewound {
             tracing::debug!(%error, "pg_rewind failed; copying the data instead");
@@ -310,8 +296,6 @@ impl Node {
         let (dir, output) = self.work_dir();
         let runner = &self.context().runner;
         let bound = self.timeout();
-        runner
-            .run(self.name(), program, arguments, (&dir, &output), bound)
-            .await
+        runner.run(self.name(), program, arguments, (&dir, &output), bound).await
     }
 }

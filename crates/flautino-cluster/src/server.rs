@@ -48,10 +48,7 @@ impl Server {
         Self {
             data_dir: data_dir.to_owned(),
             port: port.port(),
-            state: State::Down {
-                _held: Some(port),
-                last: None,
-            },
+            state: State::Down { _held: Some(port), last: None },
         }
     }
 
@@ -62,27 +59,15 @@ impl Server {
     /// Another port for a server that is down.
     pub(crate) fn move_to(&mut self, held: HeldPort) {
         self.port = held.port();
-        self.state = State::Down {
-            _held: Some(held),
-            last: None,
-        };
+        self.state = State::Down { _held: Some(held), last: None };
     }
 
     pub(crate) fn launch(&mut self, command: &mut Command) -> Result<(), ClusterError> {
         // Its port is free from here until the server has it.
-        self.state = State::Down {
-            _held: None,
-            last: None,
-        };
-        let child = command
-            .spawn()
-            .step(|| format!("run {}", command.get_program().display()))?;
+        self.state = State::Down { _held: None, last: None };
+        let child = command.spawn().step(|| format!("run {}", command.get_program().display()))?;
         let pid = i32::try_from(child.id()).unwrap_or_default();
-        self.state = State::Up {
-            child,
-            pid,
-            hung: false,
-        };
+        self.state = State::Up { child, pid, hung: false };
         Ok(())
     }
 

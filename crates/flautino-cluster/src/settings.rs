@@ -37,14 +37,8 @@ const BASE: &[(&str, &str)] = &[
 ];
 
 /// What the cluster itself decides.
-const RESERVED: [&str; 6] = [
-    "port",
-    "data_directory",
-    "external_pid_file",
-    "cluster_name",
-    "primary_conninfo",
-    "hba_file",
-];
+const RESERVED: [&str; 6] =
+    ["port", "data_directory", "external_pid_file", "cluster_name", "primary_conninfo", "hba_file"];
 
 /// What a standby must have at least as much of as its upstream, with initdb's own values.
 const FLOORS: [(&str, u32); 5] = [
@@ -92,10 +86,7 @@ impl Settings {
     pub(crate) fn render(&self, node: &str, port: u16, upstream: Option<u16>) -> String {
         let mut text = String::from("# Written by flautino-cluster at each start.\n");
         let mut line = |name: &str, value: &str| {
-            let value = value
-                .replace('\\', "\\\\")
-                .replace('\'', "''")
-                .replace('\n', "\\n");
+            let value = value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n");
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{name} = '{value}'");
         };
@@ -108,10 +99,7 @@ impl Settings {
         line("port", &port.to_string());
         line("cluster_name", node);
         if let Some(upstream) = upstream {
-            line(
-                "primary_conninfo",
-                &format!("{} application_name={node}", conninfo(upstream)),
-            );
+            line("primary_conninfo", &format!("{} application_name={node}", conninfo(upstream)));
         }
         text
     }
@@ -134,10 +122,7 @@ mod tests {
     #[test]
     fn values_are_quoted() {
         let text = of("application_name", "it's\\\nso").render("a", 1, None);
-        assert!(
-            text.contains("application_name = 'it''s\\\\\\nso'\n"),
-            "{text}"
-        );
+        assert!(text.contains("application_name = 'it''s\\\\\\nso'\n"), "{text}");
     }
 
     #[test]

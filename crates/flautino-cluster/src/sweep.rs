@@ -23,9 +23,7 @@ pub(crate) fn sweep(parent: &Path) {
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let path = entry.path();
         let ours = entry.file_name().to_string_lossy().starts_with(PREFIX)
-            && entry
-                .metadata()
-                .is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
+            && entry.metadata().is_ok_and(|meta| meta.is_dir() && meta.uid() == user);
         if !ours {
             continue;
         }
@@ -66,10 +64,9 @@ impl Orphan {
         // Another sweep may have removed it meanwhile: then the lock is of a file that is gone.
         let same = |a: &fs::Metadata, b: &fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
         match (lock.metadata(), fs::metadata(&name)) {
-            (Ok(held), Ok(named)) if same(&held, &named) => Claim::Orphan(Self {
-                path: path.to_owned(),
-                _lock: lock,
-            }),
+            (Ok(held), Ok(named)) if same(&held, &named) => {
+                Claim::Orphan(Self { path: path.to_owned(), _lock: lock })
+            }
             _ => Claim::Owned,
         }
     }
@@ -150,12 +147,9 @@ fn segment_is_left(key: u64, id: u64) -> bool {
     table.lines().skip(1).any(|line| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         // The key is printed signed.
-        let key_fits = fields
-            .first()
-            .and_then(|k| k.parse::<i64>().ok())
-            .is_some_and(|k| {
-                k.rem_euclid(1 << 32) == i64::try_from(key).unwrap_or(-1).rem_euclid(1 << 32)
-            });
+        let key_fits = fields.first().and_then(|k| k.parse::<i64>().ok()).is_some_and(|k| {
+            k.rem_euclid(1 << 32) == i64::try_from(key).unwrap_or(-1).rem_euclid(1 << 32)
+        });
         key_fits
             && fields.get(1).and_then(|field| field.parse().ok()) == Some(id)
             && fields.get(6) == Some(&"0")

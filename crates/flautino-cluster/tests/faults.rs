@@ -17,10 +17,7 @@ async fn a_hung_server_answers_nothing_and_goes_on_when_resumed() {
     let mut connection = node.connect().await.unwrap();
     node.hang().await.unwrap();
     assert!(node.is_hung() && node.is_running());
-    assert!(matches!(
-        node.start().await,
-        Err(ClusterError::State { .. })
-    ));
+    assert!(matches!(node.start().await, Err(ClusterError::State { .. })));
 
     let mut query = Box::pin(sqlx::query("SELECT 1").execute(&mut connection));
     let short = Duration::from_millis(300);
@@ -42,12 +39,7 @@ async fn a_killed_server_refuses_and_comes_back_with_what_it_had() {
     let mut connection = node.connect().await.unwrap();
     node.kill().await.unwrap();
     assert!(!node.is_running() && refuses(node));
-    assert!(
-        sqlx::query("SELECT 1")
-            .execute(&mut connection)
-            .await
-            .is_err()
-    );
+    assert!(sqlx::query("SELECT 1").execute(&mut connection).await.is_err());
 
     node.start().await.unwrap();
     assert_eq!(node.port(), port);

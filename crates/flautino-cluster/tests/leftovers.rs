@@ -10,24 +10,15 @@ use crate::{eventually, fill};
 
 /// Processes of any state whose postmaster's command line names the folder, by id.
 fn servers_in(dir: &Path) -> Vec<String> {
-    let output = Command::new("ps")
-        .args(["-ww", "-axo", "pid=,stat=,command="])
-        .output()
-        .unwrap();
+    let output = Command::new("ps").args(["-ww", "-axo", "pid=,stat=,command="]).output().unwrap();
     let dir = dir.to_string_lossy().into_owned();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .filter(|line| line.contains(&dir))
-        .map(str::to_owned)
-        .collect()
+    text.lines().filter(|line| line.contains(&dir)).map(str::to_owned).collect()
 }
 
 /// The process ids below a process, itself included.
 fn tree(root: u32) -> Vec<u32> {
-    let output = Command::new("ps")
-        .args(["-axo", "pid=,ppid="])
-        .output()
-        .unwrap();
+    let output = Command::new("ps").args(["-axo", "pid=,ppid="]).output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let pairs: Vec<(u32, u32)> = text
         .lines()
@@ -39,12 +30,7 @@ fn tree(root: u32) -> Vec<u32> {
     let mut found = vec![root];
     let mut next = 0;
     while let Some(parent) = found.get(next).copied() {
-        found.extend(
-            pairs
-                .iter()
-                .filter(|(_, of)| *of == parent)
-                .map(|(pid, _)| *pid),
-        );
+        found.extend(pairs.iter().filter(|(_, of)| *of == parent).map(|(pid, _)| *pid));
         next += 1;
     }
     found
@@ -64,8 +50,7 @@ pub(crate) fn segment(node: &Node) -> String {
 pub(crate) fn is_segment(id: &str) -> bool {
     let output = Command::new("ipcs").arg("-m").output().unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines()
-        .any(|line| line.split_whitespace().nth(1) == Some(id))
+    text.lines().any(|line| line.split_whitespace().nth(1) == Some(id))
 }
 
 fn home(cluster: &Cluster) -> PathBuf {
@@ -99,10 +84,7 @@ async fn drop_leaves_no_process_and_no_folder() {
 fn a_panicking_test_leaves_nothing() {
     let (sender, receiver) = std::sync::mpsc::channel();
     let test = std::thread::spawn(move || {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let cluster = Cluster::builder().replicas(1).start().await.unwrap();
             sender.send(home(&cluster)).unwrap();
@@ -117,19 +99,13 @@ fn a_panicking_test_leaves_nothing() {
 
 #[tokio::test]
 async fn a_start_dropped_half_way_leaves_nothing() {
-    let parent = tempfile::Builder::new()
-        .prefix("half-way-")
-        .tempdir()
-        .unwrap();
+    let parent = tempfile::Builder::new().prefix("half-way-").tempdir().unwrap();
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(parent.path(), open).unwrap();
     let empty = || std::fs::read_dir(parent.path()).unwrap().next().is_none();
     // At its beginning, in initdb, and while servers start.
     for millis in [1, 60, 300, 600, 800, 1000] {
-        let start = Cluster::builder()
-            .replicas(1)
-            .temp_dir(parent.path())
-            .start();
+        let start = Cluster::builder().replicas(1).temp_dir(parent.path()).start();
         let bound = std::time::Duration::from_millis(millis);
         drop(tokio::time::timeout(bound, start).await);
         eventually("the folder is gone", async || empty()).await;
@@ -150,13 +126,8 @@ async fn a_cluster_whose_owner_was_killed_is_swept_at_the_next_start() {
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(owner.stdout.take().unwrap())
-        .lines()
-        .map_while(Result::ok);
-    let dir = lines.find_map(|line| {
-        line.split_once("cluster in ")
-            .map(|(_, dir)| dir.to_owned())
-    });
+    let mut lines = BufReader::new(owner.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let dir = lines.find_map(|line| line.split_once("cluster in ").map(|(_, dir)| dir.to_owned()));
     let dir = PathBuf::from(dir.unwrap());
     assert_eq!(servers_in(&dir).len(), 2);
 
@@ -186,12 +157,7 @@ async fn owner() {
     let Some(parent) = std::env::var_os("FLAUTINO_TEST_OWNER") else {
         return;
     };
-    let cluster = Cluster::builder()
-        .replicas(1)
-        .temp_dir(parent)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().replicas(1).temp_dir(parent).start().await.unwrap();
     cluster.replica(0).hang().await.unwrap();
     println!("cluster in {}", home(&cluster).display());
     std::future::pending::<()>().await;

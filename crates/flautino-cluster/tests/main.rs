@@ -17,9 +17,7 @@ const LONG: Duration = Duration::from_secs(30);
 
 /// A node of a table `t (n int)` and one row.
 async fn fill(node: &Node) {
-    node.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
-        .await
-        .unwrap();
+    node.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)").await.unwrap();
 }
 
 async fn count(node: &Node) -> i64 {
@@ -27,9 +25,7 @@ async fn count(node: &Node) -> i64 {
 }
 
 async fn rows(connection: &mut PgConnection) -> sqlx::Result<i64> {
-    sqlx::query_scalar("SELECT count(*) FROM t")
-        .fetch_one(connection)
-        .await
+    sqlx::query_scalar("SELECT count(*) FROM t").fetch_one(connection).await
 }
 
 /// Waits until a condition holds.

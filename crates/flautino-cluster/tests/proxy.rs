@@ -8,10 +8,7 @@ use sqlx::{Connection, Executor, PgConnection};
 use crate::{LONG, eventually};
 
 async fn select(connection: &mut PgConnection) -> sqlx::Result<()> {
-    connection
-        .execute(sqlx::raw_sql("SELECT 1"))
-        .await
-        .map(drop)
+    connection.execute(sqlx::raw_sql("SELECT 1")).await.map(drop)
 }
 
 async fn set_up() -> (Cluster, Proxy, PgConnection) {
@@ -56,11 +53,7 @@ async fn stall_carries_nothing_until_healed() {
     let mut query = Box::pin(select(&mut connection));
     assert!(tokio::time::timeout(short, &mut query).await.is_err());
     let url = proxy.url();
-    assert!(
-        tokio::time::timeout(short, PgConnection::connect(&url))
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(short, PgConnection::connect(&url)).await.is_err());
     proxy.heal().unwrap();
     tokio::time::timeout(LONG, query).await.unwrap().unwrap();
 }

@@ -16,11 +16,7 @@ async fn paused_replay_keeps_a_write_from_being_seen() {
     eventually("the replica has received the write", async || {
         let mut connection = replica.connect().await.unwrap();
         let query = sqlx::query_scalar("SELECT pg_last_wal_receive_lsn() >= $1::pg_lsn");
-        query
-            .bind(&written)
-            .fetch_one(&mut connection)
-            .await
-            .unwrap()
+        query.bind(&written).fetch_one(&mut connection).await.unwrap()
     })
     .await;
     assert_eq!(count(replica).await, 1);
@@ -39,14 +35,9 @@ async fn after_a_failover_replicas_follow_and_the_old_primary_rejoins() {
     other.catch_up_with(old).await.unwrap();
 
     new.promote().await.unwrap();
-    assert!(matches!(
-        new.promote().await,
-        Err(ClusterError::State { .. })
-    ));
+    assert!(matches!(new.promote().await, Err(ClusterError::State { .. })));
     // Both take writes now: the old one's is lost later.
-    old.execute("INSERT INTO t VALUES (-1), (-2)")
-        .await
-        .unwrap();
+    old.execute("INSERT INTO t VALUES (-1), (-2)").await.unwrap();
     new.execute("INSERT INTO t VALUES (2)").await.unwrap();
     old.kill().await.unwrap();
 
@@ -74,14 +65,8 @@ async fn a_replica_follows_a_new_primary_without_a_restart() {
     new.execute("INSERT INTO t VALUES (2)").await.unwrap();
     other.catch_up_with(new).await.unwrap();
     assert_eq!(count(other).await, 2);
-    assert!(matches!(
-        new.follow(other).await,
-        Err(ClusterError::State { .. })
-    ));
-    assert!(matches!(
-        old.follow(new).await,
-        Err(ClusterError::State { .. })
-    ));
+    assert!(matches!(new.follow(other).await, Err(ClusterError::State { .. })));
+    assert!(matches!(old.follow(new).await, Err(ClusterError::State { .. })));
     old.rejoin(new).await.unwrap();
     old.catch_up_with(new).await.unwrap();
 }
@@ -105,12 +90,7 @@ async fn a_former_primary_that_cannot_be_rewound_is_copied() {
 
 #[tokio::test]
 async fn replicas_can_be_added_and_can_cascade() {
-    let cluster = Cluster::builder()
-        .replicas(1)
-        .cascading(1)
-        .start()
-        .await
-        .unwrap();
+    let cluster = Cluster::builder().replicas(1).cascading(1).start().await.unwrap();
     let first = cluster.replica(0);
     fill(cluster.primary()).await;
     first.catch_up_with(cluster.primary()).await.unwrap();

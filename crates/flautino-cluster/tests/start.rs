@@ -43,20 +43,13 @@ async fn two_clusters_at_once_are_strangers() {
 
 #[tokio::test]
 async fn settings_reach_all_nodes_even_those_that_a_standby_must_not_have_less_of() {
-    let builder = Cluster::builder()
-        .replicas(1)
-        .setting("max_connections", "20");
+    let builder = Cluster::builder().replicas(1).setting("max_connections", "20");
     let cluster = builder.setting("work_mem", "'64kB").start().await;
     // The quote is a part of the value, and no way out of it.
     let text = cluster.unwrap_err().to_string();
-    assert!(
-        text.contains("work_mem") && text.contains("its log ends"),
-        "{text}"
-    );
+    assert!(text.contains("work_mem") && text.contains("its log ends"), "{text}");
 
-    let builder = Cluster::builder()
-        .replicas(1)
-        .setting("max_connections", "20");
+    let builder = Cluster::builder().replicas(1).setting("max_connections", "20");
     let cluster = builder.start().await.unwrap();
     for node in cluster.nodes() {
         let mut connection = node.connect().await.unwrap();

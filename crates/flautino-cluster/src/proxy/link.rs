@@ -73,9 +73,7 @@ impl Shared {
     pub(super) async fn none_older(&self, generation: u64) {
         let mut open = self.open.subscribe();
         // The sender is in self, so there is no end to wait for.
-        let _ = open
-            .wait_for(|open| open.range(..generation).next().is_none())
-            .await;
+        let _ = open.wait_for(|open| open.range(..generation).next().is_none()).await;
     }
 
     /// Counts a connection for as long as the pass lives.
@@ -83,13 +81,8 @@ impl Shared {
         self.accepted.fetch_add(1, Ordering::SeqCst);
         let mut generation = self.generation.subscribe();
         let number = *generation.borrow_and_update();
-        self.open
-            .send_modify(|open| *open.entry(number).or_default() += 1);
-        Pass {
-            generation,
-            number,
-            shared: Arc::clone(self),
-        }
+        self.open.send_modify(|open| *open.entry(number).or_default() += 1);
+        Pass { generation, number, shared: Arc::clone(self) }
     }
 
     fn target(&self) -> SocketAddr {
