@@ -1,5 +1,7 @@
 //! A served app, and the server's own word on who is connected.
 
+use std::time::Duration;
+
 use axum::Router;
 use flautino::Engine;
 use flautino_axum::{ServeError, ServeReport};
@@ -31,19 +33,22 @@ pub struct App {
 impl App {
     /// Serves the app on a free port.
     pub async fn start(app: Router, engine: Engine) -> Self {
+        Self::start_with_drain(app, engine, Duration::from_secs(20)).await
+    }
+
+    /// As [`start`](Self::start), with another drain time than `serve`'s own.
+    pub async fn start_with_drain(app: Router, engine: Engine, drain: Duration) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async {
             let _ = stopped.await;
         };
-        let serve = flautino_axum::serve(listener, app, engine).with_shutdown(shutdown);
+        let serve = flautino_axum::serve(listener, app, engine)
+            .drain_timeout(drain)
+            .with_shutdown(shutdown);
         let task = tokio::spawn(serve.into_future());
-        Self {
-            url,
-            stop: Some(stop),
-            task,
-        }
+        Self { url, stop: Some(stop), task }
     }
 
     /// Asks the server to shut down, without waiting for it.

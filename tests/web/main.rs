@@ -1,2 +1,23 @@
 //! The axum layer, and the example server, on real clusters: a file for each behaviour.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod abandoned;
+mod common;
+mod db;
+mod db_error;
+mod http2;
+mod missing_layer;
+mod server_timing;
+mod shutdown;
+mod shutdown_tasks;
+mod startup;
+mod status_routes;
+mod tower_service;
+mod tx_acknowledged;
+mod tx_commit_failure;
+mod tx_held;
+mod tx_lazy;
+mod tx_lost_client;
+mod tx_outcome;
+mod tx_shared;
+mod unused_layer;
