@@ -77,7 +77,7 @@ impl Node {
         url(self.port(), database)
     }
 
-    /// As [`url`](Self::url), as options for a pool.
+    /// As [`url`](Self::url), as options for a pool, whatever `PGSSLMODE` says.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {
         options(self.port())

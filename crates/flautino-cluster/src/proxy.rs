@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
@@ -26,7 +27,7 @@ use crate::ClusterError;
 use crate::error::Step;
 
 use crate::ports::HeldPort;
-use crate::sql::url;
+use crate::sql::{options, url};
 use link::{Shared, Weather};
 
 /// A TCP proxy on 127.0.0.1. Its port stays the same, and all its tasks end, when it is dropped.
@@ -96,6 +97,12 @@ impl Proxy {
     #[must_use]
     pub fn url_for(&self, database: &str) -> String {
         url(self.port, database)
+    }
+
+    /// As [`url`](Self::url), as options for a pool, whatever `PGSSLMODE` says.
+    #[must_use]
+    pub fn connect_options(&self) -> PgConnectOptions {
+        options(self.port)
     }
 
     /// Closes all connections and refuses new ones, until [`heal`](Self::heal).

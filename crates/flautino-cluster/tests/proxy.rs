@@ -3,7 +3,7 @@ use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
 use flautino_cluster::{Cluster, Proxy};
-use sqlx::{Connection, Executor, PgConnection};
+use sqlx::{ConnectOptions, Executor, PgConnection};
 
 use crate::{LONG, eventually};
 
@@ -14,7 +14,7 @@ async fn select(connection: &mut PgConnection) -> sqlx::Result<()> {
 async fn set_up() -> (Cluster, Proxy, PgConnection) {
     let cluster = Cluster::builder().start().await.unwrap();
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
-    let connection = PgConnection::connect(&proxy.url()).await.unwrap();
+    let connection = proxy.connect_options().connect().await.unwrap();
     (cluster, proxy, connection)
 }
 
@@ -41,7 +41,7 @@ async fn cut_closes_all_and_refuses_until_healed() {
     assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
     proxy.cut().await;
     proxy.heal().unwrap();
-    let mut connection = PgConnection::connect(&proxy.url()).await.unwrap();
+    let mut connection = proxy.connect_options().connect().await.unwrap();
     select(&mut connection).await.unwrap();
 }
 
@@ -52,8 +52,7 @@ async fn stall_carries_nothing_until_healed() {
     let short = Duration::from_millis(200);
     let mut query = Box::pin(select(&mut connection));
     assert!(tokio::time::timeout(short, &mut query).await.is_err());
-    let url = proxy.url();
-    assert!(tokio::time::timeout(short, PgConnection::connect(&url)).await.is_err());
+    assert!(tokio::time::timeout(short, proxy.connect_options().connect()).await.is_err());
     proxy.heal().unwrap();
     tokio::time::timeout(LONG, query).await.unwrap().unwrap();
 }
@@ -84,7 +83,7 @@ async fn reset_ends_connections_and_lets_new_ones_in() {
     let error = std::io::Read::read(&mut &raw, &mut [0]).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::ConnectionReset);
     assert!(select(&mut connection).await.is_err());
-    let mut connection = PgConnection::connect(&proxy.url()).await.unwrap();
+    let mut connection = proxy.connect_options().connect().await.unwrap();
     select(&mut connection).await.unwrap();
 }
 
@@ -113,13 +112,13 @@ async fn a_client_that_goes_away_is_seen_by_the_server_at_once() {
 async fn a_server_that_goes_away_is_seen_by_the_client_and_another_takes_over() {
     let cluster = Cluster::builder().replicas(1).start().await.unwrap();
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
-    let mut connection = PgConnection::connect(&proxy.url()).await.unwrap();
+    let mut connection = proxy.connect_options().connect().await.unwrap();
     cluster.primary().kill().await.unwrap();
     eventually("the connection is gone", async || proxy.connections() == 0).await;
     assert!(select(&mut connection).await.is_err());
-    assert!(PgConnection::connect(&proxy.url()).await.is_err());
+    assert!(proxy.connect_options().connect().await.is_err());
     proxy.set_target(cluster.replica(0).addr());
-    let mut connection = PgConnection::connect(&proxy.url()).await.unwrap();
+    let mut connection = proxy.connect_options().connect().await.unwrap();
     select(&mut connection).await.unwrap();
 }
 
