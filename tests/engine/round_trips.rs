@@ -17,22 +17,14 @@ async fn a_warm_query_costs_one_round_trip_and_one_through_sqlx_s_pool_three() {
     engine.open().await.unwrap();
     let db = engine.handle();
     let ours = round_trips(&proxy, async || {
-        sqlx::query("SELECT $1::int4")
-            .bind(1)
-            .execute(&db)
-            .await
-            .unwrap();
+        sqlx::query("SELECT $1::int4").bind(1).execute(&db).await.unwrap();
     });
     assert_eq!(ours.await, 1);
     engine.close().await;
 
     let pool = PgPool::connect(&url).await.unwrap();
     let theirs = round_trips(&proxy, async || {
-        sqlx::query("SELECT $1::int4")
-            .bind(1)
-            .execute(&pool)
-            .await
-            .unwrap();
+        sqlx::query("SELECT $1::int4").bind(1).execute(&pool).await.unwrap();
         // sqlx pings in a task of its own when a connection comes back.
         flautino_tests::wait_until("the connection is back in the pool", async || {
             pool.num_idle() == 1

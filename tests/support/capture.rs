@@ -40,10 +40,7 @@ impl Capture {
     pub fn start() -> Self {
         let events = Arc::<Mutex<Vec<Event>>>::default();
         let subscriber = tracing_subscriber::registry().with(Recorder(Arc::clone(&events)));
-        Self {
-            events,
-            _guard: tracing::subscriber::set_default(subscriber),
-        }
+        Self { events, _guard: tracing::subscriber::set_default(subscriber) }
     }
 
     /// All events so far.
@@ -55,22 +52,14 @@ impl Capture {
     /// The events of one target.
     #[must_use]
     pub fn of(&self, target: &str) -> Vec<Event> {
-        self.all()
-            .into_iter()
-            .filter(|event| event.target == target)
-            .collect()
+        self.all().into_iter().filter(|event| event.target == target).collect()
     }
 
     /// The warnings' messages.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
-        let warnings = self
-            .all()
-            .into_iter()
-            .filter(|event| event.level == tracing::Level::WARN);
-        warnings
-            .map(|event| event.field("message").to_owned())
-            .collect()
+        let warnings = self.all().into_iter().filter(|event| event.level == tracing::Level::WARN);
+        warnings.map(|event| event.field("message").to_owned()).collect()
     }
 }
 

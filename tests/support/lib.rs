@@ -2,12 +2,16 @@
 #![expect(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod cancel;
 mod capture;
 mod client;
+mod server;
 mod wait;
 
+pub use self::cancel::polled_at_most;
 pub use self::capture::{Capture, Event};
 pub use self::client::{App, sessions_of};
+pub use self::server::{ask, has_session, running, sqlstate, until_running};
 pub use self::wait::wait_until;
 
 use flautino::{Engine, EngineConfig, NodeConfig};
@@ -33,9 +37,7 @@ pub fn config(cluster: &Cluster, name: &str) -> EngineConfig {
         ..EngineConfig::default()
     };
     for (index, replica) in cluster.nodes().skip(1).enumerate() {
-        config
-            .extra_nodes
-            .insert(format!("read_replica_{}", index + 1), node(replica));
+        config.extra_nodes.insert(format!("read_replica_{}", index + 1), node(replica));
     }
     config
 }

@@ -13,10 +13,7 @@ pub async fn wait_until(what: &str, mut condition: impl AsyncFnMut() -> bool) ->
         if condition().await {
             return started.elapsed();
         }
-        assert!(
-            started.elapsed() < PATIENCE,
-            "waited {PATIENCE:?} in vain until {what}"
-        );
+        assert!(started.elapsed() < PATIENCE, "waited {PATIENCE:?} in vain until {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
