@@ -7,4 +7,8 @@ mod close_bounded;
 mod config_in_force;
 mod extensions;
 mod lifecycle;
+mod log_queries;
+mod log_responses;
+mod nodes;
+mod open_failures;
 mod round_trips;
