@@ -4,7 +4,7 @@ use std::ops::Deref;
 
 use axum_core::extract::FromRequestParts;
 use axum_core::response::{IntoResponse, Response};
-use flautino::{Handle, Lease};
+use flautino::{Handle, Lease, Transaction};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use http::StatusCode;
@@ -56,6 +56,35 @@ impl IntoResponse for LayerMissing {
     fn into_response(self) -> Response {
         tracing::error!("{self}");
         (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
+    }
+}
+
+// These stand on the handle too, but there sqlx's `Acquire`, where it is imported, would come first.
+impl Db {
+    /// As [`Handle::begin`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::begin`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Handle::begin`].
+    pub fn begin(&self) -> impl Future<Output = Result<Transaction, sqlx::Error>> + Send + use<> {
+        self.0.begin()
+    }
+
+    /// As [`Handle::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::acquire`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Handle::acquire`].
+    pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
+        self.0.acquire()
     }
 }
 
