@@ -1,0 +1,11 @@
+//! The example server as its users run it: a process, its signals, and HTTP.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod bad_input;
+mod child;
+mod contract;
+mod crash;
+mod elsewhere;
+mod processes;
+mod refusals;
+mod signals;
