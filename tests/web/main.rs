@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod abandoned;
+mod abandoned_storm;
 mod common;
 mod db;
 mod db_error;
