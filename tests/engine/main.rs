@@ -1,14 +1,24 @@
 //! The core on real clusters: a file for each behaviour.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod abandoned;
 mod bad_config;
 mod before_open;
+mod begin;
 mod close_bounded;
+mod closure_form;
+mod closure_form_send;
+mod commit;
 mod config_in_force;
+mod connections;
 mod extensions;
+mod from_pool;
 mod lifecycle;
 mod log_queries;
 mod log_responses;
 mod nodes;
 mod open_failures;
 mod round_trips;
+mod savepoints;
+mod server_faults;
+mod session_state;

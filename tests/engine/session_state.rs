@@ -1,0 +1,156 @@
+//! What one user leaves behind in a session, the next user of the connection never sees.
+
+use flautino::{Engine, Handle};
+use flautino_cluster::Cluster;
+use flautino_tests::{ask, cluster, config};
+
+const PID: &str = "SELECT pg_backend_pid()";
+const NO_WORK_MEM: &str = "SELECT current_setting('work_mem') <> '9MB'";
+const NO_TABLE: &str = "SELECT to_regclass('pg_temp.left_behind') IS NULL";
+const NO_LOCK: &str = "SELECT NOT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory')";
+
+/// What is done, and what must hold for the next user.
+const COMMON: &[(&str, &str)] = &[
+    ("SET work_mem = '9MB'", NO_WORK_MEM),
+    ("SELECT set_config('work_mem', '9MB', false)", NO_WORK_MEM),
+    ("DO $$ BEGIN PERFORM set_config('work_mem', '9MB', false); END $$", NO_WORK_MEM),
+    ("SET ROLE plain", "SELECT current_user = 'postgres'"),
+    ("SET SESSION AUTHORIZATION plain", "SELECT session_user = 'postgres'"),
+    ("SET application_name = 'x'", "SELECT current_setting('application_name') <> 'x'"),
+    ("SELECT pg_advisory_lock(1)", NO_LOCK),
+    ("SELECT pg_try_advisory_lock_shared(1, 2)", NO_LOCK),
+    ("CREATE TEMP TABLE left_behind (a int)", NO_TABLE),
+    ("SELECT 1 AS a INTO TEMP left_behind", NO_TABLE),
+    ("LISTEN news", "SELECT NOT EXISTS (SELECT FROM pg_listening_channels())"),
+    (
+        "DECLARE c CURSOR WITH HOLD FOR SELECT 1",
+        "SELECT NOT EXISTS (SELECT FROM pg_cursors WHERE name = 'c')",
+    ),
+];
+
+const PREPARED: &[(&str, &str)] = &[(
+    "PREPARE left_behind AS SELECT 1",
+    "SELECT NOT EXISTS (SELECT FROM pg_prepared_statements WHERE name = 'left_behind')",
+)];
+
+/// Less usual ways to the same.
+const UNUSUAL: &[(&str, &str)] = &[
+    ("UPDATE pg_settings SET setting = '9216' WHERE name = 'work_mem'", NO_WORK_MEM),
+    ("CREATE TABLE pg_temp.left_behind (a int)", NO_TABLE),
+    ("SELECT 1 AS a INTO pg_temp.left_behind", NO_TABLE),
+    (
+        "CREATE FUNCTION pg_temp.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "SELECT NOT EXISTS (SELECT FROM pg_proc WHERE pronamespace = pg_my_temp_schema())",
+    ),
+    ("SELECT \"set_config\"('work_mem', '9MB', false)", NO_WORK_MEM),
+    ("EXPLAIN ANALYZE CREATE TEMP TABLE left_behind AS SELECT 1", NO_TABLE),
+];
+
+/// A function of the user's own: nothing in the statement says what it does.
+const HIDDEN: &[(&str, &str)] = &[
+    ("SELECT sets()", NO_WORK_MEM),
+    ("SELECT locks()", NO_LOCK),
+    ("INSERT INTO t VALUES (1)", NO_WORK_MEM),
+];
+
+async fn start() -> (Cluster, Engine, Handle) {
+    let cluster = cluster(0).await;
+    cluster
+        .primary()
+        .execute(
+            "CREATE ROLE plain; \
+             CREATE FUNCTION sets() RETURNS text LANGUAGE sql AS \
+             $$ SELECT set_config('work_mem', '9MB', false) $$; \
+             CREATE FUNCTION locks() RETURNS void LANGUAGE sql AS \
+             $$ SELECT pg_advisory_lock(1) $$; \
+             CREATE TABLE t (a int); \
+             CREATE FUNCTION on_insert() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN PERFORM sets(); RETURN NEW; END $$; \
+             CREATE TRIGGER on_insert BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION on_insert()",
+        )
+        .await
+        .unwrap();
+    let mut config = config(&cluster, "state");
+    config.pool.max_connections = 1;
+    let engine = Engine::new(config).unwrap();
+    engine.open().await.unwrap();
+    let db = engine.handle();
+    (cluster, engine, db)
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Handle,
+    Raw,
+    Lease,
+    Bare,
+    Transaction,
+}
+
+async fn leave(db: &Handle, way: Way, sql: &'static str) -> Result<(), sqlx::Error> {
+    match way {
+        Way::Handle => sqlx::query(sql).execute(db).await.map(drop),
+        Way::Raw => sqlx::raw_sql(sql).execute(db).await.map(drop),
+        Way::Lease => sqlx::query(sql).execute(&mut db.acquire().await?).await.map(drop),
+        Way::Bare => sqlx::query(sql).execute(&mut *db.acquire().await?).await.map(drop),
+        Way::Transaction => {
+            let mut tx = db.begin().await?;
+            sqlx::query(sql).execute(&mut tx).await?;
+            tx.commit().await
+        }
+    }
+}
+
+/// Leaves each behind in each way; fails with a list of what the next user found.
+async fn check(cases: &[(&'static str, &'static str)]) {
+    let (cluster, engine, db) = start().await;
+    let mut found = Vec::new();
+    for (sql, must_hold) in cases.iter().copied() {
+        for way in [Way::Handle, Way::Raw, Way::Lease, Way::Bare, Way::Transaction] {
+            let before: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
+            leave(&db, way, sql).await.unwrap_or_else(|err| panic!("{sql}: {err}"));
+            let clean: bool = sqlx::query_scalar(must_hold).fetch_one(&db).await.unwrap();
+            let after: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
+            if !clean {
+                found.push(format!("{way:?}: {sql} (same session: {})", before == after));
+                let sql = format!("SELECT pg_terminate_backend({after}, 5000)");
+                ask::<bool>(cluster.primary(), &sql).await;
+                let _ = sqlx::query(PID).execute(&db).await;
+            }
+        }
+    }
+    engine.close().await;
+    assert!(found.is_empty(), "the next user found {found:#?}");
+}
+
+#[tokio::test]
+async fn settings_locks_temporary_tables_channels_and_cursors_do_not_leak() {
+    check(COMMON).await;
+}
+
+#[tokio::test]
+async fn statements_prepared_in_sql_do_not_leak() {
+    check(PREPARED).await;
+}
+
+#[tokio::test]
+async fn what_is_left_in_unusual_ways_does_not_leak() {
+    check(UNUSUAL).await;
+}
+
+#[tokio::test]
+async fn what_a_function_of_the_user_s_own_leaves_does_not_leak() {
+    check(HIDDEN).await;
+}
+
+#[tokio::test]
+async fn a_washed_connection_serves_again_instead_of_a_new_one() {
+    let (_cluster, engine, db) = start().await;
+    let before: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
+    for (sql, _) in COMMON {
+        leave(&db, Way::Lease, sql).await.unwrap();
+        let after: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
+        assert_eq!(after, before, "{sql}");
+    }
+    engine.close().await;
+}
