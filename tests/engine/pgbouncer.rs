@@ -1,0 +1,218 @@
+//! The real PgBouncer in transaction mode, between the engine and the server.
+
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use flautino::{Engine, EngineConfig, Handle};
+use flautino_cluster::Node;
+use flautino_tests::{ask, cluster, sqlstate, wait_until};
+use futures_util::TryStreamExt;
+use futures_util::future::join_all;
+
+/// Ends the process when the test ends, whichever way.
+struct Bouncer {
+    process: Child,
+    port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn binary() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join("pgbouncer")).find(|path| path.is_file())
+}
+
+/// The user that PgBouncer changes to, since it refuses to run as root.
+fn other_user() -> &'static str {
+    let is_root = std::fs::metadata("/proc/self")
+        .is_ok_and(|own| std::os::unix::fs::MetadataExt::uid(&own) == 0);
+    if is_root { "user = nobody\n" } else { "" }
+}
+
+async fn start_bouncer(binary: &Path, node: &Node) -> Bouncer {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let dir = tempfile::Builder::new().prefix("flautino-bouncer").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let settings = dir.path().join("pgbouncer.ini");
+    let text = format!(
+        "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+         auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\n{}",
+        node.port(),
+        other_user(),
+    );
+    std::fs::write(&settings, text).unwrap();
+    let process = Command::new(binary)
+        .arg("-q")
+        .arg(&settings)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let bouncer = Bouncer { process, port, _dir: dir };
+    wait_until("pgbouncer accepts", async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    })
+    .await;
+    bouncer
+}
+
+/// An engine through PgBouncer; `None` where it is not installed, which fails under `CI=true`.
+async fn start(node: &Node) -> Option<(Bouncer, Engine)> {
+    let Some(binary) = binary() else {
+        let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+        assert!(!is_ci, "pgbouncer is not installed, and CI needs it");
+        println!("skipped: pgbouncer is not installed");
+        return None;
+    };
+    let bouncer = start_bouncer(&binary, node).await;
+    let mut config = EngineConfig::from_url(&format!(
+        "postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable",
+        bouncer.port
+    ))
+    .unwrap();
+    config.main.pgbouncer = true;
+    config.pool.max_connections = 32;
+    config.pool.acquire_timeout = std::time::Duration::from_secs(30);
+    config.extensions.clear();
+    let engine = Engine::new(config).unwrap();
+    engine.open().await.unwrap();
+    Some((bouncer, engine))
+}
+
+/// Of eight; each of 32 workers meets all of them.
+fn kind(n: i32) -> i32 {
+    (n + n / 32) % 8
+}
+
+/// One of eight kinds of work; each checks what it is answered.
+async fn work(db: &Handle, n: i32) -> Result<(), sqlx::Error> {
+    match kind(n) {
+        0 => {
+            let sum: i32 = sqlx::query_scalar("SELECT $1::int4 + 1").bind(n).fetch_one(db).await?;
+            assert_eq!(sum, n + 1);
+        }
+        1 => {
+            let id: i32 = sqlx::query_scalar("INSERT INTO t VALUES ($1, $2) RETURNING id")
+                .bind(n)
+                .bind(format!("text {n}"))
+                .fetch_one(db)
+                .await?;
+            assert_eq!(id, n);
+            let done = sqlx::query("UPDATE t SET a = $2 WHERE id = $1")
+                .bind(n)
+                .bind(format!("new {n}"))
+                .execute(db)
+                .await?;
+            assert_eq!(done.rows_affected(), 1);
+            let text: Option<String> = sqlx::query_scalar("SELECT a FROM t WHERE id = $1")
+                .bind(n)
+                .fetch_optional(db)
+                .await?;
+            assert_eq!(text.unwrap(), format!("new {n}"));
+        }
+        2 => {
+            let rows: Vec<i32> =
+                sqlx::query_scalar::<_, i32>("SELECT generate_series($1::int4, $1 + 99)")
+                    .bind(n)
+                    .fetch(db)
+                    .try_collect()
+                    .await?;
+            assert!(rows.into_iter().eq(n..n + 100));
+        }
+        3 => {
+            let done = sqlx::raw_sql("SELECT 1; SELECT 2; SELECT 3").execute(db).await?;
+            assert_eq!(done.rows_affected(), 3);
+            let plain: Vec<(i32,)> = sqlx::query_as("VALUES (1), (2)").fetch_all(db).await?;
+            assert_eq!(plain, [(1,), (2,)]);
+        }
+        4 | 5 => {
+            let mut tx = db.begin().await?;
+            sqlx::query("INSERT INTO t VALUES ($1, 'tx')").bind(n).execute(&mut tx).await?;
+            let count: i64 = sqlx::query_scalar("SELECT count(*) FROM t WHERE id = $1")
+                .bind(n)
+                .fetch_one(&mut tx)
+                .await?;
+            assert_eq!(count, 1);
+            if kind(n) == 4 { tx.commit().await? } else { tx.rollback().await? }
+        }
+        6 => {
+            let mut tx = db.begin().await?;
+            sqlx::query("INSERT INTO t VALUES ($1, 'kept')").bind(n).execute(&mut tx).await?;
+            let mut savepoint = tx.savepoint().await?;
+            let twice = sqlx::query("INSERT INTO t VALUES ($1, 'twice')").bind(n);
+            assert_eq!(sqlstate(&twice.execute(&mut savepoint).await.unwrap_err()), "23505");
+            savepoint.rollback().await?;
+            tx.commit().await?;
+        }
+        _ => {
+            let err = sqlx::query("SELECT 1 / $1::int4").bind(0).execute(db).await.unwrap_err();
+            assert_eq!(sqlstate(&err), "22012");
+            db.transaction(async |tx| {
+                sqlx::query("INSERT INTO t VALUES ($1, 'closure')").bind(n).execute(&mut *tx).await
+            })
+            .await?;
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_thousand_mixed_statements_and_transactions_at_concurrency_32_give_no_wrong_result() {
+    let cluster = cluster(0).await;
+    let node = cluster.primary();
+    node.execute("CREATE TABLE t (id int PRIMARY KEY, a text)").await.unwrap();
+    let Some((_bouncer, engine)) = start(node).await else { return };
+    let db = engine.handle();
+    let workers = (0..32).map(|worker| {
+        let db = db.clone();
+        async move {
+            for n in (worker..1024).step_by(32) {
+                work(&db, n).await.unwrap_or_else(|err| panic!("{n}: {err}"));
+            }
+        }
+    });
+    join_all(workers).await;
+    let expected: Vec<i32> = (0..1024).filter(|n| matches!(kind(*n), 1 | 4 | 6 | 7)).collect();
+    let stored: Vec<i32> = ask(node, "SELECT array_agg(id ORDER BY id) FROM t").await;
+    assert_eq!(stored, expected);
+    let servers = "SELECT count(*) FROM pg_stat_activity WHERE usename = 'postgres' \
+                   AND backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    assert!(ask::<i64>(node, servers).await <= 5, "it went through PgBouncer");
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn utility_commands_and_abandoned_statements_work_through_it_too() {
+    let cluster = cluster(0).await;
+    let node = cluster.primary();
+    let Some((_bouncer, engine)) = start(node).await else { return };
+    let db = engine.handle();
+    for sql in ["CREATE TABLE u (a int)", "VACUUM u", "CREATE INDEX CONCURRENTLY i ON u (a)"] {
+        sqlx::query(sql).execute(&db).await.unwrap_or_else(|err| panic!("{sql}: {err}"));
+    }
+    for polls in 0..40_usize {
+        let abandoned = sqlx::query("SELECT pg_sleep(0.01), $1::int4").bind(1).execute(&db);
+        let _ = flautino_tests::polled_at_most(polls % 6, abandoned).await;
+        let begun = flautino_tests::polled_at_most(polls % 4, db.begin()).await;
+        drop(begun);
+        let n = i32::try_from(polls).unwrap();
+        let same: i32 = sqlx::query_scalar("SELECT $1::int4").bind(n).fetch_one(&db).await.unwrap();
+        assert_eq!(same, n);
+    }
+    wait_until("no transaction is left open", async || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE state LIKE 'idle in transaction%'";
+        ask::<i64>(node, sql).await == 0
+    })
+    .await;
+    engine.close().await;
+}
