@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
-use flautino_tests::{cluster, engine};
+use flautino_tests::{cluster, config, engine};
 
 use crate::common::serve_plainly;
 
@@ -107,4 +107,31 @@ async fn strangers_learn_nothing_unless_it_is_asked_for() {
         assert_eq!(timings(&format!("{url}/many/2")).await, []);
     }
     engine.close().await;
+}
+
+#[tokio::test]
+async fn a_node_s_name_with_quotes_or_other_letters_leaves_the_list_whole() {
+    let cluster = cluster(0).await;
+    for name in ["with\"quote", "réplica"] {
+        let mut config = config(&cluster, "timing");
+        config.extra_nodes.insert(name.to_owned(), config.main.clone());
+        let engine = Engine::new(config).unwrap();
+        let on_both = async move |db: Db| -> Result<(), DbError> {
+            sqlx::query("SELECT 1").execute(&db).await?;
+            let named = db.node(name)?;
+            sqlx::query("SELECT 1").execute(&named).await?;
+            Ok(())
+        };
+        let app = Router::new()
+            .route("/", get(on_both))
+            .layer(EngineLayer::new(engine).server_timing(true));
+        let url = serve_plainly(app).await;
+        let answer = reqwest::get(url).await.unwrap();
+        let header = answer.headers().get("server-timing");
+        let header = header.unwrap_or_else(|| panic!("no Server-Timing with a node {name:?}"));
+        let text = String::from_utf8_lossy(header.as_bytes());
+        assert_eq!(text.matches("db;dur=").count(), 2, "{text}");
+        // Quotes in pairs, or a client reads another list than this.
+        assert_eq!(text.matches('"').count(), 4, "{text}");
+    }
 }

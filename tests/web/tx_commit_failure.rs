@@ -1,5 +1,7 @@
 //! A commit that does not happen is never a success (trap 1).
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
@@ -7,7 +9,7 @@ use flautino_axum::{DbError, EngineLayer, Tx};
 use flautino_tests::{App, Capture, cluster, engine};
 use tracing::Level;
 
-use crate::common::titles;
+use crate::common::{create_notes, titles};
 
 async fn insert(tx: &mut Tx, title: &str) -> Result<(), sqlx::Error> {
     let insert = sqlx::query("INSERT INTO notes (title) VALUES ($1)").bind(title);
@@ -50,6 +52,33 @@ async fn killed(mut tx: Tx) -> Result<&'static str, DbError> {
     let kill = sqlx::query("SELECT pg_terminate_backend(pg_backend_pid())");
     kill.execute(&mut tx).await.unwrap_err();
     Ok("stored, or so it seems")
+}
+
+/// A statement is given up half-way, by a timeout of the handler's own.
+async fn given_up(mut tx: Tx) -> Result<&'static str, DbError> {
+    insert(&mut tx, "given up").await?;
+    let sleep = sqlx::query("SELECT pg_sleep(1)");
+    let patience = Duration::from_millis(50);
+    tokio::time::timeout(patience, sleep.execute(&mut tx)).await.unwrap_err();
+    Ok("stored, or so it seems")
+}
+
+#[tokio::test]
+async fn after_a_statement_that_was_given_up_the_status_says_what_is_stored() {
+    let cluster = cluster(0).await;
+    create_notes(cluster.primary()).await;
+    let engine = engine(&cluster, "commit").await;
+    let app = Router::new().route("/", post(given_up)).layer(EngineLayer::new(engine.clone()));
+    let app = App::start(app, engine.clone()).await;
+    for round in 1..=3 {
+        let request = reqwest::Client::new().post(&app.url);
+        let status = request.send().await.unwrap().status().as_u16();
+        let stored = titles(cluster.primary()).await;
+        let kept = if status == 200 { round } else { 0 };
+        assert!([200, 500].contains(&status), "{status}");
+        assert_eq!(stored.len(), kept, "{status}");
+    }
+    app.stop().await;
 }
 
 #[tokio::test]
