@@ -65,12 +65,9 @@ const BAD: &[(&str, &str)] = &[
 fn each_mistake_is_an_error_that_names_the_key_and_no_secret() {
     let mut wrong = Vec::new();
     for (text, key) in BAD {
-        let err = match EngineConfig::from_toml(text) {
-            Ok(_) => {
-                wrong.push(format!("accepted: {text:?}"));
-                continue;
-            }
-            Err(err) => err,
+        let Err(err) = EngineConfig::from_toml(text) else {
+            wrong.push(format!("accepted: {text:?}"));
+            continue;
         };
         let told = format!("{err} {err:?} {:?}", err.source());
         let ConfigError::Key { key: named, .. } = &err else {

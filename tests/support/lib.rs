@@ -2,12 +2,14 @@
 #![expect(clippy::missing_panics_doc, reason = "a test fails by panicking")]
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bouncer;
 mod cancel;
 mod capture;
 mod client;
 mod server;
 mod wait;
 
+pub use self::bouncer::Bouncer;
 pub use self::cancel::polled_at_most;
 pub use self::capture::{Capture, Event};
 pub use self::client::{App, sessions_of};

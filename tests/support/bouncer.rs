@@ -1,0 +1,80 @@
+//! The real PgBouncer.
+
+use std::net::TcpListener;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use flautino_cluster::Node;
+
+use crate::wait_until;
+
+/// A PgBouncer in transaction mode in front of a node, with five servers at the most. Ends with
+/// the test, whichever way that ends.
+#[derive(Debug)]
+pub struct Bouncer {
+    process: Child,
+    /// Where it listens.
+    pub port: u16,
+    _dir: tempfile::TempDir,
+}
+
+impl Drop for Bouncer {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn binary() -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
+    folders.map(|folder| folder.join("pgbouncer")).find(|path| path.is_file())
+}
+
+/// The user that PgBouncer changes to, since it refuses to run as root.
+fn other_user() -> &'static str {
+    let is_root = std::fs::metadata("/proc/self").is_ok_and(|own| own.uid() == 0);
+    if is_root { "user = nobody\n" } else { "" }
+}
+
+async fn start(binary: &Path, node: &Node) -> Bouncer {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let dir = tempfile::Builder::new().prefix("flautino-bouncer").tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let settings = dir.path().join("pgbouncer.ini");
+    let text = format!(
+        "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n\
+         [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
+         auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\n{}",
+        node.port(),
+        other_user(),
+    );
+    std::fs::write(&settings, text).unwrap();
+    let process = Command::new(binary)
+        .arg("-q")
+        .arg(&settings)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let bouncer = Bouncer { process, port, _dir: dir };
+    wait_until("pgbouncer accepts", async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.is_ok()
+    })
+    .await;
+    bouncer
+}
+
+impl Bouncer {
+    /// Starts one; `None` where it is not installed, which fails under `CI=true`.
+    pub async fn start(node: &Node) -> Option<Self> {
+        let Some(binary) = binary() else {
+            let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
+            assert!(!is_ci, "pgbouncer is not installed, and CI needs it");
+            println!("skipped: pgbouncer is not installed");
+            return None;
+        };
+        Some(start(&binary, node).await)
+    }
+}
