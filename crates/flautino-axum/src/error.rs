@@ -1,5 +1,7 @@
 //! An sqlx error as a response that tells the client what it may know.
 
+use std::io::ErrorKind;
+
 use axum_core::body::Body;
 use axum_core::response::{IntoResponse, Response};
 use flautino::{Error, UnknownNode};
@@ -11,7 +13,7 @@ use http::{HeaderValue, StatusCode, header};
 /// |---|---|
 /// | row not found | 404 |
 /// | unique violation | 409 |
-/// | no connection in time, engine closed, server starting or full | 503 with `Retry-After: 1` |
+/// | no connection in time, engine closed, server down, starting or full | 503 with `Retry-After: 1` |
 /// | anything else | 500 |
 ///
 /// The body is `{"error": "…"}` and says no more than that. The cause of a 500 is logged as an
@@ -46,6 +48,12 @@ impl DbError {
         match (&self.0, Error::of(&self.0)) {
             (_, Some(Error::AcquireTimeout { .. } | Error::Closed { .. }))
             | (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed, _) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            // Before `open`, where no pool waits for the server.
+            (sqlx::Error::Io(err), None)
+                if matches!(err.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut) =>
+            {
                 StatusCode::SERVICE_UNAVAILABLE
             }
             (sqlx::Error::RowNotFound, _) => StatusCode::NOT_FOUND,

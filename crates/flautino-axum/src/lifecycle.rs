@@ -155,6 +155,8 @@ where
         draining.cancel();
         let open = connections.len();
         tracing::info!(connections = open, requests = requests.count(), "shutting down");
+        // These see only what comes from now on.
+        let mut signals = Signals::install().map_err(ServeError::Signals)?;
         let drained = async { while connections.join_next().await.is_some() {} };
         tokio::select! {
             _ = tokio::time::timeout(drain_timeout, drained) => {}

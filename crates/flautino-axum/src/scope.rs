@@ -71,6 +71,11 @@ impl Scope {
         !over
     }
 
+    /// Whether the response was made.
+    pub(crate) fn is_over(&self) -> bool {
+        matches!(*self.lock(), Slot::Over)
+    }
+
     /// The extractor gives it back. After the response it is rolled back.
     pub(crate) fn give_back(&self, transaction: Option<Transaction>) {
         let mut slot = self.lock();

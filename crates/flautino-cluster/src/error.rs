@@ -5,6 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
 use std::time::Duration;
 
+/// Where the server programs come from.
+const INSTALL: &str = "  Debian, Ubuntu:    apt-get install postgresql\n  \
+                         Red Hat, Fedora:   dnf install postgresql-server\n  \
+                         macOS:             brew install postgresql@17";
+
 /// Why a cluster, a node or a proxy could not do what it was asked to.
 ///
 /// Each message names the step that failed and, where it helps, ends with the last lines that the
@@ -16,10 +21,7 @@ pub enum ClusterError {
     #[error(
         "no PostgreSQL server programs (initdb, postgres, pg_ctl) found.\n\
          Looked in:\n{}\
-         Install them:\n  \
-           Debian, Ubuntu:    apt-get install postgresql\n  \
-           Red Hat, Fedora:   dnf install postgresql-server\n  \
-           macOS:             brew install postgresql@17\n\
+         Install them:\n{INSTALL}\n\
          or name their folder in FLAUTINO_PG_BIN", list(.searched)
     )]
     NoBinaries {
@@ -30,7 +32,8 @@ pub enum ClusterError {
     /// The folder that was named lacks programs.
     #[error(
         "{} has no {}: name the folder that holds PostgreSQL's server programs \
-         (on Debian /usr/lib/postgresql/VERSION/bin)", .dir.display(), .missing.join(", ")
+         (on Debian /usr/lib/postgresql/VERSION/bin), or install them:\n{INSTALL}",
+        .dir.display(), .missing.join(", ")
     )]
     IncompleteBinaries {
         /// The folder, as `FLAUTINO_PG_BIN` or [`Builder::bin_dir`](crate::Builder::bin_dir) named it.

@@ -118,7 +118,7 @@ impl Engine {
     pub fn from_pool(pool: PgPool) -> Self {
         let tasks = TaskTracker::new();
         let node = Node::over(MAIN, pool, Arc::new(Logger::default()), tasks.clone());
-        let engine = Self::assemble(vec![Arc::new(node)], EngineConfig::default(), tasks, OPEN);
+        let engine = Self::assemble(vec![node], EngineConfig::default(), tasks, OPEN);
         let pools = engine.inner.nodes.iter().filter_map(|node| node.pool().ok().flatten());
         *engine.inner.lock_pools() = pools.collect();
         engine

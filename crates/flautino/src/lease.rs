@@ -14,7 +14,7 @@ use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
 
-pub(crate) use self::session::SessionSetup;
+pub(crate) use self::session::{Backend, SessionSetup};
 use crate::error::Error;
 use crate::executor::executor_through_lease;
 use crate::handle::Meter;
@@ -411,7 +411,7 @@ impl Drop for Lease {
             Some(LeasedConnection::Single(_)) | None => return,
         };
         match self.state {
-            State::Busy => home.throw_away(taken),
+            State::Busy => home.abandon(taken, slot),
             State::Clean if !self.in_transaction => home.give_back(taken),
             // A pooler has no session of ours to wash, and another connection to it is cheap.
             _ if self.node.is_pooler() => home.throw_away(taken),
@@ -443,7 +443,7 @@ async fn wash(mut taken: Taken, home: Arc<NodePool>, node: Arc<Node>, slot: Owne
         outcome => {
             let elapsed = started.elapsed();
             tracing::debug!(node = %node.name, ?elapsed, ?outcome, "a used connection could not be washed and is closed");
-            home.throw_away(taken);
+            return home.abandon(taken, slot);
         }
     }
     drop(slot);

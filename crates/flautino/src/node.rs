@@ -86,14 +86,23 @@ impl Node {
     }
 
     /// A node over a pool that exists; it counts as open.
-    pub(crate) fn over(name: &str, pool: PgPool, logger: Arc<Logger>, tasks: TaskTracker) -> Self {
+    pub(crate) fn over(
+        name: &str,
+        pool: PgPool,
+        logger: Arc<Logger>,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
         let config = PoolConfig::default();
         let options = pool.connect_options().as_ref().clone();
         let node = Self::new(name, &NodeConfig::default(), options, &config, logger, tasks);
-        let warm =
-            NodePool::new(Arc::clone(&node.name), pool, config.warm_time, node.tasks.clone());
-        node.set_phase(Phase::Open(warm));
-        Self { setup: SessionSetup::none(), ..node }
+        let node = Arc::new(Self { setup: SessionSetup::none(), ..node });
+        node.use_pool(node.in_front_of(pool, config.warm_time));
+        node
+    }
+
+    fn in_front_of(self: &Arc<Self>, pool: PgPool, warm_time: Duration) -> Arc<NodePool> {
+        let (name, tasks) = (Arc::clone(&self.name), self.tasks.clone());
+        NodePool::new(name, Arc::downgrade(self), pool, warm_time, tasks)
     }
 
     /// The pool to take a connection from, `None` before `open`.
@@ -144,7 +153,7 @@ impl Node {
                 })
             });
         let pool = options.connect_lazy_with(self.options.clone());
-        NodePool::new(Arc::clone(&self.name), pool, *warm_time, self.tasks.clone())
+        self.in_front_of(pool, *warm_time)
     }
 
     pub(crate) fn use_pool(&self, pool: Arc<NodePool>) {

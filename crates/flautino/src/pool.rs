@@ -18,12 +18,17 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
 use crate::error::{AcquireStep, Error};
+use crate::lease::Backend;
+use crate::node::Node;
 
+/// How long ending an abandoned statement may hold its slot.
+const BURY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the reaper sleeps at least, so that it cannot spin.
 const SHORTEST_REAP: Duration = Duration::from_millis(10);
 
 pub(crate) struct NodePool {
-    node: Arc<str>,
+    name: Arc<str>,
+    node: Weak<Node>,
     pool: PgPool,
     /// One permit for each connection that may be checked out; fair, and safe to cancel.
     slots: Arc<Semaphore>,
@@ -49,6 +54,8 @@ struct Warm(Taken);
 /// A connection out of sqlx's pool.
 pub(crate) struct Taken {
     pub(crate) connection: PoolConnection<Postgres>,
+    /// The server's process behind it, where it said so.
+    backend: Option<Backend>,
     /// When sqlx's pool gave it out.
     since: Instant,
     generation: u64,
@@ -59,7 +66,8 @@ pub(crate) type Checkout = (Taken, OwnedSemaphorePermit);
 
 impl NodePool {
     pub(crate) fn new(
-        node: Arc<str>,
+        name: Arc<str>,
+        node: Weak<Node>,
         pool: PgPool,
         warm_time: Duration,
         tasks: TaskTracker,
@@ -70,6 +78,7 @@ impl NodePool {
             slots: Arc::new(Semaphore::new(max as usize)),
             max,
             acquire_timeout: options.get_acquire_timeout(),
+            name,
             node,
             pool,
             warm_time,
@@ -141,12 +150,21 @@ impl NodePool {
     }
 
     async fn take(self: Arc<Self>, slot: OwnedSemaphorePermit) -> Result<Unclaimed, sqlx::Error> {
-        let generation = self.generation.load(Ordering::Acquire);
-        self.waiting_in_pool.fetch_add(1, Ordering::AcqRel);
-        let connection = self.pool.acquire().await;
-        self.waiting_in_pool.fetch_sub(1, Ordering::AcqRel);
-        let taken = Taken { connection: connection?, since: Instant::now(), generation };
+        let taken = self.take_from_sqlx().await?;
         Ok(Unclaimed { checkout: Some((taken, slot)), home: self })
+    }
+
+    async fn take_from_sqlx(&self) -> Result<Taken, sqlx::Error> {
+        let generation = self.generation.load(Ordering::Acquire);
+        let mut connection = {
+            let _waiting = Waiting::begin(&self.waiting_in_pool);
+            self.pool.acquire().await?
+        };
+        let backend = match self.node.upgrade() {
+            Some(node) => Backend::of(&mut connection, &node).await?,
+            None => None,
+        };
+        Ok(Taken { connection, backend, since: Instant::now(), generation })
     }
 
     /// Takes back a connection that is known to be clean.
@@ -173,6 +191,38 @@ impl NodePool {
         // Dropping a `PoolConnection` may spawn.
         let _context = self.runtime.get().map(Runtime::enter);
         drop(taken.connection.detach());
+    }
+
+    /// Closes the socket of a connection on which a statement may still run, and has the server
+    /// end it. The slot is held until that is done, so that clients who leave in numbers cannot
+    /// fill the server with sessions that nobody waits for.
+    pub(crate) fn abandon(self: &Arc<Self>, taken: Taken, slot: OwnedSemaphorePermit) {
+        let backend = taken.backend;
+        self.throw_away(taken);
+        if let (Some(backend), Some(node)) = (backend, self.node.upgrade()) {
+            self.spawn(Arc::clone(self).bury(backend, node, slot));
+        }
+    }
+
+    async fn bury(self: Arc<Self>, backend: Backend, node: Arc<Node>, slot: OwnedSemaphorePermit) {
+        // The slot's next user would need a connection anyway; it finds this one warm.
+        let burying = async {
+            let mut taken = match self.pop_warm() {
+                Some(taken) => taken,
+                None => self.take_from_sqlx().await?,
+            };
+            backend.end(&mut taken.connection, &node).await?;
+            Ok::<_, sqlx::Error>(taken)
+        };
+        let burying = tokio::time::timeout(BURY_TIMEOUT, burying);
+        match self.cut.run_until_cancelled(burying).await {
+            Some(Ok(Ok(taken))) => self.give_back(taken),
+            Some(Ok(Err(error))) => {
+                tracing::debug!(node = %self.name, %error, "an abandoned statement is left to the server");
+            }
+            Some(Err(_)) | None => {}
+        }
+        drop(slot);
     }
 
     fn return_to_sqlx(&self, taken: Taken) {
@@ -215,12 +265,12 @@ impl NodePool {
     }
 
     pub(crate) fn closed(&self) -> sqlx::Error {
-        Error::Closed { node: self.node.to_string() }.into()
+        Error::Closed { node: self.name.to_string() }.into()
     }
 
     fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
         Error::AcquireTimeout {
-            node: self.node.to_string(),
+            node: self.name.to_string(),
             waited: started.elapsed(),
             step,
             in_use: self.in_use(),
@@ -304,6 +354,22 @@ async fn reap(home: Weak<NodePool>, arrived: Arc<Notify>, pool: PgPool) {
     }
 }
 
+/// Counts a checkout inside sqlx's pool for as long as it lives.
+struct Waiting<'a>(&'a AtomicU32);
+
+impl<'a> Waiting<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::AcqRel);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
 /// A checkout that its asker may have given up; it goes to the warm stack then.
 struct Unclaimed {
     checkout: Option<Checkout>,
@@ -334,7 +400,7 @@ impl Drop for NodePool {
 impl fmt::Debug for NodePool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodePool")
-            .field("node", &self.node)
+            .field("node", &self.name)
             .field("max", &self.max)
             .field("in_use", &self.in_use())
             .field("warm", &self.warm_count())

@@ -8,6 +8,7 @@ mod notes;
 mod reply;
 
 use std::error::Error;
+use std::pin::Pin;
 
 use axum::Router;
 use flautino::{Engine, EngineConfig, NodeConfig};
@@ -31,13 +32,13 @@ async fn main() -> std::process::ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    let mut terminate = signal(SignalKind::terminate())?;
+    // Listened to from the start to the end, so that no signal is missed.
+    let mut stop = stop_signal()?;
     let listener = bind().await?;
     // A signal while the cluster starts drops what there is of it, which removes it.
     let (cluster, engine) = tokio::select! {
         prepared = prepare() => prepared?,
-        _ = terminate.recv() => return Ok(()),
-        _ = tokio::signal::ctrl_c() => return Ok(()),
+        () = &mut stop => return Ok(()),
     };
 
     let app = Router::new()
@@ -52,12 +53,24 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if let Some(cluster) = &cluster {
         println!("  try: psql {}", cluster.primary().url());
     }
-    let report = flautino_axum::serve(listener, app, engine).await?;
+    let report = flautino_axum::serve(listener, app, engine).with_shutdown(stop).await?;
     eprintln!("stopped: {report:?}");
     if let Some(cluster) = cluster {
         cluster.stop().await;
     }
     Ok(())
+}
+
+/// Ready at the first SIGTERM or Ctrl-C.
+fn stop_signal() -> std::io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(Box::pin(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    }))
 }
 
 async fn bind() -> Result<TcpListener, Box<dyn Error>> {

@@ -71,11 +71,10 @@ impl Tx {
         &mut self,
         options: TransactionOptions,
     ) -> Result<&mut Transaction, sqlx::Error> {
+        self.not_over()?;
         if self.transaction.is_none() {
             if !self.scope.begins() {
-                let message = "the request's transaction is over, since its response was made; \
-                               use `Db` in what outlives the request";
-                return Err(sqlx::Error::Io(io::Error::other(message)));
+                return Err(over());
             }
             self.transaction = Some(self.scope.handle.begin_with(options).await?);
         }
@@ -92,6 +91,7 @@ impl Tx {
     ///
     /// As [`Transaction::commit`].
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.not_over()?;
         match self.transaction.take() {
             Some(transaction) => transaction.commit().await,
             None => Ok(()),
@@ -113,6 +113,22 @@ impl Tx {
             None => Ok(()),
         }
     }
+
+    /// Once the response is made, the client may have been told that nothing was stored.
+    fn not_over(&mut self) -> Result<(), sqlx::Error> {
+        if self.scope.is_over() {
+            self.transaction = None; // rolls back
+            return Err(over());
+        }
+        Ok(())
+    }
+}
+
+fn over() -> sqlx::Error {
+    sqlx::Error::Io(io::Error::other(
+        "the request's transaction is over, since its response was made; \
+         use `Db` in what outlives the request",
+    ))
 }
 
 impl Drop for Tx {

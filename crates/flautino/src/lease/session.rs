@@ -118,3 +118,49 @@ impl SessionSetup {
             && !self.client_check_refused.load(Ordering::Relaxed)
     }
 }
+
+/// A server process, told apart from a later one of the same number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Backend {
+    pid: i32,
+    /// Microseconds since 1970.
+    started: i64,
+}
+
+impl Backend {
+    /// Asks which process serves the connection. `None` behind a pooler, and where the server
+    /// does not tell.
+    pub(crate) async fn of(
+        connection: &mut PgConnection,
+        node: &Node,
+    ) -> Result<Option<Self>, sqlx::Error> {
+        const ASK: &str = "SELECT pid, (extract(epoch FROM backend_start) * 1000000)::int8 \
+                           FROM pg_stat_get_activity(pg_backend_pid())";
+        if node.is_pooler() {
+            return Ok(None);
+        }
+        let row = match node.send(connection, ASK.to_owned()).await {
+            Ok(rows) => rows.into_iter().next(),
+            Err(sqlx::Error::Database(_)) => None,
+            Err(err) => return Err(err),
+        };
+        let read = |row: sqlx::postgres::PgRow| {
+            Some(Self { pid: row.try_get(0).ok()?, started: row.try_get(1).ok()? })
+        };
+        Ok(row.and_then(read))
+    }
+
+    /// Ends that process, over another connection of the same role.
+    pub(crate) async fn end(
+        self,
+        connection: &mut PgConnection,
+        node: &Node,
+    ) -> Result<(), sqlx::Error> {
+        let Self { pid, started } = self;
+        let sql = format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity({pid}) \
+             WHERE (extract(epoch FROM backend_start) * 1000000)::int8 = {started}"
+        );
+        node.send(connection, sql).await.map(drop)
+    }
+}
