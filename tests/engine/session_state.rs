@@ -46,30 +46,9 @@ const UNUSUAL: &[(&str, &str)] = &[
     ("EXPLAIN ANALYZE CREATE TEMP TABLE left_behind AS SELECT 1", NO_TABLE),
 ];
 
-/// A function of the user's own: nothing in the statement says what it does.
-const HIDDEN: &[(&str, &str)] = &[
-    ("SELECT sets()", NO_WORK_MEM),
-    ("SELECT locks()", NO_LOCK),
-    ("INSERT INTO t VALUES (1)", NO_WORK_MEM),
-];
-
 async fn start() -> (Cluster, Engine, Handle) {
     let cluster = cluster(0).await;
-    cluster
-        .primary()
-        .execute(
-            "CREATE ROLE plain; \
-             CREATE FUNCTION sets() RETURNS text LANGUAGE sql AS \
-             $$ SELECT set_config('work_mem', '9MB', false) $$; \
-             CREATE FUNCTION locks() RETURNS void LANGUAGE sql AS \
-             $$ SELECT pg_advisory_lock(1) $$; \
-             CREATE TABLE t (a int); \
-             CREATE FUNCTION on_insert() RETURNS trigger LANGUAGE plpgsql AS \
-             $$ BEGIN PERFORM sets(); RETURN NEW; END $$; \
-             CREATE TRIGGER on_insert BEFORE INSERT ON t FOR EACH ROW EXECUTE FUNCTION on_insert()",
-        )
-        .await
-        .unwrap();
+    cluster.primary().execute("CREATE ROLE plain").await.unwrap();
     let mut config = config(&cluster, "state");
     config.pool.max_connections = 1;
     let engine = Engine::new(config).unwrap();
@@ -136,11 +115,6 @@ async fn statements_prepared_in_sql_do_not_leak() {
 #[tokio::test]
 async fn what_is_left_in_unusual_ways_does_not_leak() {
     check(UNUSUAL).await;
-}
-
-#[tokio::test]
-async fn what_a_function_of_the_user_s_own_leaves_does_not_leak() {
-    check(HIDDEN).await;
 }
 
 #[tokio::test]

@@ -113,7 +113,8 @@ impl Engine {
 
     /// An engine of one node over a pool that exists, for `#[sqlx::test]` and for apps that move
     /// over step by step. It counts as open; `close` closes the pool. The pool's own settings
-    /// and hooks stay as they are, and no session setting is made.
+    /// and hooks stay as they are, and no session setting is made: a connection whose session was
+    /// changed is closed, not reset.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let tasks = TaskTracker::new();

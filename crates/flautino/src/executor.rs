@@ -114,7 +114,7 @@ macro_rules! executor_through_lease {
                 'c: 'e,
             {
                 Box::pin(async move {
-                    let ($this, statement) = (self, $crate::statement::Statement::own(sql));
+                    let ($this, statement) = (self, $crate::statement::Statement::simple(sql));
                     let $statement = &statement;
                     let lease: Result<_, ::sqlx::Error> = $checkout;
                     $crate::executor::prepare_with(lease?, statement, parameters).await
@@ -132,7 +132,7 @@ macro_rules! executor_through_lease {
                 'c: 'e,
             {
                 Box::pin(async move {
-                    let ($this, statement) = (self, $crate::statement::Statement::own(sql));
+                    let ($this, statement) = (self, $crate::statement::Statement::simple(sql));
                     let $statement = &statement;
                     let lease: Result<_, ::sqlx::Error> = $checkout;
                     $crate::executor::describe(lease?, statement).await

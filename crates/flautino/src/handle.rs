@@ -156,13 +156,18 @@ impl Handle {
     ///
     /// ```no_run
     /// # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
-    /// db.transaction(async |tx| {
-    ///     sqlx::query("UPDATE accounts SET balance = balance - 1").execute(&mut *tx).await?;
+    /// let amount = 7;
+    /// db.transaction(async move |tx| {
+    ///     let update = sqlx::query("UPDATE accounts SET balance = balance - $1");
+    ///     update.bind(amount).execute(&mut *tx).await?;
     ///     sqlx::query("INSERT INTO journal DEFAULT VALUES").execute(&mut *tx).await
     /// })
     /// .await?;
     /// # Ok(()) }
     /// ```
+    ///
+    /// Write `async move`: where the closure only borrows what it uses, the compiler cannot see
+    /// that the whole may go to another thread, as axum's handlers must.
     ///
     /// # Errors
     ///
@@ -244,14 +249,14 @@ impl Handle {
 }
 
 executor_through_lease!(Handle, |handle, statement| {
-    match statement.refuse_transaction_control() {
+    match statement.refuse_lone_control() {
         Ok(()) => handle.checkout().await,
         Err(err) => Err(err.into()),
     }
 });
 
 executor_through_lease!(&'c Handle, |handle, statement| {
-    match statement.refuse_transaction_control() {
+    match statement.refuse_lone_control() {
         Ok(()) => handle.clone().checkout().await,
         Err(err) => Err(err.into()),
     }

@@ -18,6 +18,7 @@ pub(crate) use self::session::{Backend, SessionSetup};
 use crate::error::Error;
 use crate::executor::executor_through_lease;
 use crate::handle::Meter;
+use crate::logging::Values;
 use crate::node::Node;
 use crate::pool::{NodePool, Taken};
 use crate::statement::{PoolerMode, Statement};
@@ -126,7 +127,7 @@ impl Lease {
     ) -> Result<T, sqlx::Error> {
         let before = self.begin_use();
         let (connection, node, cut) = self.parts();
-        let entry = node.logger.sending(&node.name, sql);
+        let entry = node.logger.sending(&node.name, sql, Values::None);
         let result = cut_short(cut, node, step(connection)).await;
         entry.finish(&result);
         self.settle(before, false, &result);
@@ -136,7 +137,7 @@ impl Lease {
     /// Queues the rollback of sqlx's innermost level; it is sent before the next statement.
     pub(crate) fn queue_rollback(&mut self, sql: &str) {
         let (connection, node, _) = self.parts();
-        let entry = node.logger.sending(&node.name, sql);
+        let entry = node.logger.sending(&node.name, sql, Values::None);
         PgTransactionManager::start_rollback(connection);
         entry.finish(&Ok(()));
     }
@@ -163,7 +164,7 @@ impl Lease {
         self.start_meter();
         let (connection, node, cut) = self.parts();
         node.gauges.statement();
-        let mut entry = node.logger.sending(&node.name, statement.text());
+        let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement));
         let work = async {
             match mode {
                 PoolerMode::AsItIs => start(connection, statement).await,
@@ -197,7 +198,7 @@ impl Lease {
             self.start_meter();
             let (connection, node, cut) = self.parts();
             node.gauges.statement();
-            let mut entry = node.logger.sending(&node.name, statement.text());
+            let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement));
             let mut result = Ok(());
             if mode == PoolerMode::InTransaction {
                 result = cut_short(cut, node, PgTransactionManager::begin(connection, None)).await;
@@ -247,7 +248,8 @@ impl Lease {
 
     fn prepared_for_node(&self, statement: Statement) -> (Statement, PoolerMode) {
         if !self.node.is_pooler() {
-            return (statement, PoolerMode::AsItIs);
+            let kept = self.node.keeps_prepared();
+            return (if kept { statement } else { statement.unnamed() }, PoolerMode::AsItIs);
         }
         match statement.for_pooler() {
             (statement, PoolerMode::InTransaction) if self.in_transaction => {
@@ -413,8 +415,9 @@ impl Drop for Lease {
         match self.state {
             State::Busy => home.abandon(taken, slot),
             State::Clean if !self.in_transaction => home.give_back(taken),
-            // A pooler has no session of ours to wash, and another connection to it is cheap.
-            _ if self.node.is_pooler() => home.throw_away(taken),
+            // Behind a pooler no session is ours to wash, and in a pool made elsewhere a hook may
+            // have set what washing would take away.
+            _ if !self.node.setup.can_wash() => home.throw_away(taken),
             State::Clean | State::Used => {
                 let node = Arc::clone(&self.node);
                 let keeper = Arc::clone(&home);
@@ -430,7 +433,7 @@ async fn wash(mut taken: Taken, home: Arc<NodePool>, node: Arc<Node>, slot: Owne
     let washing = async {
         // A transaction that was dropped open: its `ROLLBACK` is the first thing to send.
         while PgTransactionManager::get_transaction_depth(&taken.connection) > 0 {
-            let entry = node.logger.sending(&node.name, "ROLLBACK");
+            let entry = node.logger.sending(&node.name, "ROLLBACK", Values::None);
             let rolled_back = PgTransactionManager::rollback(&mut taken.connection).await;
             entry.finish(&rolled_back);
             rolled_back?;

@@ -2,11 +2,14 @@
 
 mod value;
 
+use std::borrow::Cow;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgRow;
 use sqlx::{Column, Row};
+
+use crate::statement::{Statement, Token, Tokens};
 
 /// What the configuration asks to be logged, and the numbering of statements.
 #[derive(Debug, Default)]
@@ -23,7 +26,7 @@ impl Logger {
 
     /// Logs a statement that is about to be sent. The entry logs how it ended, also when it is
     /// dropped before that.
-    pub(crate) fn sending<'a>(&self, node: &'a str, sql: &str) -> Entry<'a> {
+    pub(crate) fn sending<'a>(&self, node: &'a str, sql: &str, values: Values) -> Entry<'a> {
         if !self.queries && !self.responses {
             return Entry(None);
         }
@@ -34,11 +37,25 @@ impl Logger {
         Entry(Some(Open {
             id,
             node,
+            values,
             queries: self.queries,
             responses: self.responses,
             started: Instant::now(),
             rows: 0,
         }))
+    }
+}
+
+/// Whether a statement carries bind values, which the server may quote in an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Values {
+    None,
+    Bound,
+}
+
+impl Values {
+    pub(crate) fn of(statement: &Statement) -> Self {
+        if statement.has_values() { Self::Bound } else { Self::None }
     }
 }
 
@@ -48,6 +65,7 @@ pub(crate) struct Entry<'a>(Option<Open<'a>>);
 struct Open<'a> {
     id: u64,
     node: &'a str,
+    values: Values,
     queries: bool,
     responses: bool,
     started: Instant,
@@ -104,7 +122,7 @@ impl Open<'_> {
                 tracing::info!(target: "flautino::query", id, node, rows, elapsed_us = elapsed, outcome, "done");
             }
             Some(error) => {
-                tracing::info!(target: "flautino::query", id, node, rows, elapsed_us = elapsed, outcome, error = %error_text(error), "done");
+                tracing::info!(target: "flautino::query", id, node, rows, elapsed_us = elapsed, outcome, error = %error_text(error, self.values), "done");
             }
         }
     }
@@ -115,15 +133,18 @@ pub(crate) fn micros(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// The server's message without its detail, which quotes values.
-fn error_text(error: &sqlx::Error) -> String {
-    match error.as_database_error() {
-        Some(db) => match db.code() {
-            Some(code) => format!("{code}: {}", db.message()),
-            None => db.message().to_owned(),
-        },
-        None => error.to_string(),
-    }
+/// Classes of errors whose messages speak of the schema, the session or the server, and never of
+/// a value: connection, transaction state, conflicts, syntax and names, resources.
+const QUOTE_NO_VALUE: [&str; 8] = ["08", "25", "40", "42", "53", "55", "57", "58"];
+
+/// The server's code and message. Its detail, which quotes values, is left out; so is the
+/// message of a statement with bind values, unless its class is known to quote none.
+fn error_text(error: &sqlx::Error, values: Values) -> String {
+    let Some(db) = error.as_database_error() else { return error.to_string() };
+    let code = db.code().unwrap_or_default();
+    let told = values == Values::None
+        || code.get(..2).is_some_and(|class| QUOTE_NO_VALUE.contains(&class));
+    if told { format!("{code}: {}", db.message()) } else { code.into_owned() }
 }
 
 /// A row as `{name: value, …}`.
@@ -145,26 +166,18 @@ impl std::fmt::Display for RowText<'_> {
 }
 
 /// The text with the literals behind `PASSWORD` masked, as in `CREATE ROLE … PASSWORD '…'`.
-fn without_passwords(sql: &str) -> std::borrow::Cow<'_, str> {
-    const WORD: &[u8] = b"password";
-    let bytes = sql.as_bytes();
+fn without_passwords(sql: &str) -> Cow<'_, str> {
     let mut text = String::new();
     let mut copied = 0;
-    let mut at = 0;
-    while let Some(found) = bytes.get(at..).and_then(|rest| {
-        rest.windows(WORD.len()).position(|window| window.eq_ignore_ascii_case(WORD))
-    }) {
-        at += found + WORD.len();
-        let literal = sql[at..].trim_start();
-        let start = sql.len() - literal.len();
-        let Some(quote) = literal.find('\'').filter(|quote| *quote <= 2) else {
-            continue;
-        };
-        let body = &literal[quote + 1..];
-        let end = body.find('\'').map_or(sql.len(), |end| start + quote + 1 + end);
-        text.push_str(&sql[copied..start + quote + 1]);
-        text.push('…');
-        (copied, at) = (end, end);
+    let mut secret = false;
+    for (token, place) in Tokens::of(sql) {
+        // A literal goes on in the next one.
+        secret = token.is("password") || (secret && token == Token::Literal);
+        if secret && token == Token::Literal {
+            text.push_str(&sql[copied..place.start]);
+            text.push_str("'…'");
+            copied = place.end;
+        }
     }
     if copied == 0 {
         return sql.into();
@@ -181,9 +194,12 @@ mod tests {
     fn the_literal_behind_password_is_masked() {
         for (sql, logged) in [
             ("CREATE ROLE a PASSWORD 'secret' LOGIN", "CREATE ROLE a PASSWORD '…' LOGIN"),
-            ("alter role a password E'x' ", "alter role a password E'…' "),
-            ("alter role a password\n 'unclosed", "alter role a password\n '…"),
+            ("alter role a password E'x\\' y' ", "alter role a password '…' "),
+            ("alter role a password $$x$$", "alter role a password '…'"),
+            ("alter role a password 'a'\n'b' c", "alter role a password '…'\n'…' c"),
+            ("alter role a password /* b */ 'unclosed", "alter role a password /* b */ '…'"),
             ("select password from users", "select password from users"),
+            ("select password, 'a' from users", "select password, 'a' from users"),
             ("alter role ä password null", "alter role ä password null"),
         ] {
             assert_eq!(without_passwords(sql), logged);

@@ -9,10 +9,11 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgPool, SqlSafeStr};
 use tokio_util::task::TaskTracker;
 
+use crate::bootstrap;
 use crate::config::{NodeConfig, PoolConfig};
 use crate::error::Error;
 use crate::lease::SessionSetup;
-use crate::logging::Logger;
+use crate::logging::{Logger, Values};
 use crate::pool::NodePool;
 use crate::statement::Statement;
 
@@ -43,6 +44,8 @@ pub(crate) struct Node {
     /// For one attempt of `open`.
     connect_timeout: Duration,
     pooler: bool,
+    /// Whether sqlx keeps statements prepared on a connection.
+    keeps_prepared: bool,
     role: AtomicU8,
     /// Why the node is not usable, if it is not.
     trouble: Mutex<Option<String>>,
@@ -77,6 +80,7 @@ impl Node {
             acquire_timeout: pool.acquire_timeout,
             connect_timeout: config.connect_timeout.unwrap_or(Duration::from_secs(5)),
             pooler: config.pgbouncer,
+            keeps_prepared: config.keeps_prepared(),
             role: AtomicU8::new(Role::Unknown as u8),
             trouble: Mutex::default(),
             phase: RwLock::new(Phase::Unopened),
@@ -147,7 +151,7 @@ impl Node {
                 let node = node.upgrade();
                 Box::pin(async move {
                     match node {
-                        Some(node) => node.setup.apply(connection, &node).await,
+                        Some(node) => node.welcome(connection).await,
                         None => Ok(()),
                     }
                 })
@@ -171,6 +175,17 @@ impl Node {
 
     fn set_phase(&self, phase: Phase) {
         *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
+    }
+
+    /// Sets up a pool's new connection. One to a node that was down till now learns its role.
+    async fn welcome(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.role() == Role::Unknown {
+            let role = bootstrap::probe(self, connection).await?;
+            self.set_role(role);
+            self.set_trouble(None);
+            tracing::info!(node = %self.name, ?role, "the node is reachable");
+        }
+        self.setup.apply(connection, self).await
     }
 
     /// A connection outside any pool, with its session set up.
@@ -216,8 +231,8 @@ impl Node {
         connection: &mut PgConnection,
         sql: String,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let entry = self.logger.sending(&self.name, &sql);
-        let statement = Statement::own(AssertSqlSafe(sql).into_sql_str());
+        let entry = self.logger.sending(&self.name, &sql, Values::None);
+        let statement = Statement::simple(AssertSqlSafe(sql).into_sql_str());
         let result = connection.fetch_all(statement).await;
         entry.finish(&result);
         result
@@ -272,6 +287,10 @@ impl Node {
 
     pub(crate) fn is_pooler(&self) -> bool {
         self.pooler
+    }
+
+    pub(crate) fn keeps_prepared(&self) -> bool {
+        self.keeps_prepared
     }
 
     pub(crate) fn trouble(&self) -> Option<String> {

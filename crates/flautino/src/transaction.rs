@@ -261,7 +261,7 @@ impl Transaction {
 
     /// Sends a command of our own, outside sqlx's count of levels.
     async fn own(&mut self, sql: String) -> Result<(), sqlx::Error> {
-        let statement = Statement::own(AssertSqlSafe(sql.clone()).into_sql_str());
+        let statement = Statement::simple(AssertSqlSafe(sql.clone()).into_sql_str());
         let sent = self.lease.control(&sql, |connection| connection.execute(statement));
         sent.await.map(drop)
     }
@@ -272,7 +272,7 @@ impl Transaction {
 
     fn admit(&self, statement: &Statement) -> Result<(), Error> {
         self.not_lost()?;
-        statement.refuse_transaction_control()
+        statement.refuse_control()
     }
 }
 

@@ -58,7 +58,7 @@ pub struct NodeConfig {
     pub log_slow_statements: Option<String>,
     /// From which time on a statement is slow. Default: 1 s, as in sqlx.
     pub log_slow_threshold: Option<Duration>,
-    /// The server ends a statement that runs longer. Default: none.
+    /// The server ends a statement that runs longer: 1 ms to 24 days. Default: none.
     pub statement_timeout: Option<Duration>,
     /// How often the server looks whether the client of a running statement is still there
     /// (`client_connection_check_interval`, PostgreSQL 14 and newer); 0 for never. Default: 1 s.
@@ -132,6 +132,16 @@ impl NodeConfig {
         Ok(true)
     }
 
+    /// Whether sqlx keeps statements prepared; with a capacity of 0 it would leak them.
+    pub(crate) fn keeps_prepared(&self) -> bool {
+        let in_url = || {
+            let url = Url::parse(self.url.as_deref()?).ok()?;
+            let mut pairs = url.query_pairs();
+            pairs.find(|(key, _)| key == "statement-cache-capacity")?.1.parse().ok()
+        };
+        self.statement_cache_capacity.or_else(in_url) != Some(0)
+    }
+
     /// What sqlx connects with. `prefix` is the path of this node's keys in the configuration.
     pub(crate) fn connect_options(
         &self,
@@ -157,8 +167,9 @@ impl NodeConfig {
             log_statements,
             log_slow_statements,
             log_slow_threshold,
-            statement_timeout: _,     // part of the session's set-up
-            client_check_interval: _, // likewise
+            // These two are part of the session's set-up.
+            statement_timeout,
+            client_check_interval,
             connect_timeout: _,
             pgbouncer,
         } = self;
@@ -167,6 +178,18 @@ impl NodeConfig {
             key: format!("{prefix}{key}"),
             message,
         };
+
+        let settings = [
+            ("statement_timeout", statement_timeout),
+            ("client_check_interval", client_check_interval),
+        ];
+        for (key, time) in settings {
+            let millis = time.map_or(0, |time| time.as_millis());
+            if millis > MOST_MILLIS || (millis == 0 && time.is_some_and(|time| !time.is_zero())) {
+                let message = "is no time that the server can hold; expected 0 or 1ms to 24days";
+                return Err(error(key, message.to_owned()));
+            }
+        }
 
         // sqlx looks into the password file only while it parses a URL, so the single keys
         // become one: the password is then the one for this very host, port, user and database.
@@ -225,7 +248,10 @@ impl NodeConfig {
         if let Some(digits) = extra_float_digits {
             options = options.extra_float_digits(*digits);
         }
-        options = options.options(server_options);
+        if !server_options.is_empty() {
+            // Even an empty parameter costs the connection behind PgBouncer.
+            options = options.options(server_options);
+        }
         let level = |key: &str, text: &str| {
             tracing_level(text).ok_or_else(|| {
                 let levels = "off, error, warn, info, debug or trace";
@@ -247,6 +273,9 @@ impl NodeConfig {
         Ok(options)
     }
 }
+
+/// The longest time that a setting of the server in milliseconds can hold.
+const MOST_MILLIS: u128 = i32::MAX as u128;
 
 /// sqlx takes its levels as the `log` crate's.
 fn tracing_level(text: &str) -> Option<log::LevelFilter> {
@@ -281,6 +310,10 @@ fn check_url(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).map_err(|err| format!("is no URL ({err}); {FORM}"))?;
     if !matches!(url.scheme(), "postgres" | "postgresql") {
         return Err(format!("has the scheme `{}`; {FORM}", url.scheme()));
+    }
+    if url.port() == Some(0) || url.query_pairs().any(|(key, value)| key == "port" && value == "0")
+    {
+        return Err("has the port 0; expected 1 to 65535".to_owned());
     }
     for (key, _) in url.query_pairs() {
         if !key.starts_with("options[") && !URL_PARAMETERS.contains(&key.as_ref()) {

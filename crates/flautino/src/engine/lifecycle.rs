@@ -179,13 +179,13 @@ fn failure(node: &Node, source: sqlx::Error) -> NodeFailure {
     NodeFailure { node: node.name.to_string(), address: node.address(), source }
 }
 
-/// Whether waiting does not mend it: the server refuses the role, the password, the database,
-/// or this build cannot speak as the configuration demands.
+/// Whether waiting does not mend it: the server refuses the role, the password, the database or
+/// a start-up parameter, or this build cannot speak as the configuration demands.
 fn is_final(err: &sqlx::Error) -> bool {
     match err {
-        sqlx::Error::Database(err) => {
-            err.code().is_some_and(|code| code.starts_with("28") || code == "3D000")
-        }
+        sqlx::Error::Database(err) => err
+            .code()
+            .is_some_and(|code| code.starts_with("28") || code == "3D000" || code == "08P01"),
         sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => true,
         _ => false,
     }

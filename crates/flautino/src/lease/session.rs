@@ -17,6 +17,8 @@ pub(crate) struct SessionSetup {
     client_check_interval: Duration,
     statement_timeout: Option<Duration>,
     pooler: bool,
+    /// The pool was made elsewhere, with hooks of its own.
+    foreign: bool,
     /// The server refused the interval: unknown, or not possible on its platform.
     client_check_refused: AtomicBool,
 }
@@ -27,6 +29,7 @@ impl SessionSetup {
             client_check_interval: config.client_check_interval.unwrap_or(Duration::from_secs(1)),
             statement_timeout: config.statement_timeout,
             pooler: config.pgbouncer,
+            foreign: false,
             client_check_refused: AtomicBool::new(false),
         }
     }
@@ -37,8 +40,14 @@ impl SessionSetup {
             client_check_interval: Duration::ZERO,
             statement_timeout: None,
             pooler: false,
+            foreign: true,
             client_check_refused: AtomicBool::new(false),
         }
+    }
+
+    /// Whether a used session can be made as new again.
+    pub(crate) fn can_wash(&self) -> bool {
+        !self.pooler && !self.foreign
     }
 
     /// Sets up a new session, in one round trip.
@@ -69,10 +78,10 @@ impl SessionSetup {
         }
     }
 
-    /// Resets a used session, in one round trip. `false` where a transaction is open on it that
-    /// nobody told us of.
+    /// Resets a used session, in one round trip. `false` where that is not enough: a transaction
+    /// is open on it that nobody told us of, or a statement was prepared in SQL.
     ///
-    /// It is `DISCARD ALL` without the prepared statements, which sqlx knows of.
+    /// It is `DISCARD ALL` without the prepared statements, since sqlx counts on its own.
     pub(crate) async fn wash(
         &self,
         connection: &mut PgConnection,
@@ -80,7 +89,9 @@ impl SessionSetup {
     ) -> Result<bool, sqlx::Error> {
         // Outside a transaction block `now()`, its start, is the statement's own start.
         let mut sql = String::from(
-            "SELECT now() = statement_timestamp(); CLOSE ALL; UNLISTEN *; \
+            "SELECT now() = statement_timestamp() \
+             AND NOT EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql); \
+             CLOSE ALL; UNLISTEN *; \
              SELECT pg_advisory_unlock_all(); SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
              DISCARD TEMP; DISCARD SEQUENCES",
         );

@@ -3,9 +3,9 @@
 
 use std::fmt::{self, Formatter, Write};
 
-use sqlx::postgres::{PgValueFormat, PgValueRef};
+use sqlx::postgres::{PgTypeKind, PgValueFormat, PgValueRef};
 use sqlx::{TypeInfo, ValueRef};
-use time::macros::{date, datetime};
+use time::macros::date;
 
 /// Writes the value as PostgreSQL's own text would read; types not known here as `\x…`.
 pub(super) fn write(f: &mut Formatter<'_>, value: &PgValueRef<'_>) -> fmt::Result {
@@ -19,7 +19,11 @@ pub(super) fn write(f: &mut Formatter<'_>, value: &PgValueRef<'_>) -> fmt::Resul
         return write!(f, "{:?}", String::from_utf8_lossy(bytes));
     }
     let info = value.type_info();
-    match decode(info.name(), bytes) {
+    let text = match info.kind() {
+        PgTypeKind::Array(element) => array(element.name(), bytes),
+        _ => decode(info.name(), bytes),
+    };
+    match text {
         Some(text) => f.write_str(&text),
         None => hex(f, bytes),
     }
@@ -47,29 +51,96 @@ fn decode(type_name: &str, bytes: &[u8]) -> Option<String> {
         // A version byte stands before the text.
         "JSONB" => std::str::from_utf8(bytes.get(1..)?).ok()?.to_owned(),
         "UUID" => uuid(bytes)?,
-        "DATE" => {
-            let days = i32::from_be_bytes(bytes.try_into().ok()?);
-            date!(2000 - 01 - 01).checked_add(time::Duration::days(days.into()))?.to_string()
-        }
-        "TIMESTAMP" => timestamp(bytes)?,
-        "TIMESTAMPTZ" => format!("{}+00", timestamp(bytes)?),
-        "TIME" => {
-            let micros = i64::from_be_bytes(bytes.try_into().ok()?);
-            (time::Time::MIDNIGHT + time::Duration::microseconds(micros)).to_string()
-        }
+        "DATE" => match i32::from_be_bytes(bytes.try_into().ok()?) {
+            i32::MAX => "infinity".to_owned(),
+            i32::MIN => "-infinity".to_owned(),
+            days => {
+                let days = time::Duration::days(days.into());
+                date!(2000 - 01 - 01).checked_add(days)?.to_string()
+            }
+        },
+        "TIMESTAMP" => timestamp(bytes, "")?,
+        "TIMESTAMPTZ" => timestamp(bytes, "+00")?,
+        "TIME" => time_of_day(i64::from_be_bytes(bytes.try_into().ok()?)),
         "NUMERIC" => numeric(bytes)?,
         _ => return None,
     })
 }
 
-fn timestamp(bytes: &[u8]) -> Option<String> {
+fn timestamp(bytes: &[u8], zone: &str) -> Option<String> {
     Some(match i64::from_be_bytes(bytes.try_into().ok()?) {
         i64::MAX => "infinity".to_owned(),
         i64::MIN => "-infinity".to_owned(),
-        micros => datetime!(2000-01-01 0:00)
-            .checked_add(time::Duration::microseconds(micros))?
-            .to_string(),
+        micros => {
+            let day = time::Duration::days(micros.div_euclid(MICROS_OF_DAY));
+            let date = date!(2000 - 01 - 01).checked_add(day)?;
+            format!("{date} {}{zone}", time_of_day(micros.rem_euclid(MICROS_OF_DAY)))
+        }
     })
+}
+
+const MICROS_OF_DAY: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// `03:04:05.25`, from microseconds since midnight.
+fn time_of_day(micros: i64) -> String {
+    let (seconds, fraction) = (micros.div_euclid(1_000_000), micros.rem_euclid(1_000_000));
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let text = format!("{hours:02}:{minutes:02}:{:02}.{fraction:06}", seconds % 60);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// `{1,NULL,3}`, nested for each dimension: the number of dimensions, flags, the element's type,
+/// then length and lower bound of each dimension, then the elements, each behind its length.
+fn array(element: &str, bytes: &[u8]) -> Option<String> {
+    let mut rest = bytes;
+    let dimensions = take_int(&mut rest)?;
+    let (_flags, _type) = (take_int(&mut rest)?, take_int(&mut rest)?);
+    let mut lengths = Vec::new();
+    for _ in 0..dimensions {
+        lengths.push(take_int(&mut rest)?);
+        take_int(&mut rest)?;
+    }
+    let mut text = String::new();
+    if lengths.is_empty() {
+        text.push_str("{}");
+    } else {
+        elements(&mut text, element, &lengths, &mut rest)?;
+    }
+    Some(text)
+}
+
+fn elements(text: &mut String, kind: &str, lengths: &[i32], rest: &mut &[u8]) -> Option<()> {
+    let (length, inner) = lengths.split_first()?;
+    text.push('{');
+    for index in 0..*length {
+        if index > 0 {
+            text.push(',');
+        }
+        if !inner.is_empty() {
+            elements(text, kind, inner, rest)?;
+            continue;
+        }
+        let size = take_int(rest)?;
+        if size == -1 {
+            text.push_str("NULL");
+            continue;
+        }
+        let (bytes, after) = rest.split_at_checked(size.try_into().ok()?)?;
+        *rest = after;
+        match (kind, bytes) {
+            // As the server writes it inside an array.
+            ("BOOL", [byte]) => text.push(if *byte == 0 { 'f' } else { 't' }),
+            _ => text.push_str(&decode(kind, bytes)?),
+        }
+    }
+    text.push('}');
+    Some(())
+}
+
+fn take_int(rest: &mut &[u8]) -> Option<i32> {
+    let (bytes, after) = rest.split_first_chunk::<4>()?;
+    *rest = after;
+    Some(i32::from_be_bytes(*bytes))
 }
 
 fn uuid(bytes: &[u8]) -> Option<String> {
@@ -138,6 +209,8 @@ mod tests {
             for len in 0..20 {
                 decode(name, &vec![0xff; len]);
                 decode(name, &vec![0x7f; len]);
+                array(name, &vec![0x7f; 4 * len]);
+                array(name, &[&[0, 0, 0, 2], vec![0; len].as_slice()].concat());
             }
         }
     }
