@@ -199,7 +199,9 @@ impl NodePool {
     pub(crate) fn abandon(self: &Arc<Self>, taken: Taken, slot: OwnedSemaphorePermit) {
         let backend = taken.backend;
         self.throw_away(taken);
-        if let (Some(backend), Some(node)) = (backend, self.node.upgrade()) {
+        // While the engine closes, the server finds out by itself.
+        let closing = self.cut.is_cancelled() || self.pool.is_closed();
+        if let (Some(backend), Some(node), false) = (backend, self.node.upgrade(), closing) {
             self.spawn(Arc::clone(self).bury(backend, node, slot));
         }
     }
