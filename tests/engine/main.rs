@@ -15,6 +15,7 @@ mod connections;
 mod executors;
 mod extensions;
 mod from_pool;
+mod invariants;
 mod lifecycle;
 mod lifecycle_cancelled;
 mod log_queries;
