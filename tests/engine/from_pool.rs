@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flautino::{Engine, Error};
-use flautino_tests::{cluster, sessions_of, wait_until};
+use flautino_tests::{cluster, sessions_of, until_sessions, wait_until};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
 
@@ -61,7 +61,7 @@ async fn closing_the_pool_from_outside_is_not_blocked_by_warm_connections() {
     tokio::time::timeout(Duration::from_millis(700), pool.close()).await.expect("not blocked");
     let err = sqlx::query("SELECT 1").execute(&db).await.unwrap_err();
     assert!(matches!(Error::of(&err), Some(Error::Closed { .. })), "{err:?}");
-    assert_eq!(sessions_of(cluster.primary(), "pool").await, 0);
+    until_sessions(cluster.primary(), "pool", 0).await;
 }
 
 #[tokio::test]

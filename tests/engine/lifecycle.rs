@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flautino::{AcquireStep, Engine, Error, PoolConfig};
-use flautino_tests::{cluster, config, engine, sessions_of, wait_until};
+use flautino_tests::{cluster, config, engine, sessions_of, until_sessions, wait_until};
 use futures_util::future::join_all;
 
 async fn select_1(engine: &Engine) -> Result<i32, sqlx::Error> {
@@ -30,7 +30,7 @@ async fn a_pool_of_twenty_lends_twenty_connections_and_not_twenty_one() {
     for _ in 0..20 {
         leases.push(db.acquire().await.unwrap());
     }
-    assert_eq!(sessions_of(cluster.primary(), "twenty").await, 20);
+    until_sessions(cluster.primary(), "twenty", 20).await;
     let err = db.acquire().await.unwrap_err();
     let Some(Error::AcquireTimeout { node, in_use, max, step, waited }) = Error::of(&err) else {
         panic!("{err:?}");
@@ -39,7 +39,7 @@ async fn a_pool_of_twenty_lends_twenty_connections_and_not_twenty_one() {
     assert_eq!(*step, AcquireStep::WaitingForSlot);
     assert!(*waited >= Duration::from_millis(400), "{waited:?}");
     assert!(err.to_string().contains("main"), "{err}");
-    assert_eq!(sessions_of(cluster.primary(), "twenty").await, 20);
+    until_sessions(cluster.primary(), "twenty", 20).await;
     leases.pop();
     db.acquire().await.unwrap();
     drop(leases);
@@ -54,7 +54,7 @@ async fn opening_twice_says_so_and_changes_nothing() {
     assert!(engine.open_with(again).await.unwrap().already_open);
     assert_eq!(engine.status().nodes[0].pool.unwrap().max, 10);
     assert_eq!(select_1(&engine).await.unwrap(), 1);
-    assert_eq!(sessions_of(cluster.primary(), "twice").await, 1);
+    until_sessions(cluster.primary(), "twice", 1).await;
     engine.close().await;
 }
 
@@ -65,7 +65,7 @@ async fn of_eight_concurrent_opens_one_makes_the_pool() {
     let reports = join_all((0..8).map(|_| engine.open())).await;
     let fresh = reports.into_iter().filter(|report| !report.as_ref().unwrap().already_open);
     assert_eq!(fresh.count(), 1);
-    assert_eq!(sessions_of(cluster.primary(), "eight").await, 1);
+    until_sessions(cluster.primary(), "eight", 1).await;
     engine.close().await;
     wait_until("no session is left", async || sessions_of(cluster.primary(), "eight").await == 0)
         .await;
@@ -102,7 +102,7 @@ async fn two_concurrent_closes_both_end_and_one_reports_the_work() {
     let engine = engine(&cluster, "close_close").await;
     let (one, two) = tokio::join!(engine.close(), engine.close());
     assert!(one.was_open ^ two.was_open, "{one:?} {two:?}");
-    assert_eq!(sessions_of(cluster.primary(), "close_close").await, 0);
+    until_sessions(cluster.primary(), "close_close", 0).await;
 }
 
 #[tokio::test]

@@ -2,7 +2,7 @@
 
 use flautino::{Engine, Error, OpenError, UnknownNode};
 use flautino_cluster::{Cluster, Node};
-use flautino_tests::{ask, cluster, config, engine, sessions_of, wait_until};
+use flautino_tests::{ask, cluster, config, engine, sessions_of, until_sessions, wait_until};
 use futures_util::TryStreamExt;
 
 const PORT: &str = "SELECT inet_server_port()";
@@ -116,13 +116,13 @@ async fn the_pools_of_all_nodes_are_open_after_open_and_a_query_adds_no_connecti
     let cluster = cluster(2).await;
     let engine = engine(&cluster, "all_open").await;
     for node in cluster.nodes() {
-        assert_eq!(sessions_of(node, "all_open").await, 1, "{}", node.name());
+        until_sessions(node, "all_open", 1).await;
     }
     let replica = engine.handle().node("read_replica_2").unwrap();
     for _ in 0..20 {
         sqlx::query(PORT).execute(&replica).await.unwrap();
     }
-    assert_eq!(sessions_of(cluster.replica(1), "all_open").await, 1);
+    until_sessions(cluster.replica(1), "all_open", 1).await;
     engine.close().await;
     for node in cluster.nodes() {
         wait_until("the pools are closed", async || sessions_of(node, "all_open").await == 0).await;

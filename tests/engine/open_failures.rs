@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, EngineConfig, OpenError};
 use flautino_cluster::{Node, Proxy};
-use flautino_tests::{Capture, ask, cluster, config, sessions_of, wait_until};
+use flautino_tests::{Capture, ask, cluster, config, until_sessions, wait_until};
 
 async fn refused(config: EngineConfig) -> String {
     let engine = Engine::new(config).unwrap();
@@ -108,7 +108,7 @@ async fn open_waits_for_a_main_node_that_comes_up_later() {
         cluster.primary().start().await.unwrap();
     });
     assert!(!opened.unwrap().already_open);
-    assert_eq!(sessions_of(cluster.primary(), "later").await, 1);
+    until_sessions(cluster.primary(), "later", 1).await;
     engine.close().await;
 }
 

@@ -1,18 +1,26 @@
 //! Events as a subscriber sees them.
 
+use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::fmt::Debug;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use tracing::field::{Field, Visit};
-use tracing::subscriber::DefaultGuard;
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
+
+/// One subscriber for the whole process: with one for each test, tests that run side by side
+/// would spoil what `tracing` remembers about who is interested in which event.
+static SUBSCRIBER: Once = Once::new();
+
+thread_local! {
+    /// The captures under way on this thread.
+    static CAPTURES: RefCell<Vec<Arc<Mutex<Vec<Event>>>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Captures all events of the current thread while it lives: of the whole of a test under
 /// `#[tokio::test]`, which runs on one thread.
 pub struct Capture {
     events: Arc<Mutex<Vec<Event>>>,
-    _guard: DefaultGuard,
 }
 
 /// One captured event.
@@ -38,9 +46,13 @@ impl Capture {
     /// Starts to capture.
     #[must_use]
     pub fn start() -> Self {
-        let events = Arc::<Mutex<Vec<Event>>>::default();
-        let subscriber = tracing_subscriber::registry().with(Recorder(Arc::clone(&events)));
-        Self { events, _guard: tracing::subscriber::set_default(subscriber) }
+        SUBSCRIBER.call_once(|| {
+            let subscriber = tracing_subscriber::registry().with(Recorder);
+            tracing::subscriber::set_global_default(subscriber).unwrap();
+        });
+        let events = Arc::default();
+        CAPTURES.with_borrow_mut(|captures| captures.push(Arc::clone(&events)));
+        Self { events }
     }
 
     /// All events so far.
@@ -63,24 +75,39 @@ impl Capture {
     }
 }
 
+impl Drop for Capture {
+    fn drop(&mut self) {
+        CAPTURES.with_borrow_mut(|captures| {
+            captures.retain(|events| !Arc::ptr_eq(events, &self.events));
+        });
+    }
+}
+
 impl Debug for Capture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Capture").finish_non_exhaustive()
     }
 }
 
-struct Recorder(Arc<Mutex<Vec<Event>>>);
+struct Recorder;
 
 impl<S: tracing::Subscriber> Layer<S> for Recorder {
     fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        let captures = CAPTURES.with_borrow(Clone::clone);
+        if captures.is_empty() {
+            return;
+        }
         let mut fields = Fields(BTreeMap::new());
         event.record(&mut fields);
         let metadata = event.metadata();
-        self.0.lock().unwrap().push(Event {
+        let event = Event {
             target: metadata.target().to_owned(),
             level: *metadata.level(),
             fields: fields.0,
-        });
+        };
+        for events in captures {
+            events.lock().unwrap().push(event.clone());
+        }
     }
 }
 

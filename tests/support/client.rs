@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::wait_until;
 use axum::Router;
 use flautino::Engine;
 use flautino_axum::{ServeError, ServeReport};
@@ -19,6 +20,13 @@ pub async fn sessions_of(node: &Node, name: &str) -> i64 {
         .fetch_one(&mut connection)
         .await
         .unwrap()
+}
+
+/// Waits until the server has that many sessions of that `application_name`: a session ends a
+/// moment after its connection.
+pub async fn until_sessions(node: &Node, name: &str, count: i64) {
+    let what = format!("there are {count} sessions of `{name}`");
+    wait_until(&what, async || sessions_of(node, name).await == count).await;
 }
 
 /// An app behind a real socket, under `flautino_axum::serve`.

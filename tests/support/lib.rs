@@ -12,7 +12,7 @@ mod wait;
 pub use self::bouncer::Bouncer;
 pub use self::cancel::polled_at_most;
 pub use self::capture::{Capture, Event};
-pub use self::client::{App, sessions_of};
+pub use self::client::{App, sessions_of, until_sessions};
 pub use self::server::{ask, has_session, running, sqlstate, until_running};
 pub use self::wait::wait_until;
 

@@ -7,7 +7,7 @@ use axum::routing::get;
 use flautino::{Engine, EngineConfig, OpenError};
 use flautino_axum::{Db, DbError, EngineLayer, ServeError};
 use flautino_cluster::Proxy;
-use flautino_tests::{App, cluster, config, sessions_of, wait_until};
+use flautino_tests::{App, cluster, config, sessions_of, until_sessions, wait_until};
 use sqlx::{Connection, PgConnection};
 use tokio::net::TcpListener;
 
@@ -29,7 +29,7 @@ async fn the_server_sees_every_pool_open_in_the_first_request_and_none_after_ser
         counts.join(" ")
     };
     let engine = Engine::new(config(&cluster, "startup")).unwrap();
-    assert_eq!(sessions_of(cluster.primary(), "startup").await, 0);
+    until_sessions(cluster.primary(), "startup", 0).await;
     let app = Router::new().route("/", get(count)).layer(EngineLayer::new(engine.clone()));
     let app = App::start(app, engine).await;
     let answer = reqwest::get(&app.url).await.unwrap().text().await.unwrap();
