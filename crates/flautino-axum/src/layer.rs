@@ -16,7 +16,8 @@ use crate::scope::{AtEnd, Scope};
 /// Gives every request a handle of the engine, for [`Db`](crate::Db) and [`Tx`](crate::Tx).
 ///
 /// It costs a request nothing until a handler queries. Any tower service over `http::Request`
-/// will do, tonic's too.
+/// will do, tonic's too: there [`Db::from_extensions`](crate::Db::from_extensions) gives the
+/// handle. ([`Tx`](crate::Tx) judges by the HTTP status, which gRPC does not use.)
 ///
 /// ```
 /// use axum::{Router, routing::get};
@@ -199,7 +200,8 @@ fn add_timings<R>(response: &mut Response<R>, timings: &[Timing]) {
         .iter()
         .map(|timing| {
             let millis = timing.elapsed.as_secs_f64() * 1000.0;
-            let node = timing.node.replace(['"', '\\'], "_");
+            let unfit = |c: char| !c.is_ascii_graphic() || c == '"' || c == '\\';
+            let node = timing.node.replace(unfit, "_");
             format!("db;dur={millis:.1};desc=\"{node} {}\"", timing.reason.as_str())
         })
         .collect();

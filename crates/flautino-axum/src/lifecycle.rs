@@ -23,14 +23,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
-/// How long requests in flight may go on after the signal, unless told otherwise.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
-
 /// Opens the engine, serves the app, and on SIGTERM or Ctrl-C shuts down in order: readiness
 /// turns false, accepting stops, requests in flight get the drain time, the engine closes.
 ///
 /// A second signal ends the drain time at once. Handlers find the client's address in
-/// [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken.
+/// [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken. Upgraded connections, such as WebSockets, are
+/// the app's own from then on: they are neither counted nor drained.
 ///
 /// ```no_run
 /// # async fn f(app: axum::Router, engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -44,7 +42,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 ///
 /// Dropping the future ends the connections at once and leaves the engine open.
 pub fn serve<L, S>(listener: L, app: S, engine: Engine) -> Serve<L, S> {
-    Serve { listener, app, engine, drain_timeout: DRAIN_TIMEOUT, shutdown: None }
+    let drain_timeout = engine.drain_timeout();
+    Serve { listener, app, engine, drain_timeout, shutdown: None }
 }
 
 /// A server about to start; see [`serve`].
@@ -92,8 +91,9 @@ impl<L, S> Serve<L, S> {
         self
     }
 
-    /// How long requests in flight may go on after the signal, the engine's closing included.
-    /// Default: 20 s.
+    /// How long requests in flight, and then statements of background tasks, may go on after the
+    /// signal. Default: the engine's `drain_timeout`. Cutting what is left takes up to a few
+    /// seconds more.
     pub fn drain_timeout(mut self, timeout: Duration) -> Self {
         self.drain_timeout = timeout;
         self
@@ -123,16 +123,18 @@ where
     S::Future: Send,
 {
     async fn run(self) -> Result<ServeReport, ServeError> {
-        let Self { mut listener, app, engine, drain_timeout, mut shutdown } = self;
-        let mut signals = Signals::install().map_err(ServeError::Signals)?;
-        let mut stop = async || match &mut shutdown {
-            Some(shutdown) => shutdown.await,
-            None => signals.next().await,
+        let Self { mut listener, app, engine, drain_timeout, shutdown } = self;
+        let mut stop: BoxFuture<'static, ()> = match shutdown {
+            Some(shutdown) => shutdown,
+            None => {
+                let mut signals = Signals::install().map_err(ServeError::Signals)?;
+                Box::pin(async move { signals.next().await })
+            }
         };
 
         tokio::select! {
             opened = engine.open() => drop(opened?),
-            () = stop() => return Ok(stopped_early(&engine).await),
+            () = &mut stop => return Ok(stopped_early(&engine).await),
         }
 
         let draining = CancellationToken::new();
@@ -144,7 +146,7 @@ where
                     let app = Counted { app: app.clone(), requests: requests.clone(), address };
                     connections.spawn(connection(io, app, draining.clone()));
                 }
-                () = stop() => break,
+                () = &mut stop => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
             }
         }
@@ -156,11 +158,16 @@ where
         let open = connections.len();
         tracing::info!(connections = open, requests = requests.count(), "shutting down");
         // These see only what comes from now on.
-        let mut signals = Signals::install().map_err(ServeError::Signals)?;
+        let again = async {
+            match Signals::install() {
+                Ok(mut signals) => signals.next().await,
+                Err(_) => std::future::pending().await,
+            }
+        };
         let drained = async { while connections.join_next().await.is_some() {} };
         tokio::select! {
             _ = tokio::time::timeout(drain_timeout, drained) => {}
-            () = signals.next() => tracing::warn!("a second signal: shutting down at once"),
+            () = again => tracing::warn!("a second signal: shutting down at once"),
         }
         let (cut, requests_cut) = (connections.len(), requests.count());
         connections.shutdown().await;
@@ -199,7 +206,7 @@ where
     S::Future: Send,
 {
     let mut builder = Builder::new(TokioExecutor::new());
-    // With a timer hyper ends clients that never finish their headers, after 30 s.
+    // With a timer hyper ends clients that begin a request and never finish its headers, after 30 s.
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new()).enable_connect_protocol();
     let service = TowerToHyperService::new(app);

@@ -36,6 +36,10 @@ use crate::error::ConfigError;
 /// The name of the node whose settings stand at the top level.
 pub const MAIN: &str = "main";
 
+/// The longest time that a setting may say; beyond, clocks overflow.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+const TOO_LONG: &str = "is longer than a year";
+
 /// PostgreSQL's own upper limit for `max_connections`.
 const MOST_CONNECTIONS: u32 = 262_143;
 
@@ -140,14 +144,20 @@ impl EngineConfig {
             pool,
             log_queries: _,
             log_responses: _,
-            startup_timeout: _,
-            drain_timeout: _,
+            startup_timeout,
+            drain_timeout,
         } = self;
         let key_error = |key: &str, message: String| ConfigError::Key {
             origin: origin.to_owned(),
             key: key.to_owned(),
             message,
         };
+        for (key, time) in [("startup_timeout", startup_timeout), ("drain_timeout", drain_timeout)]
+        {
+            if *time > LONGEST {
+                return Err(key_error(key, TOO_LONG.to_owned()));
+            }
+        }
         main.connect_options(origin, "")?;
         for (name, node) in extra_nodes {
             let key = format!("extra_nodes.{name}");
@@ -191,7 +201,7 @@ pub struct PoolConfig {
     #[serde(with = "de::duration")]
     pub max_lifetime: Duration,
     /// How long a connection serves without a ping before sqlx's pool has it back for its
-    /// checks; 0 to check at each use, at three round trips a statement. Default: 1 s.
+    /// checks; 0 to check at each use, at five round trips a statement. Default: 1 s.
     #[serde(with = "de::duration")]
     pub warm_time: Duration,
     /// From which wait for a connection on sqlx logs a warning. Default: 2 s.
@@ -216,7 +226,16 @@ impl Default for PoolConfig {
 impl PoolConfig {
     /// The key that is wrong and why, where the settings are not acceptable.
     fn check(&self) -> Result<(), (&'static str, String)> {
-        let Self { max_connections, min_connections, acquire_timeout, .. } = self;
+        // Exhaustive, so that a new setting cannot be forgotten here.
+        let Self {
+            max_connections,
+            min_connections,
+            acquire_timeout,
+            idle_timeout,
+            max_lifetime,
+            warm_time,
+            acquire_slow_threshold,
+        } = self;
         if !(1..=MOST_CONNECTIONS).contains(max_connections) {
             let message = format!("is {max_connections}; expected 1 to {MOST_CONNECTIONS}");
             return Err(("max_connections", message));
@@ -229,7 +248,17 @@ impl PoolConfig {
         if acquire_timeout.is_zero() {
             return Err(("acquire_timeout", "is 0; expected a time such as \"5s\"".to_owned()));
         }
-        Ok(())
+        let times = [
+            ("acquire_timeout", acquire_timeout),
+            ("idle_timeout", idle_timeout),
+            ("max_lifetime", max_lifetime),
+            ("warm_time", warm_time),
+            ("acquire_slow_threshold", acquire_slow_threshold),
+        ];
+        match times.into_iter().find(|(_, time)| **time > LONGEST) {
+            Some((key, _)) => Err((key, TOO_LONG.to_owned())),
+            None => Ok(()),
+        }
     }
 
     /// The same settings, checked; for [`Engine::open_with`](crate::Engine::open_with).

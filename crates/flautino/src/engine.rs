@@ -119,7 +119,8 @@ impl Engine {
     pub fn from_pool(pool: PgPool) -> Self {
         let tasks = TaskTracker::new();
         let node = Node::over(MAIN, pool, Arc::new(Logger::default()), tasks.clone());
-        let engine = Self::assemble(vec![node], EngineConfig::default(), tasks, OPEN);
+        let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
+        let engine = Self::assemble(vec![node], config, tasks, OPEN);
         let pools = engine.inner.nodes.iter().filter_map(|node| node.pool().ok().flatten());
         *engine.inner.lock_pools() = pools.collect();
         engine
@@ -185,7 +186,9 @@ impl Engine {
     }
 
     /// Closes every pool, within a bound: idle connections at once, busy ones when they end or
-    /// when `drain_timeout` is over, whichever is first. Statements that run then are cancelled.
+    /// when `drain_timeout` is over, whichever is first. Statements that run then are cut off
+    /// ([`Error::Cut`](crate::Error::Cut)). Up to three seconds are added for goodbyes that are
+    /// not answered. An `open` under way is waited for.
     ///
     /// # Cancellation
     ///
@@ -201,6 +204,12 @@ impl Engine {
     /// As [`close`](Engine::close).
     pub async fn close_within(&self, drain: Duration) -> CloseReport {
         self.inner.close(drain).await
+    }
+
+    /// How long [`close`](Engine::close) lets running statements go on, as configured.
+    #[must_use]
+    pub fn drain_timeout(&self) -> Duration {
+        self.inner.config.drain_timeout
     }
 
     /// Says that the end is near: [`is_ready`](Engine::is_ready) turns false while queries go

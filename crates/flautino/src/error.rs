@@ -18,8 +18,8 @@ pub enum Error {
     /// No connection came free, or none could be made, within
     /// [`acquire_timeout`](crate::PoolConfig::acquire_timeout).
     #[error(
-        "no connection to node `{node}` within {waited:?}, while {step} ({in_use} of {max} in use); \
-         raise `pool.max_connections` or look for statements that hold connections for long"
+        "no connection to node `{node}` within {waited:?}, while {step} ({in_use} of {max} in use); {}",
+        step.fix()
     )]
     AcquireTimeout {
         /// The node's name.
@@ -34,9 +34,19 @@ pub enum Error {
         max: u32,
     },
 
-    /// The engine is closed, or closed while this statement ran.
+    /// The engine is closed. The statement was not sent.
     #[error("the engine is closed, so node `{node}` takes no statements; call `open()` to go on")]
     Closed {
+        /// The node's name.
+        node: String,
+    },
+
+    /// The statement was still running when the engine closed and its drain time was over.
+    #[error(
+        "the statement on node `{node}` was cut off when the engine closed; \
+         if it was to write, look whether it did before you try again"
+    )]
+    Cut {
         /// The node's name.
         node: String,
     },
@@ -108,6 +118,17 @@ pub enum AcquireStep {
     WaitingForSlot,
     /// There was a free slot, but the server did not answer or refused the connection.
     Connecting,
+}
+
+impl AcquireStep {
+    fn fix(self) -> &'static str {
+        match self {
+            Self::WaitingForSlot => {
+                "raise `pool.max_connections`, or look for statements that hold connections for long"
+            }
+            Self::Connecting => "look whether the server is up, and takes more connections",
+        }
+    }
 }
 
 impl std::fmt::Display for AcquireStep {

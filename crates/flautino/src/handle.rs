@@ -34,8 +34,8 @@ const MOST_TIMINGS: usize = 8;
 ///
 /// # Cancellation
 ///
-/// A query that is dropped before its result was read to the end closes its connection, and the
-/// server ends the statement within `client_check_interval`.
+/// A query that is dropped before its result was read to the end closes its connection. The
+/// server is told to end the statement, or notices within `client_check_interval`.
 #[derive(Clone)]
 pub struct Handle {
     engine: Arc<EngineInner>,

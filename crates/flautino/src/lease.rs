@@ -125,6 +125,7 @@ impl Lease {
         sql: &str,
         step: impl for<'a> FnOnce(&'a mut PgConnection) -> BoxFuture<'a, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, sqlx::Error> {
+        self.end_dropped_statement().await?;
         let before = self.begin_use();
         let (connection, node, cut) = self.parts();
         let entry = node.logger.sending(&node.name, sql, Values::None);
@@ -137,9 +138,9 @@ impl Lease {
     /// Queues the rollback of sqlx's innermost level; it is sent before the next statement.
     pub(crate) fn queue_rollback(&mut self, sql: &str) {
         let (connection, node, _) = self.parts();
-        let entry = node.logger.sending(&node.name, sql, Values::None);
+        // It is sent with the next statement, and dropping the entry says that it was not awaited.
+        let _entry = node.logger.sending(&node.name, sql, Values::None);
         PgTransactionManager::start_rollback(connection);
-        entry.finish(&Ok(()));
     }
 
     /// A transaction of ours was opened on it, or is over.
@@ -160,6 +161,7 @@ impl Lease {
     ) -> Result<T, sqlx::Error> {
         let (statement, mode) = self.prepared_for_node(statement);
         let changes = statement.may_change_session();
+        self.end_dropped_statement().await?;
         let before = self.begin_use();
         self.start_meter();
         let (connection, node, cut) = self.parts();
@@ -194,6 +196,10 @@ impl Lease {
         async_stream::stream! {
             let (statement, mode) = self.prepared_for_node(statement);
             let changes = statement.may_change_session();
+            if let Err(err) = self.end_dropped_statement().await {
+                yield Err(err);
+                return;
+            }
             let before = self.begin_use();
             self.start_meter();
             let (connection, node, cut) = self.parts();
@@ -221,8 +227,8 @@ impl Lease {
                 }
                 drop(items);
                 if mode == PoolerMode::InTransaction {
-                    let ended = end_pooler_transaction(connection, result.is_ok()).await;
-                    result = result.and(ended);
+                    let ended = end_pooler_transaction(connection, result.is_ok());
+                    result = result.and(cut_short(cut, node, ended).await);
                 }
             }
             entry.finish(&result);
@@ -271,6 +277,21 @@ impl Lease {
         }
     }
 
+    /// Where a statement was dropped half-way and the lease is used on, reads to that one's end,
+    /// so that its error does not pass for the next one's.
+    async fn end_dropped_statement(&mut self) -> Result<(), sqlx::Error> {
+        if self.state != State::Busy {
+            return Ok(());
+        }
+        let (connection, node, cut) = self.parts();
+        loop {
+            match cut_short(cut, node, sqlx::Connection::ping(&mut *connection)).await {
+                Err(err) if server_keeps_session(&err) => {}
+                result => return result,
+            }
+        }
+    }
+
     /// Until the end of a statement is seen, the worst is assumed.
     fn begin_use(&mut self) -> (State, Seen) {
         let before = (self.state, self.seen);
@@ -288,7 +309,7 @@ impl Lease {
             self.seen.failure = true;
             self.seen.retryable |= matches!(code.as_deref(), Some("40001" | "40P01"));
             if code.as_deref() == Some("25006") && self.expects_writes {
-                self.node.refused_a_write();
+                Node::refused_a_write(&self.node);
             }
             if !server_keeps_session(err) {
                 if let Some(LeasedConnection::Pooled { home, .. }) = &self.connection {
@@ -316,7 +337,7 @@ async fn end_pooler_transaction(
     }
 }
 
-/// The work's result, or `Closed` once the engine's drain time is over.
+/// The work's result, or `Cut` once the engine's drain time is over.
 async fn cut_short<T>(
     cut: Option<&tokio_util::sync::CancellationToken>,
     node: &Node,
@@ -325,7 +346,7 @@ async fn cut_short<T>(
     match cut {
         Some(cut) => match cut.run_until_cancelled(work).await {
             Some(result) => result,
-            None => Err(Error::Closed { node: node.name.to_string() }.into()),
+            None => Err(Error::Cut { node: node.name.to_string() }.into()),
         },
         None => work.await,
     }
@@ -336,7 +357,7 @@ fn sqlstate(err: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
 }
 
 /// Whether the error is the server's answer to a statement, on a session that goes on.
-fn server_keeps_session(err: &sqlx::Error) -> bool {
+pub(crate) fn server_keeps_session(err: &sqlx::Error) -> bool {
     use sqlx::postgres::{PgDatabaseError, PgSeverity};
     err.as_database_error()
         .and_then(|err| err.try_downcast_ref::<PgDatabaseError>())
@@ -417,7 +438,7 @@ impl Drop for Lease {
             State::Clean if !self.in_transaction => home.give_back(taken),
             // Behind a pooler no session is ours to wash, and in a pool made elsewhere a hook may
             // have set what washing would take away.
-            _ if !self.node.setup.can_wash() => home.throw_away(taken),
+            _ if !self.node.setup.owns_sessions() => home.throw_away(taken),
             State::Clean | State::Used => {
                 let node = Arc::clone(&self.node);
                 let keeper = Arc::clone(&home);

@@ -139,7 +139,7 @@ impl Node {
             warm_time,
             acquire_slow_threshold,
         } = config;
-        let node = Arc::downgrade(self);
+        let (node, released) = (Arc::downgrade(self), Arc::downgrade(self));
         let options = PgPoolOptions::new()
             .max_connections(*max_connections)
             .min_connections(*min_connections)
@@ -153,6 +153,18 @@ impl Node {
                     match node {
                         Some(node) => node.welcome(connection).await,
                         None => Ok(()),
+                    }
+                })
+            })
+            .after_release(move |connection, _| {
+                let node = released.upgrade();
+                Box::pin(async move {
+                    match node {
+                        // Others than leases take connections too, and may leave anything behind.
+                        Some(node) if node.setup.owns_sessions() => {
+                            node.setup.wash(connection, &node).await
+                        }
+                        _ => Ok(true),
                     }
                 })
             });
@@ -198,9 +210,11 @@ impl Node {
         self.within(self.acquire_timeout, connecting).await
     }
 
-    /// A bare connection, and what `greet` learns over it; one attempt of `open`.
+    /// A bare connection, and what `greet` learns over it, within the node's `connect_timeout`
+    /// and `left`, whichever is less.
     pub(crate) async fn greet<T>(
         &self,
+        left: Duration,
         greet: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<(PgConnection, T), sqlx::Error> {
         let greeting = async {
@@ -208,7 +222,7 @@ impl Node {
             let learnt = greet(&mut connection).await?;
             Ok((connection, learnt))
         };
-        self.within(self.connect_timeout, greeting).await
+        self.within(self.connect_timeout.min(left), greeting).await
     }
 
     async fn within<T>(
@@ -238,26 +252,33 @@ impl Node {
         result
     }
 
-    /// The server refused a write as read-only, though it was taken for a primary: it was
-    /// demoted, or its name leads elsewhere by now. New connections find out.
-    pub(crate) fn refused_a_write(&self) {
-        if self.role() == Role::Replica {
-            return;
-        }
-        let mut last = self.last_renewal.lock().unwrap_or_else(PoisonError::into_inner);
+    /// The server refused a write as read-only: a primary was demoted or its name leads
+    /// elsewhere by now, or a replica was promoted while its sessions are still read-only. Asks it
+    /// anew, at most once a second.
+    pub(crate) fn refused_a_write(node: &Arc<Self>) {
+        let Ok(Some(pool)) = node.pool() else { return };
+        let mut last = node.last_renewal.lock().unwrap_or_else(PoisonError::into_inner);
         if last.is_some_and(|last| last.elapsed() < RENEW_INTERVAL) {
             return;
         }
         *last = Some(Instant::now());
         drop(last);
-        if let Ok(Some(pool)) = self.pool() {
+        if node.role() != Role::Replica {
             tracing::warn!(
-                node = %self.name,
+                node = %node.name,
                 "the server refused a write as read-only; its connections are replaced, \
                  since a demoted primary would go on refusing"
             );
             pool.renew();
         }
+        let asking = Arc::clone(node);
+        pool.spawn(async move {
+            let probe =
+                async |connection: &mut PgConnection| bootstrap::probe(&asking, connection).await;
+            if let Ok((_, role)) = asking.greet(Duration::MAX, probe).await {
+                asking.set_role(role);
+            }
+        });
     }
 
     pub(crate) fn role(&self) -> Role {

@@ -23,6 +23,8 @@ use crate::node::Node;
 
 /// How long ending an abandoned statement may hold its slot.
 const BURY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long sqlx's pool may take to look at a connection that it takes back.
+const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long the reaper sleeps at least, so that it cannot spin.
 const SHORTEST_REAP: Duration = Duration::from_millis(10);
 
@@ -150,20 +152,31 @@ impl NodePool {
     }
 
     async fn take(self: Arc<Self>, slot: OwnedSemaphorePermit) -> Result<Unclaimed, sqlx::Error> {
-        let taken = self.take_from_sqlx().await?;
-        Ok(Unclaimed { checkout: Some((taken, slot)), home: self })
+        let taking = tokio::time::timeout(self.acquire_timeout, self.take_from_sqlx());
+        match self.cut.run_until_cancelled(taking).await {
+            Some(Ok(taken)) => {
+                let checkout = Some((taken?, slot));
+                Ok(Unclaimed { checkout, home: self })
+            }
+            Some(Err(_)) => Err(sqlx::Error::PoolTimedOut),
+            None => Err(sqlx::Error::PoolClosed),
+        }
     }
 
     async fn take_from_sqlx(&self) -> Result<Taken, sqlx::Error> {
         let generation = self.generation.load(Ordering::Acquire);
-        let mut connection = {
+        let connection = {
             let _waiting = Waiting::begin(&self.waiting_in_pool);
             self.pool.acquire().await?
         };
-        let backend = match self.node.upgrade() {
-            Some(node) => Backend::of(&mut connection, &node).await?,
-            None => None,
+        // Dropped before it is known to answer, it must not go back: sqlx's pool would ping it,
+        // and wait for the answer without a bound.
+        let mut unproven = Unproven { connection: Some(connection), home: self };
+        let backend = match (self.node.upgrade(), &mut unproven.connection) {
+            (Some(node), Some(connection)) => Backend::of(connection, &node).await?,
+            _ => None,
         };
+        let connection = unproven.connection.take().ok_or(sqlx::Error::PoolClosed)?;
         Ok(Taken { connection, backend, since: Instant::now(), generation })
     }
 
@@ -188,9 +201,13 @@ impl NodePool {
 
     /// Closes the socket and frees the slot, without a word to the server: it notices by itself.
     pub(crate) fn throw_away(&self, taken: Taken) {
+        self.detach(taken.connection);
+    }
+
+    fn detach(&self, connection: PoolConnection<Postgres>) {
         // Dropping a `PoolConnection` may spawn.
         let _context = self.runtime.get().map(Runtime::enter);
-        drop(taken.connection.detach());
+        drop(connection.detach());
     }
 
     /// Closes the socket of a connection on which a statement may still run, and has the server
@@ -208,28 +225,37 @@ impl NodePool {
 
     async fn bury(self: Arc<Self>, backend: Backend, node: Arc<Node>, slot: OwnedSemaphorePermit) {
         // The slot's next user would need a connection anyway; it finds this one warm.
-        let burying = async {
-            let mut taken = match self.pop_warm() {
-                Some(taken) => taken,
-                None => self.take_from_sqlx().await?,
-            };
-            backend.end(&mut taken.connection, &node).await?;
-            Ok::<_, sqlx::Error>(taken)
+        let taken = match self.pop_warm() {
+            Some(taken) => Some(taken),
+            None => self.bounded(self.take_from_sqlx()).await,
         };
-        let burying = tokio::time::timeout(BURY_TIMEOUT, burying);
-        match self.cut.run_until_cancelled(burying).await {
-            Some(Ok(Ok(taken))) => self.give_back(taken),
-            Some(Ok(Err(error))) => {
-                tracing::debug!(node = %self.name, %error, "an abandoned statement is left to the server");
+        if let Some(mut taken) = taken {
+            match self.bounded(backend.end(&mut taken.connection, &node)).await {
+                Some(()) => self.give_back(taken),
+                None => self.throw_away(taken),
             }
-            Some(Err(_)) | None => {}
         }
         drop(slot);
     }
 
+    /// `None` where the work failed, took too long, or the engine closed.
+    async fn bounded<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Option<T> {
+        match self.cut.run_until_cancelled(tokio::time::timeout(BURY_TIMEOUT, work)).await {
+            Some(Ok(Ok(value))) => Some(value),
+            Some(Ok(Err(error))) => {
+                tracing::debug!(node = %self.name, %error, "an abandoned statement is left to the server");
+                None
+            }
+            Some(Err(_)) | None => None,
+        }
+    }
+
+    /// sqlx's pool pings what it takes back; one that does not answer is closed.
     fn return_to_sqlx(&self, taken: Taken) {
         let _context = self.runtime.get().map(Runtime::enter);
-        drop(taken.connection);
+        let mut connection = taken.connection;
+        let returning = tokio::time::timeout(RETURN_TIMEOUT, connection.return_to_pool());
+        self.spawn(async move { drop(returning.await) });
     }
 
     /// Gives up every connection made so far: the server behind the name is not what it was.
@@ -353,6 +379,20 @@ async fn reap(home: Weak<NodePool>, arrived: Arc<Notify>, pool: PgPool) {
     }
     if let Some(home) = home.upgrade() {
         home.return_warm();
+    }
+}
+
+/// A connection that has not answered yet; dropped, it is closed.
+struct Unproven<'a> {
+    connection: Option<PoolConnection<Postgres>>,
+    home: &'a NodePool,
+}
+
+impl Drop for Unproven<'_> {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            self.home.detach(connection);
+        }
     }
 }
 

@@ -18,13 +18,14 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
+use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use crate::error::Error;
 use crate::executor::executor_through_lease;
-use crate::lease::{Lease, Seen};
+use crate::lease::{Lease, Seen, server_keeps_session};
 use crate::statement::Statement;
 
 /// Fails in an aborted transaction (25P02) and outside of one (25P01), and does nothing else.
@@ -134,6 +135,11 @@ impl Transaction {
 
     async fn try_commit(&mut self) -> Result<(), sqlx::Error> {
         self.not_lost()?;
+        if self.depth() > 1 {
+            // A level that was forgotten, not ended: what belongs to it cannot be told.
+            self.try_rollback().await?;
+            return Err(Error::TransactionLost.into());
+        }
         let Seen { failure, unwatched, .. } = self.lease.seen;
         if (failure || unwatched) && !self.stands().await? {
             self.try_rollback().await?;
@@ -147,7 +153,7 @@ impl Transaction {
                 self.lease.set_in_transaction(false, false);
                 Ok(())
             }
-            Err(err @ sqlx::Error::Database(_)) => Err(err),
+            Err(err) if refuses_commit(&err) => Err(err),
             Err(err) => Err(Error::CommitUnknown(err).into()),
         }
     }
@@ -184,8 +190,13 @@ impl Transaction {
         mut self,
         result: Result<T, E>,
     ) -> (Result<T, E>, bool) {
+        let mut unknown = false;
         let result = match result {
-            Ok(value) => self.try_commit().await.map(|()| value).map_err(E::from),
+            Ok(value) => self.try_commit().await.map(|()| value).map_err(|err| {
+                // It may have been committed, and would be done twice.
+                unknown = matches!(Error::of(&err), Some(Error::CommitUnknown(_)));
+                E::from(err)
+            }),
             Err(err) => {
                 if let Err(failed) = self.try_rollback().await {
                     tracing::debug!(error = %failed, "rollback failed; the connection is closed");
@@ -193,7 +204,8 @@ impl Transaction {
                 Err(err)
             }
         };
-        (result, self.lease.seen.retryable)
+        let retryable = self.lease.seen.retryable && !unknown;
+        (result, retryable)
     }
 
     /// Sets a savepoint. What is done through it is undone when it is dropped without
@@ -208,26 +220,28 @@ impl Transaction {
     /// Dropped half-way, the whole transaction is lost: everything later fails with
     /// [`Error::TransactionLost`].
     pub async fn savepoint(&mut self) -> Result<Savepoint<'_>, sqlx::Error> {
-        self.set_savepoint(None).await?;
-        Ok(Savepoint { seen: self.lease.seen, transaction: self, open: true })
+        self.set_savepoint(None).await
     }
 
     /// As [`savepoint`](Transaction::savepoint), and known by `name` to SQL of your own. Any
-    /// name will do: it is quoted.
+    /// name will do, since it is quoted, but the empty one and one with a NUL.
     ///
     /// # Errors
     ///
-    /// As [`savepoint`](Transaction::savepoint).
+    /// As [`savepoint`](Transaction::savepoint), and [`sqlx::Error::Encode`] for such a name.
     ///
     /// # Cancellation
     ///
     /// As [`savepoint`](Transaction::savepoint).
     pub async fn named_savepoint(&mut self, name: &str) -> Result<Savepoint<'_>, sqlx::Error> {
-        self.set_savepoint(Some(name)).await?;
-        Ok(Savepoint { seen: self.lease.seen, transaction: self, open: true })
+        if name.is_empty() || name.contains('\0') {
+            let message = "a savepoint's name is empty or has a NUL character";
+            return Err(sqlx::Error::Encode(message.into()));
+        }
+        self.set_savepoint(Some(name)).await
     }
 
-    async fn set_savepoint(&mut self, name: Option<&str>) -> Result<(), sqlx::Error> {
+    async fn set_savepoint(&mut self, name: Option<&str>) -> Result<Savepoint<'_>, sqlx::Error> {
         self.not_lost()?;
         let Seen { failure, unwatched, .. } = self.lease.seen;
         if failure || unwatched {
@@ -243,7 +257,7 @@ impl Transaction {
             self.own(format!("SAVEPOINT {}", quoted(name))).await?;
         }
         self.lost = false;
-        Ok(())
+        Ok(Savepoint { seen: self.lease.seen, level: self.depth(), transaction: self, open: true })
     }
 
     fn depth(&self) -> usize {
@@ -266,8 +280,14 @@ impl Transaction {
         sent.await.map(drop)
     }
 
+    /// sqlx's own `begin` on the bare connection, cancelled half-way, rolls back levels that are
+    /// not its own: with none left, statements would be committed one by one.
+    fn is_lost(&self) -> bool {
+        self.lost || self.depth() == 0
+    }
+
     fn not_lost(&self) -> Result<(), Error> {
-        if self.lost { Err(Error::TransactionLost) } else { Ok(()) }
+        if self.is_lost() { Err(Error::TransactionLost) } else { Ok(()) }
     }
 
     fn admit(&self, statement: &Statement) -> Result<(), Error> {
@@ -299,7 +319,7 @@ impl Deref for Transaction {
 /// transaction then, and what is sent through it would be committed at once.
 impl DerefMut for Transaction {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        assert!(!self.lost, "{}", Error::TransactionLost);
+        assert!(!self.is_lost(), "{}", Error::TransactionLost);
         &mut self.lease
     }
 }
@@ -327,6 +347,8 @@ pub struct Savepoint<'t> {
     transaction: &'t mut Transaction,
     /// What the transaction had seen before: a failure behind the savepoint is undone with it.
     seen: Seen,
+    /// sqlx's depth while this one is the innermost level.
+    level: usize,
     open: bool,
 }
 
@@ -340,15 +362,19 @@ impl Savepoint<'_> {
     ///
     /// # Cancellation
     ///
-    /// Dropped half-way, the transaction may or may not have what was done behind it.
+    /// Dropped half-way, the whole transaction is lost, as with [`Transaction::savepoint`].
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.transaction.not_lost()?;
-        let log = format!("RELEASE SAVEPOINT _sqlx_savepoint_{}", self.level());
+        self.innermost()?;
+        let log = format!("RELEASE {}", self.name());
+        // Once it is sent, there may be nothing left to roll back to.
+        self.transaction.lost = true;
         let release = self
             .transaction
             .lease
             .control(&log, |connection| Box::pin(PgTransactionManager::commit(connection)));
-        release.await?;
+        let released = release.await;
+        self.transaction.lost = false;
+        released?;
         self.open = false;
         Ok(())
     }
@@ -363,26 +389,39 @@ impl Savepoint<'_> {
     ///
     /// Dropped half-way, it is rolled back all the same.
     pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
-        self.transaction.not_lost()?;
-        let log = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", self.level());
+        self.innermost()?;
+        let log = format!("ROLLBACK TO {}", self.name());
         let rollback = self
             .transaction
             .lease
             .control(&log, |connection| Box::pin(PgTransactionManager::rollback(connection)));
         rollback.await?;
         self.open = false;
-        self.transaction.lease.seen.failure = self.seen.failure;
+        self.forget_failures();
         Ok(())
     }
 
-    /// As sqlx numbers it in the savepoint's own name.
-    fn level(&self) -> usize {
-        self.transaction.depth().saturating_sub(1)
+    /// As sqlx names it.
+    fn name(&self) -> String {
+        format!("SAVEPOINT _sqlx_savepoint_{}", self.level.saturating_sub(1))
+    }
+
+    /// That no level inside is still open, and none was lost on the way.
+    fn innermost(&mut self) -> Result<(), Error> {
+        self.transaction.lost |= self.transaction.depth() != self.level;
+        self.transaction.not_lost()
+    }
+
+    /// What failed behind the savepoint is undone with it.
+    fn forget_failures(&mut self) {
+        let Seen { failure, retryable, .. } = self.seen;
+        let seen = &mut self.transaction.lease.seen;
+        (seen.failure, seen.retryable) = (failure, retryable);
     }
 }
 
 executor_through_lease!(&'c mut Savepoint<'_>, |savepoint, statement| {
-    match savepoint.transaction.admit(statement) {
+    match savepoint.innermost().and_then(|()| savepoint.transaction.admit(statement)) {
         Ok(()) => Ok(&mut savepoint.transaction.lease),
         Err(err) => Err(err.into()),
     }
@@ -404,10 +443,10 @@ impl DerefMut for Savepoint<'_> {
 
 impl Drop for Savepoint<'_> {
     fn drop(&mut self) {
-        if self.open && !self.transaction.lost {
-            let log = format!("ROLLBACK TO SAVEPOINT _sqlx_savepoint_{}", self.level());
+        if self.open && self.innermost().is_ok() {
+            let log = format!("ROLLBACK TO {}", self.name());
             self.transaction.lease.queue_rollback(&log);
-            self.transaction.lease.seen.failure = self.seen.failure;
+            self.forget_failures();
         }
     }
 }
@@ -416,6 +455,13 @@ impl fmt::Debug for Savepoint<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Savepoint").field("transaction", &self.transaction).finish()
     }
+}
+
+/// Whether an error of `COMMIT` says that nothing was committed: the server's answer on a session
+/// that goes on. A pooler speaks in class 08 of a server it has lost.
+fn refuses_commit(err: &sqlx::Error) -> bool {
+    let code = err.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
+    server_keeps_session(err) && !code.starts_with("08")
 }
 
 /// An SQL identifier.

@@ -7,8 +7,8 @@ use axum_core::response::{IntoResponse, Response};
 use flautino::{Handle, Lease, Transaction};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
-use http::StatusCode;
 use http::request::Parts;
+use http::{Extensions, StatusCode};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Acquire, Describe, Either, Execute, Executor, Postgres, SqlStr};
 
@@ -35,13 +35,13 @@ impl<S: Sync> FromRequestParts<S> for Db {
     type Rejection = LayerMissing;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, LayerMissing> {
-        scope(parts).map(|scope| Self(scope.handle.clone()))
+        Self::from_extensions(&parts.extensions)
     }
 }
 
 /// What the layer put into the request.
-pub(super) fn scope(parts: &Parts) -> Result<&Scope, LayerMissing> {
-    parts.extensions.get().ok_or(LayerMissing(()))
+pub(super) fn scope(extensions: &Extensions) -> Result<&Scope, LayerMissing> {
+    extensions.get().ok_or(LayerMissing(()))
 }
 
 /// `Db` or `Tx` was extracted on a route without [`EngineLayer`](crate::EngineLayer): 500.
@@ -59,8 +59,17 @@ impl IntoResponse for LayerMissing {
     }
 }
 
-// These stand on the handle too, but there sqlx's `Acquire`, where it is imported, would come first.
+// `begin` and `acquire` stand on the handle too, but there sqlx's `Acquire`, where it is imported, would come first.
 impl Db {
+    /// The request's handle from its extensions, for services that have no extractors.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerMissing`].
+    pub fn from_extensions(extensions: &Extensions) -> Result<Self, LayerMissing> {
+        scope(extensions).map(|scope| Self(scope.handle.clone()))
+    }
+
     /// As [`Handle::begin`].
     ///
     /// # Errors

@@ -143,7 +143,7 @@ impl<S: Sync> FromRequestParts<S> for Tx {
     type Rejection = TxRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TxRejection> {
-        let scope = scope(parts)?.clone();
+        let scope = scope(&parts.extensions)?.clone();
         match scope.take() {
             Ok(transaction) => Ok(Self { scope, transaction, holds: true }),
             Err(NotFree::Held | NotFree::Over) => Err(TxRejection::InUse),

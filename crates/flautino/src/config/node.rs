@@ -11,6 +11,7 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
+use super::LONGEST;
 use super::de::{Port, SecretString, Time};
 use crate::error::ConfigError;
 
@@ -67,7 +68,9 @@ pub struct NodeConfig {
     pub connect_timeout: Option<Duration>,
     /// The node is PgBouncer in transaction mode: nothing is prepared, no session setting is
     /// made, and each statement with values goes in a transaction of its own, so that its
-    /// protocol steps reach one server. Costs two more round trips a statement. Default: `false`.
+    /// protocol steps reach one server, at three more round trips. Default: `false`. Do not
+    /// leave it out: to end an abandoned statement flautino ends the server process that ran it,
+    /// and behind a pooler that process may serve somebody else by then.
     pub pgbouncer: bool,
 }
 
@@ -170,7 +173,7 @@ impl NodeConfig {
             // These two are part of the session's set-up.
             statement_timeout,
             client_check_interval,
-            connect_timeout: _,
+            connect_timeout,
             pgbouncer,
         } = self;
         let error = |key: &str, message: String| ConfigError::Key {
@@ -189,6 +192,11 @@ impl NodeConfig {
                 let message = "is no time that the server can hold; expected 0 or 1ms to 24days";
                 return Err(error(key, message.to_owned()));
             }
+        }
+
+        if connect_timeout.is_some_and(|time| time.is_zero() || time > LONGEST) {
+            let message = "is 0 or longer than a year; expected a time such as \"5s\"";
+            return Err(error("connect_timeout", message.to_owned()));
         }
 
         // sqlx looks into the password file only while it parses a URL, so the single keys

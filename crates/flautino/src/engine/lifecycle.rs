@@ -41,12 +41,11 @@ impl EngineInner {
         drop(main);
 
         let pools: Vec<_> = self.nodes.iter().map(|node| node.build_pool(config)).collect();
-        for (node, pool) in self.nodes.iter().zip(&pools) {
-            if node.trouble().is_some() {
-                continue;
-            }
-            // One connection each, so that the first request finds it.
-            match pool.checkout().await {
+        // One connection each, so that the first request finds it.
+        let reachable = self.nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
+        let first = reachable.map(async |(node, pool)| (node, pool, pool.checkout().await));
+        for (node, pool, first) in futures_util::future::join_all(first).await {
+            match first {
                 Ok((taken, slot)) => {
                     pool.give_back(taken);
                     drop(slot);
@@ -87,7 +86,8 @@ impl EngineInner {
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
-            let probes = self.nodes.iter().map(reach);
+            let left = timeout.saturating_sub(started.elapsed());
+            let probes = self.nodes.iter().map(|node| reach(node, left));
             let mut results = futures_util::future::join_all(probes).await.into_iter();
             let main = results.next();
             let others: Vec<_> = results.filter_map(Result::err).collect();
@@ -159,8 +159,9 @@ impl EngineInner {
 }
 
 /// One attempt to reach a node and to learn its role.
-async fn reach(node: &Arc<Node>) -> Result<PgConnection, NodeFailure> {
-    match node.greet(async |connection| bootstrap::probe(node, connection).await).await {
+async fn reach(node: &Arc<Node>, left: Duration) -> Result<PgConnection, NodeFailure> {
+    let probe = async |connection: &mut PgConnection| bootstrap::probe(node, connection).await;
+    match node.greet(left, probe).await {
         Ok((connection, role)) => {
             node.set_role(role);
             node.set_trouble(None);

@@ -11,6 +11,9 @@ use crate::node::Node;
 /// The first version with `client_connection_check_interval`.
 const CLIENT_CHECK_SINCE: u32 = 140_000;
 
+/// Unknown parameter, invalid value, feature not supported.
+const REFUSED: [&str; 3] = ["42704", "22023", "0A000"];
+
 /// The settings of each session on a node.
 #[derive(Debug)]
 pub(crate) struct SessionSetup {
@@ -45,8 +48,8 @@ impl SessionSetup {
         }
     }
 
-    /// Whether a used session can be made as new again.
-    pub(crate) fn can_wash(&self) -> bool {
+    /// Whether the sessions are this engine's own: to be reset when used, and ended when abandoned.
+    pub(crate) fn owns_sessions(&self) -> bool {
         !self.pooler && !self.foreign
     }
 
@@ -62,7 +65,10 @@ impl SessionSetup {
             return Ok(());
         };
         match node.send(connection, commands).await {
-            Err(sqlx::Error::Database(err)) if self.checks_client(connection) => {
+            Err(sqlx::Error::Database(err))
+                if self.checks_client(connection)
+                    && err.code().is_some_and(|code| REFUSED.contains(&&*code)) =>
+            {
                 self.client_check_refused.store(true, Ordering::Relaxed);
                 tracing::warn!(
                     node = %node.name, error = %err,
@@ -139,15 +145,16 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
-    /// Asks which process serves the connection. `None` behind a pooler, and where the server
-    /// does not tell.
+    /// Asks which process serves the connection. `None` behind a pooler, where the process serves
+    /// others too, in a pool made elsewhere, which may lead to a pooler, and where the server does
+    /// not tell.
     pub(crate) async fn of(
         connection: &mut PgConnection,
         node: &Node,
     ) -> Result<Option<Self>, sqlx::Error> {
         const ASK: &str = "SELECT pid, (extract(epoch FROM backend_start) * 1000000)::int8 \
                            FROM pg_stat_get_activity(pg_backend_pid())";
-        if node.is_pooler() {
+        if !node.setup.owns_sessions() {
             return Ok(None);
         }
         let row = match node.send(connection, ASK.to_owned()).await {
@@ -161,7 +168,8 @@ impl Backend {
         Ok(row.and_then(read))
     }
 
-    /// Ends that process, over another connection of the same role.
+    /// Ends that process, over another connection of the same role, if it is at work still: one
+    /// that rests sees by itself that its client is gone.
     pub(crate) async fn end(
         self,
         connection: &mut PgConnection,
@@ -170,7 +178,8 @@ impl Backend {
         let Self { pid, started } = self;
         let sql = format!(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_get_activity({pid}) \
-             WHERE (extract(epoch FROM backend_start) * 1000000)::int8 = {started}"
+             WHERE (extract(epoch FROM backend_start) * 1000000)::int8 = {started} \
+             AND state = 'active'"
         );
         node.send(connection, sql).await.map(drop)
     }
