@@ -20,7 +20,7 @@ async fn a_running_statement_is_cancelled_at_the_drain_timeout() {
     assert!(report.elapsed < Duration::from_secs(3), "{report:?}");
     assert_eq!((report.cancelled, report.still_held), (1, 0), "{report:?}");
     let err = sleep.await.unwrap().unwrap_err();
-    assert!(matches!(Error::of(&err), Some(Error::Closed { .. })), "{err:?}");
+    assert!(matches!(Error::of(&err), Some(Error::Cut { .. })), "{err:?}");
     let gone = wait_until("the statement is gone", async || {
         sessions_of(cluster.primary(), "running").await == 0
     });

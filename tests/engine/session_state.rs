@@ -51,6 +51,8 @@ async fn start() -> (Cluster, Engine, Handle) {
     cluster.primary().execute("CREATE ROLE plain").await.unwrap();
     let mut config = config(&cluster, "state");
     config.pool.max_connections = 1;
+    // Generic code waits for the connection until it is back in sqlx's pool.
+    config.pool.warm_time = std::time::Duration::from_millis(50);
     let engine = Engine::new(config).unwrap();
     engine.open().await.unwrap();
     let db = engine.handle();
@@ -64,6 +66,8 @@ enum Way {
     Lease,
     Bare,
     Transaction,
+    /// Code that is generic over sqlx.
+    Generic,
 }
 
 async fn leave(db: &Handle, way: Way, sql: &'static str) -> Result<(), sqlx::Error> {
@@ -77,6 +81,11 @@ async fn leave(db: &Handle, way: Way, sql: &'static str) -> Result<(), sqlx::Err
             sqlx::query(sql).execute(&mut tx).await?;
             tx.commit().await
         }
+        Way::Generic => {
+            let mut tx = sqlx::Acquire::begin(db).await?;
+            sqlx::query(sql).execute(&mut *tx).await?;
+            tx.commit().await
+        }
     }
 }
 
@@ -85,7 +94,7 @@ async fn check(cases: &[(&'static str, &'static str)]) {
     let (cluster, engine, db) = start().await;
     let mut found = Vec::new();
     for (sql, must_hold) in cases.iter().copied() {
-        for way in [Way::Handle, Way::Raw, Way::Lease, Way::Bare, Way::Transaction] {
+        for way in [Way::Handle, Way::Raw, Way::Lease, Way::Bare, Way::Transaction, Way::Generic] {
             let before: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
             leave(&db, way, sql).await.unwrap_or_else(|err| panic!("{sql}: {err}"));
             let clean: bool = sqlx::query_scalar(must_hold).fetch_one(&db).await.unwrap();

@@ -124,7 +124,7 @@ async fn a_task_s_statement_that_outlasts_the_drain_time_is_cancelled() {
     assert_eq!(report.close.cancelled, 1, "{report:?}");
     assert_eq!(report.close.still_held, 0, "{report:?}");
     let error = end.await.unwrap().unwrap_err();
-    assert!(matches!(Error::of(&error), Some(Error::Closed { .. })));
+    assert!(matches!(Error::of(&error), Some(Error::Cut { .. })));
     let gone = wait_until("the statement has ended", async || {
         sessions_of(cluster.primary(), "tasks").await == 0
     });

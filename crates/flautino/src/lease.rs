@@ -13,6 +13,7 @@ use sqlx::{Either, PgConnection};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::session::{Backend, SessionSetup};
 use crate::error::Error;
@@ -125,7 +126,7 @@ impl Lease {
         sql: &str,
         step: impl for<'a> FnOnce(&'a mut PgConnection) -> BoxFuture<'a, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, sqlx::Error> {
-        self.end_dropped_statement().await?;
+        self.make_way().await?;
         let before = self.begin_use();
         let (connection, node, cut) = self.parts();
         let entry = node.logger.sending(&node.name, sql, Values::None);
@@ -161,7 +162,7 @@ impl Lease {
     ) -> Result<T, sqlx::Error> {
         let (statement, mode) = self.prepared_for_node(statement);
         let changes = statement.may_change_session();
-        self.end_dropped_statement().await?;
+        self.make_way().await?;
         let before = self.begin_use();
         self.start_meter();
         let (connection, node, cut) = self.parts();
@@ -196,7 +197,7 @@ impl Lease {
         async_stream::stream! {
             let (statement, mode) = self.prepared_for_node(statement);
             let changes = statement.may_change_session();
-            if let Err(err) = self.end_dropped_statement().await {
+            if let Err(err) = self.make_way().await {
                 yield Err(err);
                 return;
             }
@@ -265,9 +266,7 @@ impl Lease {
         }
     }
 
-    fn parts(
-        &mut self,
-    ) -> (&mut PgConnection, &Node, Option<&tokio_util::sync::CancellationToken>) {
+    fn parts(&mut self) -> (&mut PgConnection, &Node, Option<&CancellationToken>) {
         match self.connection.as_mut() {
             Some(LeasedConnection::Pooled { taken, home, .. }) => {
                 (&mut taken.connection, &self.node, Some(home.cut()))
@@ -277,13 +276,17 @@ impl Lease {
         }
     }
 
-    /// Where a statement was dropped half-way and the lease is used on, reads to that one's end,
-    /// so that its error does not pass for the next one's.
-    async fn end_dropped_statement(&mut self) -> Result<(), sqlx::Error> {
-        if self.state != State::Busy {
+    /// Before a statement is sent: refuses it where the engine has closed. Where the last one was
+    /// dropped half-way, reads to its end, so that its error does not pass for this one's.
+    async fn make_way(&mut self) -> Result<(), sqlx::Error> {
+        let busy = self.state == State::Busy;
+        let (connection, node, cut) = self.parts();
+        if cut.is_some_and(CancellationToken::is_cancelled) {
+            return Err(Error::Closed { node: node.name.to_string() }.into());
+        }
+        if !busy {
             return Ok(());
         }
-        let (connection, node, cut) = self.parts();
         loop {
             match cut_short(cut, node, sqlx::Connection::ping(&mut *connection)).await {
                 Err(err) if server_keeps_session(&err) => {}
@@ -339,7 +342,7 @@ async fn end_pooler_transaction(
 
 /// The work's result, or `Cut` once the engine's drain time is over.
 async fn cut_short<T>(
-    cut: Option<&tokio_util::sync::CancellationToken>,
+    cut: Option<&CancellationToken>,
     node: &Node,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
