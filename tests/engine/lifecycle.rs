@@ -6,11 +6,11 @@ use flautino::{AcquireStep, Engine, Error, PoolConfig};
 use flautino_tests::{cluster, config, engine, sessions_of, until_sessions, wait_until};
 use futures_util::future::join_all;
 
-async fn select_1(engine: &Engine) -> Result<i32, sqlx::Error> {
+pub(crate) async fn select_1(engine: &Engine) -> Result<i32, sqlx::Error> {
     sqlx::query_scalar("SELECT 1").fetch_one(&engine.handle()).await
 }
 
-fn is_closed(result: Result<i32, sqlx::Error>) -> bool {
+pub(crate) fn is_closed(result: Result<i32, sqlx::Error>) -> bool {
     let err = result.unwrap_err();
     matches!(Error::of(&err), Some(Error::Closed { node }) if node == "main")
 }

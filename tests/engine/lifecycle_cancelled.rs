@@ -2,18 +2,11 @@
 
 use std::time::Duration;
 
-use flautino::{Engine, Error};
+use flautino::Engine;
 use flautino_cluster::Proxy;
 use flautino_tests::{cluster, config, engine, polled_at_most, sessions_of, wait_until};
 
-async fn select_1(engine: &Engine) -> Result<i32, sqlx::Error> {
-    sqlx::query_scalar("SELECT 1").fetch_one(&engine.handle()).await
-}
-
-fn is_closed(result: Result<i32, sqlx::Error>) -> bool {
-    let err = result.unwrap_err();
-    matches!(Error::of(&err), Some(Error::Closed { node }) if node == "main")
-}
+use crate::lifecycle::{is_closed, select_1};
 
 #[tokio::test]
 async fn a_close_cancelled_mid_way_can_be_finished_and_opened_after() {

@@ -174,7 +174,8 @@ impl Lease {
                 PoolerMode::InTransaction => {
                     PgTransactionManager::begin(connection, None).await?;
                     let result = start(connection, statement).await;
-                    end_pooler_transaction(connection, result.is_ok()).await.and(result)
+                    let ended = end_pooler_transaction(connection, result.is_ok()).await;
+                    result.and_then(|answer| ended.map(|()| answer))
                 }
             }
         };
@@ -188,7 +189,7 @@ impl Lease {
         result
     }
 
-    /// Sends a statement; the caller drives what comes back through the returned guard.
+    /// Sends a statement; what comes back is a stream, and only its end settles the lease.
     pub(crate) fn stream<'a>(
         &'a mut self,
         statement: Statement,

@@ -199,7 +199,7 @@ impl NodePool {
         }
     }
 
-    /// Closes the socket and frees the slot, without a word to the server: it notices by itself.
+    /// Closes the socket without a word to the server, which notices by itself.
     pub(crate) fn throw_away(&self, taken: Taken) {
         self.detach(taken.connection);
     }
