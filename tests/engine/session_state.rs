@@ -137,3 +137,24 @@ async fn a_washed_connection_serves_again_instead_of_a_new_one() {
     }
     engine.close().await;
 }
+
+#[tokio::test]
+async fn a_session_of_a_replica_is_washed_too_and_stays_read_only() {
+    let cluster = cluster(1).await;
+    let mut config = config(&cluster, "state");
+    config.pool.max_connections = 1;
+    let engine = Engine::new(config).unwrap();
+    engine.open().await.unwrap();
+    let db = engine.handle().node("read_replica_1").unwrap();
+    let before: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
+    for sql in ["SET work_mem = '9MB'", "SET default_transaction_read_only = off"] {
+        leave(&db, Way::Lease, sql).await.unwrap();
+        let after: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
+        assert_eq!(after, before, "{sql}");
+    }
+    assert!(sqlx::query_scalar::<_, bool>(NO_WORK_MEM).fetch_one(&db).await.unwrap());
+    let show = sqlx::query_scalar("SHOW default_transaction_read_only");
+    let read_only: String = show.fetch_one(&db).await.unwrap();
+    assert_eq!(read_only, "on");
+    engine.close().await;
+}
