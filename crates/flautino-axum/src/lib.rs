@@ -1,4 +1,4 @@
-//! [flautino](flautino) in axum: one layer gives every handler a database handle, and one `serve`
+//! [`flautino`] in axum: one layer gives every handler a database handle, and one `serve`
 //! opens the pools before the first request and closes them after the last.
 //!
 //! ```no_run
