@@ -60,7 +60,9 @@ pub struct EngineConfig {
     /// The pool of each node.
     pub pool: PoolConfig,
     /// Whether each statement is an event of target `flautino::query`, before it is sent and
-    /// after its result was read. Default: `false`. Bind values are never logged.
+    /// after its result was read, the library's own included. Default: `false`. Bind values are
+    /// never logged; what is sent over the bare connection of a lease or a transaction, such as
+    /// a migration, is not seen.
     pub log_queries: bool,
     /// Whether each row is an event of target `flautino::response`. Default: `false`.
     pub log_responses: bool,
