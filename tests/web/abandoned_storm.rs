@@ -81,7 +81,8 @@ async fn a_thousand_disconnects_leave_the_pool_whole() {
         assert_eq!(answer.await.unwrap().unwrap().status(), 200);
     }
     assert_eq!(engine.status().nodes[0].in_flight, 0);
-    assert_eq!(sessions(&mut watcher).await, (i64::from(MOST), 0));
+    // A connection may still be looked at on its way back into sqlx's pool.
+    wait_until("all rest", async || sessions(&mut watcher).await == (i64::from(MOST), 0)).await;
     app.stop().await;
 }
 
