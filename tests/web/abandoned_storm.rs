@@ -5,7 +5,9 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::extract::Path;
 use axum::routing::get;
+use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer};
+use flautino_cluster::Cluster;
 use flautino_tests::{App, cluster, config, wait_until};
 use futures_util::{StreamExt, stream};
 use sqlx::PgConnection;
@@ -19,6 +21,14 @@ async fn sleep(db: Db, Path(seconds): Path<f64>) -> Result<(), DbError> {
     let sleep = sqlx::query("SELECT pg_sleep($1)").bind(seconds);
     sleep.execute(&db).await?;
     Ok(())
+}
+
+/// The app over a pool of [`MOST`] connections.
+async fn served(cluster: &Cluster) -> (Engine, App) {
+    let engine = engine_of(config(cluster, "storm"), MOST);
+    let app =
+        Router::new().route("/sleep/{seconds}", get(sleep)).layer(EngineLayer::new(engine.clone()));
+    (engine.clone(), App::start(app, engine).await)
 }
 
 /// The app's sessions, and those of them that run something; over a connection that was there
@@ -48,10 +58,7 @@ async fn storm(url: &str) -> Vec<String> {
 async fn a_thousand_disconnects_leave_the_pool_whole() {
     let cluster = cluster(0).await;
     let mut watcher = cluster.primary().connect().await.unwrap();
-    let engine = engine_of(config(&cluster, "storm"), MOST);
-    let app =
-        Router::new().route("/sleep/{seconds}", get(sleep)).layer(EngineLayer::new(engine.clone()));
-    let app = App::start(app, engine.clone()).await;
+    let (engine, app) = served(&cluster).await;
 
     let started = Instant::now();
     let told = storm(&app.url).await;
@@ -90,10 +97,7 @@ async fn a_thousand_disconnects_leave_the_pool_whole() {
 async fn disconnects_do_not_fill_the_server_beyond_max_connections_for_long() {
     let cluster = cluster(0).await;
     let mut watcher = cluster.primary().connect().await.unwrap();
-    let engine = engine_of(config(&cluster, "storm"), MOST);
-    let app =
-        Router::new().route("/sleep/{seconds}", get(sleep)).layer(EngineLayer::new(engine.clone()));
-    let app = App::start(app, engine.clone()).await;
+    let (_engine, app) = served(&cluster).await;
 
     let url = app.url.clone();
     let clients = tokio::spawn(async move { storm(&url).await });
