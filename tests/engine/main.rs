@@ -5,6 +5,7 @@ mod abandoned;
 mod bad_config;
 mod before_open;
 mod begin;
+mod classification;
 mod close_bounded;
 mod closure_form;
 mod closure_form_send;

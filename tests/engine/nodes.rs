@@ -32,7 +32,8 @@ async fn the_named_server_answers_in_queries_streams_and_leases() {
     let cluster = cluster(2).await;
     let engine = engine(&cluster, "named").await;
     let db = engine.handle();
-    assert_eq!(db.node_name(), "main");
+    assert_eq!(db.node_name(), None);
+    assert_eq!(db.node("main").unwrap().node_name(), Some("main"));
     let main: i32 = sqlx::query_scalar(PORT).fetch_one(&db).await.unwrap();
     assert_eq!(main, port(cluster.primary()));
     for (index, name) in ["read_replica_1", "read_replica_2"].into_iter().enumerate() {

@@ -32,7 +32,7 @@ async fn without_the_layer_db_and_tx_answer_500_and_name_the_layer_and_the_fix()
 async fn a_route_added_after_the_layer_is_without_it_and_the_others_work() {
     let cluster = cluster(0).await;
     let engine = engine(&cluster, "missing").await;
-    let node = async |db: Db| db.node_name().to_owned();
+    let node = async |db: Db| db.node("main").unwrap().node_name().unwrap_or_default().to_owned();
     let app = Router::new()
         .route("/before", get(node))
         .layer(EngineLayer::new(engine.clone()))

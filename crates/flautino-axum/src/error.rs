@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode, header};
 /// |---|---|
 /// | row not found | 404 |
 /// | unique violation | 409 |
-/// | no connection in time, engine closed, server down, starting or full | 503 with `Retry-After: 1` |
+/// | no connection in time, overloaded, engine closed, server down, starting or full | 503 with `Retry-After: 1` |
 /// | anything else | 500 |
 ///
 /// The body is `{"error": "…"}` and says no more than that. The cause of a 500 is logged as an
@@ -46,7 +46,15 @@ impl DbError {
     #[must_use]
     pub fn status(&self) -> StatusCode {
         match (&self.0, Error::of(&self.0)) {
-            (_, Some(Error::AcquireTimeout { .. } | Error::Closed { .. }))
+            (
+                _,
+                Some(
+                    Error::AcquireTimeout { .. }
+                    | Error::Closed { .. }
+                    | Error::Overloaded { .. }
+                    | Error::NodeDown { sent: false, .. },
+                ),
+            )
             | (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed, _) => {
                 StatusCode::SERVICE_UNAVAILABLE
             }

@@ -4,7 +4,7 @@ use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use flautino::{Engine, Timing, Transaction};
+use flautino::{Engine, Handle, Timing, Token, Transaction};
 use futures_core::future::BoxFuture;
 use http::{HeaderValue, Request, Response, StatusCode, header};
 use pin_project_lite::pin_project;
@@ -12,6 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::scope::{AtEnd, Scope};
+use crate::token::Carried;
 
 /// Gives every request a handle of the engine, for [`Db`](crate::Db) and [`Tx`](crate::Tx).
 ///
@@ -27,7 +28,7 @@ use crate::scope::{AtEnd, Scope};
 /// # fn f() -> Result<(), Box<dyn std::error::Error>> {
 /// let engine = Engine::new(EngineConfig::from_url("postgres://localhost/my_app")?)?;
 /// let app: Router = Router::new()
-///     .route("/", get(|db: Db| async move { db.node_name().to_owned() }))
+///     .route("/", get(|db: Db| async move { format!("{db:?}") }))
 ///     .layer(EngineLayer::new(engine));
 /// # Ok(()) }
 /// ```
@@ -86,18 +87,25 @@ where
         let EngineLayer { engine, server_timing } = &self.layer;
         let handle = engine.handle();
         let handle = if *server_timing { handle.recorded() } else { handle };
+        // Where there is one node, tokens say nothing.
+        let carried = engine
+            .has_replicas()
+            .then(|| Carried::observe(request.headers(), request.uri(), &handle, engine));
         let scope = Scope::new(handle);
         request.extensions_mut().insert(scope.clone());
-        ResponseFuture { state: State::Inner { future: self.service.call(request) }, scope }
+        let tokens = carried.map(|carried| (carried, engine.clone()));
+        ResponseFuture { state: State::Inner { future: self.service.call(request) }, scope, tokens }
     }
 }
 
 pin_project! {
-    /// The response of an [`EngineService`]: the inner one, once its transaction is over.
+    /// The response of an [`EngineService`]: the inner one, once its transaction is over and its
+    /// token is made.
     pub struct ResponseFuture<F, R> {
         #[pin]
         state: State<F, R>,
         scope: Scope,
+        tokens: Option<(Carried, Engine)>,
     }
 }
 
@@ -106,6 +114,7 @@ pin_project! {
     enum State<F, R> {
         Inner { #[pin] future: F },
         Ending { ending: BoxFuture<'static, Ended>, response: Option<Response<R>> },
+        Token { making: BoxFuture<'static, Option<Token>>, response: Option<Response<R>> },
     }
 }
 
@@ -128,11 +137,11 @@ where
             match this.state.as_mut().project() {
                 StateProjection::Inner { future } => {
                     // An error has no response to speak for it: the transaction rolls back.
-                    let mut response = ready!(future.poll(cx))?;
+                    let response = ready!(future.poll(cx))?;
                     let ending = match this.scope.end() {
                         AtEnd::Nothing => {
-                            add_timings(&mut response, &this.scope.handle.timings());
-                            return Poll::Ready(Ok(response));
+                            this.state.set(State::token(&this.scope.handle, response));
+                            continue;
                         }
                         AtEnd::Transaction(transaction) => {
                             end(*transaction, keeps(response.status()))
@@ -150,15 +159,36 @@ where
                 }
                 StateProjection::Ending { ending, response } => {
                     let ended = ready!(ending.as_mut().poll(cx));
-                    let mut response = match (ended, response.take()) {
+                    let response = match (ended, response.take()) {
                         (Ended::AsAsked, Some(response)) => response,
                         (Ended::Failed, _) | (Ended::AsAsked, None) => internal_error(),
                     };
+                    this.state.set(State::token(&this.scope.handle, response));
+                }
+                StateProjection::Token { making, response } => {
+                    let token = ready!(making.as_mut().poll(cx));
+                    let mut response = response.take().unwrap_or_else(internal_error);
+                    if let (Some(token), Some((carried, engine))) = (token, &this.tokens) {
+                        carried.give(token, response.headers_mut(), engine);
+                    }
                     add_timings(&mut response, &this.scope.handle.timings());
                     return Poll::Ready(Ok(response));
                 }
             }
         }
+    }
+}
+
+impl<F, R> State<F, R> {
+    /// The last step: the token for what the request wrote, if it did.
+    fn token(handle: &Handle, response: Response<R>) -> Self {
+        let making: BoxFuture<'static, _> = if handle.owes_token() {
+            let handle = handle.clone();
+            Box::pin(async move { handle.token().await })
+        } else {
+            Box::pin(std::future::ready(None))
+        };
+        Self::Token { making, response: Some(response) }
     }
 }
 

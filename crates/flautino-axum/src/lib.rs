@@ -23,6 +23,7 @@
 //!
 //! - `lifecycle`: [`serve`], from opening to closing
 //! - `layer`: [`EngineLayer`] puts a handle into the request, and ends its transaction
+//! - `token`: what the client wrote travels with it, as a cookie and as a header
 //! - `extract`: [`Db`] and [`Tx`], what handlers ask for
 //! - `error`: [`DbError`], an sqlx error as a response
 //! - `status`: [`status_routes`], for load balancers and people
@@ -33,12 +34,14 @@ mod layer;
 mod lifecycle;
 mod scope;
 mod status;
+mod token;
 
 pub use self::error::DbError;
 pub use self::extract::{Db, LayerMissing, Tx, TxRejection};
 pub use self::layer::{EngineLayer, EngineService, ResponseFuture};
 pub use self::lifecycle::{Serve, ServeError, ServeReport, serve};
 pub use self::status::status_routes;
+pub use self::token::{TOKEN_COOKIE, TOKEN_HEADER};
 
 /// The README's example compiles.
 #[cfg(doctest)]

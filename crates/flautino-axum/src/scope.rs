@@ -15,7 +15,7 @@ pub(crate) struct Scope {
 #[derive(Debug)]
 enum Slot {
     /// No extractor holds it; it is here if it has begun.
-    Free(Option<Transaction>),
+    Free(Option<Box<Transaction>>),
     /// An extractor has it.
     Held { begun: bool },
     /// The response is made. What an extractor still holds is rolled back.
@@ -48,7 +48,7 @@ impl Scope {
     }
 
     /// Takes the transaction for an extractor.
-    pub(crate) fn take(&self) -> Result<Option<Transaction>, NotFree> {
+    pub(crate) fn take(&self) -> Result<Option<Box<Transaction>>, NotFree> {
         let mut slot = self.lock();
         match &mut *slot {
             Slot::Free(transaction) => {
@@ -77,7 +77,7 @@ impl Scope {
     }
 
     /// The extractor gives it back. After the response it is rolled back.
-    pub(crate) fn give_back(&self, transaction: Option<Transaction>) {
+    pub(crate) fn give_back(&self, transaction: Option<Box<Transaction>>) {
         let mut slot = self.lock();
         if !matches!(*slot, Slot::Over) {
             *slot = Slot::Free(transaction);
@@ -87,7 +87,7 @@ impl Scope {
     /// The response is made.
     pub(crate) fn end(&self) -> AtEnd {
         match std::mem::replace(&mut *self.lock(), Slot::Over) {
-            Slot::Free(Some(transaction)) => AtEnd::Transaction(Box::new(transaction)),
+            Slot::Free(Some(transaction)) => AtEnd::Transaction(transaction),
             Slot::Held { begun: true } => AtEnd::StillHeld,
             Slot::Free(None) | Slot::Held { begun: false } | Slot::Over => AtEnd::Nothing,
         }

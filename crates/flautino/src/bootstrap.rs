@@ -33,6 +33,16 @@ pub(crate) async fn probe(node: &Node, connection: &mut PgConnection) -> Result<
     Ok(role)
 }
 
+/// Asks the server behind a connection when it was started, in microseconds since 1970.
+pub(crate) async fn started(
+    node: &Node,
+    connection: &mut PgConnection,
+) -> Result<i64, sqlx::Error> {
+    const ASK: &str = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+    let rows = node.send(connection, ASK.to_owned()).await?;
+    rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
+}
+
 /// Creates the extensions that are missing. Answers a warning for each that is missing still.
 pub(crate) async fn create_extensions(
     node: &Node,

@@ -24,6 +24,7 @@
 mod de;
 mod find;
 mod node;
+mod routing;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 pub use self::node::NodeConfig;
+pub use self::routing::{Fallback, RoutingConfig, RoutingMode};
 use crate::error::ConfigError;
 
 /// The name of the node whose settings stand at the top level.
@@ -59,6 +61,8 @@ pub struct EngineConfig {
     pub extensions: Vec<String>,
     /// The pool of each node.
     pub pool: PoolConfig,
+    /// The replica router.
+    pub routing: RoutingConfig,
     /// Whether each statement is an event of target `flautino::query`, before it is sent and
     /// after its result was read, the library's own included. Default: `false`. Bind values are
     /// never logged; what is sent over the bare connection of a lease or a transaction, such as
@@ -80,6 +84,7 @@ impl Default for EngineConfig {
             extra_nodes: BTreeMap::new(),
             extensions: vec!["uuid-ossp".to_owned()],
             pool: PoolConfig::default(),
+            routing: RoutingConfig::default(),
             log_queries: false,
             log_responses: false,
             startup_timeout: Duration::from_secs(30),
@@ -90,10 +95,11 @@ impl Default for EngineConfig {
 
 impl EngineConfig {
     /// The keys of the top level that are not [`NodeConfig`]'s.
-    const KEYS: [&'static str; 7] = [
+    const KEYS: [&'static str; 8] = [
         "extra_nodes",
         "extensions",
         "pool",
+        "routing",
         "log_queries",
         "log_responses",
         "startup_timeout",
@@ -144,6 +150,7 @@ impl EngineConfig {
             extra_nodes,
             extensions,
             pool,
+            routing,
             log_queries: _,
             log_responses: _,
             startup_timeout,
@@ -179,7 +186,8 @@ impl EngineConfig {
                 return Err(key_error(&key, "is no name of an extension".to_owned()));
             }
         }
-        pool.check().map_err(|(key, message)| key_error(&format!("pool.{key}"), message))
+        pool.check().map_err(|(key, message)| key_error(&format!("pool.{key}"), message))?;
+        routing.check().map_err(|(key, message)| key_error(&format!("routing.{key}"), message))
     }
 }
 

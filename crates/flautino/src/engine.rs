@@ -7,14 +7,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
+use tokio::sync::Notify;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{EngineConfig, MAIN, PoolConfig};
+use crate::config::{EngineConfig, MAIN, PoolConfig, RoutingConfig};
 use crate::error::{ConfigError, OpenError, UnknownNode};
-use crate::handle::{Handle, Reason};
+use crate::handle::Handle;
 use crate::logging::Logger;
 use crate::node::Node;
 use crate::pool::NodePool;
+use crate::router::{Access, Classifier, Monitor, Reason};
 use crate::status::EngineStatus;
 
 /// A PostgreSQL engine: one main node, any number of named others, and a pool for each.
@@ -48,11 +50,11 @@ pub(crate) struct EngineInner {
     /// The pools of the nodes, until `close` is through with them.
     pools: Mutex<Vec<Arc<NodePool>>>,
     tasks: TaskTracker,
-    decisions: [AtomicU64; REASONS.len()],
+    decisions: [AtomicU64; Reason::ALL.len()],
+    classifier: Arc<Classifier>,
+    /// Where there is more than one node.
+    monitor: Option<Arc<Monitor>>,
 }
-
-/// In the order of the counters.
-pub(crate) const REASONS: [Reason; 2] = [Reason::MainNode, Reason::NamedNode];
 
 const UNOPENED: u8 = 0;
 const OPEN: u8 = 1;
@@ -102,13 +104,19 @@ impl Engine {
         let tasks = TaskTracker::new();
         let named = config.extra_nodes.iter().map(|(name, node)| (name.as_str(), node));
         let nodes = std::iter::once((MAIN, &config.main)).chain(named);
+        let (classifier, catalogue_wanted) = classifier_of(config.routing.statement_cache);
         let nodes = nodes.map(|(name, node)| {
             let options = node.connect_options(ORIGIN, "")?;
-            let logger = Arc::clone(&logger);
-            Ok(Arc::new(Node::new(name, node, options, &config.pool, logger, tasks.clone())))
+            let (logger, classifier) = (Arc::clone(&logger), Arc::clone(&classifier));
+            let pool = &config.pool;
+            Ok(Arc::new(Node::new(name, node, options, pool, logger, classifier, tasks.clone())))
         });
-        let nodes = nodes.collect::<Result<_, ConfigError>>()?;
-        Ok(Self::assemble(nodes, config, tasks, UNOPENED))
+        let nodes = nodes.collect::<Result<Vec<_>, ConfigError>>()?;
+        let monitor = (nodes.len() > 1).then(|| {
+            let routing = config.routing.clone();
+            Monitor::new(&nodes, routing, Arc::clone(&classifier), catalogue_wanted)
+        });
+        Ok(Self::assemble(nodes, config, tasks, classifier, monitor, UNOPENED))
     }
 
     /// An engine of one node over a pool that exists, for `#[sqlx::test]` and for apps that move
@@ -118,9 +126,11 @@ impl Engine {
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let tasks = TaskTracker::new();
-        let node = Node::over(MAIN, pool, Arc::new(Logger::default()), tasks.clone());
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
-        let engine = Self::assemble(vec![node], config, tasks, OPEN);
+        let (classifier, _) = classifier_of(config.routing.statement_cache);
+        let logger = Arc::new(Logger::default());
+        let node = Node::over(MAIN, pool, logger, Arc::clone(&classifier), tasks.clone());
+        let engine = Self::assemble(vec![node], config, tasks, classifier, None, OPEN);
         let pools = engine.inner.nodes.iter().filter_map(|node| node.pool().ok().flatten());
         *engine.inner.lock_pools() = pools.collect();
         engine
@@ -130,6 +140,8 @@ impl Engine {
         nodes: Vec<Arc<Node>>,
         config: EngineConfig,
         tasks: TaskTracker,
+        classifier: Arc<Classifier>,
+        monitor: Option<Arc<Monitor>>,
         phase: u8,
     ) -> Self {
         Self {
@@ -141,6 +153,8 @@ impl Engine {
                 pools: Mutex::default(),
                 tasks,
                 decisions: Default::default(),
+                classifier,
+                monitor,
             }),
         }
     }
@@ -234,8 +248,30 @@ impl Engine {
     /// sqlx's own pool of a node, while the engine is open: for code that wants a `PgPool`.
     #[must_use]
     pub fn pool(&self, node: &str) -> Option<PgPool> {
-        let pool = self.inner.node(node).ok()?.pool().ok()??;
+        let (_, node) = self.inner.node(node).ok()?;
+        let pool = node.pool().ok()??;
         Some(pool.sqlx().clone())
+    }
+
+    /// What a statement needs, as the router sees it: for tests and explanations. Before `open`,
+    /// and where there is one node, every call of a function is a write.
+    #[must_use]
+    pub fn access(&self, sql: &str) -> Access {
+        let classifier = &self.inner.classifier;
+        classifier.access(&classifier.plan(sql), sql)
+    }
+
+    /// Whether there is more than one node, so that statements are routed and tokens mean
+    /// something.
+    #[must_use]
+    pub fn has_replicas(&self) -> bool {
+        self.inner.any_monitor().is_some()
+    }
+
+    /// The replica router's settings.
+    #[must_use]
+    pub fn routing(&self) -> &RoutingConfig {
+        &self.inner.config.routing
     }
 
     /// A picture of the engine, to be shown or serialized.
@@ -254,27 +290,46 @@ impl EngineInner {
         &self.nodes[0]
     }
 
-    pub(crate) fn node(&self, name: &str) -> Result<&Arc<Node>, UnknownNode> {
-        self.nodes.iter().find(|node| &*node.name == name).ok_or_else(|| UnknownNode {
+    /// A node by its name, with its number.
+    pub(crate) fn node(&self, name: &str) -> Result<(usize, &Arc<Node>), UnknownNode> {
+        let named = self.nodes.iter().enumerate().find(|(_, node)| &*node.name == name);
+        named.ok_or_else(|| UnknownNode {
             name: name.to_owned(),
             known: self.nodes.iter().map(|node| node.name.to_string()).collect(),
         })
     }
 
     pub(crate) fn count(&self, reason: Reason) {
-        let index = REASONS.iter().position(|known| *known == reason);
-        if let Some(counter) = index.and_then(|index| self.decisions.get(index)) {
+        if let Some(counter) = self.decisions.get(reason as usize) {
             counter.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     pub(crate) fn decisions(&self) -> impl Iterator<Item = (Reason, u64)> {
         let counts = self.decisions.iter().map(|count| count.load(Ordering::Relaxed));
-        REASONS.into_iter().zip(counts)
+        Reason::ALL.into_iter().zip(counts)
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
         &self.tasks
+    }
+
+    pub(crate) fn routing(&self) -> &RoutingConfig {
+        &self.config.routing
+    }
+
+    pub(crate) fn classifier(&self) -> &Classifier {
+        &self.classifier
+    }
+
+    /// Who knows the nodes, while the engine is open and has more than one.
+    pub(crate) fn monitor(&self) -> Option<&Arc<Monitor>> {
+        self.monitor.as_ref().filter(|monitor| monitor.is_running())
+    }
+
+    /// The same, whether the engine is open or not.
+    pub(crate) fn any_monitor(&self) -> Option<&Arc<Monitor>> {
+        self.monitor.as_ref()
     }
 
     pub(crate) fn is_open(&self) -> bool {
@@ -284,6 +339,14 @@ impl EngineInner {
     fn lock_pools(&self) -> std::sync::MutexGuard<'_, Vec<Arc<NodePool>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A classifier of so many statements, and what tells that it wants the catalogue.
+fn classifier_of(statements: usize) -> (Arc<Classifier>, Arc<Notify>) {
+    let wanted = Arc::new(Notify::new());
+    let want = Arc::clone(&wanted);
+    let classifier = Classifier::new(statements, Box::new(move || want.notify_one()));
+    (Arc::new(classifier), wanted)
 }
 
 impl std::fmt::Debug for Engine {

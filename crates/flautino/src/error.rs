@@ -51,6 +51,48 @@ pub enum Error {
         node: String,
     },
 
+    /// The node stopped answering while the statement waited for it.
+    #[error(
+        "node `{node}` is down{}",
+        if *sent {
+            "; the statement was under way, and if it was to write, look whether it did before you \
+             try again"
+        } else {
+            "; the statement was not sent"
+        }
+    )]
+    NodeDown {
+        /// The node's name.
+        node: String,
+        /// Whether the statement was sent, and so may have run.
+        sent: bool,
+    },
+
+    /// No replica could serve a read, and the primary has no connection left for such reads: see
+    /// [`Fallback`](crate::Fallback).
+    #[error(
+        "no replica can serve this read, and node `{node}` has no connection left for such reads \
+         (`routing.fallback_share`, waited {waited:?}); look at the replicas, or raise \
+         `pool.max_connections`"
+    )]
+    Overloaded {
+        /// The primary's name.
+        node: String,
+        /// How long the caller waited.
+        waited: Duration,
+    },
+
+    /// In a read-only transaction on a replica, a statement that changes its session, such as an
+    /// advisory lock: it would succeed there, and mean nothing.
+    #[error(
+        "this statement changes its session, and its read-only transaction runs on node `{node}`, \
+         a replica; begin the transaction on `db.primary()`"
+    )]
+    NotOnReplica {
+        /// The replica's name.
+        node: String,
+    },
+
     /// A node was asked for that the configuration does not have.
     #[error(transparent)]
     UnknownNode(#[from] UnknownNode),

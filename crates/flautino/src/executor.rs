@@ -1,21 +1,20 @@
-//! sqlx's `Executor` over whatever can come by a lease: a handle, a lease, a transaction.
+//! sqlx's `Executor` over whatever can run a statement: a handle, a lease, a transaction.
 
-use std::borrow::BorrowMut;
-
+use futures_core::Stream;
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Describe, Either, Execute, Executor, Postgres};
+use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres};
 
-use crate::lease::{Lease, NoRows};
+use crate::lease::{Answer, Lease, NoRows};
 use crate::statement::Statement;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
-/// Implements [`Executor`] for a type, given how it comes by a lease for a statement.
-macro_rules! executor_through_lease {
-    ($target:ty, |$this:ident, $statement:pat_param| $checkout:expr) => {
+/// Implements [`Executor`] for a type, given how it comes by a [`Source`] for a statement.
+macro_rules! executor_through {
+    ($target:ty, |$this:ident, $statement:pat_param| $source:expr) => {
         impl<'c> ::sqlx::Executor<'c> for $target {
             type Database = ::sqlx::Postgres;
 
@@ -30,12 +29,12 @@ macro_rules! executor_through_lease {
                 'c: 'e,
                 E: 'q + ::sqlx::Execute<'q, Self::Database>,
             {
-                let statement = $crate::statement::Statement::split(query);
+                let statement = $crate::statement::Statement::split(query, self.classifier());
                 Box::pin(async move {
                     let ($this, statement) = (self, statement?);
                     let $statement = &statement;
-                    let lease: Result<_, ::sqlx::Error> = $checkout;
-                    $crate::executor::execute(lease?, statement).await
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    $crate::executor::execute(source?, statement).await
                 })
             }
 
@@ -53,12 +52,12 @@ macro_rules! executor_through_lease {
                 'c: 'e,
                 E: 'q + ::sqlx::Execute<'q, Self::Database>,
             {
-                let statement = $crate::statement::Statement::split(query);
+                let statement = $crate::statement::Statement::split(query, self.classifier());
                 $crate::executor::fetch_many(async move {
                     let ($this, statement) = (self, statement?);
                     let $statement = &statement;
-                    let lease: Result<_, ::sqlx::Error> = $checkout;
-                    Ok((lease?, statement))
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    Ok((source?, statement))
                 })
             }
 
@@ -73,12 +72,12 @@ macro_rules! executor_through_lease {
                 'c: 'e,
                 E: 'q + ::sqlx::Execute<'q, Self::Database>,
             {
-                let statement = $crate::statement::Statement::split(query);
+                let statement = $crate::statement::Statement::split(query, self.classifier());
                 Box::pin(async move {
                     let ($this, statement) = (self, statement?);
                     let $statement = &statement;
-                    let lease: Result<_, ::sqlx::Error> = $checkout;
-                    $crate::executor::fetch_all(lease?, statement).await
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    $crate::executor::fetch_all(source?, statement).await
                 })
             }
 
@@ -93,12 +92,12 @@ macro_rules! executor_through_lease {
                 'c: 'e,
                 E: 'q + ::sqlx::Execute<'q, Self::Database>,
             {
-                let statement = $crate::statement::Statement::split(query);
+                let statement = $crate::statement::Statement::split(query, self.classifier());
                 Box::pin(async move {
                     let ($this, statement) = (self, statement?);
                     let $statement = &statement;
-                    let lease: Result<_, ::sqlx::Error> = $checkout;
-                    $crate::executor::fetch_optional(lease?, statement).await
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    $crate::executor::fetch_optional(source?, statement).await
                 })
             }
 
@@ -114,10 +113,11 @@ macro_rules! executor_through_lease {
                 'c: 'e,
             {
                 Box::pin(async move {
-                    let ($this, statement) = (self, $crate::statement::Statement::simple(sql));
+                    let statement = $crate::statement::Statement::text_of(sql, self.classifier());
+                    let $this = self;
                     let $statement = &statement;
-                    let lease: Result<_, ::sqlx::Error> = $checkout;
-                    $crate::executor::prepare_with(lease?, statement, parameters).await
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    $crate::executor::prepare_with(source?, statement, parameters).await
                 })
             }
 
@@ -132,50 +132,82 @@ macro_rules! executor_through_lease {
                 'c: 'e,
             {
                 Box::pin(async move {
-                    let ($this, statement) = (self, $crate::statement::Statement::simple(sql));
+                    let statement = $crate::statement::Statement::text_of(sql, self.classifier());
+                    let $this = self;
                     let $statement = &statement;
-                    let lease: Result<_, ::sqlx::Error> = $checkout;
-                    $crate::executor::describe(lease?, statement).await
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    $crate::executor::describe(source?, statement).await
                 })
             }
         }
     };
 }
-pub(crate) use executor_through_lease;
+pub(crate) use executor_through;
 
-pub(crate) async fn execute(
-    mut lease: impl BorrowMut<Lease> + Send,
-    statement: Statement,
-) -> Result<PgQueryResult> {
-    lease.borrow_mut().run(statement, |connection, statement| connection.execute(statement)).await
+/// Runs a statement to its end: over one lease, or wherever the router sends it.
+pub(crate) trait Source: Send {
+    /// `start` may be called again where the statement is run again elsewhere.
+    fn run<T: Answer + Send>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> impl Future<Output = Result<T>> + Send;
+
+    /// What comes back is a stream, and only its end settles the lease.
+    fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send;
 }
 
-pub(crate) async fn fetch_all(
-    mut lease: impl BorrowMut<Lease> + Send,
+/// How a statement is started on a connection.
+pub(crate) trait Start<T>:
+    for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
+{
+}
+
+impl<T, F> Start<T> for F where
+    F: for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
+{
+}
+
+pub(crate) type Item = Either<PgQueryResult, PgRow>;
+
+impl Source for &mut Lease {
+    fn run<T: Answer + Send>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> impl Future<Output = Result<T>> + Send {
+        Lease::run(self, statement, start)
+    }
+
+    fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send {
+        Lease::stream(self, statement)
+    }
+}
+
+pub(crate) async fn execute(
+    mut source: impl Source,
     statement: Statement,
-) -> Result<Vec<PgRow>> {
-    lease.borrow_mut().run(statement, |connection, statement| connection.fetch_all(statement)).await
+) -> Result<PgQueryResult> {
+    source.run(statement, |connection, statement| connection.execute(statement)).await
+}
+
+pub(crate) async fn fetch_all(mut source: impl Source, statement: Statement) -> Result<Vec<PgRow>> {
+    source.run(statement, |connection, statement| connection.fetch_all(statement)).await
 }
 
 pub(crate) async fn fetch_optional(
-    mut lease: impl BorrowMut<Lease> + Send,
+    mut source: impl Source,
     statement: Statement,
 ) -> Result<Option<PgRow>> {
-    lease
-        .borrow_mut()
-        .run(statement, |connection, statement| connection.fetch_optional(statement))
-        .await
+    source.run(statement, |connection, statement| connection.fetch_optional(statement)).await
 }
 
-pub(crate) fn fetch_many<'e, L>(
-    checkout: impl Future<Output = Result<(L, Statement)>> + Send + 'e,
-) -> BoxStream<'e, Result<Either<PgQueryResult, PgRow>>>
-where
-    L: BorrowMut<Lease> + Send + 'e,
-{
+pub(crate) fn fetch_many<'e, S: Source + 'e>(
+    source: impl Future<Output = Result<(S, Statement)>> + Send + 'e,
+) -> BoxStream<'e, Result<Item>> {
     Box::pin(async_stream::try_stream! {
-        let (mut lease, statement) = checkout.await?;
-        let mut items = std::pin::pin!(lease.borrow_mut().stream(statement));
+        let (mut source, statement) = source.await?;
+        let mut items = std::pin::pin!(source.stream(statement));
         while let Some(item) = items.next().await {
             yield item?;
         }
@@ -183,27 +215,28 @@ where
 }
 
 pub(crate) async fn prepare_with(
-    mut lease: impl BorrowMut<Lease> + Send,
+    mut source: impl Source,
     statement: Statement,
     parameters: &[PgTypeInfo],
 ) -> Result<PgStatement> {
     let parameters = parameters.to_vec();
-    lease
-        .borrow_mut()
-        .run(statement, |connection, statement| prepare_on(connection, statement, parameters))
+    source
+        .run(statement, |connection, statement| {
+            prepare_on(connection, statement, parameters.clone())
+        })
         .await
         .map(|NoRows(statement)| statement)
 }
 
 pub(crate) async fn describe(
-    mut lease: impl BorrowMut<Lease> + Send,
+    mut source: impl Source,
     statement: Statement,
 ) -> Result<Describe<Postgres>> {
-    lease.borrow_mut().run(statement, describe_on).await.map(|NoRows(description)| description)
+    source.run(statement, describe_on).await.map(|NoRows(description)| description)
 }
 
 fn prepare_on(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     statement: Statement,
     parameters: Vec<PgTypeInfo>,
 ) -> BoxFuture<'_, Result<NoRows<PgStatement>>> {
@@ -214,7 +247,7 @@ fn prepare_on(
 }
 
 fn describe_on(
-    connection: &mut sqlx::PgConnection,
+    connection: &mut PgConnection,
     statement: Statement,
 ) -> BoxFuture<'_, Result<NoRows<Describe<Postgres>>>> {
     Box::pin(async move {

@@ -1,32 +1,37 @@
 //! What a request queries through: an engine, and the choices of one session.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_core::future::BoxFuture;
-use serde::Serialize;
 use sqlx::{Acquire, Postgres};
 
+use crate::dispatch::{Attempts, Routed};
 use crate::engine::EngineInner;
 use crate::error::UnknownNode;
-use crate::executor::executor_through_lease;
+use crate::executor::executor_through;
 use crate::lease::Lease;
-use crate::node::Node;
-use crate::transaction::{Transaction, TransactionOptions};
-
-/// How many statements a session remembers, at the most.
-const MOST_TIMINGS: usize = 8;
+use crate::router::{Access, Classifier, Consistency, Reason, Target};
+use crate::session::{Session, TokenState};
+use crate::token::Token;
+use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 /// What queries go through; cheap to clone, and safe to hand to a task.
 ///
 /// `&Handle` and `Handle` are sqlx executors, so `query`, `query_as`, `query!`, `QueryBuilder`,
-/// streams and `migrate!` take them. Each statement goes to the main node, unless
-/// [`node`](Handle::node) named another.
+/// streams and `migrate!` take them. A statement that only reads goes to a replica that is fresh
+/// enough for this session, every other one to the primary. In doubt it is the primary.
+///
+/// A handle from [`Engine::handle`](crate::Engine::handle) begins a session; its clones, and the
+/// handles made from it, share it. After a write the session's reads see that write, on whichever
+/// node; [`token`](Handle::token) and [`observe`](Handle::observe) carry that over to a job, a
+/// socket or another service.
 ///
 /// ```no_run
 /// # async fn f(engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
 /// let db = engine.handle();
-/// let (one,): (i32,) = sqlx::query_as("SELECT 1").fetch_one(&db).await?;
+/// sqlx::query("INSERT INTO notes (title) VALUES ('a')").execute(&db).await?; // the primary
+/// let count: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await?;
 /// let replica = db.node("read_replica_1")?;
 /// sqlx::query("SELECT 1").execute(&replica).await?;
 /// # Ok(()) }
@@ -38,32 +43,11 @@ const MOST_TIMINGS: usize = 8;
 /// server is told to end the statement, or notices within `client_check_interval`.
 #[derive(Clone)]
 pub struct Handle {
-    engine: Arc<EngineInner>,
-    node: Arc<Node>,
-    reason: Reason,
-    session: Option<Arc<Session>>,
-}
-
-/// Why a statement went to the node it went to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum Reason {
-    /// Everything goes to the main node unless a node is named.
-    MainNode,
-    /// The handle names its node.
-    NamedNode,
-}
-
-impl Reason {
-    /// As in status and `Server-Timing`: `main_node`, `named_node`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::MainNode => "main_node",
-            Self::NamedNode => "named_node",
-        }
-    }
+    pub(crate) engine: Arc<EngineInner>,
+    pub(crate) target: Target,
+    /// `None`: as configured.
+    consistency: Option<Consistency>,
+    pub(crate) session: Arc<Session>,
 }
 
 /// One statement of a recorded session.
@@ -78,16 +62,9 @@ pub struct Timing {
     pub elapsed: Duration,
 }
 
-/// What the handles of one request share.
-#[derive(Debug, Default)]
-struct Session {
-    timings: Mutex<Vec<Timing>>,
-}
-
 impl Handle {
     pub(crate) fn new(engine: Arc<EngineInner>) -> Self {
-        let node = Arc::clone(engine.main());
-        Self { engine, node, reason: Reason::MainNode, session: None }
+        Self { engine, target: Target::Auto, consistency: None, session: Arc::default() }
     }
 
     /// A handle whose every statement goes to the named node.
@@ -96,17 +73,111 @@ impl Handle {
     ///
     /// [`UnknownNode`], which lists the nodes there are.
     pub fn node(&self, name: &str) -> Result<Self, UnknownNode> {
-        let node = Arc::clone(self.engine.node(name)?);
-        Ok(Self { node, reason: Reason::NamedNode, ..self.clone() })
+        let (number, _) = self.engine.node(name)?;
+        Ok(Self { target: Target::Node(number), ..self.clone() })
     }
 
-    /// The name of the node that this handle's next statement goes to.
+    /// A handle whose every statement goes to the primary.
     #[must_use]
-    pub fn node_name(&self) -> &str {
-        &self.node.name
+    pub fn primary(&self) -> Self {
+        Self { target: Target::Primary, ..self.clone() }
     }
 
-    /// Checks a connection out, for what needs one session: `COPY`, advisory locks, settings.
+    /// A handle whose every statement goes to a replica, also what would pass for a write: a
+    /// function that the router does not know, a view of `pg_stat_…`.
+    ///
+    /// The session's consistency holds all the same. Where no replica is fresh enough the primary
+    /// runs the statement; what a replica refuses is an error, and is not sent again.
+    #[must_use]
+    pub fn replica(&self) -> Self {
+        Self { target: Target::Replica, ..self.clone() }
+    }
+
+    /// A handle whose reads are as fresh as this.
+    ///
+    /// ```no_run
+    /// # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
+    /// use flautino::Consistency;
+    ///
+    /// let report = db.with_consistency(Consistency::Eventual); // own writes need not show
+    /// sqlx::query("SELECT count(*) FROM notes").execute(&report).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_consistency(&self, consistency: Consistency) -> Self {
+        Self { consistency: Some(consistency), ..self.clone() }
+    }
+
+    /// The name of the node that [`node`](Handle::node) chose, if it did.
+    #[must_use]
+    pub fn node_name(&self) -> Option<&str> {
+        match self.target {
+            Target::Node(number) => self.engine.nodes().get(number).map(|node| &*node.name),
+            Target::Auto | Target::Primary | Target::Replica => None,
+        }
+    }
+
+    /// The name of the node that ran the session's latest statement.
+    #[must_use]
+    pub fn served_by(&self) -> Option<Arc<str>> {
+        self.session.served_by()
+    }
+
+    /// What the session's next request must bring along to see what this one wrote, and, at the
+    /// level [`Session`](Consistency::Session), what it saw. `None` where there is nothing to
+    /// carry: it neither wrote nor brought a token along, or the engine has one node only.
+    ///
+    /// After a write this asks the primary for its position, in one statement that all who ask at
+    /// the time share; without a write it costs nothing. Where the position cannot be had in time,
+    /// the token says "the primary, for a while".
+    ///
+    /// # Cancellation
+    ///
+    /// Safe.
+    pub async fn token(&self) -> Option<Token> {
+        let monitor = self.engine.monitor()?;
+        let window = monitor.config.token_window;
+        let asked = self.session.token(&monitor.snapshot(), Instant::now(), window);
+        let position = match asked {
+            TokenState::None => return None,
+            TokenState::Ready(token) => return Some(token),
+            TokenState::Ask(event) => monitor.primary_position_after(event).await,
+            TokenState::AskNode(number, event) => {
+                match monitor.position_after(number, event).await {
+                    // The primary is further than any of its replicas.
+                    None => monitor.primary_position_after(event).await,
+                    position => position,
+                }
+            }
+        };
+        Some(match position {
+            Some(position) => self.session.answer(asked, position),
+            None => Token::primary_for(window),
+        })
+    }
+
+    /// Whether [`token`](Handle::token) has something new to say: the session wrote since it was
+    /// last asked, or brought a token that cannot be used, or read at the level
+    /// [`Session`](Consistency::Session).
+    #[must_use]
+    pub fn owes_token(&self) -> bool {
+        self.engine.monitor().is_some() && self.session.owes_token()
+    }
+
+    /// Goes on where another session stopped: from now on this one sees what that one wrote. Of
+    /// several tokens the furthest counts.
+    pub fn observe(&self, token: &Token) {
+        self.session.observe(*token, self.engine.routing().token_window);
+    }
+
+    /// A token was there and could not be read: until the session has a new one, it reads from the
+    /// primary.
+    pub fn observe_unreadable(&self) {
+        self.session.observe_unreadable();
+    }
+
+    /// Checks a connection out, for what needs one session: `COPY`, advisory locks, settings. It is
+    /// one of the primary, unless the handle names a node or asks for a replica.
     ///
     /// # Errors
     ///
@@ -118,7 +189,7 @@ impl Handle {
     /// Safe: a connection under way is kept for the next checkout.
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
         let this = self.clone();
-        async move { this.checkout().await }
+        async move { this.lease(Access::Write).await }
     }
 
     /// Begins a transaction.
@@ -134,7 +205,9 @@ impl Handle {
         self.begin_with(TransactionOptions::default())
     }
 
-    /// Begins a transaction with the given isolation, access and deferral.
+    /// Begins a transaction with the given isolation, access and deferral. One that is read-only
+    /// and not serializable is a read, and may run on a replica; what the session must see is
+    /// looked at before `BEGIN`.
     ///
     /// # Errors
     ///
@@ -148,7 +221,23 @@ impl Handle {
         options: TransactionOptions,
     ) -> impl Future<Output = Result<Transaction, sqlx::Error>> + Send + use<> {
         let this = self.clone();
-        async move { Transaction::begin(this.checkout().await?, &options).await }
+        async move {
+            // A standby runs no serializable transactions.
+            let reads =
+                options.read_only && options.isolation != Some(IsolationLevel::Serializable);
+            let access = if reads { Access::Read } else { Access::Write };
+            let mut attempts = Attempts::new(&this);
+            loop {
+                let lease = this.lease_within(access, &mut attempts).await?;
+                let failed = match Transaction::begin(lease, &options).await {
+                    Ok(transaction) => return Ok(transaction),
+                    Err(failed) => failed,
+                };
+                if !attempts.again(access, &failed, None) {
+                    return Err(failed);
+                }
+            }
+        }
     }
 
     /// Runs a closure in a transaction: commits when it answers `Ok`, rolls back when it answers
@@ -219,45 +308,38 @@ impl Handle {
     }
 
     /// Starts to remember where the session's statements go and how long they take: the first
-    /// eight, for this handle and what is derived from it.
+    /// eight.
     #[must_use]
-    pub fn recorded(mut self) -> Self {
-        self.session = Some(Arc::default());
+    pub fn recorded(self) -> Self {
+        self.session.record();
         self
     }
 
     /// What [`recorded`](Handle::recorded) remembers, in the order in which the statements ended.
     #[must_use]
     pub fn timings(&self) -> Vec<Timing> {
-        let Some(session) = &self.session else {
-            return Vec::new();
-        };
-        session.timings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.session.timings()
     }
 
-    async fn checkout(self) -> Result<Lease, sqlx::Error> {
-        let started = Instant::now();
-        let mut lease = Lease::checkout(&self.node).await?;
-        lease.meter = Some(Meter {
-            engine: self.engine,
-            session: self.session,
-            reason: self.reason,
-            started: Some(started),
-        });
-        Ok(lease)
+    pub(crate) fn level(&self) -> Consistency {
+        self.consistency.unwrap_or(self.engine.routing().consistency)
+    }
+
+    fn classifier(&self) -> &Classifier {
+        self.engine.classifier()
     }
 }
 
-executor_through_lease!(Handle, |handle, statement| {
+executor_through!(Handle, |handle, statement| {
     match statement.refuse_lone_control() {
-        Ok(()) => handle.checkout().await,
+        Ok(()) => Ok(Routed::new(handle)),
         Err(err) => Err(err.into()),
     }
 });
 
-executor_through_lease!(&'c Handle, |handle, statement| {
+executor_through!(&'c Handle, |handle, statement| {
     match statement.refuse_lone_control() {
-        Ok(()) => handle.clone().checkout().await,
+        Ok(()) => Ok(Routed::new(handle.clone())),
         Err(err) => Err(err.into()),
     }
 });
@@ -280,7 +362,12 @@ impl Acquire<'static> for &Handle {
     ) -> BoxFuture<'static, Result<sqlx::Transaction<'static, Postgres>, sqlx::Error>> {
         let this = self.clone();
         Box::pin(async move {
-            let pool = this.node.pool_for_sqlx()?;
+            let pool = this.writer().pool_for_sqlx()?;
+            // What happens in it is not seen.
+            this.session.observe(
+                Token::primary_for(this.engine.routing().token_window),
+                this.engine.routing().token_window,
+            );
             // In a task of its own, since sqlx's `begin` leaves the transaction open on the
             // connection when it is cancelled half-way.
             let begun = this.engine.tasks().spawn(async move { pool.begin().await });
@@ -292,37 +379,8 @@ impl Acquire<'static> for &Handle {
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle")
-            .field("node", &self.node.name)
-            .field("reason", &self.reason)
+            .field("target", &self.target)
+            .field("consistency", &self.level())
             .finish_non_exhaustive()
-    }
-}
-
-/// Counts and times the statements of one lease.
-pub(crate) struct Meter {
-    engine: Arc<EngineInner>,
-    session: Option<Arc<Session>>,
-    reason: Reason,
-    /// For the first statement, when its connection was asked for.
-    started: Option<Instant>,
-}
-
-impl Meter {
-    pub(crate) fn statement_starts(&mut self) {
-        self.engine.count(self.reason);
-        self.started.get_or_insert_with(Instant::now);
-    }
-
-    pub(crate) fn statement_ended(&mut self, node: &Arc<str>) {
-        let started = self.started.take();
-        let (Some(session), Some(started)) = (&self.session, started) else {
-            return;
-        };
-        let mut timings = session.timings.lock().unwrap_or_else(PoisonError::into_inner);
-        if timings.len() < MOST_TIMINGS {
-            let timing =
-                Timing { node: Arc::clone(node), reason: self.reason, elapsed: started.elapsed() };
-            timings.push(timing);
-        }
     }
 }

@@ -16,12 +16,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::session::{Backend, SessionSetup};
-use crate::error::Error;
-use crate::executor::executor_through_lease;
-use crate::handle::Meter;
+use crate::executor::{Start, executor_through};
+use crate::gauges::{Gauges, InFlight};
 use crate::logging::Values;
+use crate::meter::Meter;
 use crate::node::Node;
 use crate::pool::{NodePool, Taken};
+use crate::router::Classifier;
 use crate::statement::{PoolerMode, Statement};
 
 /// How long the washing of a returned connection may take.
@@ -53,6 +54,9 @@ pub struct Lease {
     /// What the statements on it met, for the transaction that holds it.
     pub(crate) seen: Seen,
     pub(crate) meter: Option<Meter>,
+    /// A part of the primary's budget for reads that replicas should have served.
+    pub(crate) budget: Option<OwnedSemaphorePermit>,
+    _in_flight: InFlight,
 }
 
 enum LeasedConnection {
@@ -60,6 +64,8 @@ enum LeasedConnection {
         taken: Taken,
         home: Arc<NodePool>,
         slot: OwnedSemaphorePermit,
+        /// Cancelled when nothing may wait on the node any more.
+        until_down: CancellationToken,
     },
     /// Before `open`: a connection of its own.
     Single(PgConnection),
@@ -88,14 +94,16 @@ pub(crate) struct Seen {
 
 impl Lease {
     pub(crate) async fn checkout(node: &Arc<Node>) -> Result<Self, sqlx::Error> {
+        let in_flight = Gauges::begin(node);
         let connection = match node.pool()? {
             Some(home) => {
+                // Before the connection, so that a node that turns down in between is noticed.
+                let until_down = home.until_down();
                 let (taken, slot) = home.checkout().await?;
-                LeasedConnection::Pooled { taken, home, slot }
+                LeasedConnection::Pooled { taken, home, slot, until_down }
             }
             None => LeasedConnection::Single(node.connect().await?),
         };
-        node.gauges.checked_out();
         Ok(Self {
             connection: Some(connection),
             state: State::Clean,
@@ -104,6 +112,8 @@ impl Lease {
             expects_writes: true,
             seen: Seen::default(),
             meter: None,
+            budget: None,
+            _in_flight: in_flight,
         })
     }
 
@@ -130,7 +140,7 @@ impl Lease {
         let before = self.begin_use();
         let (connection, node, cut) = self.parts();
         let entry = node.logger.sending(&node.name, sql, Values::None);
-        let result = cut_short(cut, node, step(connection)).await;
+        let result = cut_short(cut, step(connection)).await;
         entry.finish(&result);
         self.settle(before, false, &result);
         result
@@ -148,23 +158,37 @@ impl Lease {
     pub(crate) fn set_in_transaction(&mut self, open: bool, read_only: bool) {
         self.in_transaction = open;
         self.expects_writes = !read_only;
+        if !open && let Some(meter) = &self.meter {
+            meter.ended(self.seen.unwatched);
+        }
+    }
+
+    /// What runs on it is known to be a read, so that a refusal says nothing about the server.
+    pub(crate) fn expect_reads(&mut self) {
+        self.expects_writes = false;
+    }
+
+    /// Whether the router, and not the user, chose a replica.
+    pub(crate) fn was_routed_to_replica(&self) -> bool {
+        let chosen = |meter: &Meter| meter.reason().is_routed();
+        self.node.is_replica() && self.meter.as_ref().is_some_and(chosen)
+    }
+
+    pub(crate) fn classifier(&self) -> &Classifier {
+        self.node.classifier()
     }
 
     /// Sends a statement and reads its whole result.
     pub(crate) async fn run<T: Answer>(
         &mut self,
         statement: Statement,
-        start: impl for<'a> FnOnce(
-            &'a mut PgConnection,
-            Statement,
-        ) -> BoxFuture<'a, Result<T, sqlx::Error>>
-        + Send,
+        start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
         let (statement, mode) = self.prepared_for_node(statement);
         let changes = statement.may_change_session();
         self.make_way().await?;
         let before = self.begin_use();
-        self.start_meter();
+        self.start_meter(&statement);
         let (connection, node, cut) = self.parts();
         node.gauges.statement();
         let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement));
@@ -179,7 +203,7 @@ impl Lease {
                 }
             }
         };
-        let result = cut_short(cut, node, work).await;
+        let result = cut_short(cut, work).await;
         if let Ok(answer) = &result {
             answer.log(&mut entry);
         }
@@ -203,19 +227,19 @@ impl Lease {
                 return;
             }
             let before = self.begin_use();
-            self.start_meter();
+            self.start_meter(&statement);
             let (connection, node, cut) = self.parts();
             node.gauges.statement();
             let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement));
             let mut result = Ok(());
             if mode == PoolerMode::InTransaction {
-                result = cut_short(cut, node, PgTransactionManager::begin(connection, None)).await;
+                result = cut_short(cut, PgTransactionManager::begin(connection, None)).await;
             }
             if result.is_ok() {
                 let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
                 loop {
                     let next = futures_util::TryStreamExt::try_next(&mut items);
-                    match cut_short(cut, node, next).await {
+                    match cut_short(cut, next).await {
                         Ok(Some(item)) => {
                             match &item {
                                 Either::Left(done) => entry.rows_affected(done.rows_affected()),
@@ -230,7 +254,7 @@ impl Lease {
                 drop(items);
                 if mode == PoolerMode::InTransaction {
                     let ended = end_pooler_transaction(connection, result.is_ok());
-                    result = result.and(cut_short(cut, node, ended).await);
+                    result = result.and(cut_short(cut, ended).await);
                 }
             }
             entry.finish(&result);
@@ -242,15 +266,15 @@ impl Lease {
         }
     }
 
-    fn start_meter(&mut self) {
+    fn start_meter(&mut self, statement: &Statement) {
         if let Some(meter) = &mut self.meter {
-            meter.statement_starts();
+            meter.statement_starts(statement);
         }
     }
 
     fn stop_meter(&mut self) {
         if let Some(meter) = &mut self.meter {
-            meter.statement_ended(&self.node.name);
+            meter.statement_ended(&self.node);
         }
     }
 
@@ -267,10 +291,10 @@ impl Lease {
         }
     }
 
-    fn parts(&mut self) -> (&mut PgConnection, &Node, Option<&CancellationToken>) {
+    fn parts(&mut self) -> (&mut PgConnection, &Node, Option<Cut<'_>>) {
         match self.connection.as_mut() {
-            Some(LeasedConnection::Pooled { taken, home, .. }) => {
-                (&mut taken.connection, &self.node, Some(home.cut()))
+            Some(LeasedConnection::Pooled { taken, home, until_down, .. }) => {
+                (&mut taken.connection, &self.node, Some(Cut { until_down, home }))
             }
             Some(LeasedConnection::Single(connection)) => (connection, &self.node, None),
             None => unreachable!("a lease has its connection until it is dropped"),
@@ -281,15 +305,17 @@ impl Lease {
     /// dropped half-way, reads to its end, so that its error does not pass for this one's.
     async fn make_way(&mut self) -> Result<(), sqlx::Error> {
         let busy = self.state == State::Busy;
-        let (connection, node, cut) = self.parts();
-        if cut.is_some_and(CancellationToken::is_cancelled) {
-            return Err(Error::Closed { node: node.name.to_string() }.into());
+        let (connection, _, cut) = self.parts();
+        if let Some(Cut { until_down, home }) = cut
+            && until_down.is_cancelled()
+        {
+            return Err(home.ended(false));
         }
         if !busy {
             return Ok(());
         }
         loop {
-            match cut_short(cut, node, sqlx::Connection::ping(&mut *connection)).await {
+            match cut_short(cut, sqlx::Connection::ping(&mut *connection)).await {
                 Err(err) if server_keeps_session(&err) => {}
                 result => return result,
             }
@@ -320,6 +346,7 @@ impl Lease {
                     // Others that rest may have died with it; sqlx's pool pings before it lends.
                     home.return_warm();
                 }
+                self.node.suspect();
                 return;
             }
         }
@@ -341,22 +368,28 @@ async fn end_pooler_transaction(
     }
 }
 
-/// The work's result, or `Cut` once the engine's drain time is over.
+/// What ends a statement before its time.
+#[derive(Clone, Copy)]
+struct Cut<'a> {
+    until_down: &'a CancellationToken,
+    home: &'a NodePool,
+}
+
+/// The work's result, or why it was cut off: the node is down, or the drain time is over.
 async fn cut_short<T>(
-    cut: Option<&CancellationToken>,
-    node: &Node,
+    cut: Option<Cut<'_>>,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     match cut {
-        Some(cut) => match cut.run_until_cancelled(work).await {
+        Some(Cut { until_down, home }) => match until_down.run_until_cancelled(work).await {
             Some(result) => result,
-            None => Err(Error::Cut { node: node.name.to_string() }.into()),
+            None => Err(home.ended(true)),
         },
         None => work.await,
     }
 }
 
-fn sqlstate(err: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
+pub(crate) fn sqlstate(err: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
     err.as_database_error().and_then(sqlx::error::DatabaseError::code)
 }
 
@@ -398,7 +431,7 @@ impl<T> Answer for NoRows<T> {
     fn log(&self, _: &mut crate::logging::Entry<'_>) {}
 }
 
-executor_through_lease!(&'c mut Lease, |lease, _statement| {
+executor_through!(&'c mut Lease, |lease, _statement| {
     lease.mark_used();
     Ok(lease)
 });
@@ -431,9 +464,13 @@ impl AsMut<PgConnection> for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.node.gauges.given_back();
+        if let Some(meter) = &self.meter
+            && (self.in_transaction || self.seen.unwatched)
+        {
+            meter.ended(self.seen.unwatched);
+        }
         let (taken, home, slot) = match self.connection.take() {
-            Some(LeasedConnection::Pooled { taken, home, slot }) => (taken, home, slot),
+            Some(LeasedConnection::Pooled { taken, home, slot, .. }) => (taken, home, slot),
             // Nothing of it may stay behind: closing the socket ends the session.
             Some(LeasedConnection::Single(_)) | None => return,
         };

@@ -27,30 +27,42 @@
 //! - `config`: what an engine is made of; [`EngineConfig::find`] looks for it
 //! - `engine`: [`Engine`]: open, close, status
 //! - `handle`: [`Handle`]: queries, nodes by name, transactions
+//! - `session`, `token`: what a session must see, and [`Token`], which carries that on
 //! - `executor`, `statement`: sqlx's `Executor`, and what is looked at before a statement is sent
-//! - `lease`, `pool`: [`Lease`]: a checked-out connection, and where it goes afterwards
+//! - [`router`]: which node, and why; `dispatch` acts on it, and tries again elsewhere
+//! - `meter`, `lease`, `pool`: [`Lease`]: a checked-out connection, and where it goes afterwards
 //! - [`transaction`]: begin, savepoint, commit, rollback
 //! - `node`, `bootstrap`, `status`, `logging`, `error`
 
 mod bootstrap;
 mod config;
+mod dispatch;
 mod engine;
 mod error;
 mod executor;
+mod gauges;
 mod handle;
 mod lease;
 mod logging;
+mod meter;
 mod node;
 mod pool;
+pub mod router;
+mod session;
 mod statement;
 mod status;
+mod token;
 pub mod transaction;
 
-pub use self::config::{EngineConfig, MAIN, NodeConfig, PoolConfig};
+pub use self::config::{
+    EngineConfig, Fallback, MAIN, NodeConfig, PoolConfig, RoutingConfig, RoutingMode,
+};
 pub use self::engine::{CloseReport, Engine, OpenReport};
 pub use self::error::{AcquireStep, ConfigError, Error, NodeFailure, OpenError, UnknownNode};
-pub use self::handle::{Handle, Reason, Timing};
+pub use self::handle::{Handle, Timing};
 pub use self::lease::Lease;
 pub use self::node::Role;
-pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus};
+pub use self::router::{Access, Consistency, Reason};
+pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
+pub use self::token::{ParseTokenError, Token};
 pub use self::transaction::{IsolationLevel, Savepoint, Transaction, TransactionOptions};

@@ -1,7 +1,7 @@
 //! One PostgreSQL server under a name: how to reach it, what it is now, what runs on it.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -12,9 +12,11 @@ use tokio_util::task::TaskTracker;
 use crate::bootstrap;
 use crate::config::{NodeConfig, PoolConfig};
 use crate::error::Error;
+use crate::gauges::Gauges;
 use crate::lease::SessionSetup;
 use crate::logging::{Logger, Values};
 use crate::pool::NodePool;
+use crate::router::{Classifier, Monitor};
 use crate::statement::Statement;
 
 /// How often at most a refused write makes a node give up its connections.
@@ -52,6 +54,9 @@ pub(crate) struct Node {
     phase: RwLock<Phase>,
     last_renewal: Mutex<Option<Instant>>,
     tasks: TaskTracker,
+    classifier: Arc<Classifier>,
+    /// Who probes it, and under which number. Not set where there is one node only.
+    watch: OnceLock<(Weak<Monitor>, usize)>,
 }
 
 /// Where a node's connections come from.
@@ -69,6 +74,7 @@ impl Node {
         options: PgConnectOptions,
         pool: &PoolConfig,
         logger: Arc<Logger>,
+        classifier: Arc<Classifier>,
         tasks: TaskTracker,
     ) -> Self {
         Self {
@@ -86,6 +92,8 @@ impl Node {
             phase: RwLock::new(Phase::Unopened),
             last_renewal: Mutex::default(),
             tasks,
+            classifier,
+            watch: OnceLock::new(),
         }
     }
 
@@ -94,11 +102,13 @@ impl Node {
         name: &str,
         pool: PgPool,
         logger: Arc<Logger>,
+        classifier: Arc<Classifier>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         let config = PoolConfig::default();
         let options = pool.connect_options().as_ref().clone();
-        let node = Self::new(name, &NodeConfig::default(), options, &config, logger, tasks);
+        let node_config = NodeConfig::default();
+        let node = Self::new(name, &node_config, options, &config, logger, classifier, tasks);
         let node = Arc::new(Self { setup: SessionSetup::none(), ..node });
         node.use_pool(node.in_front_of(pool, config.warm_time));
         node
@@ -197,7 +207,58 @@ impl Node {
             self.set_trouble(None);
             tracing::info!(node = %self.name, ?role, "the node is reachable");
         }
-        self.setup.apply(connection, self).await
+        self.setup.apply(connection, self).await?;
+        if let (Some((monitor, number)), false) = (self.watch(), self.pooler) {
+            monitor.met(number, bootstrap::started(self, connection).await?).await;
+        }
+        Ok(())
+    }
+
+    /// It is probed by that monitor from now on, under that number.
+    pub(crate) fn watched_by(&self, monitor: Weak<Monitor>, number: usize) {
+        let _ = self.watch.set((monitor, number));
+    }
+
+    fn watch(&self) -> Option<(Arc<Monitor>, usize)> {
+        let (monitor, number) = self.watch.get()?;
+        let monitor = monitor.upgrade().filter(|monitor| monitor.is_running())?;
+        Some((monitor, *number))
+    }
+
+    /// Something speaks against the node: a lost connection, a refused write.
+    pub(crate) fn suspect(&self) {
+        if let Some((monitor, number)) = self.watch() {
+            monitor.suspect(number);
+        }
+    }
+
+    /// A bare connection for the monitor, which has deadlines of its own. Its sessions can be told
+    /// apart in `pg_stat_activity`.
+    pub(crate) async fn connect_for_monitor(&self) -> Result<PgConnection, sqlx::Error> {
+        let name = self.options.get_application_name().map_or_else(
+            || "flautino monitor".to_owned(),
+            |name| format!("{name} (flautino monitor)"),
+        );
+        self.options.clone().application_name(&name).connect().await
+    }
+
+    /// Runs a task that `close` waits for.
+    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(task);
+    }
+
+    /// The node is down: whatever waits on it is told so.
+    pub(crate) fn abort_waiting(&self) {
+        if let Ok(Some(pool)) = self.pool() {
+            pool.abort_waiting();
+        }
+    }
+
+    /// Gives up every connection made so far.
+    pub(crate) fn renew(&self) {
+        if let Ok(Some(pool)) = self.pool() {
+            pool.renew();
+        }
     }
 
     /// A connection outside any pool, with its session set up.
@@ -271,6 +332,9 @@ impl Node {
             );
             pool.renew();
         }
+        if let Some((monitor, number)) = node.watch() {
+            return monitor.suspect(number);
+        }
         let asking = Arc::clone(node);
         pool.spawn(async move {
             let probe =
@@ -294,12 +358,17 @@ impl Node {
     /// Records what the server says it is. Connections made under another role are given up.
     pub(crate) fn set_role(&self, role: Role) {
         let before = self.role.swap(role as u8, Ordering::AcqRel);
-        if before != role as u8
-            && before != Role::Unknown as u8
-            && let Ok(Some(pool)) = self.pool()
-        {
-            pool.renew();
+        if before != role as u8 && before != Role::Unknown as u8 {
+            self.renew();
         }
+    }
+
+    pub(crate) fn classifier(&self) -> &Classifier {
+        &self.classifier
+    }
+
+    pub(crate) fn acquire_timeout(&self) -> Duration {
+        self.acquire_timeout
     }
 
     pub(crate) fn is_replica(&self) -> bool {
@@ -345,34 +414,5 @@ impl std::fmt::Debug for Node {
             .field("address", &self.address())
             .field("role", &self.role())
             .finish_non_exhaustive()
-    }
-}
-
-/// Counters of a node.
-#[derive(Debug, Default)]
-pub(crate) struct Gauges {
-    in_flight: AtomicU32,
-    statements: AtomicU64,
-}
-
-impl Gauges {
-    pub(crate) fn checked_out(&self) {
-        self.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn given_back(&self) {
-        self.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn statement(&self) {
-        self.statements.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
-    }
-
-    pub(crate) fn statements(&self) -> u64 {
-        self.statements.load(Ordering::Relaxed)
     }
 }

@@ -45,6 +45,8 @@ pub(crate) struct NodePool {
     generation: AtomicU64,
     /// Cancelled to end the statements that still run.
     cut: CancellationToken,
+    /// Cancelled with it, and when the node turns down; a new one is made then.
+    until_down: Mutex<CancellationToken>,
     tasks: TaskTracker,
     runtime: OnceLock<Runtime>,
     reaper: OnceLock<DropGuard>,
@@ -76,6 +78,7 @@ impl NodePool {
     ) -> Arc<Self> {
         let options = pool.options();
         let max = options.get_max_connections();
+        let cut = CancellationToken::new();
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(max as usize)),
             max,
@@ -88,7 +91,8 @@ impl NodePool {
             warm_arrived: Arc::default(),
             waiting_in_pool: AtomicU32::new(0),
             generation: AtomicU64::new(0),
-            cut: CancellationToken::new(),
+            until_down: Mutex::new(cut.child_token()),
+            cut,
             tasks,
             runtime: OnceLock::new(),
             reaper: OnceLock::new(),
@@ -101,6 +105,31 @@ impl NodePool {
 
     pub(crate) fn cut(&self) -> &CancellationToken {
         &self.cut
+    }
+
+    /// Cancelled when the node turns down, or when the engine's drain time is over.
+    pub(crate) fn until_down(&self) -> CancellationToken {
+        self.until_down.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The node is down: what waits on it fails, and what rests is given up.
+    pub(crate) fn abort_waiting(&self) {
+        let next = self.cut.child_token();
+        let mut current = self.until_down.lock().unwrap_or_else(PoisonError::into_inner);
+        let old = std::mem::replace(&mut *current, next);
+        drop(current);
+        old.cancel();
+        self.renew();
+    }
+
+    /// Why `until_down` was cancelled. `sent` tells whether the statement may have run.
+    pub(crate) fn ended(&self, sent: bool) -> sqlx::Error {
+        let node = self.name.to_string();
+        match (self.cut.is_cancelled(), sent) {
+            (true, true) => Error::Cut { node }.into(),
+            (true, false) => Error::Closed { node }.into(),
+            (false, sent) => Error::NodeDown { node, sent }.into(),
+        }
     }
 
     pub(crate) fn max(&self) -> u32 {
@@ -123,6 +152,14 @@ impl NodePool {
     /// storm of reconnections.
     pub(crate) async fn checkout(self: &Arc<Self>) -> Result<Checkout, sqlx::Error> {
         self.start();
+        let until_down = self.until_down();
+        match until_down.run_until_cancelled(self.wait_for_one()).await {
+            Some(checkout) => checkout,
+            None => Err(self.ended(false)),
+        }
+    }
+
+    async fn wait_for_one(self: &Arc<Self>) -> Result<Checkout, sqlx::Error> {
         let started = Instant::now();
         let slot = match Arc::clone(&self.slots).try_acquire_owned() {
             Ok(slot) => slot,

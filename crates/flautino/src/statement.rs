@@ -3,12 +3,15 @@
 mod lexer;
 mod look;
 
+use std::sync::Arc;
+
 use sqlx::postgres::{PgArguments, PgStatement};
 use sqlx::{Arguments, Execute, Postgres, SqlStr};
 
 pub(crate) use self::lexer::{Token, Tokens};
-use self::look::Look;
+pub(crate) use self::look::Look;
 use crate::error::Error;
+use crate::router::{Classifier, Plan};
 
 /// A statement with all that sqlx needs to send it, and that can be sent again.
 #[derive(Debug, Clone)]
@@ -17,25 +20,38 @@ pub(crate) struct Statement {
     arguments: Option<PgArguments>,
     persistent: bool,
     prepared: Option<PgStatement>,
-    look: Look,
+    plan: Arc<Plan>,
 }
 
 impl Statement {
     /// Fails where a value could not be encoded; nothing has been sent then.
-    pub(crate) fn split<'q, E: Execute<'q, Postgres>>(mut query: E) -> Result<Self, sqlx::Error> {
+    pub(crate) fn split<'q, E: Execute<'q, Postgres>>(
+        mut query: E,
+        classifier: &Classifier,
+    ) -> Result<Self, sqlx::Error> {
         // `Map` answers `persistent` by whether it still has its arguments, so ask before.
         let persistent = query.persistent();
         let prepared = query.statement().cloned();
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
         let sql = query.sql();
-        let look = Look::at(sql.as_str());
-        Ok(Self { sql, arguments, persistent, prepared, look })
+        let plan = classifier.plan(sql.as_str());
+        Ok(Self { sql, arguments, persistent, prepared, plan })
     }
 
     /// A text without values, in the simple protocol: one round trip, however many commands.
     pub(crate) fn simple(sql: SqlStr) -> Self {
-        let look = Look::at(sql.as_str());
-        Self { sql, arguments: None, persistent: false, prepared: None, look }
+        let plan = Arc::new(Plan::of(sql.as_str()));
+        Self { sql, arguments: None, persistent: false, prepared: None, plan }
+    }
+
+    /// A text to be prepared or described.
+    pub(crate) fn text_of(sql: SqlStr, classifier: &Classifier) -> Self {
+        let plan = classifier.plan(sql.as_str());
+        Self { sql, arguments: None, persistent: false, prepared: None, plan }
+    }
+
+    pub(crate) fn plan(&self) -> &Plan {
+        &self.plan
     }
 
     pub(crate) fn text(&self) -> &str {
@@ -49,18 +65,18 @@ impl Statement {
 
     /// Whether it may leave something behind in the session: a setting, a lock, a cursor.
     pub(crate) fn may_change_session(&self) -> bool {
-        self.look.may_change_session
+        self.plan.look.may_change_session
     }
 
     /// For a handle, whose next statement may go to another connection: refuses a lone `BEGIN`,
     /// `COMMIT` and their like. A text of several commands can bracket itself.
     pub(crate) fn refuse_lone_control(&self) -> Result<(), Error> {
-        if self.look.several { Ok(()) } else { self.refuse_control() }
+        if self.plan.look.several { Ok(()) } else { self.refuse_control() }
     }
 
     /// For a transaction, which counts its own levels: refuses whatever would end it.
     pub(crate) fn refuse_control(&self) -> Result<(), Error> {
-        match self.look.control {
+        match self.plan.look.control {
             Some(word) => Err(Error::TransactionControl { keyword: word.to_ascii_uppercase() }),
             None => Ok(()),
         }
@@ -78,7 +94,7 @@ impl Statement {
         if this.arguments.is_none() {
             return (this, PoolerMode::AsItIs);
         }
-        if !this.has_values() && !this.look.is_query {
+        if !this.has_values() && !this.plan.look.is_query {
             // A utility command; some of them refuse to run inside a transaction.
             this.arguments = None;
             return (this, PoolerMode::AsItIs);

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use crate::engine::EngineInner;
 use crate::node::{Node, Role};
+use crate::router::{Lsn, Standing};
 
 /// The engine at one moment. Holds no password and no SQL.
 #[derive(Debug, Clone, Serialize)]
@@ -15,6 +16,9 @@ pub struct EngineStatus {
     pub open: bool,
     /// The node that takes writes, as far as is known.
     pub primary: Option<String>,
+    /// How sessions see their own writes on replicas: by positions in the log, or, where the
+    /// primary tells none, by a time window. `None` where there is one node only.
+    pub read_your_writes: Option<ReadYourWrites>,
     /// The main node first.
     pub nodes: Vec<NodeStatus>,
     /// How many statements went where they went for which reason.
@@ -35,14 +39,40 @@ pub struct NodeStatus {
     pub role: Role,
     /// Whether it answered then.
     pub health: Health,
-    /// Why it is not up.
+    /// Why it is not up, or not used for reads.
     pub reason: Option<String>,
-    /// Connections checked out.
+    /// The timeline it is on, as far as that is certain.
+    pub timeline: Option<u32>,
+    /// On a primary the insert position, on a replica what it has replayed.
+    pub position: Option<Lsn>,
+    /// Bytes of log that it has not replayed; 0 for the primary.
+    pub lag_bytes: Option<u64>,
+    /// At the most so long ago it had all that the primary had; 0 for the primary. `None` where
+    /// it cannot be told, which is not zero.
+    pub lag_ms: Option<u64>,
+    /// What has or waits for a connection.
     pub in_flight: u32,
+    /// How long a statement takes at present, in microseconds.
+    pub latency_us: u32,
     /// `None` while the engine is not open.
     pub pool: Option<PoolStatus>,
     /// Statements sent since the start.
     pub statements: u64,
+    /// Probes sent since the start.
+    pub probes: u64,
+    /// Questions for the position that tokens needed, since the start.
+    pub token_probes: u64,
+}
+
+/// See [`EngineStatus::read_your_writes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ReadYourWrites {
+    /// A replica serves a session when it has replayed what that session wrote.
+    Positions,
+    /// A session that wrote reads from the primary for `routing.token_window`.
+    Window,
 }
 
 /// Whether a node answers.
@@ -74,11 +104,22 @@ pub struct PoolStatus {
 
 impl EngineStatus {
     pub(crate) fn of(engine: &EngineInner) -> Self {
-        let nodes: Vec<_> = engine.nodes().iter().map(|node| NodeStatus::of(node)).collect();
-        let primary = nodes.iter().find(|node| node.role == Role::Primary);
+        let monitor = engine.monitor();
+        let node = |(number, node): (usize, &std::sync::Arc<Node>)| {
+            NodeStatus::of(node, monitor.map(|monitor| monitor.standing(number)))
+        };
+        let nodes: Vec<_> = engine.nodes().iter().enumerate().map(node).collect();
+        let snapshot = monitor.map(|monitor| monitor.snapshot());
+        let primary = match &snapshot {
+            Some(snapshot) => snapshot.primary,
+            None => nodes.iter().position(|node| node.role == Role::Primary),
+        };
         Self {
             open: engine.is_open(),
-            primary: primary.map(|node| node.name.clone()),
+            primary: primary.map(|number| nodes[number].name.clone()),
+            read_your_writes: snapshot.map(|snapshot| {
+                if snapshot.positions { ReadYourWrites::Positions } else { ReadYourWrites::Window }
+            }),
             nodes,
             decisions: engine
                 .decisions()
@@ -90,15 +131,18 @@ impl EngineStatus {
 }
 
 impl NodeStatus {
-    fn of(node: &Node) -> Self {
+    fn of(node: &Node, standing: Option<Standing>) -> Self {
         let (host, port) = node.host_and_port();
         let role = node.role();
-        let reason = node.trouble();
-        let health = match (&reason, role) {
-            (Some(_), _) => Health::Down,
-            (None, Role::Unknown) => Health::Unknown,
-            (None, _) => Health::Up,
+        let trouble = node.trouble();
+        let health = match (&trouble, role, &standing) {
+            (Some(_), ..) => Health::Down,
+            (None, Role::Unknown, _) | (None, _, Some(Standing { up: false, .. })) => {
+                Health::Unknown
+            }
+            (None, ..) => Health::Up,
         };
+        let standing = standing.unwrap_or_default();
         let pool = node.pool().ok().flatten().map(|pool| {
             let warm = pool.warm_count();
             PoolStatus {
@@ -114,10 +158,21 @@ impl NodeStatus {
             port,
             role,
             health,
-            reason,
+            reason: trouble.or(standing.reason),
+            timeline: standing.timeline,
+            position: standing.position,
+            lag_bytes: standing.lag_bytes,
+            lag_ms: standing.lag.map(millis),
             in_flight: node.gauges.in_flight(),
+            latency_us: node.gauges.latency_us(),
             pool,
             statements: node.gauges.statements(),
+            probes: standing.probes,
+            token_probes: standing.token_probes,
         }
     }
+}
+
+fn millis(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }

@@ -24,8 +24,9 @@ use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use crate::error::Error;
-use crate::executor::executor_through_lease;
+use crate::executor::executor_through;
 use crate::lease::{Lease, Seen, server_keeps_session};
+use crate::router::Classifier;
 use crate::statement::Statement;
 
 /// Fails in an aborted transaction (25P02) and outside of one (25P01), and does nothing else.
@@ -292,11 +293,18 @@ impl Transaction {
 
     fn admit(&self, statement: &Statement) -> Result<(), Error> {
         self.not_lost()?;
+        if self.lease.was_routed_to_replica() && statement.may_change_session() {
+            return Err(Error::NotOnReplica { node: self.node().to_owned() });
+        }
         statement.refuse_control()
+    }
+
+    fn classifier(&self) -> &Classifier {
+        self.lease.classifier()
     }
 }
 
-executor_through_lease!(&'c mut Transaction, |transaction, statement| {
+executor_through!(&'c mut Transaction, |transaction, statement| {
     match transaction.admit(statement) {
         Ok(()) => Ok(&mut transaction.lease),
         Err(err) => Err(err.into()),
@@ -420,7 +428,7 @@ impl Savepoint<'_> {
     }
 }
 
-executor_through_lease!(&'c mut Savepoint<'_>, |savepoint, statement| {
+executor_through!(&'c mut Savepoint<'_>, |savepoint, statement| {
     match savepoint.innermost().and_then(|()| savepoint.transaction.admit(statement)) {
         Ok(()) => Ok(&mut savepoint.transaction.lease),
         Err(err) => Err(err.into()),

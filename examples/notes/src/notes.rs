@@ -125,7 +125,7 @@ async fn count(db: Db, Query(query): Query<CountQuery>) -> Result<Json<Value>, R
         None => db.0,
     };
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await?;
-    Ok(Json(json!({ "count": count, "node": db.node_name() })))
+    Ok(Json(json!({ "count": count, "node": db.served_by() })))
 }
 
 #[derive(Debug, Deserialize)]

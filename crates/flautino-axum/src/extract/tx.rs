@@ -39,7 +39,7 @@ use crate::scope::{NotFree, Scope};
 #[derive(Debug)]
 pub struct Tx {
     scope: Scope,
-    transaction: Option<Transaction>,
+    transaction: Option<Box<Transaction>>,
     /// Whether the request's transaction is still with this value.
     holds: bool,
 }
@@ -76,9 +76,9 @@ impl Tx {
             if !self.scope.begins() {
                 return Err(over());
             }
-            self.transaction = Some(self.scope.handle.begin_with(options).await?);
+            self.transaction = Some(Box::new(self.scope.handle.begin_with(options).await?));
         }
-        self.transaction.as_mut().ok_or(sqlx::Error::WorkerCrashed)
+        self.transaction.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
     }
 
     /// Commits now instead of after the handler.

@@ -51,6 +51,7 @@ impl Keyed for EngineConfig {
             "extra_nodes" => self.extra_nodes = map.next_value()?,
             "extensions" => self.extensions = map.next_value()?,
             "pool" => self.pool = map.next_value()?,
+            "routing" => self.routing = map.next_value()?,
             "log_queries" => self.log_queries = map.next_value()?,
             "log_responses" => self.log_responses = map.next_value()?,
             "startup_timeout" => self.startup_timeout = map.next_value::<Time>()?.0,

@@ -40,6 +40,10 @@ impl EngineInner {
         warnings.extend(missing);
         drop(main);
 
+        let watching = match self.any_monitor() {
+            Some(monitor) => Some(monitor.start(config.max_connections).await),
+            None => None,
+        };
         let pools: Vec<_> = self.nodes.iter().map(|node| node.build_pool(config)).collect();
         // One connection each, so that the first request finds it.
         let reachable = self.nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
@@ -60,6 +64,9 @@ impl EngineInner {
             node.use_pool(Arc::clone(pool));
         }
         *self.lock_pools() = pools;
+        if let Some(watching) = watching {
+            watching.keep();
+        }
         self.phase.store(OPEN, Ordering::Release);
         for warning in &warnings {
             tracing::warn!("{warning}");
@@ -122,6 +129,9 @@ impl EngineInner {
         self.phase.store(CLOSING, Ordering::Release);
         for node in &self.nodes {
             node.shut();
+        }
+        if let Some(monitor) = self.any_monitor() {
+            monitor.stop().await;
         }
         let pools = self.lock_pools().clone();
         let in_use = || pools.iter().map(|pool| pool.in_use() as usize).sum::<usize>();

@@ -12,6 +12,8 @@ pub(crate) struct Look {
     /// Something may stay in the session: a setting, a lock, a cursor, a temporary table. In
     /// doubt it is set. What functions and triggers of the user's own do is not seen.
     pub(crate) may_change_session: bool,
+    /// A command creates, alters or drops something.
+    pub(crate) changes_schema: bool,
     /// The first command reads or writes rows, and so may stand in a transaction.
     pub(crate) is_query: bool,
 }
@@ -127,6 +129,7 @@ impl<'a> Command<'a> {
         let second = |words: &[&str]| self.second.is_some_and(|second| second.is_any(words));
         let is_query = first.is_any(&QUERIES);
         look.is_query |= before == 0 && is_query;
+        look.changes_schema |= first.is_any(&["create", "alter", "drop", "import"]);
         let local_set = first.is("set") && second(&["local", "transaction", "constraints"]);
         look.may_change_session |= self.changes_session
             || !(is_query || local_set || first.is_any(&LEAVE_NOTHING) || first.is_any(&CONTROL))

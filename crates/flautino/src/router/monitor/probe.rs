@@ -1,0 +1,86 @@
+//! What a probe asks: one message, one round trip.
+
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::node::{Node, Role};
+use crate::router::Lsn;
+use crate::router::topology::{Progress, Sample, Server};
+
+/// What every server tells.
+const WHO: &str = "SELECT pg_is_in_recovery(), \
+     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+
+/// The same, and how far it is. The receiver's timeline is asked *after* the replay position, so
+/// that replay cannot have gone on to a later one in between.
+///
+/// A primary's timeline is that of its current file: the control file learns of a promotion late.
+const PROGRESS: &str = "SELECT recovers, \
+     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8, \
+     (SELECT system_identifier FROM pg_control_system()), \
+     (CASE WHEN recovers THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)::text, \
+     CASE WHEN NOT recovers THEN pg_walfile_name(pg_current_wal_insert_lsn()) END, \
+     CASE WHEN recovers THEN pg_is_wal_replay_paused() ELSE false END, \
+     (extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) * 1000)::int8, \
+     (SELECT min_recovery_end_lsn::text FROM pg_control_recovery()), \
+     (SELECT min_recovery_end_timeline FROM pg_control_recovery()) \
+     FROM (SELECT pg_is_in_recovery() AS recovers OFFSET 0) AS role; \
+     SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+
+/// Asks the node how it is.
+pub(super) async fn sample(
+    node: &Node,
+    connection: &mut PgConnection,
+) -> Result<Sample, sqlx::Error> {
+    let began = Instant::now();
+    match node.send(connection, PROGRESS.to_owned()).await {
+        Ok(rows) => read(&rows, began),
+        // Aurora has no such functions, and an administrator may have revoked them.
+        Err(sqlx::Error::Database(error))
+            if !error.code().is_some_and(|code| code.starts_with("57")) =>
+        {
+            tracing::debug!(node = %node.name, %error, "the server does not tell its position");
+            let rows = node.send(connection, WHO.to_owned()).await?;
+            read(&rows, began)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read(rows: &[PgRow], began: Instant) -> Result<Sample, sqlx::Error> {
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let role = if row.try_get(0)? { Role::Replica } else { Role::Primary };
+    let started = row.try_get(1)?;
+    let (system, progress) = if row.len() > 2 {
+        let system: Option<i64> = row.try_get(2)?;
+        (system.map(i64::cast_unsigned), read_progress(row, rows.get(1))?)
+    } else {
+        (None, None)
+    };
+    let server = Server { system, started };
+    Ok(Sample { began, round_trip: began.elapsed(), role, server, progress })
+}
+
+fn read_progress(row: &PgRow, receiver: Option<&PgRow>) -> Result<Option<Progress>, sqlx::Error> {
+    let lsn = |column: usize| -> Result<Option<Lsn>, sqlx::Error> {
+        let text: Option<&str> = row.try_get(column)?;
+        // 0/0 is no place.
+        Ok(text.and_then(|text| text.parse().ok()).filter(|lsn| *lsn != Lsn(0)))
+    };
+    let Some(own) = lsn(3)? else { return Ok(None) };
+    let file: Option<&str> = row.try_get(4)?;
+    let on_primary = file.and_then(|file| u32::from_str_radix(file.get(..8)?, 16).ok());
+    let received: Option<i32> = receiver.map(|row| row.try_get(0)).transpose()?.flatten();
+    let timeline = |number: i32| u32::try_from(number).ok().filter(|timeline| *timeline > 0);
+    let control = row.try_get::<Option<i32>, _>(8)?.and_then(timeline);
+    let delay: i64 = row.try_get(6)?;
+    Ok(Some(Progress {
+        lsn: own,
+        timeline: on_primary.or(received.and_then(timeline)),
+        control: control.zip(lsn(7)?),
+        paused: row.try_get(5)?,
+        apply_delay: Duration::from_millis(u64::try_from(delay).unwrap_or(0)),
+    }))
+}

@@ -1,0 +1,148 @@
+//! Positions in the write-ahead log: how far a server is, on which timeline of which system.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+/// A place in a write-ahead log, in bytes from its start; printed as PostgreSQL does: `0/38E8A00`.
+///
+/// ```
+/// use flautino::router::Lsn;
+///
+/// let lsn: Lsn = "0/38E8A00".parse()?;
+/// assert_eq!(lsn, Lsn(0x38e_8a00));
+/// assert_eq!(lsn.to_string(), "0/38E8A00");
+/// # Ok::<(), flautino::router::ParseLsnError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Lsn(pub u64);
+
+/// A text that is no [`Lsn`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no position in a write-ahead log; expected two hexadecimal numbers such as 0/38E8A00")]
+pub struct ParseLsnError(());
+
+impl fmt::Display for Lsn {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:X}/{:X}", self.0 >> 32, self.0 & 0xffff_ffff)
+    }
+}
+
+impl FromStr for Lsn {
+    type Err = ParseLsnError;
+
+    fn from_str(text: &str) -> Result<Self, ParseLsnError> {
+        let half = |text: &str| {
+            let hex = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+            let number = hex.then(|| u32::from_str_radix(text, 16).ok()).flatten();
+            number.map(u64::from).ok_or(ParseLsnError(()))
+        };
+        let (high, low) = text.split_once('/').ok_or(ParseLsnError(()))?;
+        Ok(Self(half(high)? << 32 | half(low)?))
+    }
+}
+
+impl From<Lsn> for String {
+    fn from(lsn: Lsn) -> Self {
+        lsn.to_string()
+    }
+}
+
+impl TryFrom<String> for Lsn {
+    type Error = ParseLsnError;
+
+    fn try_from(text: String) -> Result<Self, ParseLsnError> {
+        text.parse()
+    }
+}
+
+/// How far a history has come: which system, which of its timelines, which place on it.
+///
+/// Places on different timelines cannot be compared: after a promotion the same number may stand
+/// for other data, or be out of reach. So positions have no order of their own; see
+/// [`reaches`](Position::reaches) and [`later`](Position::later).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Position {
+    /// `system_identifier`: the same on a primary and all that was copied from it.
+    pub system: u64,
+    /// Counted from 1; a promotion begins the next one.
+    pub timeline: u32,
+    /// The place on that timeline.
+    pub lsn: Lsn,
+}
+
+impl Position {
+    /// A position of these parts.
+    #[must_use]
+    pub const fn new(system: u64, timeline: u32, lsn: Lsn) -> Self {
+        Self { system, timeline, lsn }
+    }
+
+    /// Whether a server at this position certainly has all that one at `floor` had. `false`
+    /// where the two cannot be compared.
+    #[must_use]
+    pub fn reaches(self, floor: Self) -> bool {
+        (self.system, self.timeline) == (floor.system, floor.timeline) && self.lsn >= floor.lsn
+    }
+
+    /// The one of two positions of a session that covers both.
+    ///
+    /// On one timeline it is the further one. Of two timelines it is the newer one: a position
+    /// there was taken after the promotion, on a server that has all of the older timeline that
+    /// survived. Of two systems `other` wins, as the one met last.
+    #[must_use]
+    pub fn later(self, other: Self) -> Self {
+        let covers =
+            self.system == other.system && (self.timeline, self.lsn) >= (other.timeline, other.lsn);
+        if covers { self } else { other }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(system: u64, timeline: u32, lsn: u64) -> Position {
+        Position::new(system, timeline, Lsn(lsn))
+    }
+
+    #[test]
+    fn positions_are_printed_and_parsed_as_postgresql_does() {
+        for (text, lsn) in [
+            ("0/0", 0),
+            ("0/38E8A00", 0x38e_8a00),
+            ("16/B374D848", 0x16_b374_d848),
+            ("FFFFFFFF/FFFFFFFF", u64::MAX),
+        ] {
+            assert_eq!(text.parse(), Ok(Lsn(lsn)));
+            assert_eq!(Lsn(lsn).to_string(), text);
+        }
+        for text in
+            ["", "/", "0", "0/", "/0", "0/0/0", "+0/1", "0/-1", "0/123456789", " 0/1", "g/0"]
+        {
+            assert!(text.parse::<Lsn>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_positions_of_one_timeline_of_one_system_are_compared() {
+        assert!(at(1, 1, 5).reaches(at(1, 1, 5)));
+        assert!(at(1, 1, 6).reaches(at(1, 1, 5)));
+        assert!(!at(1, 1, 4).reaches(at(1, 1, 5)));
+        assert!(!at(1, 2, 9).reaches(at(1, 1, 5)));
+        assert!(!at(1, 1, 9).reaches(at(1, 2, 5)));
+        assert!(!at(2, 1, 9).reaches(at(1, 1, 5)));
+    }
+
+    #[test]
+    fn the_newer_timeline_covers_the_older_one() {
+        assert_eq!(at(1, 1, 5).later(at(1, 1, 7)), at(1, 1, 7));
+        assert_eq!(at(1, 1, 7).later(at(1, 1, 5)), at(1, 1, 7));
+        assert_eq!(at(1, 2, 1).later(at(1, 1, 7)), at(1, 2, 1));
+        assert_eq!(at(1, 1, 7).later(at(1, 2, 1)), at(1, 2, 1));
+        assert_eq!(at(1, 3, 7).later(at(2, 1, 1)), at(2, 1, 1));
+    }
+}

@@ -1,0 +1,112 @@
+//! An immutable picture of all nodes as last probed: what the router decides on.
+
+use std::time::{Duration, Instant};
+
+use super::position::Position;
+use crate::node::Role;
+
+/// All nodes at one moment; the main node first.
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct Snapshot {
+    /// In the order of the engine's nodes.
+    pub nodes: Box<[NodeView]>,
+    /// The node that takes writes, if one is known to be up.
+    pub primary: Option<usize>,
+    /// Where writes go: the primary, or where it was last seen, or the main node.
+    pub writer: usize,
+    /// Whether the primary tells positions. If not, sessions that wrote read from the primary
+    /// for a while.
+    pub positions: bool,
+}
+
+/// One node in a [`Snapshot`].
+#[derive(Debug, Clone, PartialEq)]
+#[non_exhaustive]
+pub struct NodeView {
+    /// What it says it is.
+    pub role: Role,
+    /// Whether it answers.
+    pub up: bool,
+    /// Why it is kept out of the rotation, whatever its lag.
+    pub excluded: Option<Exclusion>,
+    /// How far it certainly is, and, where that is known, a moment before which nothing happened
+    /// on it that lies beyond. Behind the truth at the most: replay only advances.
+    pub position: Option<(Position, Option<Instant>)>,
+    /// A replica has everything that its primary had at this moment, of this machine's clock.
+    pub fresh_as_of: Option<Instant>,
+    /// When it came back, for its slow start.
+    pub readmitted: Option<Instant>,
+}
+
+/// Why a node that answers is not in the rotation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exclusion {
+    /// It belongs to another cluster, with this system identifier.
+    OtherSystem(u64),
+    /// It is on this timeline, and the primary on another.
+    OtherTimeline(u32),
+    /// It is the same server as the node of this number.
+    SameServer(usize),
+    /// Its name leads to more than one server.
+    SeveralServers,
+    /// It takes writes, and another node is the primary, of this number.
+    SecondPrimary(usize),
+    /// Its replay is paused, and there is something to replay.
+    Paused,
+    /// It does not say how far it is.
+    NoPosition,
+}
+
+impl NodeView {
+    /// A node of which nothing is known.
+    #[must_use]
+    pub const fn unknown() -> Self {
+        Self {
+            role: Role::Unknown,
+            up: false,
+            excluded: None,
+            position: None,
+            fresh_as_of: None,
+            readmitted: None,
+        }
+    }
+
+    /// Whether it is a replica of the right cluster that answers.
+    #[must_use]
+    pub fn is_usable_replica(&self) -> bool {
+        use Exclusion::{NoPosition, Paused};
+        self.up
+            && self.role == Role::Replica
+            && matches!(self.excluded, None | Some(Paused | NoPosition))
+    }
+
+    /// Whether reads may go there: a usable replica, and not too old. An unknown age is too old.
+    #[must_use]
+    pub fn in_rotation(&self, now: Instant, max_lag: Duration) -> bool {
+        self.is_usable_replica()
+            && self.excluded.is_none()
+            && self.fresh_as_of.is_some_and(|fresh| now.saturating_duration_since(fresh) <= max_lag)
+    }
+}
+
+impl Snapshot {
+    /// Nothing is known of any of so many nodes.
+    #[must_use]
+    pub fn unknown(nodes: usize) -> Self {
+        Self {
+            nodes: std::iter::repeat_with(NodeView::unknown).take(nodes).collect(),
+            primary: None,
+            writer: 0,
+            positions: true,
+        }
+    }
+
+    /// How far the primary was when it was last asked, and when that was.
+    #[must_use]
+    pub fn primary_position(&self) -> Option<(Position, Instant)> {
+        let (position, as_of) = self.nodes.get(self.primary?)?.position?;
+        Some((position, as_of?))
+    }
+}

@@ -1,0 +1,404 @@
+//! What the samples of all nodes together say: who is the primary, who belongs to it, how far
+//! each certainly is. Samples in, a snapshot out; no I/O.
+//!
+//! A replica's timeline is the hard part. A cascading standby changes timeline while it stays in
+//! recovery, and PostgreSQL shows an ordinary role only what the control file says, which lags
+//! behind. So a position counts only when its timeline is proven, in one of three ways:
+//!
+//! - by the receiver: `pg_stat_wal_receiver.received_tli`, asked *after* the replay position.
+//!   Replay is never on a later timeline than what was received. Only roles with
+//!   `pg_read_all_stats` (a part of `pg_monitor`) see it.
+//! - by the control file: it names a place that replay has passed, and its timeline. True, but old.
+//! - by everybody: a replica can only have changed timeline if some node was promoted. Where all
+//!   other nodes were asked after it, and none claims a later timeline than the primary's, it was
+//!   on the primary's timeline.
+
+use std::time::{Duration, Instant};
+
+use super::health::{Health, Observation, Transition};
+use super::position::{Lsn, Position};
+use super::snapshot::{Exclusion, NodeView, Snapshot};
+use crate::node::Role;
+
+/// How many moments of the primary's progress are remembered.
+const MOST_MOMENTS: usize = 1024;
+
+/// A node's answer to a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sample {
+    /// When the question was sent: the answer may be as old as that.
+    pub(crate) began: Instant,
+    /// How long the answer took.
+    pub(crate) round_trip: Duration,
+    pub(crate) role: Role,
+    pub(crate) server: Server,
+    /// `None` where the server does not say: Amazon Aurora, a role without the right to ask.
+    pub(crate) progress: Option<Progress>,
+}
+
+/// Which server answered: two answers that differ here come from two servers, or from before and
+/// after a restart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Server {
+    /// `None` where the server does not say.
+    pub(crate) system: Option<u64>,
+    /// When it started, in microseconds since 1970.
+    pub(crate) started: i64,
+}
+
+/// How far a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// On a primary the insert position, on a replica what was replayed.
+    pub(crate) lsn: Lsn,
+    /// A primary's own timeline; on a replica that of its receiver, where the role may see it.
+    pub(crate) timeline: Option<u32>,
+    /// A place that a replica has passed for certain.
+    pub(crate) control: Option<(u32, Lsn)>,
+    pub(crate) paused: bool,
+    /// `recovery_min_apply_delay`.
+    pub(crate) apply_delay: Duration,
+}
+
+/// What is known of one node.
+#[derive(Debug)]
+struct NodeState {
+    health: Health,
+    sample: Option<Sample>,
+    /// Of the role as it is now, for the server as it is now; and when it was asked for, unless
+    /// it is the control file's old word.
+    proven: Option<(Position, Option<Instant>)>,
+    /// A replay position whose timeline waits to be proven by everybody, and when it was asked for.
+    candidate: Option<(Instant, Lsn)>,
+    /// When nothing listened there, the last time.
+    refused: Option<Instant>,
+    several_servers: bool,
+    was_up: bool,
+    readmitted: Option<Instant>,
+}
+
+impl NodeState {
+    /// Takes over a proven position, unless an earlier one covers it.
+    fn raise(&mut self, position: Position, as_of: Option<Instant>) {
+        match &mut self.proven {
+            Some((proven, since)) if proven.later(position) == *proven => *since = as_of.or(*since),
+            proven => *proven = Some((position, as_of)),
+        }
+    }
+}
+
+/// What an outcome changed, for the node that it speaks of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Change {
+    pub(crate) transition: Option<Transition>,
+    /// Another server answers, or the same one after a restart.
+    pub(crate) new_server: bool,
+}
+
+#[derive(Debug)]
+pub(crate) struct Topology {
+    nodes: Vec<NodeState>,
+    /// The cluster's system identifier: the main node's, or of whoever said his first.
+    system: Option<u64>,
+    /// The highest timeline on which a node of the cluster took writes.
+    timeline: u32,
+    primary: Option<usize>,
+    writer: usize,
+    /// The primary's progress on that timeline, oldest first.
+    moments: Vec<(Instant, Lsn)>,
+    keep_moments: Duration,
+}
+
+impl Topology {
+    pub(crate) fn new(nodes: usize, fall: u32, rise: u32, max_lag: Duration) -> Self {
+        let state = || NodeState {
+            health: Health::new(fall, rise),
+            sample: None,
+            proven: None,
+            candidate: None,
+            refused: None,
+            several_servers: false,
+            was_up: false,
+            readmitted: None,
+        };
+        Self {
+            nodes: std::iter::repeat_with(state).take(nodes).collect(),
+            system: None,
+            timeline: 0,
+            primary: None,
+            writer: 0,
+            moments: Vec::new(),
+            keep_moments: max_lag * 2,
+        }
+    }
+
+    /// A node answered a probe.
+    pub(crate) fn answered(&mut self, number: usize, sample: Sample) -> Change {
+        if self.system.is_none() || number == 0 {
+            // The main node's word counts, as long as no other primary has been followed.
+            let followed = self.primary.is_some_and(|primary| primary != 0);
+            self.system = if followed { self.system } else { sample.server.system.or(self.system) };
+        }
+        let node = &mut self.nodes[number];
+        let before = node.sample.replace(sample);
+        let new_server = before.is_some_and(|before| before.server != sample.server);
+        if new_server || before.is_some_and(|before| before.role != sample.role) {
+            // What was cached speaks of another server, or of another life of this one.
+            node.proven = None;
+            node.candidate = None;
+        }
+        let transition = node.health.observe(Observation::Answered);
+        if transition == Some(Transition::WentUp) {
+            node.readmitted = node.was_up.then_some(sample.began);
+            node.was_up = true;
+        }
+        self.choose_primary();
+        if self.primary == Some(number) {
+            self.remember(sample);
+        }
+        self.prove(number, sample);
+        self.prove_by_everybody();
+        Change { transition, new_server }
+    }
+
+    /// A probe of the node, begun at this moment, failed.
+    pub(crate) fn failed(&mut self, number: usize, began: Instant, refused: bool) -> Change {
+        let node = &mut self.nodes[number];
+        let observation = if refused { Observation::Refused } else { Observation::Failed };
+        if refused {
+            node.refused = Some(began);
+        }
+        let transition = node.health.observe(observation);
+        self.choose_primary();
+        self.prove_by_everybody();
+        Change { transition, new_server: false }
+    }
+
+    /// A connection under the node's name reached another server than its probes.
+    pub(crate) fn leads_to_several(&mut self, number: usize) {
+        self.nodes[number].several_servers = true;
+    }
+
+    /// Whether the node should be asked again at once.
+    pub(crate) fn is_suspect(&self, number: usize) -> bool {
+        self.nodes[number].health.is_suspect()
+    }
+
+    pub(crate) fn server(&self, number: usize) -> Option<Server> {
+        self.nodes[number].sample.map(|sample| sample.server)
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let positions = self.primary.is_none_or(|primary| self.progress(primary).is_some());
+        Snapshot {
+            nodes: (0..self.nodes.len()).map(|number| self.view(number, positions)).collect(),
+            primary: self.primary,
+            writer: self.writer,
+            positions,
+        }
+    }
+
+    fn view(&self, number: usize, positions: bool) -> NodeView {
+        let node = &self.nodes[number];
+        let Some(sample) = node.sample else { return NodeView::unknown() };
+        let fresh_as_of = match sample.progress {
+            // Without positions only the probe's own word says that it lives.
+            _ if !positions => Some(sample.began),
+            Some(progress) => self.contained_at(progress.lsn),
+            None => None,
+        };
+        NodeView {
+            role: sample.role,
+            up: node.health.is_up(),
+            excluded: self.exclusion(number, positions),
+            position: node.proven,
+            fresh_as_of,
+            readmitted: node.readmitted,
+        }
+    }
+
+    fn exclusion(&self, number: usize, positions: bool) -> Option<Exclusion> {
+        let node = &self.nodes[number];
+        let sample = node.sample?;
+        if node.several_servers {
+            return Some(Exclusion::SeveralServers);
+        }
+        if let (Some(own), Some(system)) = (sample.server.system, self.system)
+            && own != system
+        {
+            return Some(Exclusion::OtherSystem(own));
+        }
+        if let Some(twin) = self.twin(number) {
+            return Some(Exclusion::SameServer(twin));
+        }
+        if sample.role == Role::Primary {
+            let primary = self.primary.filter(|primary| *primary != number);
+            return primary.map(Exclusion::SecondPrimary);
+        }
+        let Some(progress) = sample.progress else {
+            return positions.then_some(Exclusion::NoPosition);
+        };
+        // A lagging word is enough where it says more than the primary does.
+        let timeline = progress.timeline.or(progress
+            .control
+            .map(|(timeline, _)| timeline)
+            .filter(|timeline| *timeline > self.timeline));
+        if let Some(timeline) =
+            timeline.filter(|timeline| self.timeline != 0 && *timeline != self.timeline)
+        {
+            return Some(Exclusion::OtherTimeline(timeline));
+        }
+        let behind = self.moments.last().is_some_and(|(_, primary)| progress.lsn < *primary);
+        (progress.paused && behind).then_some(Exclusion::Paused)
+    }
+
+    /// The node before this one that is the same server.
+    fn twin(&self, number: usize) -> Option<usize> {
+        let server = self.server(number)?;
+        (0..number).find(|other| {
+            let node = &self.nodes[*other];
+            node.health.is_up() && self.server(*other) == Some(server) && server.system.is_some()
+        })
+    }
+
+    /// Bytes and time by which a replica is behind the primary, as far as that is known.
+    pub(crate) fn lag(&self, number: usize, now: Instant) -> (Option<u64>, Option<Duration>) {
+        let (Some(progress), Some((_, primary))) = (self.progress(number), self.moments.last())
+        else {
+            return (None, None);
+        };
+        if self.exclusion(number, true).is_some_and(|why| why != Exclusion::Paused) {
+            return (None, None);
+        }
+        let bytes = primary.0.saturating_sub(progress.lsn.0);
+        let time = match self.contained_at(progress.lsn) {
+            _ if bytes == 0 => Some(Duration::ZERO),
+            Some(moment) => Some(now.saturating_duration_since(moment)),
+            None => None,
+        };
+        (Some(bytes), time)
+    }
+
+    pub(crate) fn progress(&self, number: usize) -> Option<Progress> {
+        self.nodes[number].sample?.progress
+    }
+
+    pub(crate) fn is_up(&self, number: usize) -> bool {
+        self.nodes[number].health.is_up()
+    }
+
+    /// The primary is the node that says so, of the highest timeline; of two on one timeline the
+    /// one that was the primary before, else the first.
+    fn choose_primary(&mut self) {
+        let claim = |number: usize| {
+            let node = &self.nodes[number];
+            let sample = node.sample.filter(|sample| sample.role == Role::Primary)?;
+            let ours = sample.server.system == self.system;
+            let usable =
+                node.health.is_up() && !node.several_servers && self.twin(number).is_none();
+            let timeline = sample.progress.and_then(|progress| progress.timeline).unwrap_or(0);
+            // One of a timeline that was left behind is a ghost, also while the newer one is down.
+            (usable && ours && (timeline >= self.timeline || timeline == 0)).then_some(timeline)
+        };
+        let claims = (0..self.nodes.len()).filter_map(|number| Some((claim(number)?, number)));
+        let incumbent = self.writer;
+        let best = claims.max_by_key(|(timeline, number)| {
+            (*timeline, *number == incumbent, std::cmp::Reverse(*number))
+        });
+        self.primary = best.map(|(_, number)| number);
+        if let Some((timeline, number)) = best {
+            if (number, timeline) != (self.writer, self.timeline) {
+                // Another primary, or another timeline: its progress is another story.
+                self.moments.clear();
+            }
+            self.writer = number;
+            self.timeline = timeline;
+        }
+    }
+
+    fn remember(&mut self, sample: Sample) {
+        let Some(progress) = sample.progress else { return };
+        match self.moments.last_mut() {
+            // It had nothing new: whoever has this much is fresh as of now.
+            Some((moment, lsn)) if *lsn == progress.lsn => *moment = sample.began,
+            _ => self.moments.push((sample.began, progress.lsn)),
+        }
+        let expired = |(moment, _): &(Instant, Lsn)| {
+            sample.began.saturating_duration_since(*moment) > self.keep_moments
+        };
+        // The newest of the expired ones still answers for those that are far behind.
+        let old = self.moments.iter().take_while(|moment| expired(moment)).count();
+        self.moments.drain(..old.saturating_sub(1));
+        if self.moments.len() > MOST_MOMENTS {
+            let mut keep = false;
+            self.moments.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+    }
+
+    /// The latest moment at which the primary had no more than that.
+    fn contained_at(&self, lsn: Lsn) -> Option<Instant> {
+        let reached = self.moments.partition_point(|(_, primary)| *primary <= lsn);
+        reached.checked_sub(1).map(|index| self.moments[index].0)
+    }
+
+    /// By its own word: see the module.
+    fn prove(&mut self, number: usize, sample: Sample) {
+        let node = &mut self.nodes[number];
+        let (Some(system), Some(progress)) = (sample.server.system, sample.progress) else {
+            return;
+        };
+        if let (Some((timeline, lsn)), Role::Replica) = (progress.control, sample.role) {
+            node.raise(Position::new(system, timeline, lsn), None);
+        }
+        if let Some(timeline) = progress.timeline {
+            node.raise(Position::new(system, timeline, progress.lsn), Some(sample.began));
+        }
+        if sample.role == Role::Replica && progress.timeline.is_none() {
+            node.candidate.get_or_insert((sample.began, progress.lsn));
+        } else {
+            node.candidate = None;
+        }
+    }
+
+    /// By all others' word: see the module.
+    fn prove_by_everybody(&mut self) {
+        let Some(primary) = self.primary else { return };
+        let (Some(system), true) = (self.system, self.timeline > 0) else { return };
+        for number in 0..self.nodes.len() {
+            let Some((asked, lsn)) = self.nodes[number].candidate else { continue };
+            let later = |moment: Option<Instant>| moment.is_some_and(|moment| moment > asked);
+            let cleared = (0..self.nodes.len()).filter(|other| *other != number).all(|other| {
+                let node = &self.nodes[other];
+                let sample = node.sample.filter(|_| node.health.is_up());
+                let foreign = matches!(
+                    self.exclusion(other, true),
+                    Some(Exclusion::OtherSystem(_) | Exclusion::SameServer(_))
+                );
+                // Of several servers under one name, or a second primary, nothing can be said.
+                let speaks =
+                    other == primary || sample.is_some_and(|sample| sample.role == Role::Replica);
+                foreign
+                    || later(node.refused)
+                    || (speaks && !node.several_servers && later(sample.map(|sample| sample.began)))
+            });
+            let control = self.progress(number).and_then(|progress| progress.control);
+            let fits = control.is_none_or(|(timeline, _)| timeline <= self.timeline);
+            let ours = self.server(number).is_some_and(|server| server.system == Some(system));
+            if cleared && fits && ours {
+                let position = Position::new(system, self.timeline, lsn);
+                let node = &mut self.nodes[number];
+                node.raise(position, Some(asked));
+                // The next question is already answered, if a later sample is there.
+                node.candidate = node.sample.and_then(|sample| {
+                    sample
+                        .progress
+                        .filter(|_| sample.began > asked)
+                        .map(|progress| (sample.began, progress.lsn))
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! `Token`: what a session must see, as text that travels to its next request.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+
+use serde::{Deserialize, Serialize};
+
+use crate::router::{Lsn, Position};
+
+/// What a session's next read must not be older than, on the wire: in a cookie, a header, or a
+/// field of a job.
+///
+/// Its text is short, of the characters `0-9a-z.`, and says nothing but how far the database's
+/// log is. It carries no signature; `flautino-axum` adds one where a key is configured.
+///
+/// ```
+/// # async fn f(engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
+/// use flautino::Token;
+///
+/// let db = engine.handle();
+/// sqlx::query("INSERT INTO jobs DEFAULT VALUES").execute(&db).await?;
+/// let text = db.token().await.map(|token| token.to_string()); // travels with the job
+///
+/// let worker = engine.handle();
+/// if let Some(text) = text {
+///     worker.observe(&text.parse::<Token>()?); // sees the row, whichever node answers
+/// }
+/// # Ok(()) }
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Token(Kind);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Kind {
+    /// A node must have reached this position.
+    At(Position),
+    /// Only the primary will do until then, in seconds since 1970: no position could be had.
+    PrimaryUntil(u64),
+}
+
+/// A text that is no [`Token`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("is no token of flautino")]
+pub struct ParseTokenError(());
+
+/// The text's first field, so that a later form can be told apart.
+const FORM: &str = "1";
+
+impl Token {
+    pub(crate) fn at(position: Position) -> Self {
+        Self(Kind::At(position))
+    }
+
+    pub(crate) fn primary_for(window: Duration) -> Self {
+        Self(Kind::PrimaryUntil(unix_seconds() + window.as_secs().max(1)))
+    }
+
+    pub(crate) fn kind(self) -> Kind {
+        self.0
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs()
+}
+
+impl From<Position> for Token {
+    fn from(position: Position) -> Self {
+        Self::at(position)
+    }
+}
+
+impl fmt::Display for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Kind::At(Position { system, timeline, lsn: Lsn(lsn) }) => {
+                write!(f, "{FORM}.{system:x}.{timeline:x}.{lsn:x}")
+            }
+            Kind::PrimaryUntil(seconds) => write!(f, "{FORM}.until.{seconds:x}"),
+        }
+    }
+}
+
+impl FromStr for Token {
+    type Err = ParseTokenError;
+
+    fn from_str(text: &str) -> Result<Self, ParseTokenError> {
+        fn number(text: &str) -> Result<u64, ParseTokenError> {
+            // Exactly what `Display` writes, so that one token has one text.
+            let canonical = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+                && (text == "0" || !text.starts_with('0'));
+            let number = canonical.then(|| u64::from_str_radix(text, 16).ok());
+            number.flatten().ok_or(ParseTokenError(()))
+        }
+        let mut fields = text.split('.');
+        let mut field = || fields.next().ok_or(ParseTokenError(()));
+        if field()? != FORM {
+            return Err(ParseTokenError(()));
+        }
+        let kind = match field()? {
+            "until" => Kind::PrimaryUntil(number(field()?)?),
+            system => {
+                let (system, timeline) = (number(system)?, number(field()?)?);
+                let timeline = u32::try_from(timeline).map_err(|_| ParseTokenError(()))?;
+                Kind::At(Position::new(system, timeline, Lsn(number(field()?)?)))
+            }
+        };
+        if fields.next().is_some() { Err(ParseTokenError(())) } else { Ok(Self(kind)) }
+    }
+}
+
+impl From<Token> for String {
+    fn from(token: Token) -> Self {
+        token.to_string()
+    }
+}
+
+impl TryFrom<String> for Token {
+    type Error = ParseTokenError;
+
+    fn try_from(text: String) -> Result<Self, ParseTokenError> {
+        text.parse()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_is_printed_and_parsed() {
+        let token = Token::at(Position::new(0x6b03_0bd3_4f02_1f2b, 2, Lsn(0x38e_8a00)));
+        assert_eq!(token.to_string(), "1.6b030bd34f021f2b.2.38e8a00");
+        for token in [
+            token,
+            Token::at(Position::new(0, 0, Lsn(0))),
+            Token::primary_for(Duration::from_secs(9)),
+        ] {
+            assert_eq!(token.to_string().parse(), Ok(token));
+        }
+    }
+
+    #[test]
+    fn what_is_no_token_is_refused() {
+        for text in [
+            "",
+            "1",
+            "1.",
+            "1.2",
+            "1.2.3",
+            "1.2.3.4.5",
+            "2.2.3.4",
+            "1.2.3.4.",
+            "1..3.4",
+            "1.+2.3.4",
+            "1.02.3.4",
+            "1.2.3.G",
+            "1.2.3.A",
+            " 1.2.3.4",
+            "1.2.100000000.4",
+            "1.2.3.10000000000000000",
+            "1.until",
+            "1.until.",
+            "1.until.x",
+            "1.until.1.2",
+            "until.1",
+            "ä.2.3.4",
+        ] {
+            assert!(text.parse::<Token>().is_err(), "{text:?}");
+        }
+    }
+}
