@@ -152,7 +152,7 @@ async fn sessions_on_a_replica_are_read_only_by_default_and_on_the_primary_not()
         replica.port()
     );
     let engine = open(&cluster, &more).await;
-    let db = engine.handle();
+    let db = engine.handle().primary();
     let copy = db.node("copy").unwrap();
     assert_eq!(setting(&db, "default_transaction_read_only").await, "off");
     assert_eq!(setting(&copy, "default_transaction_read_only").await, "on");

@@ -34,7 +34,7 @@ async fn the_named_server_answers_in_queries_streams_and_leases() {
     let db = engine.handle();
     assert_eq!(db.node_name(), None);
     assert_eq!(db.node("main").unwrap().node_name(), Some("main"));
-    let main: i32 = sqlx::query_scalar(PORT).fetch_one(&db).await.unwrap();
+    let main: i32 = sqlx::query_scalar(PORT).fetch_one(&db.primary()).await.unwrap();
     assert_eq!(main, port(cluster.primary()));
     for (index, name) in ["read_replica_1", "read_replica_2"].into_iter().enumerate() {
         let expected = port(cluster.replica(index));

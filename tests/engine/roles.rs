@@ -36,8 +36,10 @@ async fn a_node_that_was_down_at_open_is_known_once_it_is_back() {
     let read_only: String =
         sqlx::query_scalar("SHOW default_transaction_read_only").fetch_one(&db).await.unwrap();
     assert_eq!(read_only, "on");
-    let status = &engine.status().nodes[1];
-    assert_eq!((status.role, status.health), (Role::Replica, Health::Up));
-    assert_eq!(status.reason, None);
+    wait_until("the monitor has seen it too", async || {
+        let status = &engine.status().nodes[1];
+        (status.role, status.health) == (Role::Replica, Health::Up) && status.reason.is_none()
+    })
+    .await;
     engine.close().await;
 }

@@ -204,7 +204,9 @@ impl Node {
         if self.role() == Role::Unknown {
             let role = bootstrap::probe(self, connection).await?;
             self.set_role(role);
-            self.set_trouble(None);
+            if self.watch().is_none() {
+                self.set_trouble(None);
+            }
             tracing::info!(node = %self.name, ?role, "the node is reachable");
         }
         self.setup.apply(connection, self).await?;

@@ -1,5 +1,5 @@
 -- What the statements of `statements.tsv` refer to. Run once, on the primary of a new cluster, by
--- the simple protocol and so in one transaction. Nothing here needs an extension.
+-- the simple protocol and so in one transaction. The extensions are those of postgresql-contrib.
 --
 -- Two functions write in the two ways that matter: `touch` inserts a row, which a standby refuses;
 -- `grab` takes an advisory lock, which a standby grants, and which then protects only that server.
@@ -101,9 +101,8 @@ CREATE FUNCTION touch_column(notes) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT
 CREATE FUNCTION app.grab_hidden(notes) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT grab($1.id)';
 
 -- Named as the extensions name theirs: harmless ones, and ones that are not although they look it.
-CREATE FUNCTION uuid_generate_v4() RETURNS uuid LANGUAGE sql VOLATILE AS 'SELECT gen_random_uuid()';
-CREATE FUNCTION gen_random_bytes(int) RETURNS bytea LANGUAGE sql VOLATILE AS $$SELECT '\x00'::bytea$$;
-CREATE FUNCTION gen_salt(text) RETURNS text LANGUAGE sql VOLATILE AS 'SELECT $1';
+CREATE EXTENSION "uuid-ossp";
+CREATE EXTENSION pgcrypto;
 CREATE FUNCTION dblink(text, text) RETURNS SETOF record LANGUAGE sql STABLE AS 'SELECT 1';
 CREATE FUNCTION dblink_connect(text) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1';
 CREATE FUNCTION http_get(text) RETURNS text LANGUAGE sql VOLATILE AS 'SELECT $1';

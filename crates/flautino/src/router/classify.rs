@@ -28,6 +28,9 @@ use crate::statement::{Look, Token, Tokens};
 const LONGEST_TEXT: usize = 64 * 1024;
 /// Nor is one of more tokens: a chain of operators is a nested tree, and dropping it recurses.
 const MOST_TOKENS: usize = 8_000;
+/// The stack to parse, walk and drop such a tree on. In a debug build the parser takes some
+/// 40 kB for each of the 50 levels it allows, and a tree of so many tokens 4 MB.
+const STACK: usize = 16 << 20;
 /// `NAMEDATALEN` less one.
 const LONGEST_NAME: usize = 63;
 /// A longer text counts for several in the cache.
@@ -121,7 +124,9 @@ impl Classifier {
         if judged >> 1 == version {
             return if judged & 1 == 0 { Access::Read } else { Access::Write };
         }
-        let verdict = judge(sql, &plan.look, &self.catalogue.load());
+        let catalogue = self.catalogue.load();
+        let judging = || judge(sql, &plan.look, &catalogue);
+        let verdict = stacker::maybe_grow(STACK / 2, STACK, judging);
         if verdict == Verdict::UnknownFunction {
             (self.refresh)();
         }

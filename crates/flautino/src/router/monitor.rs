@@ -137,7 +137,9 @@ impl Monitor {
         };
         *self.lock_running() = Some(run);
         let started = Started { monitor: Arc::clone(self), keep: false };
-        let probes = (0..self.nodes.len()).map(|number| self.probe(number));
+        // The main node first, since its system is the cluster's.
+        self.probe(0).await;
+        let probes = (1..self.nodes.len()).map(|number| self.probe(number));
         futures_util::future::join_all(probes).await;
         self.read_catalogue().await;
         for number in 0..self.nodes.len() {

@@ -98,7 +98,8 @@ pub(crate) struct Change {
 #[derive(Debug)]
 pub(crate) struct Topology {
     nodes: Vec<NodeState>,
-    /// The cluster's system identifier: the main node's, or of whoever said his first.
+    /// The cluster's system identifier: that of the node that answered first, which is the main
+    /// node unless it is down.
     system: Option<u64>,
     /// The highest timeline on which a node of the cluster took writes.
     timeline: u32,
@@ -134,11 +135,7 @@ impl Topology {
 
     /// A node answered a probe.
     pub(crate) fn answered(&mut self, number: usize, sample: Sample) -> Change {
-        if self.system.is_none() || number == 0 {
-            // The main node's word counts, as long as no other primary has been followed.
-            let followed = self.primary.is_some_and(|primary| primary != 0);
-            self.system = if followed { self.system } else { sample.server.system.or(self.system) };
-        }
+        self.system = self.system.or(sample.server.system);
         let node = &mut self.nodes[number];
         let before = node.sample.replace(sample);
         let new_server = before.is_some_and(|before| before.server != sample.server);

@@ -49,7 +49,9 @@ impl<'a> Tokens<'a> {
     fn skip_space_and_comments(&mut self) {
         loop {
             match self.rest() {
-                [b'-', b'-', ..] => self.at += length_until(self.rest(), b'\n'),
+                [b'-', b'-', ..] => {
+                    self.at += run(self.rest(), |byte| !matches!(byte, b'\n' | b'\r'))
+                }
                 [b'/', b'*', ..] => self.at += block_comment(self.rest()),
                 [byte, ..] if byte.is_ascii_whitespace() || *byte == 0x0b => self.at += 1,
                 _ => return,
@@ -127,10 +129,6 @@ fn run(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len())
 }
 
-fn length_until(bytes: &[u8], end: u8) -> usize {
-    run(bytes, |byte| byte != end)
-}
-
 /// The length of something between quotes, which stand doubled inside it.
 fn quoted(bytes: &[u8], quote: u8, backslash_escapes: bool) -> usize {
     let mut at = 1;
@@ -190,6 +188,7 @@ mod tests {
             ("a 'b ''c'' d' e", vec!["a", "e"]),
             (r"a E'b \' c' d", vec!["a", "d"]),
             (r"a 'b \' c' d'", vec!["a", "c"]),
+            ("a -- b\rc --\r\nd", vec!["a", "c", "d"]),
             ("a $$b$$ c $x$ d $$ e $x$ f $1 g", vec!["a", "c", "f", "g"]),
             ("a $1$2 b$c d", vec!["a", "b$c", "d"]),
             ("a \"b \"\"c\" U&\"d\" U&'e' x'f' n'g' h", vec!["a", "h"]),

@@ -18,7 +18,7 @@ const CATALOGUE: &str = "WITH RECURSIVE
         SELECT p.oid, p.proname, p.oid >= 16384 AS own
         FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
         WHERE p.provolatile = 'v' AND p.prokind <> 'p'
-        AND NOT (l.lanname IN ('internal', 'c') AND p.proname = ANY (ARRAY[{harmless}]))
+        AND NOT ((p.oid < 16384 OR l.lanname = 'c') AND p.proname = ANY (ARRAY[{harmless}]))
     ),
     volatile AS MATERIALIZED (
         SELECT oid, proname, own FROM simple
@@ -28,31 +28,32 @@ const CATALOGUE: &str = "WITH RECURSIVE
         WHERE ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggmtransfn, aggmfinalfn]::oid[]
             && ARRAY(SELECT oid FROM simple)
     ),
+    -- How others name it in their expressions, its name, its own expression.
     stored AS MATERIALIZED (
-        SELECT r.ev_class AS relation, c.relname AS name, r.ev_action::text AS expression
+        SELECT ':relid ' || c.oid || ' ' AS mark, c.relname AS name, r.ev_action::text AS expression,
+            c.oid < 16384 AND c.relname ~ '{server}' AS of_server
         FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
         WHERE c.relkind = 'v'
         UNION ALL
-        SELECT polrelid, c.relname, concat(polqual::text, polwithcheck::text)
+        SELECT ':relid ' || c.oid || ' ', c.relname, concat(polqual::text, polwithcheck::text), false
         FROM pg_policy JOIN pg_class c ON c.oid = polrelid
         UNION ALL
-        SELECT 0, t.typname, k.conbin::text
+        SELECT ':resulttype ' || t.oid || ' ', t.typname, k.conbin::text, false
         FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid
         UNION ALL
-        SELECT 0, t.typname, ':funcid ' || k.castfunc::text || ' '
+        SELECT NULL, t.typname, ':funcid ' || k.castfunc::oid || ' ', false
         FROM pg_cast k JOIN pg_type t ON t.oid = k.casttarget
         WHERE k.oid >= 16384
     ),
     tainted AS (
-        SELECT s.relation, s.name FROM stored s
-        WHERE EXISTS (
+        SELECT s.mark, s.name FROM stored s
+        WHERE s.of_server OR EXISTS (
             SELECT FROM regexp_matches(
                 s.expression, ':(?:funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)', 'g'
             ) AS found(ids) WHERE found.ids[1]::oid IN (SELECT oid FROM volatile)
-        ) OR (s.relation < 16384 AND s.name ~ '{server}')
+        )
         UNION
-        SELECT s.relation, s.name FROM stored s JOIN tainted t
-        ON t.relation <> 0 AND position(':relid ' || t.relation::text || ' ' IN s.expression) > 0
+        SELECT s.mark, s.name FROM stored s JOIN tainted t ON position(t.mark IN s.expression) > 0
     )
     SELECT DISTINCT 'f', proname::text FROM pg_proc WHERE prokind <> 'p'
     UNION ALL SELECT DISTINCT 'v', proname::text FROM volatile

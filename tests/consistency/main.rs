@@ -1,0 +1,2 @@
+//! (to be written)
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
