@@ -9,9 +9,9 @@
 //!   Replay is never on a later timeline than what was received. Only roles with
 //!   `pg_read_all_stats` (a part of `pg_monitor`) see it.
 //! - by the control file: it names a place that replay has passed, and its timeline. True, but old.
-//! - by everybody: a replica can only have changed timeline if some node was promoted. Where all
-//!   other nodes were asked after it, and none claims a later timeline than the primary's, it was
-//!   on the primary's timeline.
+//! - by everybody: where the control file names the primary's timeline, replay is on that one or
+//!   on a later one; and it can only be on a later one if some node was promoted. Where all other
+//!   nodes were asked after it, and none was, it is on the primary's timeline.
 
 use std::time::{Duration, Instant};
 
@@ -382,7 +382,8 @@ impl Topology {
                     || (speaks && !node.several_servers && later(sample.map(|sample| sample.began)))
             });
             let control = self.progress(number).and_then(|progress| progress.control);
-            let fits = control.is_none_or(|(timeline, _)| timeline <= self.timeline);
+            // One that has not caught up with a promotion may also have stayed behind for good.
+            let fits = control.is_some_and(|(timeline, _)| timeline == self.timeline);
             let ours = self.server(number).is_some_and(|server| server.system == Some(system));
             if cleared && fits && ours {
                 let position = Position::new(system, self.timeline, lsn);
@@ -399,3 +400,6 @@ impl Topology {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
