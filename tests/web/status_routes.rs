@@ -95,7 +95,7 @@ async fn the_status_says_what_is_open_where_and_how_busy() {
     let (lease, other) = (db.acquire().await.unwrap(), db.acquire().await.unwrap());
     drop(other);
     for _ in 0..3 {
-        sqlx::query("SELECT 1").execute(&db).await.unwrap();
+        sqlx::query("SELECT 1").execute(&db.primary()).await.unwrap();
     }
     let named = db.node("a").unwrap();
     sqlx::query("SELECT 1").execute(&named).await.unwrap();
@@ -103,11 +103,12 @@ async fn the_status_says_what_is_open_where_and_how_busy() {
     let status = status_json(&url).await;
     assert_eq!(status["open"], true);
     assert_eq!(status["primary"], "main");
-    assert_eq!(status["decisions"], json!({"main_node": 3, "named_node": 1}));
+    assert_eq!(status["decisions"], json!({"primary_chosen": 3, "named_node": 1}));
     let main = &status["nodes"][0];
     let expected = json!({
         "name": "main", "host": "127.0.0.1", "port": cluster.primary().port(),
         "role": "primary", "health": "up", "reason": null, "in_flight": 1,
+        "timeline": 1, "lag_bytes": 0, "lag_ms": 0,
         "pool": {"size": 2, "idle": 1, "warm": 1, "max": 4}, "statements": 3,
     });
     for (key, value) in expected.as_object().unwrap() {

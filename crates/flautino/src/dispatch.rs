@@ -242,8 +242,7 @@ impl Attempts {
             return false;
         }
         let code = sqlstate(error).unwrap_or_default();
-        // Read-only transaction; not in prerequisite state, as "recovery is in progress" is.
-        if self.on_replica && self.target == Target::Auto && matches!(&*code, "25006" | "55000") {
+        if self.on_replica && self.target == Target::Auto && is_for_the_primary(&code) {
             if let (Some(plan), "25006") = (plan, &*code) {
                 plan.rescue();
             }
@@ -284,6 +283,13 @@ impl Attempts {
             ),
         }
     }
+}
+
+/// Whether a standby's refusal may be no answer of the primary's: it is read-only; it is in
+/// recovery; it does not know a relation, a column, a function or a type *yet*, since a migration
+/// has not reached it.
+fn is_for_the_primary(code: &str) -> bool {
+    matches!(code, "25006" | "55000" | "42P01" | "42703" | "42883" | "42704" | "3F000")
 }
 
 /// A statement through a handle: sent where the router says, and run again elsewhere where that

@@ -50,7 +50,7 @@ impl<'a> Tokens<'a> {
         loop {
             match self.rest() {
                 [b'-', b'-', ..] => {
-                    self.at += run(self.rest(), |byte| !matches!(byte, b'\n' | b'\r'))
+                    self.at += run(self.rest(), |byte| !matches!(byte, b'\n' | b'\r'));
                 }
                 [b'/', b'*', ..] => self.at += block_comment(self.rest()),
                 [byte, ..] if byte.is_ascii_whitespace() || *byte == 0x0b => self.at += 1,

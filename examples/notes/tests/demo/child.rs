@@ -82,6 +82,8 @@ pub(crate) struct Demo {
     pub(crate) up_after: Duration,
     /// Such as `http://127.0.0.1:40001`.
     pub(crate) url: String,
+    /// One that keeps its cookies, as a browser does, and so sees what it wrote.
+    pub(crate) client: reqwest::Client,
 }
 
 impl Demo {
@@ -95,7 +97,8 @@ impl Demo {
                 let _ = sender.send(line);
             }
         });
-        Self { child, lines, up_after: Duration::ZERO, url: String::new() }
+        let client = reqwest::Client::builder().cookie_store(true).build().unwrap();
+        Self { child, lines, up_after: Duration::ZERO, url: String::new(), client }
     }
 
     /// Starts it and waits until it says where it listens.
