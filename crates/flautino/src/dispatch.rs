@@ -9,14 +9,14 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{Fallback, RoutingMode};
 use crate::error::{AcquireStep, Error};
-use crate::executor::{Item, Source, Start};
+use crate::executor::{Answer, Item, Source, Start};
 use crate::handle::Handle;
-use crate::lease::{Answer, Lease, server_keeps_session, sqlstate};
+use crate::lease::{Lease, server_keeps_session, sqlstate};
 use crate::meter::Meter;
 use crate::node::{Node, Role};
 use crate::router::{
-    Access, Decision, Floor, Load, Monitor, Plan, Reason, Request, Snapshot, Target, Tried, route,
-    route_stale,
+    Access, Decision, Exclusion, Floor, Load, Monitor, Plan, Reason, Request, Snapshot, Target,
+    Tried, route, route_stale,
 };
 use crate::statement::Statement;
 
@@ -95,7 +95,12 @@ impl Handle {
             let (engine, session) = (Arc::clone(&self.engine), Arc::clone(&self.session));
             let meter = Meter::new(engine, session, reason, asked);
             let monitor = Arc::clone(monitor);
-            lease.meter = Some(meter.following(monitor, decision.node, !on_replica, self.level()));
+            let foreign = matches!(
+                snapshot.nodes[decision.node].excluded,
+                Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers)
+            );
+            let level = (!foreign).then(|| self.level());
+            lease.meter = Some(meter.following(monitor, decision.node, !on_replica, level));
             lease.budget = budget;
             return Ok(lease);
         }

@@ -7,7 +7,8 @@ use futures_util::StreamExt;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres};
 
-use crate::lease::{Answer, Lease, NoRows};
+use crate::lease::Lease;
+use crate::logging::Entry;
 use crate::statement::Statement;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -166,6 +167,36 @@ pub(crate) trait Start<T>:
 impl<T, F> Start<T> for F where
     F: for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
 {
+}
+
+/// What a statement answers when it is read to the end, as the log sees it.
+pub(crate) trait Answer {
+    fn log(&self, entry: &mut Entry<'_>);
+}
+
+impl Answer for PgQueryResult {
+    fn log(&self, entry: &mut Entry<'_>) {
+        entry.rows_affected(self.rows_affected());
+    }
+}
+
+impl Answer for Vec<PgRow> {
+    fn log(&self, entry: &mut Entry<'_>) {
+        self.iter().for_each(|row| entry.row(row));
+    }
+}
+
+impl Answer for Option<PgRow> {
+    fn log(&self, entry: &mut Entry<'_>) {
+        self.iter().for_each(|row| entry.row(row));
+    }
+}
+
+/// For what answers no rows: `prepare`, `describe`.
+pub(crate) struct NoRows<T>(pub(crate) T);
+
+impl<T> Answer for NoRows<T> {
+    fn log(&self, _: &mut Entry<'_>) {}
 }
 
 pub(crate) type Item = Either<PgQueryResult, PgRow>;

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::logging::micros;
 use crate::node::Node;
 
 /// Counters of a node.
@@ -16,6 +17,8 @@ pub(crate) struct Gauges {
     statement_us: AtomicU64,
     /// The mean of recent probes in microseconds.
     probe_us: AtomicU32,
+    /// When the server last answered a statement, in microseconds from the start.
+    answered_us: AtomicU64,
     start: Instant,
 }
 
@@ -26,6 +29,7 @@ impl Default for Gauges {
             statements: AtomicU64::new(0),
             statement_us: AtomicU64::new(0),
             probe_us: AtomicU32::new(0),
+            answered_us: AtomicU64::new(0),
             start: Instant::now(),
         }
     }
@@ -49,6 +53,17 @@ impl Gauges {
 
     pub(crate) fn statements(&self) -> u64 {
         self.statements.load(Ordering::Relaxed)
+    }
+
+    /// The server answered a statement, well or not.
+    pub(crate) fn answered(&self) {
+        self.answered_us.store(micros(self.start.elapsed()), Ordering::Relaxed);
+    }
+
+    /// Whether the server has answered a statement since.
+    pub(crate) fn answered_since(&self, moment: Instant) -> bool {
+        let moment = micros(moment.saturating_duration_since(self.start));
+        self.answered_us.load(Ordering::Relaxed) > moment
     }
 
     /// A statement took so long.

@@ -14,15 +14,16 @@ use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 pub(crate) use self::session::{Backend, SessionSetup};
-use crate::executor::{Start, executor_through};
+use crate::executor::{Answer, Start, executor_through};
 use crate::gauges::{Gauges, InFlight};
 use crate::logging::Values;
 use crate::meter::Meter;
 use crate::node::Node;
 use crate::pool::{NodePool, Taken};
-use crate::router::Classifier;
+use crate::router::{Classifier, Reason};
 use crate::statement::{PoolerMode, Statement};
 
 /// How long the washing of a returned connection may take.
@@ -139,7 +140,7 @@ impl Lease {
         self.make_way().await?;
         let before = self.begin_use();
         let (connection, node, cut) = self.parts();
-        let entry = node.logger.sending(&node.name, sql, Values::None);
+        let entry = node.logger.sending(&node.name, sql, Values::None, None);
         let result = cut_short(cut, step(connection)).await;
         entry.finish(&result);
         self.settle(before, false, &result);
@@ -150,7 +151,7 @@ impl Lease {
     pub(crate) fn queue_rollback(&mut self, sql: &str) {
         let (connection, node, _) = self.parts();
         // It is sent with the next statement, and dropping the entry says that it was not awaited.
-        let _entry = node.logger.sending(&node.name, sql, Values::None);
+        let _entry = node.logger.sending(&node.name, sql, Values::None, None);
         PgTransactionManager::start_rollback(connection);
     }
 
@@ -188,10 +189,12 @@ impl Lease {
         let changes = statement.may_change_session();
         self.make_way().await?;
         let before = self.begin_use();
-        self.start_meter(&statement);
+        let reason = self.start_meter(&statement);
         let (connection, node, cut) = self.parts();
         node.gauges.statement();
-        let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement));
+        let span = span_of(node, reason);
+        let mut entry =
+            node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
         let work = async {
             match mode {
                 PoolerMode::AsItIs => start(connection, statement).await,
@@ -203,7 +206,7 @@ impl Lease {
                 }
             }
         };
-        let result = cut_short(cut, work).await;
+        let result = cut_short(cut, work).instrument(span).await;
         if let Ok(answer) = &result {
             answer.log(&mut entry);
         }
@@ -227,10 +230,11 @@ impl Lease {
                 return;
             }
             let before = self.begin_use();
-            self.start_meter(&statement);
+            let reason = self.start_meter(&statement);
             let (connection, node, cut) = self.parts();
             node.gauges.statement();
-            let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement));
+            let span = span_of(node, reason);
+            let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
             let mut result = Ok(());
             if mode == PoolerMode::InTransaction {
                 result = cut_short(cut, PgTransactionManager::begin(connection, None)).await;
@@ -239,7 +243,7 @@ impl Lease {
                 let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
                 loop {
                     let next = futures_util::TryStreamExt::try_next(&mut items);
-                    match cut_short(cut, next).await {
+                    match cut_short(cut, next).instrument(span.clone()).await {
                         Ok(Some(item)) => {
                             match &item {
                                 Either::Left(done) => entry.rows_affected(done.rows_affected()),
@@ -266,10 +270,10 @@ impl Lease {
         }
     }
 
-    fn start_meter(&mut self, statement: &Statement) {
-        if let Some(meter) = &mut self.meter {
-            meter.statement_starts(statement);
-        }
+    fn start_meter(&mut self, statement: &Statement) -> Option<Reason> {
+        let meter = self.meter.as_mut()?;
+        meter.statement_starts(statement);
+        Some(meter.reason())
     }
 
     fn stop_meter(&mut self) {
@@ -350,6 +354,7 @@ impl Lease {
                 return;
             }
         }
+        self.node.gauges.answered();
         // The end of this statement is also the end of one that was dropped before it.
         let was_clean = state == State::Clean && !changes;
         self.state = if was_clean { State::Clean } else { State::Used };
@@ -366,6 +371,12 @@ async fn end_pooler_transaction(
     } else {
         PgTransactionManager::rollback(connection).await
     }
+}
+
+/// Around a statement at work: which node, and why.
+fn span_of(node: &Node, reason: Option<Reason>) -> tracing::Span {
+    let reason = reason.map(Reason::as_str);
+    tracing::debug_span!(target: "flautino", "statement", node = &*node.name, reason)
 }
 
 /// What ends a statement before its time.
@@ -399,36 +410,6 @@ pub(crate) fn server_keeps_session(err: &sqlx::Error) -> bool {
     err.as_database_error()
         .and_then(|err| err.try_downcast_ref::<PgDatabaseError>())
         .is_some_and(|err| !matches!(err.severity(), PgSeverity::Fatal | PgSeverity::Panic))
-}
-
-/// What a statement answers when it is read to the end, as the log sees it.
-pub(crate) trait Answer {
-    fn log(&self, entry: &mut crate::logging::Entry<'_>);
-}
-
-impl Answer for PgQueryResult {
-    fn log(&self, entry: &mut crate::logging::Entry<'_>) {
-        entry.rows_affected(self.rows_affected());
-    }
-}
-
-impl Answer for Vec<PgRow> {
-    fn log(&self, entry: &mut crate::logging::Entry<'_>) {
-        self.iter().for_each(|row| entry.row(row));
-    }
-}
-
-impl Answer for Option<PgRow> {
-    fn log(&self, entry: &mut crate::logging::Entry<'_>) {
-        self.iter().for_each(|row| entry.row(row));
-    }
-}
-
-/// For what answers no rows: `prepare`, `describe`.
-pub(crate) struct NoRows<T>(pub(crate) T);
-
-impl<T> Answer for NoRows<T> {
-    fn log(&self, _: &mut crate::logging::Entry<'_>) {}
 }
 
 executor_through!(&'c mut Lease, |lease, _statement| {
@@ -495,7 +476,7 @@ async fn wash(mut taken: Taken, home: Arc<NodePool>, node: Arc<Node>, slot: Owne
     let washing = async {
         // A transaction that was dropped open: its `ROLLBACK` is the first thing to send.
         while PgTransactionManager::get_transaction_depth(&taken.connection) > 0 {
-            let entry = node.logger.sending(&node.name, "ROLLBACK", Values::None);
+            let entry = node.logger.sending(&node.name, "ROLLBACK", Values::None, None);
             let rolled_back = PgTransactionManager::rollback(&mut taken.connection).await;
             entry.finish(&rolled_back);
             rolled_back?;

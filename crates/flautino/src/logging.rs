@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgRow;
 use sqlx::{Column, Row};
 
+use crate::router::Reason;
 use crate::statement::{Statement, Token, Tokens};
 
 /// What the configuration asks to be logged, and the numbering of statements.
@@ -24,15 +25,22 @@ impl Logger {
         Self { queries, responses, next: AtomicU64::new(1) }
     }
 
-    /// Logs a statement that is about to be sent. The entry logs how it ended, also when it is
+    /// Logs a statement that is about to be sent, and why to that node. The entry logs how it ended, also when it is
     /// dropped before that.
-    pub(crate) fn sending<'a>(&self, node: &'a str, sql: &str, values: Values) -> Entry<'a> {
+    pub(crate) fn sending<'a>(
+        &self,
+        node: &'a str,
+        sql: &str,
+        values: Values,
+        reason: Option<Reason>,
+    ) -> Entry<'a> {
         if !self.queries && !self.responses {
             return Entry(None);
         }
         let id = self.next.fetch_add(1, Ordering::Relaxed);
         if self.queries {
-            tracing::info!(target: "flautino::query", id, node, sql = %without_passwords(sql), "sending");
+            let reason = reason.map(Reason::as_str);
+            tracing::info!(target: "flautino::query", id, node, reason, sql = %without_passwords(sql), "sending");
         }
         Entry(Some(Open {
             id,

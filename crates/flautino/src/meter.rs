@@ -30,7 +30,8 @@ struct Follows {
     node: usize,
     /// Whether it is where writes go, and so where tokens are made.
     is_writer: bool,
-    level: Consistency,
+    /// `None` where what is read there says nothing about the cluster.
+    level: Option<Consistency>,
     writing: Option<Writing>,
     changes_schema: bool,
     wrote: bool,
@@ -52,7 +53,7 @@ impl Meter {
         monitor: Arc<Monitor>,
         node: usize,
         is_writer: bool,
-        level: Consistency,
+        level: Option<Consistency>,
     ) -> Self {
         let follows = Follows {
             monitor,
@@ -91,7 +92,11 @@ impl Meter {
         if let Some(follows) = &mut self.follows {
             match follows.writing.take() {
                 Some(_) => self.session.writes(),
-                None => self.session.read_ended(follows.node, follows.level),
+                None => {
+                    if follows.level == Some(Consistency::Session) {
+                        self.session.read_ended(follows.node);
+                    }
+                }
             }
             if follows.changes_schema {
                 follows.monitor.schema_changed();

@@ -308,9 +308,21 @@ impl Node {
         connection: &mut PgConnection,
         sql: String,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let entry = self.logger.sending(&self.name, &sql, Values::None);
+        let entry = self.logger.sending(&self.name, &sql, Values::None, None);
         let statement = Statement::simple(AssertSqlSafe(sql).into_sql_str());
         let result = connection.fetch_all(statement).await;
+        entry.finish(&result);
+        result
+    }
+
+    /// Sends the library's own SQL, kept prepared for the next time.
+    pub(crate) async fn send_prepared(
+        &self,
+        connection: &mut PgConnection,
+        sql: &'static str,
+    ) -> Result<Vec<PgRow>, sqlx::Error> {
+        let entry = self.logger.sending(&self.name, sql, Values::None, None);
+        let result = sqlx::query(sql).persistent(self.keeps_prepared).fetch_all(connection).await;
         entry.finish(&result);
         result
     }

@@ -128,13 +128,11 @@ impl Session {
         state.owes_token = true;
     }
 
-    /// A statement ended on that node.
-    pub(crate) fn read_ended(&self, node: usize, level: Consistency) {
-        if level == Consistency::Session {
-            let mut state = self.lock();
-            state.read = Some((node, Instant::now()));
-            state.owes_token = true;
-        }
+    /// A read whose state later ones must not fall behind ended on that node.
+    pub(crate) fn read_ended(&self, node: usize) {
+        let mut state = self.lock();
+        state.read = Some((node, Instant::now()));
+        state.owes_token = true;
     }
 
     /// A statement ended, however.

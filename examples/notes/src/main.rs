@@ -97,6 +97,12 @@ async fn prepare() -> Result<(Option<Cluster>, Engine), Box<dyn Error>> {
     let engine = Engine::new(config)?;
     engine.open().await?;
     sqlx::migrate!().run(&engine.handle()).await?;
+    if let Some(cluster) = &cluster {
+        // The first reader need not wait for the tables to arrive.
+        for replica in cluster.nodes().skip(1) {
+            replica.catch_up_with(cluster.primary()).await?;
+        }
+    }
     Ok((cluster, engine))
 }
 

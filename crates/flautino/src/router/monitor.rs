@@ -5,28 +5,29 @@
 //! needs the primary's position *after* its commit, and all who wait for one share a sample.
 
 mod catalogue;
+mod line;
 mod probe;
+mod standing;
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+pub(crate) use self::line::Writing;
+use self::line::{Line, Writes};
+pub(crate) use self::standing::Standing;
 use super::health::Transition;
-use super::topology::{Change, Sample, Topology};
-use super::{Access, Catalogue, Classifier, Exclusion, Plan, Position, Snapshot};
+use super::topology::{Change, Topology};
+use super::{Access, Catalogue, Classifier, Exclusion, Plan, Snapshot};
 use crate::config::RoutingConfig;
-use crate::lease::sqlstate;
 use crate::node::{Node, Role};
 
 /// Two probes of a node are this far apart at least, however much happens.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-/// How long those who ask for a position may be kept waiting for more of them.
-const LONGEST_GATHERING: Duration = Duration::from_millis(20);
 /// How often the catalogue is read again without being asked to: functions and views change
 /// through other programs too.
 const CATALOGUE_INTERVAL: Duration = Duration::from_secs(300);
@@ -54,47 +55,6 @@ struct Run {
     _stop: DropGuard,
     /// Connections of the primary that reads may take which no replica could serve.
     budget: Arc<Semaphore>,
-}
-
-/// The monitor's connection to a node, and those who wait for a sample of it.
-#[derive(Default)]
-struct Line {
-    state: tokio::sync::Mutex<LineState>,
-    wake: Notify,
-    waiting: AtomicU32,
-    arrived: Notify,
-    probes: AtomicU64,
-    token_probes: AtomicU64,
-}
-
-#[derive(Default)]
-struct LineState {
-    connection: Option<PgConnection>,
-    latest: Option<Sample>,
-}
-
-/// Writes under way, and how long they take at present.
-#[derive(Debug, Default)]
-struct Writes {
-    in_flight: AtomicU32,
-    mean_us: AtomicU64,
-}
-
-/// A write under way.
-pub(crate) struct Writing {
-    monitor: Arc<Monitor>,
-    began: Instant,
-}
-
-impl Drop for Writing {
-    fn drop(&mut self) {
-        let writes = &self.monitor.writes;
-        writes.in_flight.fetch_sub(1, Ordering::Relaxed);
-        let elapsed = crate::logging::micros(self.began.elapsed());
-        let mean = writes.mean_us.load(Ordering::Relaxed);
-        // Writers that collide here lose one of two observations.
-        writes.mean_us.store(mean - mean / 8 + elapsed / 8, Ordering::Relaxed);
-    }
 }
 
 impl Monitor {
@@ -208,101 +168,6 @@ impl Monitor {
         self.lock_running().as_ref().map(|run| Arc::clone(&run.budget))
     }
 
-    /// A write is sent; it is over when the answer is dropped.
-    pub(crate) fn write_begins(self: &Arc<Self>) -> Writing {
-        self.writes.in_flight.fetch_add(1, Ordering::Relaxed);
-        Writing { monitor: Arc::clone(self), began: Instant::now() }
-    }
-
-    /// Where the primary is, at a moment after `event`; `None` where it does not say so in time.
-    /// All who wait share one question that begins after the last of their events.
-    pub(crate) async fn primary_position_after(&self, event: Instant) -> Option<Position> {
-        let number = self.snapshot().primary?;
-        let sample = self.sample_after(number, event).await?;
-        (sample.role == Role::Primary).then(|| position_of(&sample)).flatten()
-    }
-
-    /// As [`primary_position_after`](Monitor::primary_position_after), of the node of this number.
-    pub(crate) async fn position_after(&self, number: usize, event: Instant) -> Option<Position> {
-        position_of(&self.sample_after(number, event).await?)
-    }
-
-    async fn sample_after(&self, number: usize, event: Instant) -> Option<Sample> {
-        let line = &self.lines[number];
-        let asking = async {
-            let _waiting = Waiting::begin(line);
-            let mut state = line.state.lock().await;
-            if let Some(latest) = state.latest.filter(|latest| latest.began > event) {
-                return Some(latest);
-            }
-            self.gather(line).await;
-            line.token_probes.fetch_add(1, Ordering::Relaxed);
-            self.ask(number, &mut state).await
-        };
-        let longest = self.config.probe_timeout * 2;
-        tokio::time::timeout(longest, asking).await.ok().flatten()
-    }
-
-    /// Waits for writes that are about to end, so that one sample serves them too: for as long as a
-    /// write takes at present, at the most.
-    async fn gather(&self, line: &Line) {
-        let mean = Duration::from_micros(self.writes.mean_us.load(Ordering::Relaxed));
-        let until = tokio::time::Instant::now() + mean.min(LONGEST_GATHERING);
-        while line.waiting.load(Ordering::Relaxed) < self.writes.in_flight.load(Ordering::Relaxed) {
-            if tokio::time::timeout_at(until, line.arrived.notified()).await.is_err() {
-                return;
-            }
-        }
-    }
-
-    /// One probe by the monitor's own will.
-    async fn probe(&self, number: usize) -> Option<Sample> {
-        let line = &self.lines[number];
-        let mut state = line.state.lock().await;
-        line.probes.fetch_add(1, Ordering::Relaxed);
-        self.ask(number, &mut state).await
-    }
-
-    /// Asks the node, and publishes what that changes.
-    async fn ask(&self, number: usize, state: &mut LineState) -> Option<Sample> {
-        let node = &self.nodes[number];
-        let began = Instant::now();
-        let asking = async {
-            // Out of its place, so that a question that is dropped half-way closes the connection.
-            let mut connection = match state.connection.take() {
-                Some(connection) => connection,
-                None => node.connect_for_monitor().await?,
-            };
-            let sample = probe::sample(node, &mut connection).await?;
-            Ok((connection, sample))
-        };
-        let answer = match tokio::time::timeout(self.config.probe_timeout, asking).await {
-            Ok(answer) => answer,
-            Err(_) => {
-                let text = format!("did not answer within {:?}", self.config.probe_timeout);
-                Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
-            }
-        };
-        match answer {
-            Ok((connection, sample)) => {
-                state.connection = Some(connection);
-                state.latest = Some(sample);
-                node.gauges.probed(sample.round_trip);
-                let change = self.lock_topology().answered(number, sample);
-                self.apply(number, change, None, Some(sample.role));
-                Some(sample)
-            }
-            // The server is there, and has no place for one more.
-            Err(error) if sqlstate(&error).as_deref() == Some("53300") => None,
-            Err(error) => {
-                state.latest = None;
-                let change = self.lock_topology().failed(number, began, is_refusal(&error));
-                self.apply(number, change, Some(&error), None);
-                None
-            }
-        }
-    }
-
     fn apply(
         &self,
         number: usize,
@@ -361,42 +226,6 @@ impl Monitor {
         }
     }
 
-    /// The reason and the fix, for logs and status.
-    pub(crate) fn describe(&self, excluded: &Exclusion) -> String {
-        let name = |number: usize| &self.nodes[number].name;
-        match excluded {
-            Exclusion::OtherSystem(system) => {
-                format!(
-                    "it belongs to another cluster (system identifier {system}); look where its address leads"
-                )
-            }
-            Exclusion::OtherTimeline(timeline) => {
-                format!(
-                    "it is on timeline {timeline}, the primary on another; rebuild it, or have it follow the primary"
-                )
-            }
-            Exclusion::SameServer(twin) => {
-                format!(
-                    "it is the same server as node `{}`; give each server one name",
-                    name(*twin)
-                )
-            }
-            Exclusion::SeveralServers => {
-                "its address leads to several servers, so that what one says of itself does not \
-                 hold for the next; give each server a node of its own"
-                    .to_owned()
-            }
-            Exclusion::SecondPrimary(primary) => {
-                format!(
-                    "it takes writes, and node `{}` is the primary; is it a stray copy?",
-                    name(*primary)
-                )
-            }
-            Exclusion::Paused => "its replay is paused, and it is behind".to_owned(),
-            Exclusion::NoPosition => "it does not say how far it has replayed".to_owned(),
-        }
-    }
-
     /// A new connection of the node's pool was answered by the server that started then. Looks
     /// whether that is the one that the monitor speaks with.
     pub(crate) async fn met(&self, number: usize, started: i64) {
@@ -450,46 +279,6 @@ impl Monitor {
         }
     }
 
-    /// The node's part of the status: position, timeline, lag, why it is not in use.
-    pub(crate) fn standing(&self, number: usize) -> Standing {
-        let now = Instant::now();
-        let topology = self.lock_topology();
-        let progress = topology.progress(number).filter(|_| topology.is_up(number));
-        let (lag_bytes, lag) =
-            if topology.is_up(number) { topology.lag(number, now) } else { (None, None) };
-        drop(topology);
-        let snapshot = self.snapshot();
-        let view = &snapshot.nodes[number];
-        let lags = snapshot.primary.is_some()
-            && view.is_usable_replica()
-            && !view.in_rotation(now, self.config.max_lag);
-        let reason = match (&view.excluded, lag, progress) {
-            (Some(excluded), _, _) => Some(self.describe(excluded)),
-            (None, Some(lag), Some(progress)) if lags => {
-                let delay = match progress.apply_delay {
-                    Duration::ZERO => String::new(),
-                    delay => format!(" (its recovery_min_apply_delay is {delay:?})"),
-                };
-                Some(format!("it lags {lag:.1?} behind{delay}"))
-            }
-            _ => None,
-        };
-        let timeline = view.position.map(|(position, _)| position.timeline);
-        Standing {
-            up: view.up,
-            reason,
-            timeline: progress
-                .and_then(|progress| progress.timeline)
-                .or(timeline)
-                .filter(|_| view.up),
-            position: progress.map(|progress| progress.lsn),
-            lag_bytes,
-            lag,
-            probes: self.lines[number].probes.load(Ordering::Relaxed),
-            token_probes: self.lines[number].token_probes.load(Ordering::Relaxed),
-        }
-    }
-
     fn lock_topology(&self) -> std::sync::MutexGuard<'_, Topology> {
         self.topology.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -497,19 +286,6 @@ impl Monitor {
     fn lock_running(&self) -> std::sync::MutexGuard<'_, Option<Run>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// See [`Monitor::standing`].
-#[derive(Debug, Default)]
-pub(crate) struct Standing {
-    pub(crate) up: bool,
-    pub(crate) reason: Option<String>,
-    pub(crate) timeline: Option<u32>,
-    pub(crate) position: Option<super::Lsn>,
-    pub(crate) lag_bytes: Option<u64>,
-    pub(crate) lag: Option<Duration>,
-    pub(crate) probes: u64,
-    pub(crate) token_probes: u64,
 }
 
 /// A monitor that was started, and stops unless it is kept.
@@ -533,31 +309,8 @@ impl Drop for Started {
     }
 }
 
-/// One who waits for a sample.
-struct Waiting<'a>(&'a Line);
-
-impl<'a> Waiting<'a> {
-    fn begin(line: &'a Line) -> Self {
-        line.waiting.fetch_add(1, Ordering::Relaxed);
-        line.arrived.notify_one();
-        Self(line)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 fn new_topology(nodes: usize, config: &RoutingConfig) -> Topology {
     Topology::new(nodes, config.failures_to_down, config.answers_to_up, config.max_lag)
-}
-
-/// A position whose timeline the server itself told.
-fn position_of(sample: &Sample) -> Option<Position> {
-    let progress = sample.progress?;
-    Some(Position::new(sample.server.system?, progress.timeline?, progress.lsn))
 }
 
 /// The loop of one node.
@@ -586,14 +339,6 @@ async fn keep_catalogue(monitor: Weak<Monitor>) {
         let Some(strong) = monitor.upgrade() else { return };
         let _ = tokio::time::timeout(CATALOGUE_INTERVAL, strong.catalogue_wanted.notified()).await;
         strong.read_catalogue().await;
-    }
-}
-
-/// Whether nothing serves there: no one listens, or the server says that it starts or stops.
-fn is_refusal(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
-        _ => sqlstate(error).is_some_and(|code| code == "57P03"),
     }
 }
 

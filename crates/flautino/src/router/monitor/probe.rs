@@ -29,6 +29,37 @@ const PROGRESS: &str = "SELECT recovers, \
      FROM (SELECT pg_is_in_recovery() AS recovers OFFSET 0) AS role; \
      SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'";
 
+/// Only how far a primary is: what a token needs, as cheaply as can be.
+const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn) \
+     FROM (SELECT pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS position";
+
+/// Asks a primary how far it is, over the connection that `latest` came by. `None` where that
+/// cannot be told so.
+pub(super) async fn position(
+    node: &Node,
+    connection: &mut PgConnection,
+    latest: Sample,
+) -> Result<Option<Sample>, sqlx::Error> {
+    let began = Instant::now();
+    let row = match node.send_prepared(connection, POSITION).await {
+        Ok(rows) => rows.into_iter().next(),
+        // It is in recovery by now, or takes the right away.
+        Err(sqlx::Error::Database(_)) => None,
+        Err(error) => return Err(error),
+    };
+    let (Some(row), Some(before)) = (row, latest.progress) else { return Ok(None) };
+    let (lsn, file): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
+    let progress =
+        lsn.parse().ok().map(|lsn| Progress { lsn, timeline: timeline_of(file), ..before });
+    let round_trip = began.elapsed();
+    Ok(progress.map(|_| Sample { began, round_trip, progress, ..latest }))
+}
+
+/// The timeline in the name of a log file: its first eight digits.
+fn timeline_of(file: &str) -> Option<u32> {
+    u32::from_str_radix(file.get(..8)?, 16).ok()
+}
+
 /// Asks the node how it is.
 pub(super) async fn sample(
     node: &Node,
@@ -71,7 +102,7 @@ fn read_progress(row: &PgRow, receiver: Option<&PgRow>) -> Result<Option<Progres
     };
     let Some(own) = lsn(3)? else { return Ok(None) };
     let file: Option<&str> = row.try_get(4)?;
-    let on_primary = file.and_then(|file| u32::from_str_radix(file.get(..8)?, 16).ok());
+    let on_primary = file.and_then(timeline_of);
     let received: Option<i32> = receiver.map(|row| row.try_get(0)).transpose()?.flatten();
     let timeline = |number: i32| u32::try_from(number).ok().filter(|timeline| *timeline > 0);
     let control = row.try_get::<Option<i32>, _>(8)?.and_then(timeline);

@@ -1,0 +1,210 @@
+//! The monitor's own connection to each node: probes, and positions for tokens.
+//!
+//! All who wait for a position share a sample that began after the last of their writes, and the
+//! one who asks waits a little for writes that are about to end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use sqlx::PgConnection;
+use tokio::sync::Notify;
+
+use super::{Monitor, probe};
+use crate::lease::sqlstate;
+use crate::node::Role;
+use crate::router::Position;
+use crate::router::topology::Sample;
+
+/// How long those who ask for a position may be kept waiting for more of them.
+const LONGEST_GATHERING: Duration = Duration::from_millis(20);
+
+/// The monitor's connection to a node, and those who wait for a sample of it.
+#[derive(Default)]
+pub(super) struct Line {
+    pub(super) state: tokio::sync::Mutex<LineState>,
+    pub(super) wake: Notify,
+    waiting: AtomicU32,
+    arrived: Notify,
+    pub(super) probes: AtomicU64,
+    pub(super) token_probes: AtomicU64,
+}
+
+#[derive(Default)]
+pub(super) struct LineState {
+    pub(super) connection: Option<PgConnection>,
+    pub(super) latest: Option<Sample>,
+}
+
+/// Writes under way, and how long they take at present.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    in_flight: AtomicU32,
+    mean_us: AtomicU64,
+}
+
+/// A write under way.
+pub(crate) struct Writing {
+    monitor: Arc<Monitor>,
+    began: Instant,
+}
+
+impl Drop for Writing {
+    fn drop(&mut self) {
+        let writes = &self.monitor.writes;
+        writes.in_flight.fetch_sub(1, Ordering::Relaxed);
+        let elapsed = crate::logging::micros(self.began.elapsed());
+        let mean = writes.mean_us.load(Ordering::Relaxed);
+        // Writers that collide here lose one of two observations.
+        writes.mean_us.store(mean - mean / 8 + elapsed / 8, Ordering::Relaxed);
+    }
+}
+
+impl Monitor {
+    /// A write is sent; it is over when the answer is dropped.
+    pub(crate) fn write_begins(self: &Arc<Self>) -> Writing {
+        self.writes.in_flight.fetch_add(1, Ordering::Relaxed);
+        Writing { monitor: Arc::clone(self), began: Instant::now() }
+    }
+
+    /// Where the primary is, at a moment after `event`; `None` where it does not say so in time.
+    /// All who wait share one question that begins after the last of their events.
+    pub(crate) async fn primary_position_after(&self, event: Instant) -> Option<Position> {
+        let number = self.snapshot().primary?;
+        let sample = self.sample_after(number, event).await?;
+        (sample.role == Role::Primary).then(|| position_of(&sample)).flatten()
+    }
+
+    /// As [`primary_position_after`](Monitor::primary_position_after), of the node of this number.
+    pub(crate) async fn position_after(&self, number: usize, event: Instant) -> Option<Position> {
+        position_of(&self.sample_after(number, event).await?)
+    }
+
+    async fn sample_after(&self, number: usize, event: Instant) -> Option<Sample> {
+        let line = &self.lines[number];
+        let asking = async {
+            let _waiting = Waiting::begin(line);
+            let mut state = line.state.lock().await;
+            if let Some(latest) = state.latest.filter(|latest| latest.began > event) {
+                return Some(latest);
+            }
+            self.gather(line).await;
+            line.token_probes.fetch_add(1, Ordering::Relaxed);
+            match self.ask_position(number, &mut state).await {
+                Some(sample) => Some(sample),
+                None => self.ask(number, &mut state).await,
+            }
+        };
+        let longest = self.config.probe_timeout * 2;
+        tokio::time::timeout(longest, asking).await.ok().flatten()
+    }
+
+    /// Waits for writes that are about to end, so that one sample serves them too: for as long as a
+    /// write takes at present, at the most.
+    async fn gather(&self, line: &Line) {
+        let mean = Duration::from_micros(self.writes.mean_us.load(Ordering::Relaxed));
+        let until = tokio::time::Instant::now() + mean.min(LONGEST_GATHERING);
+        while line.waiting.load(Ordering::Relaxed) < self.writes.in_flight.load(Ordering::Relaxed) {
+            if tokio::time::timeout_at(until, line.arrived.notified()).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// One probe by the monitor's own will.
+    pub(super) async fn probe(&self, number: usize) -> Option<Sample> {
+        let line = &self.lines[number];
+        let mut state = line.state.lock().await;
+        line.probes.fetch_add(1, Ordering::Relaxed);
+        self.ask(number, &mut state).await
+    }
+
+    /// Asks a primary for its position only. Where that fails for any reason, the whole question
+    /// finds out why.
+    async fn ask_position(&self, number: usize, state: &mut LineState) -> Option<Sample> {
+        let node = &self.nodes[number];
+        let latest = state.latest.filter(|latest| latest.role == Role::Primary)?;
+        let mut connection = state.connection.take()?;
+        let asking = probe::position(node, &mut connection, latest);
+        let answer = tokio::time::timeout(self.config.probe_timeout, asking).await.ok()?.ok()?;
+        state.connection = Some(connection);
+        let sample = answer?;
+        state.latest = Some(sample);
+        let change = self.lock_topology().answered(number, sample);
+        self.apply(number, change, None, Some(sample.role));
+        Some(sample)
+    }
+
+    /// Asks the node, and publishes what that changes.
+    async fn ask(&self, number: usize, state: &mut LineState) -> Option<Sample> {
+        let node = &self.nodes[number];
+        let began = Instant::now();
+        let asking = async {
+            // Out of its place, so that a question that is dropped half-way closes the connection.
+            let mut connection = match state.connection.take() {
+                Some(connection) => connection,
+                None => node.connect_for_monitor().await?,
+            };
+            let sample = probe::sample(node, &mut connection).await?;
+            Ok((connection, sample))
+        };
+        let answer = match tokio::time::timeout(self.config.probe_timeout, asking).await {
+            Ok(answer) => answer,
+            Err(_) => {
+                let text = format!("did not answer within {:?}", self.config.probe_timeout);
+                Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
+            }
+        };
+        match answer {
+            Ok((connection, sample)) => {
+                state.connection = Some(connection);
+                state.latest = Some(sample);
+                node.gauges.probed(sample.round_trip);
+                let change = self.lock_topology().answered(number, sample);
+                self.apply(number, change, None, Some(sample.role));
+                Some(sample)
+            }
+            // The server is there, and has no place for one more.
+            Err(error) if sqlstate(&error).as_deref() == Some("53300") => None,
+            // It is busy, or this machine is: a full server is not a dead one.
+            Err(_) if node.gauges.answered_since(began) => None,
+            Err(error) => {
+                state.latest = None;
+                let change = self.lock_topology().failed(number, began, is_refusal(&error));
+                self.apply(number, change, Some(&error), None);
+                None
+            }
+        }
+    }
+}
+
+/// One who waits for a sample.
+struct Waiting<'a>(&'a Line);
+
+impl<'a> Waiting<'a> {
+    fn begin(line: &'a Line) -> Self {
+        line.waiting.fetch_add(1, Ordering::Relaxed);
+        line.arrived.notify_one();
+        Self(line)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A position whose timeline the server itself told.
+fn position_of(sample: &Sample) -> Option<Position> {
+    let progress = sample.progress?;
+    Some(Position::new(sample.server.system?, progress.timeline?, progress.lsn))
+}
+
+/// Whether nothing serves there: no one listens, or the server says that it starts or stops.
+fn is_refusal(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,
+        _ => sqlstate(error).is_some_and(|code| code == "57P03"),
+    }
+}

@@ -1,0 +1,98 @@
+//! What the monitor tells people: why a node is not used, and its part of the status.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::Monitor;
+use crate::router::{Exclusion, Lsn};
+
+/// See [`Monitor::standing`].
+#[derive(Debug, Default)]
+pub(crate) struct Standing {
+    pub(crate) up: bool,
+    pub(crate) reason: Option<String>,
+    pub(crate) timeline: Option<u32>,
+    pub(crate) position: Option<Lsn>,
+    pub(crate) lag_bytes: Option<u64>,
+    pub(crate) lag: Option<Duration>,
+    pub(crate) probes: u64,
+    pub(crate) token_probes: u64,
+}
+
+impl Monitor {
+    /// The reason and the fix, for logs and status.
+    pub(crate) fn describe(&self, excluded: &Exclusion) -> String {
+        let name = |number: usize| &self.nodes[number].name;
+        match excluded {
+            Exclusion::OtherSystem(system) => {
+                format!(
+                    "it belongs to another cluster (system identifier {system}); look where its address leads"
+                )
+            }
+            Exclusion::OtherTimeline(timeline) => {
+                format!(
+                    "it is on timeline {timeline}, the primary on another; rebuild it, or have it follow the primary"
+                )
+            }
+            Exclusion::SameServer(twin) => {
+                format!(
+                    "it is the same server as node `{}`; give each server one name",
+                    name(*twin)
+                )
+            }
+            Exclusion::SeveralServers => {
+                "its address leads to several servers, so that what one says of itself does not \
+                 hold for the next; give each server a node of its own"
+                    .to_owned()
+            }
+            Exclusion::SecondPrimary(primary) => {
+                format!(
+                    "it takes writes, and node `{}` is the primary; is it a stray copy?",
+                    name(*primary)
+                )
+            }
+            Exclusion::Paused => "its replay is paused, and it is behind".to_owned(),
+            Exclusion::NoPosition => "it does not say how far it has replayed".to_owned(),
+        }
+    }
+
+    /// The node's part of the status: position, timeline, lag, why it is not in use.
+    pub(crate) fn standing(&self, number: usize) -> Standing {
+        let now = Instant::now();
+        let topology = self.lock_topology();
+        let progress = topology.progress(number).filter(|_| topology.is_up(number));
+        let (lag_bytes, lag) =
+            if topology.is_up(number) { topology.lag(number, now) } else { (None, None) };
+        drop(topology);
+        let snapshot = self.snapshot();
+        let view = &snapshot.nodes[number];
+        let lags = snapshot.primary.is_some()
+            && view.is_usable_replica()
+            && !view.in_rotation(now, self.config.max_lag);
+        let reason = match (&view.excluded, lag, progress) {
+            (Some(excluded), _, _) => Some(self.describe(excluded)),
+            (None, Some(lag), Some(progress)) if lags => {
+                let delay = match progress.apply_delay {
+                    Duration::ZERO => String::new(),
+                    delay => format!(" (its recovery_min_apply_delay is {delay:?})"),
+                };
+                Some(format!("it lags {lag:.1?} behind{delay}"))
+            }
+            _ => None,
+        };
+        let timeline = view.position.map(|(position, _)| position.timeline);
+        Standing {
+            up: view.up,
+            reason,
+            timeline: progress
+                .and_then(|progress| progress.timeline)
+                .or(timeline)
+                .filter(|_| view.up),
+            position: progress.map(|progress| progress.lsn),
+            lag_bytes,
+            lag,
+            probes: self.lines[number].probes.load(Ordering::Relaxed),
+            token_probes: self.lines[number].token_probes.load(Ordering::Relaxed),
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! A job carries the token of the session that made it, so that the worker sees what the job is
+//! about, whichever node answers.
+//!
+//! Run with `cargo run -p jobs`. It starts a throwaway cluster with one replica, shows who answers
+//! the worker while the replica is behind and when it is not, and removes the cluster.
+
+use std::{error::Error, time::Duration};
+
+use flautino::{Engine, EngineConfig, Handle, NodeConfig, Token};
+use flautino_cluster::Cluster;
+use serde::{Deserialize, Serialize};
+use tokio::sync::mpsc::{Receiver, Sender, channel};
+
+/// What goes through the queue, as JSON.
+#[derive(Serialize, Deserialize)]
+struct Job {
+    order: i64,
+    /// What the worker must see. `None` where nothing was written.
+    token: Option<Token>,
+}
+
+#[tokio::main]
+async fn main() -> Result<(), Box<dyn Error>> {
+    let cluster = Cluster::builder().replicas(1).start().await?;
+    let (primary, replica) = (cluster.primary(), cluster.replica(0));
+    primary.execute("CREATE TABLE orders (id bigserial PRIMARY KEY, item text)").await?;
+    replica.catch_up_with(primary).await?;
+    let mut config = EngineConfig::from_url(&primary.url())?;
+    let node = NodeConfig { url: Some(replica.url()), ..NodeConfig::default() };
+    config.extra_nodes.insert("read_replica_1".to_owned(), node);
+    let engine = Engine::new(config)?;
+    engine.open().await?;
+    let (queue, jobs) = channel(16);
+    let (results, mut done) = channel(16);
+    let worker = tokio::spawn(work(engine.clone(), jobs, results));
+
+    replica.pause_replay().await?;
+    let job = order(&engine.handle(), "flute").await?;
+    println!("queued: {job}");
+    queue.send(job.clone()).await?;
+    println!("the replica is paused: {}", done.recv().await.unwrap_or_default());
+
+    replica.resume_replay().await?;
+    while engine.status().nodes[1].lag_bytes != Some(0) {
+        tokio::time::sleep(Duration::from_millis(50)).await; // until the engine has noticed
+    }
+    queue.send(job).await?;
+    println!("it has caught up: {}", done.recv().await.unwrap_or_default());
+
+    drop(queue); // ends the worker
+    worker.await??;
+    engine.close().await;
+    cluster.stop().await;
+    Ok(())
+}
+
+/// Writes an order, and makes the job that goes with it.
+async fn order(db: &Handle, item: &str) -> Result<String, Box<dyn Error>> {
+    let insert = sqlx::query_scalar("INSERT INTO orders (item) VALUES ($1) RETURNING id");
+    let order = insert.bind(item).fetch_one(db).await?;
+    Ok(serde_json::to_string(&Job { order, token: db.token().await })?)
+}
+
+type Outcome = Result<(), Box<dyn Error + Send + Sync>>;
+
+async fn work(engine: Engine, mut jobs: Receiver<String>, results: Sender<String>) -> Outcome {
+    while let Some(text) = jobs.recv().await {
+        let job: Job = serde_json::from_str(&text)?;
+        let db = engine.handle().recorded(); // a session of its own for each job
+        job.token.iter().for_each(|token| db.observe(token));
+        let select = sqlx::query_scalar("SELECT item FROM orders WHERE id = $1");
+        let item: String = select.bind(job.order).fetch_one(&db).await?;
+        for read in db.timings() {
+            let (node, reason) = (read.node, read.reason.as_str());
+            results.send(format!("the worker reads \"{item}\" from {node} ({reason})")).await?;
+        }
+    }
+    Ok(())
+}
