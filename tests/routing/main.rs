@@ -1,2 +1,26 @@
-//! (to be written)
+//! The replica router on real clusters: where statements go, and what becomes of them when nodes
+//! fail, lag, hang, or are not what they seem.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod budget;
+mod common;
+mod conflicts;
+mod counters;
+mod foreign_nodes;
+mod hangs;
+mod lag;
+mod lost_connections;
+mod lost_streams;
+mod memory;
+mod monitor;
+mod monitor_limits;
+mod policies;
+mod reasons;
+mod rescue;
+mod rescue_once;
+mod retries;
+mod settings;
+mod several_servers;
+mod slow_replica;
+mod spread;
+mod status_fields;

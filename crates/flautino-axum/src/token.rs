@@ -14,7 +14,7 @@ use std::borrow::Cow;
 use cookie::{Cookie, SameSite};
 use flautino::{Engine, Handle, Token};
 use hmac::{Hmac, KeyInit, Mac};
-use http::header::{COOKIE, SET_COOKIE};
+use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use sha2::Sha256;
 
@@ -47,21 +47,21 @@ impl Carried {
         let keys = &engine.routing().token_keys;
         let mut carried = Self { copies: Vec::new(), secure: is_secure(headers, uri) };
         let mut left = MOST_TOKENS;
-        let mut note = |text: &str| {
-            if left > 0 {
-                left -= 1;
-                match open(text, keys) {
-                    Some(token) => handle.observe(&token),
-                    None => handle.observe_unreadable(),
-                }
-            }
+        let mut note = |text: &str| match left.checked_sub(1).map(|rest| left = rest) {
+            Some(()) => match open(text, keys) {
+                Some(token) => handle.observe(&token),
+                None => handle.observe_unreadable(),
+            },
+            // One of those not looked at may be the furthest.
+            None => handle.observe_unreadable(),
         };
         for value in headers.get_all(TOKEN_HEADER) {
-            note(value.to_str().unwrap_or_default().trim());
+            note(String::from_utf8_lossy(value.as_bytes()).trim());
         }
         for value in headers.get_all(COOKIE) {
-            let Ok(text) = value.to_str() else { continue };
-            for cookie in Cookie::split_parse(text).flatten() {
+            // Others may hold any bytes.
+            let text = String::from_utf8_lossy(value.as_bytes());
+            for cookie in Cookie::split_parse(&*text).flatten() {
                 let Some(copy) = cookie.name().strip_prefix(TOKEN_COOKIE) else { continue };
                 if copy.is_empty() {
                     note(cookie.value());
@@ -74,7 +74,8 @@ impl Carried {
         carried
     }
 
-    /// Puts the token into a response. Caches must not keep it for others.
+    /// Puts the token into a response. Shared caches are told not to keep that for others, unless
+    /// the app says itself what they may do.
     pub(crate) fn give(&self, token: Token, headers: &mut HeaderMap, engine: &Engine) {
         let text = seal(token, &engine.routing().token_keys);
         let mut add = |name: HeaderName, value: String| match HeaderValue::from_str(&value) {
@@ -94,6 +95,7 @@ impl Carried {
             add(SET_COOKIE, self.cookie(old, "", cookie::time::Duration::ZERO));
         }
         add(TOKEN_HEADER, text);
+        headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
     }
 
     fn cookie(&self, name: &str, value: &str, age: cookie::time::Duration) -> String {
@@ -107,17 +109,22 @@ impl Carried {
     }
 }
 
-/// Whether the client spoke TLS, with this server or with a proxy before it. A proxy's word is
-/// enough, since believing it wrongly only keeps the cookie from plain connections.
+/// Whether the client spoke TLS, with this server or with the first proxy on its way. A cookie that
+/// is `Secure` without it would be refused.
 fn is_secure(headers: &HeaderMap, uri: &Uri) -> bool {
-    let says = |name: &str, text: &str| {
-        let values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
-        values.map(str::to_ascii_lowercase).any(|value| value.contains(text))
+    let first = |name: &str| {
+        let value = headers.get(name)?.to_str().ok()?;
+        Some(value.split(',').next()?.trim().to_ascii_lowercase())
     };
-    uri.scheme() == Some(&http::uri::Scheme::HTTPS)
-        || says("x-forwarded-proto", "https")
-        || says("forwarded", "proto=https")
-        || says("forwarded", "proto=\"https\"")
+    let by_standard = || {
+        let element = first("forwarded")?;
+        let protocol = element.split(';').find_map(|pair| pair.trim().strip_prefix("proto="))?;
+        Some(protocol.trim_matches('"') == "https")
+    };
+    let by_habit = || Some(first("x-forwarded-proto")? == "https");
+    by_standard()
+        .or_else(by_habit)
+        .unwrap_or_else(|| uri.scheme() == Some(&http::uri::Scheme::HTTPS))
 }
 
 /// The token's text, and its signature where there is a key.
@@ -183,7 +190,7 @@ mod tests {
     }
 
     fn token() -> Token {
-        "1.6b030bd34f021f2b.2.38e8a00".parse().unwrap()
+        flautino::router::Position::new(7, 2, flautino::router::Lsn(0x38e_8a00)).into()
     }
 
     #[test]
@@ -232,6 +239,9 @@ mod tests {
             ("x-forwarded-proto", "https", true),
             ("x-forwarded-proto", "HTTPS, http", true),
             ("forwarded", "for=1.2.3.4;proto=https", true),
+            ("forwarded", "for=1.2.3.4;proto=\"https\", for=5.6.7.8;proto=http", true),
+            ("forwarded", "for=1.2.3.4, for=5.6.7.8;proto=https", false),
+            ("x-forwarded-proto", "http, https", false),
             ("x-forwarded-proto", "http", false),
             ("host", "https", false),
         ] {

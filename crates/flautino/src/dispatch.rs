@@ -12,11 +12,11 @@ use crate::error::{AcquireStep, Error};
 use crate::executor::{Answer, Item, Source, Start};
 use crate::handle::Handle;
 use crate::lease::{Lease, server_keeps_session, sqlstate};
-use crate::meter::Meter;
+use crate::meter::{Follows, Meter};
 use crate::node::{Node, Role};
 use crate::router::{
-    Access, Decision, Exclusion, Floor, Load, Monitor, Plan, Reason, Request, Snapshot, Target,
-    Tried, route, route_stale,
+    Access, Consistency, Decision, Exclusion, Floor, Load, Monitor, Plan, Reason, Request,
+    Snapshot, Target, Tried, route, route_stale,
 };
 use crate::statement::Statement;
 
@@ -53,7 +53,7 @@ impl Handle {
             let asked = Instant::now();
             let mut lease = Lease::checkout(&self.engine.nodes()[number]).await?;
             let (engine, session) = (Arc::clone(&self.engine), Arc::clone(&self.session));
-            lease.meter = Some(Meter::new(engine, session, reason, asked));
+            lease.meter = Some(Meter::new(engine, session, reason, asked, None));
             return Ok(lease);
         };
         loop {
@@ -93,14 +93,24 @@ impl Handle {
             }
             let reason = attempts.cause.unwrap_or(decision.reason);
             let (engine, session) = (Arc::clone(&self.engine), Arc::clone(&self.session));
-            let meter = Meter::new(engine, session, reason, asked);
-            let monitor = Arc::clone(monitor);
+            let view = &snapshot.nodes[decision.node];
             let foreign = matches!(
-                snapshot.nodes[decision.node].excluded,
+                view.excluded,
                 Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers)
             );
-            let level = (!foreign).then(|| self.level());
-            lease.meter = Some(meter.following(monitor, decision.node, !on_replica, level));
+            let follows = Follows {
+                monitor: Arc::clone(monitor),
+                node: decision.node,
+                incarnation: view.incarnation,
+                is_writer: !on_replica,
+                remembers_reads: !foreign && self.level() == Consistency::Session,
+                writing: None,
+                write: None,
+                unwatched: None,
+                changes_schema: false,
+                wrote: false,
+            };
+            lease.meter = Some(Meter::new(engine, session, reason, asked, Some(follows)));
             lease.budget = budget;
             return Ok(lease);
         }
@@ -144,6 +154,13 @@ impl Handle {
         let reads = request.access == Access::Read;
         if attempts.to_primary {
             return Decision { node: snapshot.writer, reason: Reason::Rescued };
+        }
+        // The last attempt is where a conflict with replay cannot be.
+        let primary = snapshot.primary.filter(|primary| !request.tried.contains(*primary));
+        if let (Some(Reason::Retried), 0, Some(node), true) =
+            (attempts.cause, attempts.left, primary, reads)
+        {
+            return Decision { node, reason: Reason::Retried };
         }
         if reads && self.target == Target::Auto && monitor.config.mode == RoutingMode::Primary {
             return Decision { node: snapshot.writer, reason: Reason::PrimaryMode };
@@ -238,15 +255,15 @@ impl Attempts {
         error: &sqlx::Error,
         plan: Option<&Plan>,
     ) -> bool {
+        let code = sqlstate(error).unwrap_or_default();
         let harmless = match self.target {
             Target::Auto => access == Access::Read,
             Target::Replica => self.on_replica,
             Target::Primary | Target::Node(_) => false,
         };
         if !harmless {
-            return false;
+            return self.was_refused(&code, plan);
         }
-        let code = sqlstate(error).unwrap_or_default();
         if self.on_replica && self.target == Target::Auto && is_for_the_primary(&code) {
             if let (Some(plan), "25006") = (plan, &*code) {
                 plan.rescue();
@@ -263,6 +280,21 @@ impl Attempts {
         self.tried.insert(self.node);
         self.cause = Some(Reason::Retried);
         true
+    }
+
+    /// Whether a write was refused as read-only, and so provably did nothing: a demoted primary, or
+    /// a session from before a promotion. It is sent once more, over a new connection. A text that
+    /// can commit on its own is not: it may have done so before.
+    fn was_refused(&mut self, code: &str, plan: Option<&Plan>) -> bool {
+        let again = code == "25006"
+            && self.on_writer
+            && !matches!(self.target, Target::Node(_))
+            && self.cause.is_none()
+            && plan.is_some_and(|plan| plan.look.is_query && !plan.look.several);
+        if again {
+            self.cause = Some(Reason::Retried);
+        }
+        again
     }
 
     /// Whether the error is the node's, and another node may do better.
@@ -308,6 +340,17 @@ impl Routed {
         Self { handle }
     }
 
+    /// A write counts as under way from now on, so that those who wait for a position wait for it.
+    async fn lease(&self, access: Access, attempts: &mut Attempts) -> Result<Lease, sqlx::Error> {
+        let monitor = self.handle.engine.monitor().filter(|_| access == Access::Write);
+        let writing = monitor.map(Monitor::write_begins);
+        let mut lease = self.handle.lease_within(access, attempts).await?;
+        if let Some(meter) = &mut lease.meter {
+            meter.adopt(writing);
+        }
+        Ok(lease)
+    }
+
     /// What the statement needs, as far as that matters.
     fn access(&self, statement: &Statement) -> Access {
         match self.handle.engine.monitor() {
@@ -326,10 +369,7 @@ impl Source for Routed {
         let access = self.access(&statement);
         let mut attempts = Attempts::new(&self.handle);
         loop {
-            let mut lease = self.handle.lease_within(access, &mut attempts).await?;
-            if attempts.left == 0 && !attempts.on_replica {
-                return lease.run(statement, start).await;
-            }
+            let mut lease = self.lease(access, &mut attempts).await?;
             match lease.run(statement.clone(), &start).await {
                 Err(error) if attempts.again(access, &error, Some(statement.plan())) => {}
                 result => return result,
@@ -345,7 +385,7 @@ impl Source for Routed {
             let access = self.access(&statement);
             let mut attempts = Attempts::new(&self.handle);
             'attempt: loop {
-                let mut lease = self.handle.lease_within(access, &mut attempts).await?;
+                let mut lease = self.lease(access, &mut attempts).await?;
                 let mut items = std::pin::pin!(lease.stream(statement.clone()));
                 let mut untouched = true;
                 while let Some(item) = items.next().await {

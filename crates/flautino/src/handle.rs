@@ -135,8 +135,11 @@ impl Handle {
     ///
     /// Safe.
     pub async fn token(&self) -> Option<Token> {
-        let monitor = self.engine.monitor()?;
-        let window = monitor.config.token_window;
+        let window = self.engine.routing().token_window;
+        let Some(monitor) = self.engine.monitor() else {
+            // The engine closes, and nobody can be asked any more.
+            return self.session.owes_token().then(|| Token::primary_for(window));
+        };
         let asked = self.session.token(&monitor.snapshot(), Instant::now(), window);
         let position = match asked {
             TokenState::None => return None,
@@ -151,7 +154,7 @@ impl Handle {
             }
         };
         Some(match position {
-            Some(position) => self.session.answer(asked, position),
+            Some(position) => self.session.answer(asked, position, window),
             None => Token::primary_for(window),
         })
     }
@@ -161,7 +164,7 @@ impl Handle {
     /// [`Session`](Consistency::Session).
     #[must_use]
     pub fn owes_token(&self) -> bool {
-        self.engine.monitor().is_some() && self.session.owes_token()
+        self.engine.any_monitor().is_some() && self.session.owes_token()
     }
 
     /// Goes on where another session stopped: from now on this one sees what that one wrote. Of
@@ -363,11 +366,8 @@ impl Acquire<'static> for &Handle {
         let this = self.clone();
         Box::pin(async move {
             let pool = this.writer().pool_for_sqlx()?;
-            // What happens in it is not seen.
-            this.session.observe(
-                Token::primary_for(this.engine.routing().token_window),
-                this.engine.routing().token_window,
-            );
+            // What happens in it, and when it ends, is not seen.
+            this.session.lose_track();
             // In a task of its own, since sqlx's `begin` leaves the transaction open on the
             // connection when it is cancelled half-way.
             let begun = this.engine.tasks().spawn(async move { pool.begin().await });

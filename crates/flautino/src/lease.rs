@@ -159,8 +159,8 @@ impl Lease {
     pub(crate) fn set_in_transaction(&mut self, open: bool, read_only: bool) {
         self.in_transaction = open;
         self.expects_writes = !read_only;
-        if !open && let Some(meter) = &self.meter {
-            meter.ended(self.seen.unwatched);
+        if !open && let Some(meter) = &mut self.meter {
+            meter.ended();
         }
     }
 
@@ -433,6 +433,9 @@ impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut PgConnection {
         self.mark_used();
         self.seen.unwatched = true;
+        if let Some(meter) = &mut self.meter {
+            meter.unwatched();
+        }
         self.parts().0
     }
 }
@@ -445,10 +448,10 @@ impl AsMut<PgConnection> for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(meter) = &self.meter
-            && (self.in_transaction || self.seen.unwatched)
+        if let Some(meter) = &mut self.meter
+            && self.state != State::Busy
         {
-            meter.ended(self.seen.unwatched);
+            meter.ended();
         }
         let (taken, home, slot) = match self.connection.take() {
             Some(LeasedConnection::Pooled { taken, home, slot, .. }) => (taken, home, slot),

@@ -7,8 +7,8 @@ use std::time::Instant;
 use crate::engine::EngineInner;
 use crate::handle::Timing;
 use crate::node::Node;
-use crate::router::{Access, Consistency, Monitor, Reason, Writing};
-use crate::session::Session;
+use crate::router::{Access, Monitor, Reason, Writing};
+use crate::session::{Session, SessionWrite};
 use crate::statement::Statement;
 
 /// Follows the statements of one lease.
@@ -20,21 +20,28 @@ pub(crate) struct Meter {
     follows: Option<Follows>,
     /// For the first statement, when its connection was asked for.
     asked: Option<Instant>,
-    started: Option<Instant>,
+    /// A statement was sent, and its end not seen.
+    in_flight: bool,
 }
 
 /// What the session must know of, where replicas may serve it.
-struct Follows {
-    monitor: Arc<Monitor>,
-    /// The node's number.
-    node: usize,
+pub(crate) struct Follows {
+    pub(crate) monitor: Arc<Monitor>,
+    /// The node's number, and which of its lives.
+    pub(crate) node: usize,
+    pub(crate) incarnation: u64,
     /// Whether it is where writes go, and so where tokens are made.
-    is_writer: bool,
-    /// `None` where what is read there says nothing about the cluster.
-    level: Option<Consistency>,
-    writing: Option<Writing>,
-    changes_schema: bool,
-    wrote: bool,
+    pub(crate) is_writer: bool,
+    /// Whether later reads must not fall behind what is read here.
+    pub(crate) remembers_reads: bool,
+    /// A write under way: among those of all sessions, and of this one.
+    pub(crate) writing: Option<Writing>,
+    pub(crate) write: Option<SessionWrite>,
+    /// From when the bare connection was handed out.
+    pub(crate) unwatched: Option<SessionWrite>,
+    pub(crate) changes_schema: bool,
+    /// In a transaction, some statement wrote.
+    pub(crate) wrote: bool,
 }
 
 impl Meter {
@@ -43,86 +50,93 @@ impl Meter {
         session: Arc<Session>,
         reason: Reason,
         asked: Instant,
+        follows: Option<Follows>,
     ) -> Self {
-        Self { engine, session, reason, follows: None, asked: Some(asked), started: None }
-    }
-
-    /// Also tells the session what is written and read.
-    pub(crate) fn following(
-        self,
-        monitor: Arc<Monitor>,
-        node: usize,
-        is_writer: bool,
-        level: Option<Consistency>,
-    ) -> Self {
-        let follows = Follows {
-            monitor,
-            node,
-            is_writer,
-            level,
-            writing: None,
-            changes_schema: false,
-            wrote: false,
-        };
-        Self { follows: Some(follows), ..self }
+        Self { engine, session, reason, follows, asked: Some(asked), in_flight: false }
     }
 
     pub(crate) fn reason(&self) -> Reason {
         self.reason
     }
 
+    /// The statement that is sent next was counted as a write while it waited.
+    pub(crate) fn adopt(&mut self, writing: Option<Writing>) {
+        if let Some(follows) = &mut self.follows {
+            follows.writing = writing;
+        }
+    }
+
     pub(crate) fn statement_starts(&mut self, statement: &Statement) {
         self.engine.count(self.reason);
-        let now = Instant::now();
-        self.started = Some(now);
-        self.asked.get_or_insert(now);
+        self.in_flight = true;
+        self.asked.get_or_insert_with(Instant::now);
         if let Some(follows) = &mut self.follows
             && follows.is_writer
             && follows.monitor.access(statement.plan(), statement.text()) == Access::Write
         {
             follows.wrote = true;
             follows.changes_schema = statement.plan().look.changes_schema;
-            follows.writing = Some(follows.monitor.write_begins());
-            // Already now, since what is dropped half-way may be done all the same.
-            self.session.writes();
+            follows.writing.get_or_insert_with(|| follows.monitor.write_begins());
+            follows.write = Some(self.session.write_begins(follows.monitor.config.token_window));
         }
     }
 
     pub(crate) fn statement_ended(&mut self, node: &Node) {
         if let Some(follows) = &mut self.follows {
-            match follows.writing.take() {
-                Some(_) => self.session.writes(),
-                None => {
-                    if follows.level == Some(Consistency::Session) {
-                        self.session.read_ended(follows.node);
-                    }
-                }
+            follows.writing = None;
+            match follows.write.take() {
+                Some(write) => write.end(),
+                None => follows.read_ended(&self.session),
             }
             if follows.changes_schema {
                 follows.monitor.schema_changed();
             }
         }
-        if let Some(started) = self.started.take() {
-            node.gauges.took(started.elapsed());
-        }
+        self.in_flight = false;
         if let Some(asked) = self.asked.take() {
-            let timing = Timing {
-                node: Arc::clone(&node.name),
-                reason: self.reason,
-                elapsed: asked.elapsed(),
-            };
-            self.session.statement_ended(timing);
+            let (node, elapsed) = (Arc::clone(&node.name), asked.elapsed());
+            self.session.statement_ended(Timing { node, reason: self.reason, elapsed });
         }
     }
 
-    /// A transaction ended, or the lease is given back. `unwatched`: statements may have gone past
-    /// the meter.
-    pub(crate) fn ended(&self, unwatched: bool) {
-        if let Some(follows) = &self.follows
-            && follows.is_writer
-            && (follows.wrote || unwatched)
-        {
-            self.session.writes();
+    /// The bare connection is handed out: what is done on it is not seen.
+    pub(crate) fn unwatched(&mut self) {
+        if let Some(follows) = &mut self.follows {
+            if follows.is_writer {
+                let window = follows.monitor.config.token_window;
+                follows.unwatched.get_or_insert_with(|| self.session.write_begins(window));
+            } else {
+                follows.read_ended(&self.session);
+            }
+        }
+    }
+
+    /// A transaction ended, or the lease is given back with nothing under way.
+    pub(crate) fn ended(&mut self) {
+        if let Some(follows) = &mut self.follows {
+            if let Some(unwatched) = follows.unwatched.take() {
+                unwatched.end();
+            }
+            if follows.wrote {
+                self.session.wrote();
+            }
+        }
+    }
+}
+
+impl Follows {
+    fn read_ended(&self, session: &Session) {
+        if self.remembers_reads {
+            session.read_ended(self.node, self.incarnation);
+        }
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        // A statement was dropped half-way: what it has shown was seen.
+        if let (true, Some(follows)) = (self.in_flight, &self.follows) {
+            follows.read_ended(&self.session);
         }
     }
 }

@@ -53,6 +53,8 @@ pub(crate) struct Node {
     trouble: Mutex<Option<String>>,
     phase: RwLock<Phase>,
     last_renewal: Mutex<Option<Instant>>,
+    /// Connections made before are not to be used.
+    renewed: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     classifier: Arc<Classifier>,
     /// Who probes it, and under which number. Not set where there is one node only.
@@ -91,6 +93,7 @@ impl Node {
             trouble: Mutex::default(),
             phase: RwLock::new(Phase::Unopened),
             last_renewal: Mutex::default(),
+            renewed: Mutex::default(),
             tasks,
             classifier,
             watch: OnceLock::new(),
@@ -149,7 +152,8 @@ impl Node {
             warm_time,
             acquire_slow_threshold,
         } = config;
-        let (node, released) = (Arc::downgrade(self), Arc::downgrade(self));
+        let (node, lent, released) =
+            (Arc::downgrade(self), Arc::downgrade(self), Arc::downgrade(self));
         let options = PgPoolOptions::new()
             .max_connections(*max_connections)
             .min_connections(*min_connections)
@@ -165,6 +169,12 @@ impl Node {
                         None => Ok(()),
                     }
                 })
+            })
+            .before_acquire(move |_, metadata| {
+                let node = lent.upgrade();
+                // One that was on its way back when all others were given up.
+                let usable = node.is_none_or(|node| node.is_current(metadata.age));
+                Box::pin(async move { Ok(usable) })
             })
             .after_release(move |connection, _| {
                 let node = released.upgrade();
@@ -254,6 +264,18 @@ impl Node {
         if let Ok(Some(pool)) = self.pool() {
             pool.abort_waiting();
         }
+    }
+
+    /// All connections made so far are given up.
+    pub(crate) fn note_renewal(&self) {
+        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        *renewed = Some(Instant::now());
+    }
+
+    /// Whether a connection of that age was made since connections were last given up.
+    fn is_current(&self, age: Duration) -> bool {
+        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
+        renewed.is_none_or(|renewed| age < renewed.elapsed())
     }
 
     /// Gives up every connection made so far.

@@ -201,20 +201,25 @@ impl NodePool {
     }
 
     async fn take_from_sqlx(&self) -> Result<Taken, sqlx::Error> {
-        let generation = self.generation.load(Ordering::Acquire);
-        let connection = {
-            let _waiting = Waiting::begin(&self.waiting_in_pool);
-            self.pool.acquire().await?
-        };
-        // Dropped before it is known to answer, it must not go back: sqlx's pool would ping it,
-        // and wait for the answer without a bound.
-        let mut unproven = Unproven { connection: Some(connection), home: self };
-        let backend = match (self.node.upgrade(), &mut unproven.connection) {
-            (Some(node), Some(connection)) => Backend::of(connection, &node).await?,
-            _ => None,
-        };
-        let connection = unproven.connection.take().ok_or(sqlx::Error::PoolClosed)?;
-        Ok(Taken { connection, backend, since: Instant::now(), generation })
+        loop {
+            let generation = self.generation.load(Ordering::Acquire);
+            let connection = {
+                let _waiting = Waiting::begin(&self.waiting_in_pool);
+                self.pool.acquire().await?
+            };
+            // Dropped before it is known to answer, it must not go back: sqlx's pool would ping it,
+            // and wait for the answer without a bound.
+            let mut unproven = Unproven { connection: Some(connection), home: self };
+            let backend = match (self.node.upgrade(), &mut unproven.connection) {
+                (Some(node), Some(connection)) => Backend::of(connection, &node).await?,
+                _ => None,
+            };
+            // Given up while it was made: it may be set up for another role.
+            if generation == self.generation.load(Ordering::Acquire) {
+                let connection = unproven.connection.take().ok_or(sqlx::Error::PoolClosed)?;
+                return Ok(Taken { connection, backend, since: Instant::now(), generation });
+            }
+        }
     }
 
     /// Takes back a connection that is known to be clean.
@@ -298,6 +303,9 @@ impl NodePool {
     /// Gives up every connection made so far: the server behind the name is not what it was.
     pub(crate) fn renew(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
+        if let Some(node) = self.node.upgrade() {
+            node.note_renewal();
+        }
         let warm = std::mem::take(&mut *self.lock_warm());
         for Warm(taken) in warm {
             self.throw_away(taken);

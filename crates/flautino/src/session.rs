@@ -11,9 +11,10 @@ use crate::token::{Kind, Token, unix_seconds};
 /// How many statements a session remembers, at the most.
 const MOST_TIMINGS: usize = 8;
 
-/// A token so far ahead of what the primary said at its latest probe is forged: no server writes
-/// so much in between.
-const FARTHEST_AHEAD: u64 = 4 << 30;
+/// A token farther ahead of what the primary said at its latest probe, by this and by as much for
+/// each millisecond since, is forged: no server writes so fast.
+const FARTHEST_AHEAD: u64 = 64 << 20;
+const FARTHEST_PER_MILLISECOND: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(crate) struct Session {
@@ -23,19 +24,32 @@ pub(crate) struct Session {
 
 #[derive(Debug, Default)]
 struct State {
-    /// What tokens and writes demand.
-    floor: Option<Position>,
-    /// A token that says nothing usable was met.
+    /// What tokens and writes demand, and when that was last said.
+    floor: Option<(Position, Instant)>,
+    /// A token that cannot be meant was met.
     unreadable: bool,
-    /// A token that asks for the primary was met, for so long.
+    /// The primary is asked for until then.
     primary_until: Option<Instant>,
-    /// The end, or else the beginning, of the latest write whose position is not known yet.
+    /// Writes under way.
+    writing: u32,
+    /// A connection was handed out for good, and whatever is done on it is not seen.
+    untracked: bool,
+    /// When the latest write ended whose position is not known yet.
     wrote: Option<Instant>,
+    /// Where reads were run that later ones must not fall behind; a node once.
+    reads: Vec<Seen>,
     /// The client has no token for something that the session wrote or saw.
     owes_token: bool,
-    /// The node that the latest read was run on, and when that ended.
-    read: Option<(usize, Instant)>,
     served_by: Option<Arc<str>>,
+}
+
+/// A read whose position is not known yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// The node, and which of its lives.
+    pub(crate) node: usize,
+    pub(crate) incarnation: u64,
+    pub(crate) ended: Instant,
 }
 
 /// What [`Session::token`] says.
@@ -51,6 +65,37 @@ pub(crate) enum TokenState {
     AskNode(usize, Instant),
 }
 
+/// A write under way: until it is dropped the session reads from the primary, and then until its
+/// position is known.
+#[derive(Debug)]
+pub(crate) struct SessionWrite {
+    session: Arc<Session>,
+    /// How long the session is to read from the primary if the end of the write is not seen.
+    window: Duration,
+    ended: bool,
+}
+
+impl SessionWrite {
+    /// Its end was seen, well or not.
+    pub(crate) fn end(mut self) {
+        self.ended = true;
+    }
+}
+
+impl Drop for SessionWrite {
+    fn drop(&mut self) {
+        let now = Instant::now();
+        let mut state = self.session.lock();
+        state.writing -= 1;
+        state.wrote = Some(now);
+        state.owes_token = true;
+        if !self.ended {
+            // The server may do it later, or not at all.
+            state.ask_primary_until(now + self.window);
+        }
+    }
+}
+
 impl Session {
     /// Remembers from now on where its statements go.
     pub(crate) fn record(&self) {
@@ -64,17 +109,27 @@ impl Session {
 
     /// Takes over what another session must see.
     pub(crate) fn observe(&self, token: Token, longest_window: Duration) {
+        let now = Instant::now();
         let mut state = self.lock();
         match token.kind() {
             Kind::At(position) => {
-                state.floor = Some(state.floor.map_or(position, |floor| floor.later(position)));
+                let before = state.floor.map(|(floor, _)| floor);
+                let floor = before.map_or(position, |floor| floor.later(position));
+                state.floor = Some((floor, now));
+                if before.is_some_and(|before| before.system != position.system) {
+                    // One of the two is another app's, and nothing says which.
+                    state.unreadable = true;
+                    state.owes_token = true;
+                }
             }
             Kind::PrimaryUntil(until) => {
                 // Clocks differ, and tokens may be forged: no longer than one made now.
                 let left = Duration::from_secs(until.saturating_sub(unix_seconds()));
-                let until = Instant::now() + left.min(longest_window);
-                state.primary_until =
-                    Some(state.primary_until.map_or(until, |other| other.max(until)));
+                state.ask_primary_until(now + left.min(longest_window));
+                if left > longest_window * 2 + Duration::from_secs(60) {
+                    state.unreadable = true;
+                    state.owes_token = true;
+                }
             }
         }
     }
@@ -101,37 +156,57 @@ impl Session {
         }
         let mut state = self.lock();
         state.settle(snapshot, now, window);
-        if state.wrote.is_some() {
+        if state.writing > 0 || state.untracked || state.wrote.is_some() {
             return Floor::Primary(Reason::OwnWrite);
         }
         if state.primary_until.is_some_and(|until| now < until) {
             return Floor::Primary(Reason::TokenWindow);
         }
-        let implausible = state.floor.is_some_and(|floor| is_foreign(floor, snapshot));
-        if state.unreadable || implausible {
+        let floor = state.floor.map(|(floor, _)| floor);
+        if state.unreadable || floor.is_some_and(|floor| is_foreign(floor, snapshot, now)) {
             // The response brings a better one.
             state.owes_token = true;
             return Floor::Primary(Reason::ForeignToken);
         }
-        match state.read {
-            Some(_) if level != Consistency::Session => state.floor.map_or(Floor::None, Floor::At),
-            Some((node, _)) if node == snapshot.writer => Floor::Primary(Reason::SameNode),
-            Some((node, _)) => Floor::SeenOn(node, state.floor),
-            None => state.floor.map_or(Floor::None, Floor::At),
+        match (&state.reads[..], level) {
+            ([_, ..], Consistency::Session) => {}
+            _ => return floor.map_or(Floor::None, Floor::At),
+        }
+        let same = |seen: &Seen| {
+            snapshot.nodes.get(seen.node).is_some_and(|node| node.incarnation == seen.incarnation)
+        };
+        match &state.reads[..] {
+            [seen] if seen.node != snapshot.writer && same(seen) => Floor::SeenOn(seen.node, floor),
+            // The primary is further than any of its replicas.
+            _ => Floor::Primary(Reason::SameNode),
         }
     }
 
-    /// A write is sent, or ended, well or not.
-    pub(crate) fn writes(&self) {
+    /// A write is sent, or a connection is handed out on which it may be.
+    pub(crate) fn write_begins(self: &Arc<Self>, window: Duration) -> SessionWrite {
+        self.lock().writing += 1;
+        SessionWrite { session: Arc::clone(self), window, ended: false }
+    }
+
+    /// Something that was written before took effect now: a commit.
+    pub(crate) fn wrote(&self) {
         let mut state = self.lock();
         state.wrote = Some(Instant::now());
         state.owes_token = true;
     }
 
-    /// A read whose state later ones must not fall behind ended on that node.
-    pub(crate) fn read_ended(&self, node: usize) {
+    /// From now on writes are not seen: the session stays with the primary.
+    pub(crate) fn lose_track(&self) {
         let mut state = self.lock();
-        state.read = Some((node, Instant::now()));
+        state.untracked = true;
+        state.owes_token = true;
+    }
+
+    /// A read whose state later ones must not fall behind ended, as far as it went.
+    pub(crate) fn read_ended(&self, node: usize, incarnation: u64) {
+        let mut state = self.lock();
+        state.reads.retain(|seen| seen.node != node || seen.incarnation != incarnation);
+        state.reads.push(Seen { node, incarnation, ended: Instant::now() });
         state.owes_token = true;
     }
 
@@ -164,25 +239,31 @@ impl Session {
     pub(crate) fn token(&self, snapshot: &Snapshot, now: Instant, window: Duration) -> TokenState {
         let mut state = self.lock();
         state.settle(snapshot, now, window);
-        let left = state
-            .primary_until
-            .map_or(Duration::ZERO, |until| until.saturating_duration_since(now));
-        if !snapshot.positions
-            && (state.wrote.is_some() || state.read.is_some() || state.unreadable)
-        {
-            state.owes_token = false;
+        let floor = state.floor.map(|(floor, _)| floor);
+        let unsettled = state.writing > 0 || state.untracked;
+        let foreign =
+            state.unreadable || floor.is_some_and(|floor| is_foreign(floor, snapshot, now));
+        let changed = unsettled || foreign || state.wrote.is_some();
+        if !snapshot.positions && (changed || !state.reads.is_empty()) {
+            state.owes_token = unsettled;
             return TokenState::Ready(Token::primary_for(window));
         }
-        let foreign = state.floor.is_some_and(|floor| is_foreign(floor, snapshot));
-        match (state.wrote, state.read) {
-            (Some(wrote), _) => TokenState::Ask(wrote),
-            (None, _) if state.unreadable || foreign => TokenState::Ask(now),
-            (None, Some((node, read))) if Some(node) == snapshot.primary => TokenState::Ask(read),
-            (None, Some((node, read))) => TokenState::AskNode(node, read),
-            (None, None) => {
+        let read = state.reads.iter().map(|seen| seen.ended).max();
+        if changed {
+            // One position for all of it.
+            let latest = state.wrote.max(read).unwrap_or(now);
+            return TokenState::Ask(if unsettled || foreign { now } else { latest });
+        }
+        match (&state.reads[..], read) {
+            ([seen], _) if Some(seen.node) != snapshot.primary => {
+                TokenState::AskNode(seen.node, seen.ended)
+            }
+            (_, Some(read)) => TokenState::Ask(read),
+            (_, None) => {
                 state.owes_token = false;
-                match state.floor {
-                    _ if !left.is_zero() => TokenState::Ready(Token::primary_for(left)),
+                let until = state.primary_until.unwrap_or(now);
+                match floor {
+                    _ if until > now => TokenState::Ready(Token::primary_for(until - now)),
                     Some(floor) => TokenState::Ready(Token::at(floor)),
                     None => TokenState::None,
                 }
@@ -192,25 +273,41 @@ impl Session {
 
     /// The answer to [`TokenState::Ask`] (the primary's position) or [`TokenState::AskNode`], taken
     /// after the moment it names; so it covers all that the session did until then.
-    pub(crate) fn answer(&self, asked: TokenState, position: Position) -> Token {
+    pub(crate) fn answer(&self, asked: TokenState, position: Position, window: Duration) -> Token {
         let mut state = self.lock();
-        let (until, floor) = match asked {
-            TokenState::Ask(until) => (until, state.covered_by_primary(position)),
+        let mut token = None;
+        let until = match asked {
+            TokenState::Ask(until) => {
+                if state.knows_of_a_promotion_after(position) {
+                    token = Some(Token::primary_for(window));
+                }
+                state.unreadable = false;
+                state.wrote = state.wrote.filter(|wrote| *wrote > until);
+                state.is_covered_by_primary(position, until, window);
+                until
+            }
             TokenState::AskNode(_, until) => {
-                (until, state.floor.map_or(position, |floor| floor.later(position)))
+                state.raise_to(position);
+                until
             }
             TokenState::None | TokenState::Ready(_) => return Token::at(position),
         };
-        state.floor = Some(floor);
-        state.unreadable = false;
-        state.wrote = state.wrote.filter(|wrote| *wrote > until);
-        state.read = state.read.filter(|(_, read)| *read > until);
-        state.owes_token = state.wrote.is_some() || state.read.is_some();
-        Token::at(floor)
+        // A single node was asked only where it was the only one read from.
+        state.reads.retain(|seen| seen.ended > until);
+        state.owes_token = state.writing > 0
+            || state.untracked
+            || state.wrote.is_some()
+            || !state.reads.is_empty();
+        let floor = state.floor.map_or(position, |(floor, _)| floor);
+        token.unwrap_or_else(|| Token::at(floor))
     }
 }
 
 impl State {
+    fn ask_primary_until(&mut self, until: Instant) {
+        self.primary_until = Some(self.primary_until.map_or(until, |other| other.max(until)));
+    }
+
     /// Takes over what the monitor has learnt since: positions for what was written and seen.
     fn settle(&mut self, snapshot: &Snapshot, now: Instant, window: Duration) {
         if let (Some(wrote), false) = (self.wrote, snapshot.positions) {
@@ -220,32 +317,66 @@ impl State {
             && let Some((position, as_of)) = snapshot.primary_position()
             && as_of > wrote
         {
-            self.floor = Some(self.covered_by_primary(position));
+            self.is_covered_by_primary(position, as_of, window);
             self.wrote = None;
         }
-        if let Some((node, read)) = self.read
-            && let Some((position, as_of)) = snapshot.nodes.get(node).and_then(|node| node.position)
-            && as_of.is_some_and(|as_of| as_of > read)
-        {
-            self.floor = Some(self.floor.map_or(position, |floor| floor.later(position)));
-            self.read = None;
-        }
+        let mut reads = std::mem::take(&mut self.reads);
+        reads.retain(|seen| {
+            let node = snapshot.nodes.get(seen.node);
+            let Some(node) = node.filter(|node| node.incarnation == seen.incarnation) else {
+                return true;
+            };
+            match node.position {
+                Some((position, Some(as_of))) if as_of > seen.ended => {
+                    self.raise_to(position);
+                    false
+                }
+                _ => true,
+            }
+        });
+        self.reads = reads;
     }
 
-    /// The primary's position covers whatever a client can have seen: a floor beyond it is forged.
-    /// But one of a later timeline knows of a promotion that was not noticed here yet.
-    fn covered_by_primary(&self, position: Position) -> Position {
-        let later = |floor: &Position| {
+    /// The session must see this position, too.
+    fn raise_to(&mut self, position: Position) {
+        self.floor = Some(match self.floor {
+            Some((floor, since)) => (floor.later(position), since),
+            None => (position, Instant::now()),
+        });
+    }
+
+    /// The floor is of a later timeline than the primary's position: there was a promotion that
+    /// was not noticed here yet, or one that was given up, or the floor is forged.
+    fn knows_of_a_promotion_after(&self, position: Position) -> bool {
+        self.floor.is_some_and(|(floor, _)| {
             floor.system == position.system && floor.timeline > position.timeline
-        };
-        self.floor.filter(later).unwrap_or(position)
+        })
+    }
+
+    /// The primary has said where it is, asked at `as_of`. That covers whatever a client can have
+    /// seen till then, so a floor beyond it is forged, unless it was brought later.
+    fn is_covered_by_primary(&mut self, position: Position, as_of: Instant, window: Duration) {
+        let now = Instant::now();
+        if self.knows_of_a_promotion_after(position) {
+            // Time to notice it.
+            self.ask_primary_until(now + window);
+        }
+        let stays = self.floor.is_some_and(|(floor, since)| {
+            floor.reaches(position) && floor != position && since >= as_of
+        });
+        if !stays {
+            self.floor = Some((position, now));
+        }
     }
 }
 
 /// Whether the floor is of another system or timeline than the primary, or impossibly far.
-fn is_foreign(floor: Position, snapshot: &Snapshot) -> bool {
-    snapshot.primary_position().is_some_and(|(primary, _)| {
+fn is_foreign(floor: Position, snapshot: &Snapshot, now: Instant) -> bool {
+    snapshot.primary_position().is_some_and(|(primary, as_of)| {
+        let age = now.saturating_duration_since(as_of).as_millis();
+        let written =
+            u64::try_from(age).unwrap_or(u64::MAX).saturating_mul(FARTHEST_PER_MILLISECOND);
         !primary.reaches(Position { lsn: Lsn(0), ..floor })
-            || floor.lsn.0.saturating_sub(primary.lsn.0) > FARTHEST_AHEAD
+            || floor.lsn.0.saturating_sub(primary.lsn.0) > FARTHEST_AHEAD.saturating_add(written)
     })
 }

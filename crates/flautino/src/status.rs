@@ -52,7 +52,7 @@ pub struct NodeStatus {
     pub lag_ms: Option<u64>,
     /// What has or waits for a connection.
     pub in_flight: u32,
-    /// How long a statement takes at present, in microseconds.
+    /// How long a probe takes at present, in microseconds.
     pub latency_us: u32,
     /// `None` while the engine is not open.
     pub pool: Option<PoolStatus>,

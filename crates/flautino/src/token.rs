@@ -12,7 +12,8 @@ use crate::router::{Lsn, Position};
 /// field of a job.
 ///
 /// Its text is short, of the characters `0-9a-z.`, and says nothing but how far the database's
-/// log is. It carries no signature; `flautino-axum` adds one where a key is configured.
+/// log is. A checksum shows when part of it was lost; `flautino-axum` adds a signature where a key
+/// is configured.
 ///
 /// ```
 /// # async fn f(engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -54,12 +55,18 @@ impl Token {
     }
 
     pub(crate) fn primary_for(window: Duration) -> Self {
-        Self(Kind::PrimaryUntil(unix_seconds() + window.as_secs().max(1)))
+        // The current second has begun, and the window may end within one.
+        Self(Kind::PrimaryUntil(unix_seconds() + window.as_secs() + 2))
     }
 
     pub(crate) fn kind(self) -> Kind {
         self.0
     }
+}
+
+/// FNV-1a, 32 bits.
+fn checksum(text: &str) -> u32 {
+    text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
 }
 
 /// Seconds since 1970.
@@ -75,12 +82,13 @@ impl From<Position> for Token {
 
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.0 {
+        let text = match self.0 {
             Kind::At(Position { system, timeline, lsn: Lsn(lsn) }) => {
-                write!(f, "{FORM}.{system:x}.{timeline:x}.{lsn:x}")
+                format!("{FORM}.{system:x}.{timeline:x}.{lsn:x}")
             }
-            Kind::PrimaryUntil(seconds) => write!(f, "{FORM}.until.{seconds:x}"),
-        }
+            Kind::PrimaryUntil(seconds) => format!("{FORM}.until.{seconds:x}"),
+        };
+        write!(f, "{text}.{:x}", checksum(&text))
     }
 }
 
@@ -94,6 +102,10 @@ impl FromStr for Token {
                 && (text == "0" || !text.starts_with('0'));
             let number = canonical.then(|| u64::from_str_radix(text, 16).ok());
             number.flatten().ok_or(ParseTokenError(()))
+        }
+        let (text, sum) = text.rsplit_once('.').ok_or(ParseTokenError(()))?;
+        if number(sum)? != u64::from(checksum(text)) {
+            return Err(ParseTokenError(()));
         }
         let mut fields = text.split('.');
         let mut field = || fields.next().ok_or(ParseTokenError(()));
@@ -133,7 +145,11 @@ mod tests {
     #[test]
     fn a_token_is_printed_and_parsed() {
         let token = Token::at(Position::new(0x6b03_0bd3_4f02_1f2b, 2, Lsn(0x38e_8a00)));
-        assert_eq!(token.to_string(), "1.6b030bd34f021f2b.2.38e8a00");
+        let text = token.to_string();
+        assert!(text.starts_with("1.6b030bd34f021f2b.2.38e8a00."), "{text}");
+        for length in 0..text.len() {
+            assert!(text[..length].parse::<Token>().is_err(), "{}", &text[..length]);
+        }
         for token in [
             token,
             Token::at(Position::new(0, 0, Lsn(0))),
@@ -170,6 +186,8 @@ mod tests {
             "ä.2.3.4",
         ] {
             assert!(text.parse::<Token>().is_err(), "{text:?}");
+            let summed = format!("{text}.{:x}", checksum(text));
+            assert!(summed.parse::<Token>().is_err(), "{summed:?}");
         }
     }
 }

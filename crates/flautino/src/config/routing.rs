@@ -4,6 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::{SeqAccess, Visitor};
 
 use super::de::{self, SecretString};
 use super::{LONGEST, TOO_LONG};
@@ -236,7 +237,29 @@ impl fmt::Debug for RoutingConfig {
     }
 }
 
+/// A list of strings of which no error shows a value.
 fn secrets<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    let keys = Vec::<SecretString>::deserialize(deserializer)?;
-    Ok(keys.into_iter().map(|SecretString(key)| key).collect())
+    struct Secrets;
+
+    impl<'de> Visitor<'de> for Secrets {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of strings")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut keys = Vec::new();
+            while let Some(SecretString(key)) = list.next_element()? {
+                keys.push(key);
+            }
+            Ok(keys)
+        }
+
+        // serde would quote what it did not expect.
+        fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Vec<String>, E> {
+            Err(E::custom("expected a list of strings, such as [\"…\"] (its value is not shown)"))
+        }
+    }
+    deserializer.deserialize_any(Secrets)
 }

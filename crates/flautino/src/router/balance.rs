@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 pub struct Load {
     /// Connections checked out.
     pub in_flight: u32,
-    /// Recent time of a statement, in microseconds.
+    /// Recent time of a probe, in microseconds.
     pub latency_us: u32,
     /// How far a node that came back is in its slow start, in percent; 100 when it is through.
     pub warm_percent: u8,

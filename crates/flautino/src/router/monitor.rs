@@ -230,6 +230,9 @@ impl Monitor {
     /// whether that is the one that the monitor speaks with.
     pub(crate) async fn met(&self, number: usize, started: i64) {
         let known = self.lock_topology().server(number);
+        if self.snapshot().nodes[number].excluded == Some(Exclusion::SeveralServers) {
+            return;
+        }
         if !self.is_running() || known.is_none_or(|known| known.started == started) {
             return;
         }

@@ -35,6 +35,8 @@ pub struct NodeView {
     pub position: Option<(Position, Option<Instant>)>,
     /// A replica has everything that its primary had at this moment, of this machine's clock.
     pub fresh_as_of: Option<Instant>,
+    /// Counts its lives: another server under its name, a restart, another role.
+    pub incarnation: u64,
     /// When it came back, for its slow start.
     pub readmitted: Option<Instant>,
 }
@@ -69,6 +71,7 @@ impl NodeView {
             excluded: None,
             position: None,
             fresh_as_of: None,
+            incarnation: 0,
             readmitted: None,
         }
     }

@@ -73,6 +73,7 @@ struct NodeState {
     /// When nothing listened there, the last time.
     refused: Option<Instant>,
     several_servers: bool,
+    incarnation: u64,
     was_up: bool,
     readmitted: Option<Instant>,
 }
@@ -119,6 +120,7 @@ impl Topology {
             candidate: None,
             refused: None,
             several_servers: false,
+            incarnation: 0,
             was_up: false,
             readmitted: None,
         };
@@ -143,6 +145,7 @@ impl Topology {
             // What was cached speaks of another server, or of another life of this one.
             node.proven = None;
             node.candidate = None;
+            node.incarnation += 1;
         }
         let transition = node.health.observe(Observation::Answered);
         if transition == Some(Transition::WentUp) {
@@ -210,6 +213,7 @@ impl Topology {
             excluded: self.exclusion(number, positions),
             position: node.proven,
             fresh_as_of,
+            incarnation: node.incarnation,
             readmitted: node.readmitted,
         }
     }
@@ -235,11 +239,9 @@ impl Topology {
         let Some(progress) = sample.progress else {
             return positions.then_some(Exclusion::NoPosition);
         };
-        // A lagging word is enough where it says more than the primary does.
-        let timeline = progress.timeline.or(progress
-            .control
-            .map(|(timeline, _)| timeline)
-            .filter(|timeline| *timeline > self.timeline));
+        // The control file's word lags; but one that was not seen to follow a promotion may as
+        // well have stayed behind.
+        let timeline = progress.timeline.or(progress.control.map(|(timeline, _)| timeline));
         if let Some(timeline) =
             timeline.filter(|timeline| self.timeline != 0 && *timeline != self.timeline)
         {
@@ -260,8 +262,9 @@ impl Topology {
 
     /// Bytes and time by which a replica is behind the primary, as far as that is known.
     pub(crate) fn lag(&self, number: usize, now: Instant) -> (Option<u64>, Option<Duration>) {
-        let (Some(progress), Some((_, primary))) = (self.progress(number), self.moments.last())
-        else {
+        // Against a primary that does not answer, nothing is known.
+        let moment = self.primary.and(self.moments.last());
+        let (Some(progress), Some((_, primary))) = (self.progress(number), moment) else {
             return (None, None);
         };
         if self.exclusion(number, true).is_some_and(|why| why != Exclusion::Paused) {

@@ -78,6 +78,9 @@ impl Monitor {
                 };
                 Some(format!("it lags {lag:.1?} behind{delay}"))
             }
+            (None, ..) if view.is_usable_replica() && snapshot.primary.is_none() => {
+                Some("no primary answers, so how far it lags is not known".to_owned())
+            }
             _ => None,
         };
         let timeline = view.position.map(|(position, _)| position.timeline);

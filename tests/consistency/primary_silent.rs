@@ -1,0 +1,114 @@
+//! Where the position cannot be had, the token says "the primary, for a while", soon.
+
+use std::time::{Duration, Instant};
+
+use flautino::Token;
+use flautino_cluster::Proxy;
+
+use crate::common::*;
+
+/// The longest that a token may take: two probes.
+const BOUND: Duration = Duration::from_millis(1900);
+
+fn says_primary(token: Option<Token>, started: Instant) -> Token {
+    let took = started.elapsed();
+    let token = token.expect("there is a token");
+    assert!(is_until(token), "{token}");
+    assert_eq!(token.to_string().parse(), Ok(token));
+    assert!(took < BOUND, "took {took:?}");
+    token
+}
+
+#[tokio::test]
+async fn while_the_primary_hangs_the_token_says_primary_for_a_while() {
+    let cluster = cluster_with_table(1).await;
+    // A probe between the write and the hang would answer the token.
+    let engine = frozen_engine(&cluster, "hangs").await;
+    let other = frozen_engine(&cluster, "other").await;
+    let db = engine.handle();
+    insert(&db, 1).await;
+    cluster.primary().hang().await.unwrap();
+    let started = Instant::now();
+    let token = says_primary(db.token().await, started);
+    // Asked again, once the node is known to be down too.
+    for _ in 0..3 {
+        let started = Instant::now();
+        says_primary(db.token().await, started);
+    }
+    cluster.primary().resume().await.unwrap();
+    // It is honoured elsewhere.
+    let read = read(&other, &with_token(&other, token), COUNT).await;
+    assert_eq!((read.value, &*read.reason), (1, "token_window"), "{read:?}");
+    other.close().await;
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn while_the_network_stalls_the_token_says_primary_for_a_while_and_later_tokens_are_exact() {
+    let cluster = cluster_with_table(1).await;
+    let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
+    let engine = engine_with(&cluster, "stalls", |config| {
+        config.main.url = Some(proxy.url());
+    })
+    .await;
+    let db = engine.handle();
+    insert(&db, 1).await;
+    proxy.stall();
+    let started = Instant::now();
+    says_primary(db.token().await, started);
+    assert!(db.owes_token(), "the exact one is owed still");
+    proxy.heal().unwrap();
+    flautino_tests::wait_until("the token is exact", async || {
+        let token = db.token().await.unwrap();
+        !is_until(token)
+    })
+    .await;
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn while_the_replica_that_was_read_from_hangs_the_primary_is_asked_instead() {
+    let cluster = cluster_with_table(1).await;
+    let engine = engine_with(&cluster, "replica_hangs", |_| {}).await;
+    until_replicas_serve(&engine, &["read_replica_1"]).await;
+    let db = session(&engine);
+    assert!(read(&engine, &db, COUNT).await.is_from_replica());
+    cluster.replica(0).hang().await.unwrap();
+    let started = Instant::now();
+    let token = db.token().await.unwrap();
+    assert!(!is_until(token), "{token}");
+    assert!(started.elapsed() < BOUND, "took {:?}", started.elapsed());
+    cluster.replica(0).resume().await.unwrap();
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn readers_whose_floor_replicas_meet_do_not_notice_that_the_primary_hangs() {
+    let cluster = cluster_with_table(2).await;
+    let engine = engine_with(&cluster, "unnoticed", |_| {}).await;
+    let db = engine.handle();
+    insert(&db, 1).await;
+    let token = db.token().await.unwrap();
+    until_met(&engine, token).await;
+    cluster.primary().hang().await.unwrap();
+    let hung = Instant::now();
+    let mut reasons = std::collections::BTreeSet::new();
+    while hung.elapsed() < Duration::from_secs(3) {
+        let read = read(&engine, &with_token(&engine, token), COUNT).await;
+        assert_eq!(read.value, 1);
+        assert!(read.is_from_replica() && read.took < NO_WAIT, "{read:?}");
+        reasons.insert(read.reason);
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let known = ["floor_met", "stale"];
+    assert!(reasons.iter().all(|reason| known.contains(&&**reason)), "{reasons:?}");
+    cluster.primary().resume().await.unwrap();
+    engine.close().await;
+}
+
+async fn until_met(engine: &flautino::Engine, token: Token) {
+    flautino_tests::wait_until("replicas serve the token", async || {
+        read(engine, &with_token(engine, token), COUNT).await.reason == "floor_met"
+    })
+    .await;
+}

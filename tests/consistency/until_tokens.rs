@@ -1,0 +1,77 @@
+//! Tokens that say "the primary, until then".
+
+use std::time::{Duration, SystemTime};
+
+use flautino::{Engine, Token};
+
+use crate::common::*;
+
+fn until(seconds: u64) -> Token {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    format!("1.until.{:x}", now.saturating_add(seconds)).parse().unwrap()
+}
+
+/// An engine whose window is two seconds.
+async fn start() -> (flautino_cluster::Cluster, Engine) {
+    let cluster = cluster_with_table(1).await;
+    let engine = engine_with(&cluster, "until", |config| {
+        lively(config);
+        config.routing.max_lag = Duration::from_secs(2);
+        config.routing.token_window = Duration::from_secs(2);
+    })
+    .await;
+    until_replicas_serve(&engine, &["read_replica_1"]).await;
+    (cluster, engine)
+}
+
+#[tokio::test]
+async fn they_mean_the_primary_while_they_last_and_no_longer_than_the_window() {
+    let (_cluster, engine) = start().await;
+    for far in [until(60), until(1 << 40), "1.until.ffffffffffffffff".parse().unwrap()] {
+        let db = with_token(&engine, far);
+        let first = read(&engine, &db, COUNT).await;
+        assert_eq!((&*first.node, &*first.reason), ("main", "token_window"), "{far}");
+        assert!(first.took < NO_WAIT);
+        let waited = flautino_tests::wait_until("the window is over", async || {
+            read(&engine, &db, COUNT).await.is_from_replica()
+        })
+        .await;
+        let window = Duration::from_millis(1500)..Duration::from_secs(5);
+        assert!(window.contains(&waited), "{far} lasted {waited:?}");
+    }
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn what_is_handed_on_is_no_longer_than_the_window_either() {
+    let (_cluster, engine) = start().await;
+    let db = with_token(&engine, until(1 << 40));
+    let next = db.token().await.unwrap();
+    assert!(is_until(next));
+    let end = u64::from_str_radix(next.to_string().rsplit('.').next().unwrap(), 16).unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+    assert!(end <= now + 3, "{} s", end - now);
+    engine.close().await;
+}
+
+/// Else a client that holds one reads from the primary for ever, request after request.
+#[tokio::test]
+async fn for_one_impossibly_far_in_the_future_a_better_one_is_owed() {
+    let (_cluster, engine) = start().await;
+    let db = with_token(&engine, until(1 << 40));
+    read(&engine, &db, COUNT).await;
+    assert!(db.owes_token());
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn those_of_the_past_mean_nothing() {
+    let (_cluster, engine) = start().await;
+    for past in ["1.until.0", "1.until.1", "1.until.5f5e1000"] {
+        let db = with_token(&engine, past.parse().unwrap());
+        let read = read(&engine, &db, COUNT).await;
+        assert_eq!(read.reason, "no_floor", "{past}: {read:?}");
+        assert_eq!(db.token().await, None);
+    }
+    engine.close().await;
+}

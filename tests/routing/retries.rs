@@ -1,0 +1,157 @@
+//! Retries are bounded, and can be turned off.
+
+use std::time::{Duration, Instant};
+
+use flautino::router::Reason;
+use flautino_cluster::{Cluster, Proxy};
+use flautino_tests::{ask, cluster, config, sqlstate, until_running};
+
+use crate::common::{MAIN, REPLICAS, open, run};
+
+/// Terminates whatever runs this text anywhere, so often.
+async fn terminate(cluster: &Cluster, name: &str, sql: &str, times: usize) -> usize {
+    let mut ended = 0;
+    let started = Instant::now();
+    while ended < times && started.elapsed() < Duration::from_secs(10) {
+        for node in cluster.nodes() {
+            let found: i64 = ask(
+                node,
+                &format!(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                     WHERE application_name = '{name}' AND state = 'active' AND query = '{sql}'"
+                ),
+            )
+            .await;
+            ended += usize::try_from(found).unwrap();
+        }
+        tokio::task::yield_now().await;
+    }
+    ended
+}
+
+#[tokio::test]
+async fn without_retries_the_error_comes_through() {
+    let cluster = cluster(2).await;
+    let mut config = config(&cluster, "zero");
+    config.routing.retries = 0;
+    let engine = open(config, &REPLICAS[..2]).await;
+    let sql = "SELECT pg_sleep(9)";
+    let db = engine.handle().recorded();
+    let (read, ended) = tokio::join!(run(&db, sql), terminate(&cluster, "zero", sql, 1));
+    assert_eq!(ended, 1);
+    assert_eq!(sqlstate(&read.unwrap_err()), "57P01");
+    assert_eq!(db.timings().len(), 1);
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_read_that_every_node_loses_fails_after_so_many_retries() {
+    let cluster = cluster(2).await;
+    for retries in [1, 2, 4] {
+        let name = format!("r{retries}");
+        let mut config = config(&cluster, &name);
+        config.routing.retries = retries;
+        let engine = open(config, &REPLICAS[..2]).await;
+        let sql = format!("SELECT pg_sleep(20), {retries}");
+        let db = engine.handle().recorded();
+        let attempts = usize::try_from(retries).unwrap() + 1;
+        let (read, ended) =
+            tokio::join!(run(&db, &sql), terminate(&cluster, &name, &sql, attempts));
+        assert_eq!(ended, attempts);
+        assert_eq!(sqlstate(&read.unwrap_err()), "57P01");
+        let reasons: Vec<_> = db.timings().into_iter().map(|timing| timing.reason).collect();
+        assert_eq!(reasons.len(), attempts, "{reasons:?}");
+        assert!(reasons[1..].iter().all(|reason| *reason == Reason::Retried), "{reasons:?}");
+        // No node is tried twice before the others.
+        let mut nodes: Vec<_> = db.timings().into_iter().map(|timing| timing.node).collect();
+        nodes.truncate(3);
+        nodes.sort();
+        let tried = nodes.len();
+        nodes.dedup();
+        assert_eq!(nodes.len(), tried, "{nodes:?}");
+        engine.close().await;
+    }
+}
+
+#[tokio::test]
+async fn with_every_node_broken_reads_and_writes_fail_in_bounded_time() {
+    let cluster = cluster(2).await;
+    let mut config = config(&cluster, "broken");
+    let mut proxies = Vec::new();
+    for (node, config) in
+        cluster.nodes().zip([&mut config.main].into_iter().chain(config.extra_nodes.values_mut()))
+    {
+        let proxy = Proxy::start(node.addr()).await.unwrap();
+        config.url = Some(proxy.url());
+        proxies.push(proxy);
+    }
+    config.pool.acquire_timeout = Duration::from_secs(1);
+    let engine = open(config, &REPLICAS[..2]).await;
+    // Cut: nobody listens. Stalled: they listen, and say nothing.
+    for stalled in [false, true] {
+        for proxy in &proxies {
+            if stalled {
+                proxy.stall();
+            } else {
+                proxy.cut().await;
+            }
+        }
+        for sql in ["SELECT 1", "CREATE TABLE t (a int)"] {
+            for _ in 0..3 {
+                let started = Instant::now();
+                run(&engine.handle(), sql).await.unwrap_err();
+                let elapsed = started.elapsed();
+                assert!(elapsed < Duration::from_secs(8), "{sql}, stalled {stalled}: {elapsed:?}");
+            }
+        }
+        for proxy in &proxies {
+            proxy.heal().unwrap();
+        }
+        crate::common::until_reads_from(&engine, &REPLICAS[..2]).await;
+    }
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn an_error_of_the_statement_s_own_is_not_tried_again() {
+    let cluster = cluster(2).await;
+    let mut config = config(&cluster, "own");
+    for node in [&mut config.main].into_iter().chain(config.extra_nodes.values_mut()) {
+        node.statement_timeout = Some(Duration::from_millis(300));
+    }
+    let engine = open(config, &REPLICAS[..2]).await;
+    for (sql, code) in [
+        ("SELECT 1 / 0", "22012"),
+        ("SELECT 'x'::int", "22P02"),
+        ("SELECT nothing FROM", "42601"),
+        ("SELECT pg_sleep(5)", "57014"),
+    ] {
+        let db = engine.handle().recorded();
+        assert_eq!(sqlstate(&run(&db, sql).await.unwrap_err()), code);
+        assert_eq!(db.timings().len(), 1, "{sql}: {:?}", db.timings());
+    }
+    // What a replica does not know yet, the primary may know; once.
+    for sql in ["SELECT nothing", "SELECT 1 FROM nowhere"] {
+        let db = engine.handle().recorded();
+        run(&db, sql).await.unwrap_err();
+        let [first, second] = &db.timings()[..] else { panic!("{sql}: {:?}", db.timings()) };
+        assert_eq!((first.reason, second.reason), (Reason::NoFloor, Reason::Rescued));
+        assert_eq!(&*second.node, MAIN);
+    }
+    // A cancelled statement was cancelled by someone.
+    let sql = "SELECT pg_sleep(0.25)";
+    let db = engine.handle().node(REPLICAS[0]).unwrap().recorded();
+    let cancel = async {
+        until_running(cluster.replica(0), "own", sql).await;
+        cluster
+            .replica(0)
+            .execute("SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE application_name = 'own'")
+            .await
+            .unwrap();
+    };
+    let (read, ()) = tokio::join!(run(&db, sql), cancel);
+    let codes = read.err().map(|err| sqlstate(&err));
+    assert!(codes.is_none_or(|code| code == "57014"));
+    assert_eq!(db.timings().len(), 1);
+    engine.close().await;
+}
