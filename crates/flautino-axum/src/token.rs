@@ -49,14 +49,15 @@ impl Carried {
         let mut left = MOST_TOKENS;
         let mut note = |text: &str| match left.checked_sub(1).map(|rest| left = rest) {
             Some(()) => match open(text, keys) {
-                Some(token) => handle.observe(&token),
+                Some(token) => handle.resume(&token),
                 None => handle.observe_unreadable(),
             },
             // One of those not looked at may be the furthest.
             None => handle.observe_unreadable(),
         };
         for value in headers.get_all(TOKEN_HEADER) {
-            note(String::from_utf8_lossy(value.as_bytes()).trim());
+            // A proxy may have joined two.
+            String::from_utf8_lossy(value.as_bytes()).split(',').for_each(|text| note(text.trim()));
         }
         for value in headers.get_all(COOKIE) {
             // Others may hold any bytes.
@@ -78,17 +79,22 @@ impl Carried {
     /// the app says itself what they may do.
     pub(crate) fn give(&self, token: Token, headers: &mut HeaderMap, engine: &Engine) {
         let text = seal(token, &engine.routing().token_keys);
+        // Of two tokens a client would take the first.
+        headers.remove(TOKEN_HEADER);
         let mut add = |name: HeaderName, value: String| match HeaderValue::from_str(&value) {
             Ok(value) => {
                 headers.append(name, value);
             }
             Err(error) => tracing::error!(%error, "the token is no header value"),
         };
-        let age = engine.routing().token_max_age;
-        let age = cookie::time::Duration::try_from(age).unwrap_or(cookie::time::Duration::MAX);
+        let seconds =
+            |time| cookie::time::Duration::try_from(time).unwrap_or(cookie::time::Duration::MAX);
+        let age = seconds(engine.routing().token_max_age);
+        // A copy matters only while another response may be under way.
+        let short = age.min(seconds(engine.routing().token_window));
         // Different for two tokens under way at once, unless they are the same.
         let copy = format!("{TOKEN_COOKIE}_{:016x}", fold(&token.to_string()));
-        for name in [TOKEN_COOKIE, &copy] {
+        for (name, age) in [(TOKEN_COOKIE, age), (&*copy, short)] {
             add(SET_COOKIE, self.cookie(name, &text, age));
         }
         for old in self.copies.iter().filter(|old| **old != copy).take(MOST_TOKENS) {

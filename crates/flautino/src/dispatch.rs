@@ -80,13 +80,18 @@ impl Handle {
             attempts.on(decision, &snapshot);
             let mut lease = Lease::checkout(&self.engine.nodes()[decision.node]).await?;
             let on_replica = decision.node != snapshot.writer;
-            if on_replica && decision.reason.is_routed() {
-                // Waiting may have taken long enough for the node to become another.
-                let now = monitor.snapshot();
-                let node = &now.nodes[decision.node];
-                if !node.is_usable_replica() || !request.floor.admits(decision.node, node) {
-                    continue;
+            // Waiting may have taken long enough for the node to become another.
+            let now = monitor.snapshot();
+            let stands = match self.target {
+                Target::Node(_) => true,
+                _ if on_replica => {
+                    let node = &now.nodes[decision.node];
+                    node.is_usable_replica() && request.floor.admits(decision.node, node)
                 }
+                _ => now.writer == decision.node,
+            };
+            if !stands {
+                continue;
             }
             if access == Access::Read {
                 lease.expect_reads();
@@ -108,10 +113,10 @@ impl Handle {
                 write: None,
                 unwatched: None,
                 changes_schema: false,
-                wrote: false,
+                bare: false,
             };
             lease.meter = Some(Meter::new(engine, session, reason, asked, Some(follows)));
-            lease.budget = budget;
+            lease.hold(budget);
             return Ok(lease);
         }
         let node = self.writer().name.to_string();
@@ -183,6 +188,10 @@ impl Handle {
     ) -> Result<(Decision, Option<OwnedSemaphorePermit>), sqlx::Error> {
         if !decision.reason.is_fallback() {
             return Ok((decision, None));
+        }
+        if decision.reason == Reason::ForeignToken {
+            // It may know of a promotion that was not noticed here yet.
+            monitor.suspect_all();
         }
         if let Some(permit) = monitor.try_budget() {
             return Ok((decision, Some(permit)));
@@ -265,7 +274,7 @@ impl Attempts {
             return self.was_refused(&code, plan);
         }
         if self.on_replica && self.target == Target::Auto && is_for_the_primary(&code) {
-            if let (Some(plan), "25006") = (plan, &*code) {
+            if let (Some(plan), "25006" | "0A000") = (plan, &*code) {
                 plan.rescue();
             }
             self.cause = Some(Reason::Rescued);
@@ -323,10 +332,10 @@ impl Attempts {
 }
 
 /// Whether a standby's refusal may be no answer of the primary's: it is read-only; it is in
-/// recovery; it does not know a relation, a column, a function or a type *yet*, since a migration
-/// has not reached it.
+/// recovery, or has no unlogged tables and no serializable transactions for that; or it does not know
+/// a relation, a column, a function or a type *yet*, since a migration has not reached it.
 fn is_for_the_primary(code: &str) -> bool {
-    matches!(code, "25006" | "55000" | "42P01" | "42703" | "42883" | "42704" | "3F000")
+    matches!(code, "25006" | "55000" | "0A000" | "42P01" | "42703" | "42883" | "42704" | "3F000")
 }
 
 /// A statement through a handle: sent where the router says, and run again elsewhere where that

@@ -167,9 +167,16 @@ impl Handle {
         self.engine.any_monitor().is_some() && self.session.owes_token()
     }
 
-    /// Goes on where another session stopped: from now on this one sees what that one wrote. Of
-    /// several tokens the furthest counts.
+    /// Goes on where another session stopped: from now on this one sees what that one wrote, and
+    /// its own token covers that. Of several tokens the furthest counts.
     pub fn observe(&self, token: &Token) {
+        self.resume(token);
+        self.session.owe_token();
+    }
+
+    /// As [`observe`](Handle::observe), for a token that the client brought itself, and so need not
+    /// be given.
+    pub fn resume(&self, token: &Token) {
         self.session.observe(*token, self.engine.routing().token_window);
     }
 

@@ -22,7 +22,7 @@ use crate::gauges::{Gauges, InFlight};
 use crate::logging::Values;
 use crate::meter::Meter;
 use crate::node::Node;
-use crate::pool::{NodePool, Taken};
+use crate::pool::{NodePool, Slot, Taken};
 use crate::router::{Classifier, Reason};
 use crate::statement::{PoolerMode, Statement};
 
@@ -55,8 +55,6 @@ pub struct Lease {
     /// What the statements on it met, for the transaction that holds it.
     pub(crate) seen: Seen,
     pub(crate) meter: Option<Meter>,
-    /// A part of the primary's budget for reads that replicas should have served.
-    pub(crate) budget: Option<OwnedSemaphorePermit>,
     _in_flight: InFlight,
 }
 
@@ -64,7 +62,7 @@ enum LeasedConnection {
     Pooled {
         taken: Taken,
         home: Arc<NodePool>,
-        slot: OwnedSemaphorePermit,
+        slot: Slot,
         /// Cancelled when nothing may wait on the node any more.
         until_down: CancellationToken,
     },
@@ -113,7 +111,6 @@ impl Lease {
             expects_writes: true,
             seen: Seen::default(),
             meter: None,
-            budget: None,
             _in_flight: in_flight,
         })
     }
@@ -161,6 +158,14 @@ impl Lease {
         self.expects_writes = !read_only;
         if !open && let Some(meter) = &mut self.meter {
             meter.ended();
+        }
+    }
+
+    /// Keeps a part of the primary's budget for reads that replicas should have served, for as long
+    /// as it keeps its slot.
+    pub(crate) fn hold(&mut self, budget: Option<OwnedSemaphorePermit>) {
+        if let Some(LeasedConnection::Pooled { slot, .. }) = &mut self.connection {
+            slot.budget = budget;
         }
     }
 
@@ -278,7 +283,7 @@ impl Lease {
 
     fn stop_meter(&mut self) {
         if let Some(meter) = &mut self.meter {
-            meter.statement_ended(&self.node);
+            meter.statement_ended(&self.node, self.in_transaction);
         }
     }
 
@@ -474,7 +479,7 @@ impl Drop for Lease {
 }
 
 /// Makes a used session as good as new, or throws it away. The slot is held so long.
-async fn wash(mut taken: Taken, home: Arc<NodePool>, node: Arc<Node>, slot: OwnedSemaphorePermit) {
+async fn wash(mut taken: Taken, home: Arc<NodePool>, node: Arc<Node>, slot: Slot) {
     let started = Instant::now();
     let washing = async {
         // A transaction that was dropped open: its `ROLLBACK` is the first thing to send.

@@ -39,9 +39,10 @@ pub(crate) struct Follows {
     pub(crate) write: Option<SessionWrite>,
     /// From when the bare connection was handed out.
     pub(crate) unwatched: Option<SessionWrite>,
+    /// Something on it changed the schema, or may have.
     pub(crate) changes_schema: bool,
-    /// In a transaction, some statement wrote.
-    pub(crate) wrote: bool,
+    /// The bare connection was handed out.
+    pub(crate) bare: bool,
 }
 
 impl Meter {
@@ -72,24 +73,25 @@ impl Meter {
         self.asked.get_or_insert_with(Instant::now);
         if let Some(follows) = &mut self.follows
             && follows.is_writer
-            && follows.monitor.access(statement.plan(), statement.text()) == Access::Write
+            // What a standby refused is no read, whatever it was taken for.
+            && (self.reason == Reason::Rescued
+                || follows.monitor.access(statement.plan(), statement.text()) == Access::Write)
         {
-            follows.wrote = true;
-            follows.changes_schema = statement.plan().look.changes_schema;
+            follows.changes_schema |= statement.plan().look.changes_schema;
             follows.writing.get_or_insert_with(|| follows.monitor.write_begins());
-            follows.write = Some(self.session.write_begins(follows.monitor.config.token_window));
+            let window = follows.monitor.config.token_window;
+            follows.write.get_or_insert_with(|| self.session.write_begins(window));
         }
     }
 
-    pub(crate) fn statement_ended(&mut self, node: &Node) {
+    /// In a transaction a write is not over before that is.
+    pub(crate) fn statement_ended(&mut self, node: &Node, in_transaction: bool) {
         if let Some(follows) = &mut self.follows {
             follows.writing = None;
-            match follows.write.take() {
-                Some(write) => write.end(),
-                None => follows.read_ended(&self.session),
-            }
-            if follows.changes_schema {
-                follows.monitor.schema_changed();
+            if follows.write.is_none() {
+                follows.read_ended(&self.session);
+            } else if !in_transaction {
+                follows.writes_ended();
             }
         }
         self.in_flight = false;
@@ -105,26 +107,33 @@ impl Meter {
             if follows.is_writer {
                 let window = follows.monitor.config.token_window;
                 follows.unwatched.get_or_insert_with(|| self.session.write_begins(window));
-            } else {
-                follows.read_ended(&self.session);
             }
+            follows.bare = true;
         }
     }
 
     /// A transaction ended, or the lease is given back with nothing under way.
     pub(crate) fn ended(&mut self) {
         if let Some(follows) = &mut self.follows {
-            if let Some(unwatched) = follows.unwatched.take() {
-                unwatched.end();
-            }
-            if follows.wrote {
-                self.session.wrote();
+            follows.changes_schema |= follows.unwatched.is_some();
+            follows.writes_ended();
+            if follows.bare {
+                follows.read_ended(&self.session);
             }
         }
     }
 }
 
 impl Follows {
+    fn writes_ended(&mut self) {
+        for write in [self.write.take(), self.unwatched.take()].into_iter().flatten() {
+            write.end();
+        }
+        if std::mem::take(&mut self.changes_schema) {
+            self.monitor.schema_changed();
+        }
+    }
+
     fn read_ended(&self, session: &Session) {
         if self.remembers_reads {
             session.read_ended(self.node, self.incarnation);

@@ -65,8 +65,20 @@ pub(crate) struct Taken {
     generation: u64,
 }
 
+/// The right to have a connection out.
+pub(crate) struct Slot {
+    _place: OwnedSemaphorePermit,
+    pub(crate) budget: Option<OwnedSemaphorePermit>,
+}
+
+impl From<OwnedSemaphorePermit> for Slot {
+    fn from(place: OwnedSemaphorePermit) -> Self {
+        Self { _place: place, budget: None }
+    }
+}
+
 /// A checked-out connection and its slot.
-pub(crate) type Checkout = (Taken, OwnedSemaphorePermit);
+pub(crate) type Checkout = (Taken, Slot);
 
 impl NodePool {
     pub(crate) fn new(
@@ -162,11 +174,11 @@ impl NodePool {
     async fn wait_for_one(self: &Arc<Self>) -> Result<Checkout, sqlx::Error> {
         let started = Instant::now();
         let slot = match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => slot,
+            Ok(slot) => Slot::from(slot),
             Err(_) => {
                 let wait = Arc::clone(&self.slots).acquire_owned();
                 match tokio::time::timeout(self.acquire_timeout, wait).await {
-                    Ok(Ok(slot)) => slot,
+                    Ok(Ok(slot)) => Slot::from(slot),
                     Ok(Err(_)) => return Err(self.closed()),
                     Err(_) => return Err(self.timed_out(started, AcquireStep::WaitingForSlot)),
                 }
@@ -188,7 +200,7 @@ impl NodePool {
         }
     }
 
-    async fn take(self: Arc<Self>, slot: OwnedSemaphorePermit) -> Result<Unclaimed, sqlx::Error> {
+    async fn take(self: Arc<Self>, slot: Slot) -> Result<Unclaimed, sqlx::Error> {
         let taking = tokio::time::timeout(self.acquire_timeout, self.take_from_sqlx());
         match self.cut.run_until_cancelled(taking).await {
             Some(Ok(taken)) => {
@@ -255,7 +267,7 @@ impl NodePool {
     /// Closes the socket of a connection on which a statement may still run, and has the server
     /// end it. The slot is held until that is done, so that clients who leave in numbers cannot
     /// fill the server with sessions that nobody waits for.
-    pub(crate) fn abandon(self: &Arc<Self>, taken: Taken, slot: OwnedSemaphorePermit) {
+    pub(crate) fn abandon(self: &Arc<Self>, taken: Taken, slot: Slot) {
         let backend = taken.backend;
         self.throw_away(taken);
         // While the engine closes, the server finds out by itself.
@@ -265,7 +277,7 @@ impl NodePool {
         }
     }
 
-    async fn bury(self: Arc<Self>, backend: Backend, node: Arc<Node>, slot: OwnedSemaphorePermit) {
+    async fn bury(self: Arc<Self>, backend: Backend, node: Arc<Node>, slot: Slot) {
         // The slot's next user would need a connection anyway; it finds this one warm.
         let taken = match self.pop_warm() {
             Some(taken) => Some(taken),

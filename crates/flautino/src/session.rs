@@ -119,7 +119,6 @@ impl Session {
                 if before.is_some_and(|before| before.system != position.system) {
                     // One of the two is another app's, and nothing says which.
                     state.unreadable = true;
-                    state.owes_token = true;
                 }
             }
             Kind::PrimaryUntil(until) => {
@@ -128,17 +127,19 @@ impl Session {
                 state.ask_primary_until(now + left.min(longest_window));
                 if left > longest_window * 2 + Duration::from_secs(60) {
                     state.unreadable = true;
-                    state.owes_token = true;
                 }
             }
         }
     }
 
+    /// The client has no token for what the session must see.
+    pub(crate) fn owe_token(&self) {
+        self.lock().owes_token = true;
+    }
+
     /// A token was there, and cannot be read.
     pub(crate) fn observe_unreadable(&self) {
-        let mut state = self.lock();
-        state.unreadable = true;
-        state.owes_token = true;
+        self.lock().unreadable = true;
     }
 
     /// What the next read must see.
@@ -159,7 +160,9 @@ impl Session {
         if state.writing > 0 || state.untracked || state.wrote.is_some() {
             return Floor::Primary(Reason::OwnWrite);
         }
-        if state.primary_until.is_some_and(|until| now < until) {
+        // Without a primary, a replica of any age might serve.
+        state.owes_token |= state.unreadable;
+        if state.primary_until.is_some_and(|until| now < until || snapshot.primary.is_none()) {
             return Floor::Primary(Reason::TokenWindow);
         }
         let floor = state.floor.map(|(floor, _)| floor);
@@ -186,13 +189,6 @@ impl Session {
     pub(crate) fn write_begins(self: &Arc<Self>, window: Duration) -> SessionWrite {
         self.lock().writing += 1;
         SessionWrite { session: Arc::clone(self), window, ended: false }
-    }
-
-    /// Something that was written before took effect now: a commit.
-    pub(crate) fn wrote(&self) {
-        let mut state = self.lock();
-        state.wrote = Some(Instant::now());
-        state.owes_token = true;
     }
 
     /// From now on writes are not seen: the session stays with the primary.
@@ -340,8 +336,8 @@ impl State {
     /// The session must see this position, too.
     fn raise_to(&mut self, position: Position) {
         self.floor = Some(match self.floor {
-            Some((floor, since)) => (floor.later(position), since),
-            None => (position, Instant::now()),
+            Some((floor, since)) if floor.later(position) == floor => (floor, since),
+            _ => (position, Instant::now()),
         });
     }
 

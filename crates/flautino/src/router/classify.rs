@@ -207,6 +207,7 @@ enum Kind {
 fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
     let mut kind = None;
     let mut last: Option<Name<'_>> = None;
+    let (mut before, mut before_that) = ("", "");
     let mut operator: Option<std::ops::Range<usize>> = None;
     for (count, (token, place)) in Tokens::of(sql).enumerate() {
         if count >= MOST_TOKENS {
@@ -229,14 +230,18 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
         }
         if text == "("
             && kind != Some(Kind::Explain)
-            && last.is_some_and(|name| {
-                name.is_in(&catalogue.volatile) || name.any(names::always_writes)
-            })
+            && last.is_some_and(|name| may_write(name, catalogue))
         {
             return None;
         }
+        // `(value).function` calls it, too, as `$1.function` does.
+        let is_called = before == "." && before_that.starts_with([')', ']', '$']);
+        (before_that, before) = (before, text);
         let name = Name::of(token);
         if let Some(name) = name {
+            if is_called && kind != Some(Kind::Explain) && may_write(name, catalogue) {
+                return None;
+            }
             if kind.is_none() {
                 kind = Some(names::kind_of(name)?);
             }
@@ -257,6 +262,11 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
         last = name;
     }
     kind
+}
+
+/// Whether a function of that name may.
+fn may_write(name: Name<'_>, catalogue: &Catalogue) -> bool {
+    name.is_in(&catalogue.volatile) || name.any(names::always_writes)
 }
 
 /// An identifier or a key word, as it stands in the text.

@@ -108,16 +108,18 @@ impl Monitor {
                 stop.run_until_cancelled(watch(monitor, number)).await;
             });
         }
-        let monitor = Arc::downgrade(self);
+        let (monitor, wanted) = (Arc::downgrade(self), Arc::clone(&self.catalogue_wanted));
         self.nodes[0].spawn(async move {
-            stop.run_until_cancelled(keep_catalogue(monitor)).await;
+            stop.run_until_cancelled(keep_catalogue(monitor, wanted)).await;
         });
         started
     }
 
     /// Ends the loops and closes their connections.
     pub(crate) async fn stop(&self) {
-        self.lock_running().take();
+        if let Some(run) = self.lock_running().take() {
+            run.budget.close();
+        }
         let closing = self.lines.iter().map(async |line| {
             let goodbye = async {
                 let mut state = line.state.lock().await;
@@ -148,6 +150,11 @@ impl Monitor {
         self.lines[number].wake.notify_one();
     }
 
+    /// Something speaks against what is known of all nodes.
+    pub(crate) fn suspect_all(&self) {
+        self.lines.iter().for_each(|line| line.wake.notify_one());
+    }
+
     /// The schema may have changed.
     pub(crate) fn schema_changed(&self) {
         self.catalogue_wanted.notify_one();
@@ -176,6 +183,14 @@ impl Monitor {
         role: Option<Role>,
     ) {
         let node = &self.nodes[number];
+        if let Some(role) = role {
+            // Before anybody is sent there: sessions of another role are given up.
+            node.set_role(role);
+        }
+        if change.new_server {
+            tracing::info!(node = %node.name, "another server answers under this name, or it was restarted");
+            node.renew();
+        }
         self.publish();
         match change.transition {
             Some(Transition::WentDown) => {
@@ -189,13 +204,6 @@ impl Monitor {
                 node.set_trouble(None);
             }
             None => {}
-        }
-        if let Some(role) = role {
-            node.set_role(role);
-        }
-        if change.new_server {
-            tracing::info!(node = %node.name, "another server answers under this name, or it was restarted");
-            node.renew();
         }
     }
 
@@ -239,7 +247,7 @@ impl Monitor {
         // It was restarted, or there are two. A restart costs the probe its connection, so its first
         // answer may be none.
         for _ in 0..2 {
-            match self.probe(number).await {
+            match self.probe_anew(number).await {
                 Some(sample) if sample.server.started == started => return,
                 Some(_) => {
                     self.lock_topology().leads_to_several(number);
@@ -250,36 +258,41 @@ impl Monitor {
         }
     }
 
-    async fn read_catalogue(&self) {
+    /// Whether it could be read.
+    async fn read_catalogue(&self) -> bool {
         let snapshot = self.snapshot();
         let up = |number: &usize| {
             snapshot.nodes[*number].up && snapshot.nodes[*number].excluded.is_none()
         };
         let Some(number) = snapshot.primary.or_else(|| (0..self.nodes.len()).find(up)) else {
-            return;
+            return true;
         };
         drop(snapshot);
         let node = &self.nodes[number];
         let reading = async {
             // On a connection of its own, since it may take longer than a probe.
             let mut connection = node.connect_for_monitor().await?;
-            let catalogue = catalogue::read(node, &mut connection).await?;
+            let catalogue = catalogue::read(node, &mut connection, CATALOGUE_TIMEOUT).await?;
             let _ = connection.close().await;
             Ok::<Catalogue, sqlx::Error>(catalogue)
         };
-        match tokio::time::timeout(CATALOGUE_TIMEOUT, reading).await {
+        // The server gives up by itself; this is for one that does not answer.
+        let error = match tokio::time::timeout(CATALOGUE_TIMEOUT * 2, reading).await {
             Ok(Ok(catalogue)) => {
                 if self.classifier.learn(catalogue) {
                     tracing::debug!(node = %node.name, "the catalogue of functions was read");
                 }
+                return true;
             }
-            Ok(Err(error)) => {
-                tracing::warn!(node = %node.name, %error, "the catalogue of functions could not be read; calls of functions it does not list go to the primary");
-            }
-            Err(_) => {
-                tracing::warn!(node = %node.name, "reading the catalogue of functions took longer than {CATALOGUE_TIMEOUT:?}; calls of functions it does not list go to the primary");
-            }
-        }
+            Ok(Err(error)) => error.to_string(),
+            Err(_) => "no answer in time".to_owned(),
+        };
+        tracing::warn!(
+            node = %node.name, %error,
+            "the catalogue of functions could not be read; calls of functions it does not list go \
+             to the primary"
+        );
+        false
     }
 
     fn lock_topology(&self) -> std::sync::MutexGuard<'_, Topology> {
@@ -308,6 +321,12 @@ impl Drop for Started {
     fn drop(&mut self) {
         if !self.keep {
             self.monitor.lock_running().take();
+            for line in &self.monitor.lines {
+                // A question under way puts nothing back by itself, since nothing runs any more.
+                if let Ok(mut state) = line.state.try_lock() {
+                    state.connection = None;
+                }
+            }
         }
     }
 }
@@ -316,32 +335,36 @@ fn new_topology(nodes: usize, config: &RoutingConfig) -> Topology {
     Topology::new(nodes, config.failures_to_down, config.answers_to_up, config.max_lag)
 }
 
-/// The loop of one node.
+/// The loop of one node. It keeps nothing alive while it waits.
 async fn watch(monitor: Weak<Monitor>, number: usize) {
-    let mut pause = None;
+    let mut suspect = false;
     loop {
         let Some(strong) = monitor.upgrade() else { return };
-        let interval = strong.config.probe_interval;
-        // A tenth more or less, so that many instances do not ask in step.
-        let pause_now = pause.unwrap_or_else(|| interval.mul_f64(0.9 + fastrand::f64() * 0.2));
-        let _ = tokio::time::timeout(pause_now, strong.lines[number].wake.notified()).await;
+        let (interval, wake) =
+            (strong.config.probe_interval, Arc::clone(&strong.lines[number].wake));
+        drop(strong);
+        // A tenth more or less, so that many instances do not ask in step. One that failed is asked
+        // again at once, so that it is soon known.
+        let pause = if suspect { 0.0 } else { 0.9 + fastrand::f64() * 0.2 };
+        let _ = tokio::time::timeout(interval.mul_f64(pause), wake.notified()).await;
         let began = Instant::now();
+        let Some(strong) = monitor.upgrade() else { return };
         strong.probe(number).await;
-        let suspect = strong.lock_topology().is_suspect(number);
+        suspect = strong.lock_topology().is_suspect(number);
         drop(strong);
         tokio::time::sleep(SHORTEST_PAUSE.saturating_sub(began.elapsed())).await;
-        // One that failed is asked again at once, so that it is soon known.
-        pause = suspect.then_some(Duration::ZERO);
     }
 }
 
 /// Reads the catalogue whenever it is asked for, but not too often; and now and then.
-async fn keep_catalogue(monitor: Weak<Monitor>) {
+async fn keep_catalogue(monitor: Weak<Monitor>, wanted: Arc<Notify>) {
+    let mut pause = CATALOGUE_PAUSE;
     loop {
-        tokio::time::sleep(CATALOGUE_PAUSE).await;
+        tokio::time::sleep(pause).await;
+        let _ = tokio::time::timeout(CATALOGUE_INTERVAL, wanted.notified()).await;
         let Some(strong) = monitor.upgrade() else { return };
-        let _ = tokio::time::timeout(CATALOGUE_INTERVAL, strong.catalogue_wanted.notified()).await;
-        strong.read_catalogue().await;
+        // One that is too large, or that this role may not read, is not asked for in a row.
+        pause = if strong.read_catalogue().await { CATALOGUE_PAUSE } else { CATALOGUE_INTERVAL };
     }
 }
 

@@ -24,7 +24,7 @@ use crate::node::Role;
 const MOST_MOMENTS: usize = 1024;
 
 /// A node's answer to a probe.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
     /// When the question was sent: the answer may be as old as that.
     pub(crate) began: Instant,
@@ -38,12 +38,23 @@ pub(crate) struct Sample {
 
 /// Which server answered: two answers that differ here come from two servers, or from before and
 /// after a restart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Server {
     /// `None` where the server does not say.
     pub(crate) system: Option<u64>,
     /// When it started, in microseconds since 1970.
     pub(crate) started: i64,
+}
+
+impl PartialEq for Server {
+    fn eq(&self, other: &Self) -> bool {
+        let same_system = match (self.system, other.system) {
+            (Some(one), Some(other)) => one == other,
+            // One of the answers did not tell.
+            _ => true,
+        };
+        same_system && self.started == other.started
+    }
 }
 
 /// How far a server is.
@@ -233,8 +244,10 @@ impl Topology {
             return Some(Exclusion::SameServer(twin));
         }
         if sample.role == Role::Primary {
-            let primary = self.primary.filter(|primary| *primary != number);
-            return primary.map(Exclusion::SecondPrimary);
+            let timeline = sample.progress.and_then(|progress| progress.timeline);
+            let is_ghost = timeline.is_some_and(|timeline| timeline < self.timeline);
+            let primary = self.primary.or(is_ghost.then_some(self.writer));
+            return primary.filter(|primary| *primary != number).map(Exclusion::SecondPrimary);
         }
         let Some(progress) = sample.progress else {
             return positions.then_some(Exclusion::NoPosition);

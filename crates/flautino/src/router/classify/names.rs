@@ -87,14 +87,18 @@ pub(crate) const HARMLESS: [&str; 31] = [
 /// Functions that change something, or speak of one server only, whatever the catalogue calls them:
 /// `txid_current` is *stable*.
 pub(super) fn always_writes(function: &str) -> bool {
-    const PREFIXES: [&str; 7] = [
-        "pg_advisory",
-        "pg_try_advisory",
+    const PREFIXES: [&str; 11] = [
+        "cursor_to_xml",
+        "database_to_xml",
         "dblink",
         "lo_",
-        "pg_stat_",
-        "pg_replication_",
+        "pg_advisory",
         "pg_logical_",
+        "pg_replication_",
+        "pg_stat_",
+        "pg_try_advisory",
+        "schema_to_xml",
+        "table_to_xml",
     ];
     const NAMES: [&str; 18] = [
         "currval",

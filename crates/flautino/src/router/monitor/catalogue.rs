@@ -1,5 +1,7 @@
 //! What the classifier wants to know of the server's catalogue.
 
+use std::time::Duration;
+
 use sqlx::{PgConnection, Row};
 
 use crate::node::Node;
@@ -8,66 +10,75 @@ use crate::router::{Catalogue, HARMLESS, SERVER_VIEWS};
 /// Rows of a kind and a name: every function, the volatile ones, what is volatile wherever it
 /// stands, operators.
 ///
-/// A view, a table with policies or a domain is volatile when its stored expression names a
-/// volatile function, or an operator of one, or a relation that is volatile or describes one
-/// server; a type, when a cast to it does; an aggregate, when one of its steps does, since
-/// `pg_proc` calls every aggregate immutable. Stored expressions are read as text, for `pg_depend`
-/// leaves out the functions that come with PostgreSQL.
-const CATALOGUE: &str = "WITH RECURSIVE
+/// Things carry a mark, under which the stored expressions of others refer to them. A view, a table
+/// with policies, a domain, a default of a function's argument is volatile when its expression
+/// refers to what is: a volatile function, an operator or an aggregate of one, a relation that
+/// describes one server, or one that a standby does not have (unlogged) or that leads elsewhere
+/// (foreign). So is a type, when a cast to it calls one. Expressions are read as text, since
+/// `pg_depend` leaves out the functions that come with PostgreSQL, and `pg_proc` calls every
+/// aggregate immutable.
+const CATALOGUE: &str = "SET statement_timeout = {timeout}; WITH RECURSIVE
     simple AS MATERIALIZED (
-        SELECT p.oid, p.proname, p.oid >= 16384 AS own
-        FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+        SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
         WHERE p.provolatile = 'v' AND p.prokind <> 'p'
         AND NOT ((p.oid < 16384 OR l.lanname = 'c') AND p.proname = ANY (ARRAY[{harmless}]))
     ),
     volatile AS MATERIALIZED (
-        SELECT oid, proname, own FROM simple
+        SELECT oid FROM simple
         UNION
-        SELECT a.aggfnoid::oid, p.proname, p.oid >= 16384
-        FROM pg_aggregate a JOIN pg_proc p ON p.oid = a.aggfnoid
-        WHERE ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggmtransfn, aggmfinalfn]::oid[]
-            && ARRAY(SELECT oid FROM simple)
+        SELECT aggfnoid::oid FROM pg_aggregate
+        WHERE ARRAY[aggtransfn, aggfinalfn, aggcombinefn, aggserialfn, aggdeserialfn, aggmtransfn,
+            aggminvtransfn, aggmfinalfn]::oid[] && ARRAY(SELECT oid FROM simple)
     ),
-    -- How others name it in their expressions, its name, its own expression.
-    stored AS MATERIALIZED (
-        SELECT ':relid ' || c.oid || ' ' AS mark, c.relname AS name, r.ev_action::text AS expression,
-            c.oid < 16384 AND c.relname ~ '{server}' AS of_server
-        FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class
-        WHERE c.relkind = 'v'
+    stored AS (
+        SELECT 'relid ' || c.oid AS mark, c.relname AS name, r.ev_action::text AS expression
+        FROM pg_rewrite r JOIN pg_class c ON c.oid = r.ev_class WHERE c.relkind = 'v'
         UNION ALL
-        SELECT ':relid ' || c.oid || ' ', c.relname, concat(polqual::text, polwithcheck::text), false
+        SELECT 'relid ' || c.oid, c.relname, concat(polqual::text, polwithcheck::text)
         FROM pg_policy JOIN pg_class c ON c.oid = polrelid
         UNION ALL
-        SELECT ':resulttype ' || t.oid || ' ', t.typname, k.conbin::text, false
+        SELECT 'resulttype ' || t.oid, t.typname, k.conbin::text
         FROM pg_constraint k JOIN pg_type t ON t.oid = k.contypid
         UNION ALL
-        SELECT NULL, t.typname, ':funcid ' || k.castfunc::oid || ' ', false
-        FROM pg_cast k JOIN pg_type t ON t.oid = k.casttarget
-        WHERE k.oid >= 16384
+        SELECT 'funcid ' || oid, proname, proargdefaults::text
+        FROM pg_proc WHERE oid >= 16384 AND proargdefaults IS NOT NULL
+        UNION ALL
+        SELECT NULL, t.typname, ':funcid ' || k.castfunc::oid || ' '
+        FROM pg_cast k JOIN pg_type t ON t.oid = k.casttarget WHERE k.oid >= 16384
+    ),
+    refers AS MATERIALIZED (
+        SELECT s.mark, s.name,
+            CASE WHEN found[1] IN ('relid', 'resulttype') THEN found[1] ELSE 'funcid' END
+                || ' ' || found[2] AS to_mark
+        FROM stored s, regexp_matches(s.expression,
+            ':(funcid|opfuncid|aggfnoid|winfnoid|relid|resulttype) ([0-9]+)', 'g') AS found
     ),
     tainted AS (
-        SELECT s.mark, s.name FROM stored s
-        WHERE s.of_server OR EXISTS (
-            SELECT FROM regexp_matches(
-                s.expression, ':(?:funcid|opfuncid|aggfnoid|winfnoid) ([0-9]+)', 'g'
-            ) AS found(ids) WHERE found.ids[1]::oid IN (SELECT oid FROM volatile)
-        )
+        SELECT 'funcid ' || oid AS mark, NULL::name AS name FROM volatile
         UNION
-        SELECT s.mark, s.name FROM stored s JOIN tainted t ON position(t.mark IN s.expression) > 0
+        SELECT 'relid ' || oid, relname FROM pg_class
+        WHERE relkind = 'f' OR (relpersistence = 'u' AND relkind IN ('r', 'p', 'm'))
+            OR (oid < 16384 AND relkind = 'v' AND relname ~ '{server}')
+        UNION
+        SELECT r.mark, r.name FROM refers r JOIN tainted t ON t.mark = r.to_mark
     )
     SELECT DISTINCT 'f', proname::text FROM pg_proc WHERE prokind <> 'p'
-    UNION ALL SELECT DISTINCT 'v', proname::text FROM volatile
-    UNION ALL SELECT DISTINCT 'a', proname::text FROM volatile WHERE own
-    UNION ALL SELECT DISTINCT 'a', name::text FROM tainted
+    UNION ALL SELECT DISTINCT 'v', p.proname::text FROM volatile v JOIN pg_proc p ON p.oid = v.oid
+    UNION ALL SELECT DISTINCT 'a', p.proname::text FROM volatile v JOIN pg_proc p ON p.oid = v.oid
+        WHERE p.oid >= 16384 AND p.pronargs >= 1 AND p.pronargs - p.pronargdefaults <= 1
+    UNION ALL SELECT DISTINCT 'a', name::text FROM tainted WHERE name IS NOT NULL
     UNION ALL SELECT DISTINCT 'o', o.oprname::text
     FROM pg_operator o JOIN volatile v ON v.oid = o.oprcode";
 
+/// Reads it; the server gives up after `timeout`.
 pub(super) async fn read(
     node: &Node,
     connection: &mut PgConnection,
+    timeout: Duration,
 ) -> Result<Catalogue, sqlx::Error> {
     let harmless: Vec<_> = HARMLESS.iter().map(|name| format!("'{name}'")).collect();
     let sql = CATALOGUE
+        .replace("{timeout}", &timeout.as_millis().to_string())
         .replace("{harmless}", &harmless.join(", "))
         .replace("{server}", &format!("^(?:{}|pg_stat_.*|pg_statio_.*)$", SERVER_VIEWS.join("|")));
     let mut catalogue = Catalogue::default();

@@ -23,7 +23,7 @@ const LONGEST_GATHERING: Duration = Duration::from_millis(20);
 #[derive(Default)]
 pub(super) struct Line {
     pub(super) state: tokio::sync::Mutex<LineState>,
-    pub(super) wake: Notify,
+    pub(super) wake: Arc<Notify>,
     waiting: AtomicU32,
     arrived: Notify,
     pub(super) probes: AtomicU64,
@@ -88,7 +88,9 @@ impl Monitor {
             if let Some(latest) = state.latest.filter(|latest| latest.began > event) {
                 return Some(latest);
             }
-            self.gather(line).await;
+            if self.snapshot().primary == Some(number) {
+                self.gather(line).await;
+            }
             line.token_probes.fetch_add(1, Ordering::Relaxed);
             match self.ask_position(number, &mut state).await {
                 Some(sample) => Some(sample),
@@ -119,6 +121,15 @@ impl Monitor {
         self.ask(number, &mut state).await
     }
 
+    /// A probe over a new connection.
+    pub(super) async fn probe_anew(&self, number: usize) -> Option<Sample> {
+        let line = &self.lines[number];
+        let mut state = line.state.lock().await;
+        state.connection = None;
+        line.probes.fetch_add(1, Ordering::Relaxed);
+        self.ask(number, &mut state).await
+    }
+
     /// Asks a primary for its position only. Where that fails for any reason, the whole question
     /// finds out why.
     async fn ask_position(&self, number: usize, state: &mut LineState) -> Option<Sample> {
@@ -127,7 +138,7 @@ impl Monitor {
         let mut connection = state.connection.take()?;
         let asking = probe::position(node, &mut connection, latest);
         let answer = tokio::time::timeout(self.config.probe_timeout, asking).await.ok()?.ok()?;
-        state.connection = Some(connection);
+        state.connection = self.is_running().then_some(connection);
         let sample = answer?;
         state.latest = Some(sample);
         let change = self.lock_topology().answered(number, sample);
@@ -157,7 +168,7 @@ impl Monitor {
         };
         match answer {
             Ok((connection, sample)) => {
-                state.connection = Some(connection);
+                state.connection = self.is_running().then_some(connection);
                 state.latest = Some(sample);
                 node.gauges.probed(sample.round_trip);
                 let change = self.lock_topology().answered(number, sample);

@@ -25,12 +25,14 @@ const PROGRESS: &str = "SELECT recovers, \
      CASE WHEN recovers THEN pg_is_wal_replay_paused() ELSE false END, \
      (extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) * 1000)::int8, \
      (SELECT min_recovery_end_lsn::text FROM pg_control_recovery()), \
-     (SELECT min_recovery_end_timeline FROM pg_control_recovery()) \
+     (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
+     pg_size_bytes(current_setting('wal_segment_size')) \
      FROM (SELECT pg_is_in_recovery() AS recovers OFFSET 0) AS role; \
      SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'";
 
 /// Only how far a primary is: what a token needs, as cheaply as can be.
-const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn) \
+const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn), \
+     pg_size_bytes(current_setting('wal_segment_size')) \
      FROM (SELECT pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS position";
 
 /// Asks a primary how far it is, over the connection that `latest` came by. `None` where that
@@ -60,6 +62,23 @@ fn timeline_of(file: &str) -> Option<u32> {
     u32::from_str_radix(file.get(..8)?, 16).ok()
 }
 
+/// The server has no such functions, or the role no right to them: no privilege, no function, not
+/// supported. Any other error says nothing about that.
+const UNTOLD: [&str; 3] = ["42501", "42883", "0A000"];
+
+/// An insert position behind the header of a page that holds nothing yet, as the end of what is
+/// before it: a standby that has replayed everything is there. A page's header has 24 bytes, a
+/// segment's first one 40.
+fn before_page_header(lsn: Lsn, segment: i64) -> Lsn {
+    const PAGE: u64 = 8192;
+    let segment = u64::try_from(segment).ok().filter(|size| *size > 0).unwrap_or(u64::MAX);
+    match lsn.0 {
+        at if at % segment == 40 => Lsn(at - 40),
+        at if at % PAGE == 24 => Lsn(at - 24),
+        at => Lsn(at),
+    }
+}
+
 /// Asks the node how it is.
 pub(super) async fn sample(
     node: &Node,
@@ -70,7 +89,7 @@ pub(super) async fn sample(
         Ok(rows) => read(&rows, began),
         // Aurora has no such functions, and an administrator may have revoked them.
         Err(sqlx::Error::Database(error))
-            if !error.code().is_some_and(|code| code.starts_with("57")) =>
+            if error.code().is_some_and(|code| UNTOLD.contains(&&*code)) =>
         {
             tracing::debug!(node = %node.name, %error, "the server does not tell its position");
             let rows = node.send(connection, WHO.to_owned()).await?;
@@ -101,6 +120,7 @@ fn read_progress(row: &PgRow, receiver: Option<&PgRow>) -> Result<Option<Progres
         Ok(text.and_then(|text| text.parse().ok()).filter(|lsn| *lsn != Lsn(0)))
     };
     let Some(own) = lsn(3)? else { return Ok(None) };
+    let own = if row.try_get(0)? { own } else { before_page_header(own, row.try_get(9)?) };
     let file: Option<&str> = row.try_get(4)?;
     let on_primary = file.and_then(timeline_of);
     let received: Option<i32> = receiver.map(|row| row.try_get(0)).transpose()?.flatten();
