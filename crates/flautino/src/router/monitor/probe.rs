@@ -51,8 +51,12 @@ pub(super) async fn position(
     };
     let (Some(row), Some(before)) = (row, latest.progress) else { return Ok(None) };
     let (lsn, file): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
-    let progress =
-        lsn.parse().ok().map(|lsn| Progress { lsn, timeline: timeline_of(file), ..before });
+    let segment = row.try_get(2)?;
+    let progress = lsn.parse().ok().map(|lsn| Progress {
+        lsn: before_page_header(lsn, segment),
+        timeline: timeline_of(file),
+        ..before
+    });
     let round_trip = began.elapsed();
     Ok(progress.map(|_| Sample { began, round_trip, progress, ..latest }))
 }
