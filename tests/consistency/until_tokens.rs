@@ -8,7 +8,7 @@ use crate::common::*;
 
 fn until(seconds: u64) -> Token {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    format!("1.until.{:x}", now.saturating_add(seconds)).parse().unwrap()
+    flautino_tests::summed(&format!("1.until.{:x}", now.saturating_add(seconds))).parse().unwrap()
 }
 
 /// An engine whose window is two seconds.
@@ -27,7 +27,11 @@ async fn start() -> (flautino_cluster::Cluster, Engine) {
 #[tokio::test]
 async fn they_mean_the_primary_while_they_last_and_no_longer_than_the_window() {
     let (_cluster, engine) = start().await;
-    for far in [until(60), until(1 << 40), "1.until.ffffffffffffffff".parse().unwrap()] {
+    for far in [
+        until(60),
+        until(1 << 40),
+        flautino_tests::summed("1.until.ffffffffffffffff").parse().unwrap(),
+    ] {
         let db = with_token(&engine, far);
         let first = read(&engine, &db, COUNT).await;
         assert_eq!((&*first.node, &*first.reason), ("main", "token_window"), "{far}");
@@ -68,7 +72,7 @@ async fn for_one_impossibly_far_in_the_future_a_better_one_is_owed() {
 async fn those_of_the_past_mean_nothing() {
     let (_cluster, engine) = start().await;
     for past in ["1.until.0", "1.until.1", "1.until.5f5e1000"] {
-        let db = with_token(&engine, past.parse().unwrap());
+        let db = with_token(&engine, flautino_tests::summed(past).parse().unwrap());
         let read = read(&engine, &db, COUNT).await;
         assert_eq!(read.reason, "no_floor", "{past}: {read:?}");
         assert_eq!(db.token().await, None);

@@ -7,6 +7,7 @@ mod cancel;
 mod capture;
 mod client;
 mod server;
+mod token;
 mod wait;
 
 pub use self::bouncer::Bouncer;
@@ -14,6 +15,7 @@ pub use self::cancel::polled_at_most;
 pub use self::capture::{Capture, Event};
 pub use self::client::{App, sessions_of, until_sessions};
 pub use self::server::{ask, has_session, running, sqlstate, until_running};
+pub use self::token::{bare, summed};
 pub use self::wait::wait_until;
 
 use flautino::{Engine, EngineConfig, NodeConfig};

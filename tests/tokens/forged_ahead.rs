@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use flautino_tests::wait_until;
+use flautino_tests::{bare, summed, wait_until};
 
 use crate::browser::{Browser, get, headers};
 use crate::common::{Pair, lively};
 
 fn ahead(real: &str, bytes: u64) -> String {
-    let (head, place) = real.rsplit_once('.').unwrap();
-    format!("{head}.{:x}", u64::from_str_radix(place, 16).unwrap() + bytes)
+    let (head, place) = bare(real).rsplit_once('.').unwrap();
+    summed(&format!("{head}.{:x}", u64::from_str_radix(place, 16).unwrap() + bytes))
 }
 
 async fn assert_heals(forge: impl Fn(&str) -> String) {
@@ -43,7 +43,7 @@ async fn a_token_a_gigabyte_ahead_is_replaced() {
 
 #[tokio::test]
 async fn a_token_that_asks_for_the_primary_for_ever_is_replaced() {
-    assert_heals(|_| format!("1.until.{:x}", u64::MAX)).await;
+    assert_heals(|_| summed(&format!("1.until.{:x}", u64::MAX))).await;
 }
 
 /// It may be of a promotion that is not known here yet, but not for ever.
@@ -51,7 +51,7 @@ async fn a_token_that_asks_for_the_primary_for_ever_is_replaced() {
 async fn a_token_of_a_later_timeline_is_replaced() {
     assert_heals(|real| {
         let fields: Vec<_> = real.split('.').collect();
-        format!("1.{}.7.{}", fields[1], fields[3])
+        summed(&format!("1.{}.7.{}", fields[1], fields[3]))
     })
     .await;
 }
@@ -61,9 +61,11 @@ async fn whatever_lies_ahead_a_write_brings_the_client_back() {
     let pair = Pair::start(lively).await;
     let client = reqwest::Client::new();
     let real = Browser::default().get(&pair.url(0, "set/a/1")).await.token().unwrap();
-    for (value, forged) in
-        (2..).zip([ahead(&real, 1 << 20), ahead(&real, 1 << 40), "1.until.ffffffffffffffff".into()])
-    {
+    for (value, forged) in (2..).zip([
+        ahead(&real, 1 << 20),
+        ahead(&real, 1 << 40),
+        summed("1.until.ffffffffffffffff"),
+    ]) {
         let sent = headers(&[("flautino-token", &forged)]);
         let answer = get(&client, &pair.url(0, "value/a"), sent.clone()).await;
         assert_eq!((answer.status, &*answer.served().0), (200, "main"), "{forged}: {answer:?}");

@@ -187,7 +187,10 @@ impl Session {
 
     /// A write is sent, or a connection is handed out on which it may be.
     pub(crate) fn write_begins(self: &Arc<Self>, window: Duration) -> SessionWrite {
-        self.lock().writing += 1;
+        let mut state = self.lock();
+        state.writing += 1;
+        state.owes_token = true;
+        drop(state);
         SessionWrite { session: Arc::clone(self), window, ended: false }
     }
 
