@@ -107,7 +107,8 @@ fn an_unknown_position_is_never_enough() {
 #[test]
 fn what_is_down_excluded_or_no_replica_is_not_read_from() {
     let now = Instant::now();
-    let spoil: [(&str, fn(&mut NodeView)); 9] = [
+    type Spoil = fn(&mut NodeView);
+    let spoil: [(&str, Spoil); 9] = [
         ("down", |node| node.up = false),
         ("unknown", |node| node.role = Role::Unknown),
         ("a primary", |node| node.role = Role::Primary),

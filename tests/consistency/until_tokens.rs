@@ -52,9 +52,11 @@ async fn what_is_handed_on_is_no_longer_than_the_window_either() {
     let db = with_token(&engine, until(1 << 40));
     let next = db.token().await.unwrap();
     assert!(is_until(next));
-    let end = u64::from_str_radix(next.to_string().rsplit('.').next().unwrap(), 16).unwrap();
+    let text = next.to_string();
+    let (_, end) = flautino_tests::bare(&text).rsplit_once('.').unwrap();
+    let end = u64::from_str_radix(end, 16).unwrap();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
-    assert!(end <= now + 3, "{} s", end - now);
+    assert!(end <= now + 5, "{} s", end - now);
     engine.close().await;
 }
 

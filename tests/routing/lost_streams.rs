@@ -48,7 +48,9 @@ async fn a_stream_that_has_given_rows_ends_with_the_error_and_one_that_has_not_s
     let (rows, ()) = tokio::join!(rows, terminate(silent));
     assert_eq!(rows.unwrap(), [7]);
     let reasons: Vec<_> = db.timings().into_iter().map(|timing| timing.reason).collect();
-    assert_eq!(reasons, [Reason::NoFloor, Reason::Retried]);
+    // The sweep may meet the second attempt, too.
+    assert_eq!(reasons[0], Reason::NoFloor);
+    assert!(reasons.len() > 1 && reasons[1..].iter().all(|reason| *reason == Reason::Retried));
     assert_eq!(running(cluster.primary(), "stream", silent).await, 0);
     engine.close().await;
 }

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use futures_core::Stream;
 use futures_util::StreamExt;
+use sqlx::postgres::PgDatabaseError;
 use tokio::sync::OwnedSemaphorePermit;
 
 use crate::config::{Fallback, RoutingMode};
@@ -189,8 +190,7 @@ impl Handle {
         if !decision.reason.is_fallback() {
             return Ok((decision, None));
         }
-        if decision.reason == Reason::ForeignToken {
-            // It may know of a promotion that was not noticed here yet.
+        if decision.reason == Reason::ForeignToken && self.session.knows_of_a_promotion(snapshot) {
             monitor.suspect_all();
         }
         if let Some(permit) = monitor.try_budget() {
@@ -271,7 +271,7 @@ impl Attempts {
             Target::Primary | Target::Node(_) => false,
         };
         if !harmless {
-            return self.was_refused(&code, plan);
+            return self.was_refused(error, plan);
         }
         if self.on_replica && self.target == Target::Auto && is_for_the_primary(&code) {
             if let (Some(plan), "25006" | "0A000") = (plan, &*code) {
@@ -294,8 +294,8 @@ impl Attempts {
     /// Whether a write was refused as read-only, and so provably did nothing: a demoted primary, or
     /// a session from before a promotion. It is sent once more, over a new connection. A text that
     /// can commit on its own is not: it may have done so before.
-    fn was_refused(&mut self, code: &str, plan: Option<&Plan>) -> bool {
-        let again = code == "25006"
+    fn was_refused(&mut self, error: &sqlx::Error, plan: Option<&Plan>) -> bool {
+        let again = refuses_command(error)
             && self.on_writer
             && !matches!(self.target, Target::Node(_))
             && self.cause.is_none()
@@ -329,6 +329,17 @@ impl Attempts {
             ),
         }
     }
+}
+
+/// Whether the server refused a command as read-only, and not a function of the user's own with that
+/// code: it tells which of its routines did.
+fn refuses_command(error: &sqlx::Error) -> bool {
+    let error =
+        error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
+    error.is_some_and(|error| {
+        error.code() == "25006"
+            && error.routine().is_some_and(|routine| routine.starts_with("PreventCommand"))
+    })
 }
 
 /// Whether a standby's refusal may be no answer of the primary's: it is read-only; it is in

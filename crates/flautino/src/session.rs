@@ -125,9 +125,8 @@ impl Session {
                 // Clocks differ, and tokens may be forged: no longer than one made now.
                 let left = Duration::from_secs(until.saturating_sub(unix_seconds()));
                 state.ask_primary_until(now + left.min(longest_window));
-                if left > longest_window * 2 + Duration::from_secs(60) {
-                    state.unreadable = true;
-                }
+                // The client gets the shorter one.
+                state.owes_token |= left > longest_window * 2;
             }
         }
     }
@@ -183,6 +182,15 @@ impl Session {
             // The primary is further than any of its replicas.
             _ => Floor::Primary(Reason::SameNode),
         }
+    }
+
+    /// Whether a token came of a later timeline than the primary's: a promotion may not have been
+    /// noticed here yet.
+    pub(crate) fn knows_of_a_promotion(&self, snapshot: &Snapshot) -> bool {
+        let state = self.lock();
+        snapshot
+            .primary_position()
+            .is_some_and(|(position, _)| state.knows_of_a_promotion_after(position))
     }
 
     /// A write is sent, or a connection is handed out on which it may be.

@@ -1,4 +1,4 @@
-//! Which of the admitted replicas: the better one of two taken at random.
+//! Which of the admitted replicas: of two taken at random, most often the better one.
 //!
 //! Two choices spread the load nearly as well as looking at all, and do not send everybody to the
 //! node that was best a moment ago (Mitzenmacher, "The Power of Two Choices in Randomized Load
@@ -48,14 +48,13 @@ impl Load {
         (u64::from(self.in_flight) + 1) * u64::from(self.latency_us.max(1))
     }
 
-    /// Whether it is clearly better. Small differences are noise, and following them would send
-    /// all to one node.
-    fn beats(self, other: Self) -> bool {
-        match (self.cost(), other.cost()) {
-            (own, its) if own.saturating_mul(2) < its => true,
-            (own, its) if its.saturating_mul(2) < own => false,
-            _ => self.in_flight < other.in_flight,
-        }
+    /// How often of 65,536 times it is taken and not the other one: by the squares of their costs,
+    /// so that one twice as costly is taken once of five times, and a slow one hardly ever, but
+    /// small differences do not send all to one node.
+    fn part(self, other: Self) -> u64 {
+        let square = |load: Self| u128::from(load.cost()).pow(2);
+        let (own, its) = (square(self), square(other));
+        u64::try_from((its << 16) / (own + its)).unwrap_or(0)
     }
 }
 
@@ -78,13 +77,13 @@ pub fn choose(
     let second = (first + 1 + below(random >> 16, found - 1)) % found;
     let (first, second) = (candidates().nth(first)?, candidates().nth(second)?);
     let (one, other) = (load(first), load(second));
-    let (better, worse, warm) = if other.beats(one) {
-        (second, first, other.warm_percent)
-    } else {
+    let (chosen, left, warm) = if (random >> 48) < one.part(other) {
         (first, second, one.warm_percent)
+    } else {
+        (second, first, other.warm_percent)
     };
     let starts_slowly = below(random >> 32, 100) >= usize::from(warm);
-    Some(if starts_slowly { worse } else { better })
+    Some(if starts_slowly { left } else { chosen })
 }
 
 #[cfg(test)]
@@ -105,14 +104,14 @@ mod tests {
     #[test]
     fn equals_share_equally_whatever_the_noise() {
         for share in shares(&[Load::new(0, 180), Load::new(0, 200), Load::new(0, 190)]) {
-            assert!((3000..3700).contains(&share), "{share}");
+            assert!((2800..3900).contains(&share), "{share}");
         }
     }
 
     #[test]
     fn a_slow_node_and_a_busy_one_are_left_alone() {
         assert_eq!(shares(&[Load::new(0, 200), Load::new(0, 200_000)])[1], 0);
-        assert_eq!(shares(&[Load::new(1, 200), Load::new(9, 200)])[1], 0);
+        assert!(shares(&[Load::new(1, 200), Load::new(9, 200)])[1] < 600);
         assert!(shares(&[Load::new(0, 200), Load::new(0, 200), Load::new(0, 200_000)])[2] < 10);
     }
 
@@ -124,7 +123,7 @@ mod tests {
             let now = start + Duration::from_secs(after);
             shares(&[Load::new(0, 200), Load::new(0, 200).readmitted(Some(start), now, time)])[1]
         };
-        assert!((300..700).contains(&share(0)), "{}", share(0));
+        assert!((300..800).contains(&share(0)), "{}", share(0));
         assert!(share(5) > 2 * share(0));
         assert!((4700..5300).contains(&share(10)), "{}", share(10));
     }

@@ -247,7 +247,7 @@ impl Monitor {
         // It was restarted, or there are two. A restart costs the probe its connection, so its first
         // answer may be none.
         for _ in 0..2 {
-            match self.probe_anew(number).await {
+            match self.probe(number).await {
                 Some(sample) if sample.server.started == started => return,
                 Some(_) => {
                     self.lock_topology().leads_to_several(number);

@@ -23,6 +23,10 @@ use crate::node::Role;
 /// How many moments of the primary's progress are remembered.
 const MOST_MOMENTS: usize = 1024;
 
+/// A name that was found to lead to several servers is believed again when so many probes in a row,
+/// each over a new connection, met the same one: it had moved, or was set right.
+const AGREED: u32 = 20;
+
 /// A node's answer to a probe.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Sample {
@@ -83,7 +87,8 @@ struct NodeState {
     candidate: Option<(Instant, Lsn)>,
     /// When nothing listened there, the last time.
     refused: Option<Instant>,
-    several_servers: bool,
+    /// Its name leads to more than one server; so many probes in a row met the same one since.
+    several_servers: Option<u32>,
     incarnation: u64,
     was_up: bool,
     readmitted: Option<Instant>,
@@ -130,7 +135,7 @@ impl Topology {
             proven: None,
             candidate: None,
             refused: None,
-            several_servers: false,
+            several_servers: None,
             incarnation: 0,
             was_up: false,
             readmitted: None,
@@ -157,6 +162,10 @@ impl Topology {
             node.proven = None;
             node.candidate = None;
             node.incarnation += 1;
+        }
+        if let Some(agreed) = node.several_servers {
+            let agreed = if new_server { 0 } else { agreed + 1 };
+            node.several_servers = Some(agreed).filter(|agreed| *agreed < AGREED);
         }
         let transition = node.health.observe(Observation::Answered);
         if transition == Some(Transition::WentUp) {
@@ -187,7 +196,12 @@ impl Topology {
 
     /// A connection under the node's name reached another server than its probes.
     pub(crate) fn leads_to_several(&mut self, number: usize) {
-        self.nodes[number].several_servers = true;
+        self.nodes[number].several_servers = Some(0);
+    }
+
+    /// Whether the node's name was found to lead to more than one server.
+    pub(crate) fn is_several(&self, number: usize) -> bool {
+        self.nodes[number].several_servers.is_some()
     }
 
     /// Whether the node should be asked again at once.
@@ -232,7 +246,7 @@ impl Topology {
     fn exclusion(&self, number: usize, positions: bool) -> Option<Exclusion> {
         let node = &self.nodes[number];
         let sample = node.sample?;
-        if node.several_servers {
+        if node.several_servers.is_some() {
             return Some(Exclusion::SeveralServers);
         }
         if let (Some(own), Some(system)) = (sample.server.system, self.system)
@@ -307,8 +321,9 @@ impl Topology {
             let node = &self.nodes[number];
             let sample = node.sample.filter(|sample| sample.role == Role::Primary)?;
             let ours = sample.server.system == self.system;
-            let usable =
-                node.health.is_up() && !node.several_servers && self.twin(number).is_none();
+            let usable = node.health.is_up()
+                && node.several_servers.is_none()
+                && self.twin(number).is_none();
             let timeline = sample.progress.and_then(|progress| progress.timeline).unwrap_or(0);
             // One of a timeline that was left behind is a ghost, also while the newer one is down.
             (usable && ours && (timeline >= self.timeline || timeline == 0)).then_some(timeline)
@@ -395,7 +410,9 @@ impl Topology {
                     other == primary || sample.is_some_and(|sample| sample.role == Role::Replica);
                 foreign
                     || later(node.refused)
-                    || (speaks && !node.several_servers && later(sample.map(|sample| sample.began)))
+                    || (speaks
+                        && node.several_servers.is_none()
+                        && later(sample.map(|sample| sample.began)))
             });
             let control = self.progress(number).and_then(|progress| progress.control);
             // One that has not caught up with a promotion may also have stayed behind for good.

@@ -121,15 +121,6 @@ impl Monitor {
         self.ask(number, &mut state).await
     }
 
-    /// A probe over a new connection.
-    pub(super) async fn probe_anew(&self, number: usize) -> Option<Sample> {
-        let line = &self.lines[number];
-        let mut state = line.state.lock().await;
-        state.connection = None;
-        line.probes.fetch_add(1, Ordering::Relaxed);
-        self.ask(number, &mut state).await
-    }
-
     /// Asks a primary for its position only. Where that fails for any reason, the whole question
     /// finds out why.
     async fn ask_position(&self, number: usize, state: &mut LineState) -> Option<Sample> {
@@ -150,6 +141,10 @@ impl Monitor {
     async fn ask(&self, number: usize, state: &mut LineState) -> Option<Sample> {
         let node = &self.nodes[number];
         let began = Instant::now();
+        if self.lock_topology().is_several(number) {
+            // Which one answers the next time?
+            state.connection = None;
+        }
         let asking = async {
             // Out of its place, so that a question that is dropped half-way closes the connection.
             let mut connection = match state.connection.take() {
