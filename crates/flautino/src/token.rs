@@ -11,8 +11,8 @@ use crate::router::{Lsn, Position};
 /// What a session's next read must not be older than, on the wire: in a cookie, a header, or a
 /// field of a job.
 ///
-/// Its text is short, of the characters `0-9a-z.`, and says nothing but how far the database's
-/// log is. A checksum shows when part of it was lost; `flautino-axum` adds a signature where a key
+/// Its text is short, of the characters `0-9a-z.`, and says which database system it is of and how
+/// far that one's log is. A checksum shows when part of it was lost; `flautino-axum` adds a signature where a key
 /// is configured.
 ///
 /// ```

@@ -77,7 +77,8 @@ pub struct RoutingConfig {
     pub slow_start: Duration,
     /// How long a session that wrote reads from the primary where no position can be had: the
     /// server does not tell, or did not answer in time. Default: 15 s, longer than `max_lag`, so
-    /// that every replica in the rotation has the write by then.
+    /// that every replica in the rotation has the write by then; where the server never tells, lag
+    /// is not known either, and the window is all there is.
     #[serde(with = "de::duration")]
     pub token_window: Duration,
     /// How long a client keeps its token: the cookie's `Max-Age`. Default: 10 min, longer than
