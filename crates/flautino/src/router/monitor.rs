@@ -28,6 +28,10 @@ use crate::node::{Node, Role};
 
 /// Two probes of a node are this far apart at least, however much happens.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+/// How often at most, and after which pause, `open` asks replicas again that have not replayed what
+/// the primary had: it writes its log out within 200 ms by default (`wal_writer_delay`).
+const FIRST_ROUNDS: u32 = 3;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// How often the catalogue is read again without being asked to: functions and views change
 /// through other programs too.
 const CATALOGUE_INTERVAL: Duration = Duration::from_secs(300);
@@ -101,6 +105,21 @@ impl Monitor {
         self.probe(0).await;
         let probes = (1..self.nodes.len()).map(|number| self.probe(number));
         futures_util::future::join_all(probes).await;
+        for _ in 0..FIRST_ROUNDS {
+            // Log that was written and not yet sent keeps a replica's age unknown.
+            let snapshot = self.snapshot().clone();
+            let of_unknown_age = |number: &usize| {
+                let node = &snapshot.nodes[*number];
+                node.is_usable_replica() && node.fresh_as_of.is_none()
+            };
+            let asked: Vec<_> = (1..self.nodes.len()).filter(of_unknown_age).collect();
+            if asked.is_empty() {
+                break;
+            }
+            tokio::time::sleep(FIRST_PAUSE).await;
+            futures_util::future::join_all(asked.into_iter().map(|number| self.probe(number)))
+                .await;
+        }
         self.read_catalogue().await;
         for number in 0..self.nodes.len() {
             let (monitor, stop) = (Arc::downgrade(self), stop.clone());
