@@ -5,7 +5,7 @@ use std::time::Duration;
 use flautino::router::Reason;
 use flautino::{Consistency, Engine, Handle, Token};
 use flautino_cluster::Cluster;
-use flautino_tests::{config, wait_until};
+use flautino_tests::{config, summed, wait_until};
 
 use crate::common::{
     MAIN, REPLICAS, cascade, catch_up, decisions, is_replica, open, open_default, until_reads_from,
@@ -32,7 +32,8 @@ async fn expect(engine: &Engine, db: &Handle, sql: &str, on_main: bool, reason: 
 
 fn observing(engine: &Engine, token: &str) -> Handle {
     let db = engine.handle().recorded();
-    db.observe(&token.parse::<Token>().unwrap());
+    let token = token.parse::<Token>().or_else(|_| summed(token).parse());
+    db.observe(&token.unwrap());
     db
 }
 
