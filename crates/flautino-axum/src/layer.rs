@@ -114,7 +114,7 @@ pin_project! {
     enum State<F, R> {
         Inner { #[pin] future: F },
         Ending { ending: BoxFuture<'static, Ended>, response: Option<Response<R>> },
-        Token { making: BoxFuture<'static, Option<Token>>, response: Option<Response<R>> },
+        Token { making: Option<BoxFuture<'static, Option<Token>>>, response: Option<Response<R>> },
     }
 }
 
@@ -166,7 +166,10 @@ where
                     this.state.set(State::token(&this.scope.handle, response));
                 }
                 StateProjection::Token { making, response } => {
-                    let token = ready!(making.as_mut().poll(cx));
+                    let token = match making {
+                        Some(making) => ready!(making.as_mut().poll(cx)),
+                        None => None,
+                    };
                     let mut response = response.take().unwrap_or_else(internal_error);
                     if let (Some(token), Some((carried, engine))) = (token, &this.tokens) {
                         carried.give(token, response.headers_mut(), engine);
@@ -182,12 +185,11 @@ where
 impl<F, R> State<F, R> {
     /// The last step: the token for what the request wrote, if it did.
     fn token(handle: &Handle, response: Response<R>) -> Self {
-        let making: BoxFuture<'static, _> = if handle.owes_token() {
+        let making = handle.owes_token().then(|| {
             let handle = handle.clone();
-            Box::pin(async move { handle.token().await })
-        } else {
-            Box::pin(std::future::ready(None))
-        };
+            let making: BoxFuture<'static, _> = Box::pin(async move { handle.token().await });
+            making
+        });
         Self::Token { making, response: Some(response) }
     }
 }

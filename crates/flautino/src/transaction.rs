@@ -18,14 +18,13 @@ use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use sqlx::error::DatabaseError;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use crate::error::Error;
 use crate::executor::executor_through;
-use crate::lease::{Lease, Seen, server_keeps_session};
+use crate::lease::{Lease, Seen, server_keeps_session, sqlstate};
 use crate::router::Classifier;
 use crate::statement::Statement;
 
@@ -468,7 +467,7 @@ impl fmt::Debug for Savepoint<'_> {
 /// Whether an error of `COMMIT` says that nothing was committed: the server's answer on a session
 /// that goes on. A pooler speaks in class 08 of a server it has lost.
 fn refuses_commit(err: &sqlx::Error) -> bool {
-    let code = err.as_database_error().and_then(DatabaseError::code).unwrap_or_default();
+    let code = sqlstate(err).unwrap_or_default();
     server_keeps_session(err) && !code.starts_with("08")
 }
 

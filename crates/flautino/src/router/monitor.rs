@@ -12,7 +12,7 @@ mod standing;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use sqlx::Connection;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -50,7 +50,7 @@ pub(crate) struct Monitor {
     topology: Mutex<Topology>,
     snapshot: ArcSwap<Snapshot>,
     /// `Some` from `start` until it is dropped by `stop`.
-    running: Mutex<Option<Run>>,
+    running: ArcSwapOption<Run>,
     catalogue_wanted: Arc<Notify>,
     writes: Writes,
 }
@@ -76,7 +76,7 @@ impl Monitor {
             nodes: nodes.to_vec(),
             classifier,
             config,
-            running: Mutex::default(),
+            running: ArcSwapOption::empty(),
             catalogue_wanted,
             writes: Writes::default(),
         });
@@ -99,7 +99,7 @@ impl Monitor {
             _stop: stop.clone().drop_guard(),
             budget: Arc::new(Semaphore::new(permits.max(1))),
         };
-        *self.lock_running() = Some(run);
+        self.running.store(Some(Arc::new(run)));
         let started = Started { monitor: Arc::clone(self), keep: false };
         // The main node first, since its system is the cluster's.
         self.probe(0).await;
@@ -136,7 +136,7 @@ impl Monitor {
 
     /// Ends the loops and closes their connections.
     pub(crate) async fn stop(&self) {
-        if let Some(run) = self.lock_running().take() {
+        if let Some(run) = self.running.swap(None) {
             run.budget.close();
         }
         let closing = self.lines.iter().map(async |line| {
@@ -153,7 +153,7 @@ impl Monitor {
     }
 
     pub(crate) fn is_running(&self) -> bool {
-        self.lock_running().is_some()
+        self.running.load().is_some()
     }
 
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
@@ -191,7 +191,7 @@ impl Monitor {
     }
 
     fn budget(&self) -> Option<Arc<Semaphore>> {
-        self.lock_running().as_ref().map(|run| Arc::clone(&run.budget))
+        self.running.load().as_ref().map(|run| Arc::clone(&run.budget))
     }
 
     fn apply(
@@ -317,10 +317,6 @@ impl Monitor {
     fn lock_topology(&self) -> std::sync::MutexGuard<'_, Topology> {
         self.topology.lock().unwrap_or_else(PoisonError::into_inner)
     }
-
-    fn lock_running(&self) -> std::sync::MutexGuard<'_, Option<Run>> {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 /// A monitor that was started, and stops unless it is kept.
@@ -339,7 +335,7 @@ impl Started {
 impl Drop for Started {
     fn drop(&mut self) {
         if !self.keep {
-            self.monitor.lock_running().take();
+            self.monitor.running.store(None);
             for line in &self.monitor.lines {
                 // A question under way puts nothing back by itself, since nothing runs any more.
                 if let Ok(mut state) = line.state.try_lock() {
