@@ -1,0 +1,141 @@
+//! What these tests share: a cluster, an engine over it at default settings, and an app on a socket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::routing::get;
+use flautino::{Engine, EngineConfig, Health, NodeStatus};
+use flautino_axum::{Db, DbError, EngineLayer, Tx, status_routes};
+use flautino_cluster::{Cluster, Node, Proxy};
+use flautino_tests::{App, config, wait_until};
+
+pub(crate) const MAIN: &str = "main";
+pub(crate) const REPLICAS: [&str; 2] = ["read_replica_1", "read_replica_2"];
+
+/// What a machine with other things to do may add to a promise in time.
+pub(crate) const SLACK: Duration = Duration::from_millis(500);
+/// Within which a node that hangs is down, at default settings.
+pub(crate) const DOWN_WITHIN: Duration = Duration::from_millis(1500);
+/// What has nothing to wait for takes no longer than this, also on a busy machine.
+pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
+
+/// A cluster with the table that the load writes to, which takes an id any number of times.
+pub(crate) async fn cluster(replicas: usize) -> Cluster {
+    let cluster = flautino_tests::cluster(replicas).await;
+    create_table(cluster.primary()).await;
+    for replica in cluster.nodes().skip(1) {
+        replica.catch_up_with(cluster.primary()).await.unwrap();
+    }
+    cluster
+}
+
+pub(crate) async fn create_table(primary: &Node) {
+    primary
+        .execute(
+            "CREATE TABLE entries (id bigint NOT NULL, at timestamptz DEFAULT clock_timestamp())",
+        )
+        .await
+        .unwrap();
+}
+
+/// An app over an engine over a cluster. The cluster outlasts the others.
+pub(crate) struct Rig {
+    pub(crate) engine: Engine,
+    pub(crate) app: App,
+    pub(crate) cluster: Arc<Cluster>,
+}
+
+impl Rig {
+    /// At default settings.
+    pub(crate) async fn start(name: &str, replicas: usize) -> Self {
+        let cluster = cluster(replicas).await;
+        let config = config(&cluster, name);
+        Self::with(cluster, config).await
+    }
+
+    /// Also at default settings, with a proxy in front of each replica.
+    pub(crate) async fn behind_proxies(name: &str, replicas: usize) -> (Self, Vec<Proxy>) {
+        let cluster = cluster(replicas).await;
+        let mut config = config(&cluster, name);
+        let mut proxies = Vec::new();
+        for (replica, node) in cluster.nodes().skip(1).zip(config.extra_nodes.values_mut()) {
+            let proxy = Proxy::start(replica.addr()).await.unwrap();
+            node.url = Some(proxy.url());
+            proxies.push(proxy);
+        }
+        (Self::with(cluster, config).await, proxies)
+    }
+
+    /// Returns once every node is in use.
+    pub(crate) async fn with(cluster: Cluster, config: EngineConfig) -> Self {
+        let engine = Engine::new(config).unwrap();
+        let app = App::start(routes(&engine), engine.clone()).await;
+        let rig = Self { engine, app, cluster: Arc::new(cluster) };
+        wait_until("the app is ready", async || rig.engine.is_ready()).await;
+        rig.until_all_serve().await;
+        rig
+    }
+
+    pub(crate) async fn until_all_serve(&self) {
+        for name in self.engine.status().nodes.into_iter().map(|node| node.name) {
+            self.until_serves(&name).await;
+        }
+    }
+
+    /// Waits until the node is up, and nothing speaks against its use.
+    pub(crate) async fn until_serves(&self, node: &str) {
+        let what = format!("{node} is in use");
+        wait_until(&what, async || {
+            let status = self.status(node);
+            status.health == Health::Up && status.reason.is_none()
+        })
+        .await;
+    }
+
+    /// Waits until the node is known to be down.
+    pub(crate) async fn until_down(&self, node: &str) {
+        let what = format!("{node} is known to be down");
+        wait_until(&what, async || self.status(node).health == Health::Down).await;
+    }
+
+    pub(crate) fn status(&self, node: &str) -> NodeStatus {
+        status_of(&self.engine, node)
+    }
+
+    pub(crate) async fn stop(self) {
+        let report = self.app.stop().await;
+        assert_eq!((report.requests_cut, report.close.still_held), (0, 0), "{report:?}");
+    }
+}
+
+pub(crate) fn status_of(engine: &Engine, name: &str) -> NodeStatus {
+    engine.status().nodes.into_iter().find(|node| node.name == name).unwrap()
+}
+
+/// The app: ids are stored by a statement or in the request's transaction, and counted.
+pub(crate) fn routes(engine: &Engine) -> Router {
+    Router::new()
+        .route("/ids/{id}", get(count).post(store))
+        .route("/tx/{id}", axum::routing::post(store_in_tx))
+        .layer(EngineLayer::new(engine.clone()))
+        .merge(status_routes(engine.clone()))
+        .with_state(())
+}
+
+async fn count(db: Db, Path(id): Path<i64>, State(()): State<()>) -> Result<String, DbError> {
+    let sql = "SELECT count(*)::text FROM entries WHERE id = $1";
+    Ok(sqlx::query_scalar(sql).bind(id).fetch_one(&db).await?)
+}
+
+async fn store(db: Db, Path(id): Path<i64>) -> Result<StatusCode, DbError> {
+    sqlx::query("INSERT INTO entries VALUES ($1)").bind(id).execute(&db).await?;
+    Ok(StatusCode::CREATED)
+}
+
+async fn store_in_tx(mut tx: Tx, Path(id): Path<i64>) -> Result<StatusCode, DbError> {
+    sqlx::query("INSERT INTO entries VALUES ($1)").bind(id).execute(&mut tx).await?;
+    Ok(StatusCode::CREATED)
+}

@@ -1,0 +1,11 @@
+//! The promises about faults, one a file: each is run on a real cluster under load that never
+//! stops, and what became of every single read and write is counted.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod all_replicas_gone;
+mod common;
+mod load;
+mod replay;
+mod replica_flaps;
+mod replica_hangs;
+mod replica_killed;

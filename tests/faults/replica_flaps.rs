@@ -1,0 +1,89 @@
+//! A replica resets its connections, is slow, or comes and goes: no read fails, it serves little
+//! until it is steady, and writes do not notice.
+
+use std::time::Duration;
+
+use flautino::Health;
+use flautino_tests::wait_until;
+
+use crate::common::{REPLICAS, Rig};
+use crate::load::{Load, Tally};
+
+/// What each of the two replicas has been sent.
+fn sent(rig: &Rig) -> [u64; 2] {
+    REPLICAS.map(|name| rig.status(name).statements)
+}
+
+/// The second replica's part of so many statements more of the first; 0.5 is its fair one.
+async fn part(rig: &Rig, statements: u64) -> f64 {
+    let before = sent(rig);
+    wait_until("the other serves", async || sent(rig)[0] >= before[0] + statements).await;
+    let now = sent(rig);
+    let [first, second] = [0, 1].map(|n| (now[n] - before[n]) as f64);
+    second / (first + second)
+}
+
+async fn verify(tally: &Tally, rig: &Rig) {
+    tally.assert_no_read_failed();
+    tally.assert_writes_untouched();
+    tally.assert_ledger(rig.cluster.primary()).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn resets_of_all_connections_to_a_replica_cost_no_read() {
+    let (rig, proxies) = Rig::behind_proxies("resets", 2).await;
+    let load = Load::start(&rig);
+    load.a_while().await;
+    for _ in 0..20 {
+        let before = sent(&rig)[1];
+        wait_until("it is used", async || {
+            sent(&rig)[1] > before + 5 || rig.status(REPLICAS[1]).reason.is_some()
+        })
+        .await;
+        proxies[1].reset().await;
+    }
+    load.a_while().await;
+    rig.until_serves(REPLICAS[1]).await;
+    load.a_while().await;
+    verify(&load.stop().await, &rig).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_slow_replica_serves_little_until_it_is_fast_again_and_is_not_called_dead() {
+    let (rig, proxies) = Rig::behind_proxies("slow", 2).await;
+    let load = Load::start(&rig);
+    wait_until("each has its part", async || part(&rig, 200).await > 0.3).await;
+    proxies[1].slow(Duration::from_millis(100));
+    load.until_more(600, 100).await;
+    let slow = part(&rig, 1000).await;
+    println!("its part while it is slow: {slow}");
+    assert!(slow < 0.1, "its part is {slow}");
+    assert_eq!(rig.status(REPLICAS[1]).health, Health::Up, "slow is not dead");
+    proxies[1].heal().unwrap();
+    wait_until("each has its part again", async || part(&rig, 200).await > 0.3).await;
+    verify(&load.stop().await, &rig).await;
+    rig.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_replica_that_comes_and_goes_serves_little_until_it_stays() {
+    let (rig, proxies) = Rig::behind_proxies("flaps", 2).await;
+    let load = Load::start(&rig);
+    wait_until("each has its part", async || part(&rig, 200).await > 0.3).await;
+    for _ in 0..4 {
+        proxies[1].cut().await;
+        load.a_while().await;
+        rig.until_down(REPLICAS[1]).await;
+        let down = part(&rig, 200).await;
+        assert!(down < f64::EPSILON, "its part is {down} while it is down");
+        proxies[1].heal().unwrap();
+        rig.until_serves(REPLICAS[1]).await;
+        let back = part(&rig, 300).await;
+        println!("its part when it is back: {back}");
+        assert!(back < 0.25, "its part is {back} as soon as it is back");
+    }
+    wait_until("each has its part again", async || part(&rig, 200).await > 0.3).await;
+    verify(&load.stop().await, &rig).await;
+    rig.stop().await;
+}
