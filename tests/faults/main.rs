@@ -3,8 +3,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod all_replicas_gone;
+mod clients_disconnect;
 mod common;
+mod handler_panics;
 mod load;
+mod pool_exhausted;
 mod replay;
 mod replica_flaps;
 mod replica_hangs;
