@@ -2,6 +2,7 @@
 //! stops, and what became of every single read and write is counted.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod absent_at_start;
 mod all_replicas_gone;
 mod clients_disconnect;
 mod common;
@@ -12,3 +13,4 @@ mod replay;
 mod replica_flaps;
 mod replica_hangs;
 mod replica_killed;
+mod server_errors;
