@@ -4,6 +4,7 @@
 
 mod absent_at_start;
 mod all_replicas_gone;
+mod child;
 mod clients_disconnect;
 mod common;
 mod handler_panics;
@@ -14,3 +15,4 @@ mod replica_flaps;
 mod replica_hangs;
 mod replica_killed;
 mod server_errors;
+mod told_to_stop;

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -353,6 +354,17 @@ fn limit_files(node: &Node, pid: i32, to: &str) -> bool {
     }
 }
 
+/// Temporary files of that process find the disk full, from now on; they are not opened exclusively.
+fn fill_temporary_files(node: &Node, pid: i32) -> PathBuf {
+    let folder = node.data_dir().join("base/pgsql_tmp");
+    std::fs::create_dir_all(&folder).unwrap();
+    for number in 0..50 {
+        let path = folder.join(format!("pgsql_tmp{pid}.{number}"));
+        std::os::unix::fs::symlink("/dev/full", path).unwrap();
+    }
+    folder
+}
+
 /// Some 40 MB.
 const MUCH: &str = "INSERT INTO much SELECT repeat('x', 1000) FROM generate_series(1, 40000)";
 const SORT: &str = "SELECT count(*) FROM (SELECT repeat(x::text, 300) AS r \
@@ -369,7 +381,11 @@ async fn a_full_disk_is_53100_and_the_connection_is_kept() {
     let app = App::start(routes(&engine), engine.clone()).await;
     let db = engine.handle();
     let pids = [process(&db, MAIN).await, process(&db, REPLICAS[0]).await];
-    let limit = |to| cluster.nodes().zip(pids).all(|(node, pid)| limit_files(node, pid, to));
+    let limit = |to| limit_files(cluster.primary(), pids[0], to);
+    if !Path::new("/dev/full").exists() {
+        println!("skipped: there is no /dev/full here");
+        return;
+    }
     if !limit(ROOM) {
         return;
     }
@@ -389,6 +405,7 @@ async fn a_full_disk_is_53100_and_the_connection_is_kept() {
     let failed = transaction.commit().await.unwrap_err();
     assert!(matches!(Error::of(&failed), Some(Error::CommitAborted)), "{failed}");
     // A read that needs room for its sort.
+    let full = fill_temporary_files(cluster.replica(0), pids[1]);
     let reader = engine.handle();
     let failed = sqlx::query(SORT).execute(&reader).await.unwrap_err();
     assert_eq!(sqlstate(&failed), "53100", "{failed}");
@@ -399,6 +416,7 @@ async fn a_full_disk_is_53100_and_the_connection_is_kept() {
     assert_eq!(stored.status(), 201);
     assert_eq!([process(&db, MAIN).await, process(&db, REPLICAS[0]).await], pids);
     assert!(limit("unlimited"));
+    std::fs::remove_dir_all(full).unwrap();
     sqlx::query(MUCH).execute(&db).await.unwrap();
     sqlx::query(SORT).execute(&engine.handle()).await.unwrap();
     assert_eq!([process(&db, MAIN).await, process(&db, REPLICAS[0]).await], pids);
