@@ -1,7 +1,7 @@
 //! What these tests share: a cluster, an engine over it at default settings, and an app on a socket.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{Path, State};
@@ -10,7 +10,9 @@ use axum::routing::get;
 use flautino::{Engine, EngineConfig, Health, NodeStatus};
 use flautino_axum::{Db, DbError, EngineLayer, Tx, status_routes};
 use flautino_cluster::{Cluster, Node, Proxy};
-use flautino_tests::{App, config, wait_until};
+use flautino_tests::{App, ask, config, wait_until};
+
+use crate::load::Load;
 
 pub(crate) const MAIN: &str = "main";
 pub(crate) const REPLICAS: [&str; 2] = ["read_replica_1", "read_replica_2"];
@@ -19,6 +21,10 @@ pub(crate) const REPLICAS: [&str; 2] = ["read_replica_1", "read_replica_2"];
 pub(crate) const SLACK: Duration = Duration::from_millis(500);
 /// Within which a node that hangs is down, at default settings.
 pub(crate) const DOWN_WITHIN: Duration = Duration::from_millis(1500);
+/// The default.
+pub(crate) const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// The default.
+pub(crate) const FAILOVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// What has nothing to wait for takes no longer than this, also on a busy machine.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(1);
 
@@ -108,6 +114,38 @@ impl Rig {
     pub(crate) async fn stop(self) {
         let report = self.app.stop().await;
         assert_eq!((report.requests_cut, report.close.still_held), (0, 0), "{report:?}");
+    }
+}
+
+/// A failover, by the test's clock.
+pub(crate) struct Failover {
+    /// The primary was dead for certain.
+    pub(crate) dead: Instant,
+    /// The first replica took writes.
+    pub(crate) accepts: Instant,
+}
+
+impl Rig {
+    /// From now on no write is acknowledged that the first replica has not.
+    pub(crate) async fn lose_nothing(&self) {
+        let primary = self.cluster.primary();
+        let sql = "ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (replica_1)'";
+        primary.execute(sql).await.unwrap();
+        primary.execute("SELECT pg_reload_conf()").await.unwrap();
+        let sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'";
+        wait_until("replication is synchronous", async || ask::<i64>(primary, sql).await == 1)
+            .await;
+    }
+
+    /// Kills the primary under load, and promotes the first replica some reads later.
+    pub(crate) async fn fail_over(&self, load: &Load) -> Failover {
+        self.cluster.primary().kill().await.unwrap();
+        let dead = Instant::now();
+        load.a_while_of_reads().await;
+        self.until_down(MAIN).await;
+        load.a_while_of_reads().await;
+        self.cluster.replica(0).promote().await.unwrap();
+        Failover { dead, accepts: Instant::now() }
     }
 }
 

@@ -54,6 +54,11 @@ pub(crate) enum Way {
 }
 
 impl Way {
+    /// Whether it is a read of a session that need not see anything in particular.
+    pub(crate) fn is_free_read(self) -> bool {
+        matches!(self, Self::Read | Self::SlowRead | Self::RowsRead | Self::HttpRead)
+    }
+
     pub(crate) fn is_read(self) -> bool {
         use Way::*;
         matches!(
@@ -138,11 +143,9 @@ impl Op {
         self.started + self.took
     }
 
-    pub(crate) fn failure(&self) -> Option<&Failure> {
-        match &self.end {
-            End::Failed(failure) => Some(failure),
-            End::Done | End::Wrong(_) => None,
-        }
+    /// Whether it was told that there is no primary, over HTTP with 503 and when to come again.
+    pub(crate) fn found_no_primary(&self) -> bool {
+        matches!(&*self.kind(), "NoPrimary" | "503 Retry-After")
     }
 
     /// A word for its failure, empty where it did not fail.
@@ -164,6 +167,8 @@ struct Shared {
     /// Successful ones.
     reads: AtomicUsize,
     writes: AtomicUsize,
+    /// Writes that failed.
+    failed: AtomicUsize,
     ops: Mutex<Vec<Op>>,
 }
 
@@ -188,6 +193,7 @@ impl Load {
             next: AtomicI64::new(first),
             reads: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
+            failed: AtomicUsize::new(0),
             ops: Mutex::default(),
         });
         let mut clients = JoinSet::new();
@@ -231,6 +237,11 @@ impl Load {
         self.shared.writes.load(Ordering::Relaxed)
     }
 
+    /// How many writes have failed so far.
+    pub(crate) fn failed_writes(&self) -> usize {
+        self.shared.failed.load(Ordering::Relaxed)
+    }
+
     /// Lets every client finish what it does.
     pub(crate) async fn stop(mut self) -> Tally {
         self.shared.stop.store(true, Ordering::Relaxed);
@@ -256,6 +267,8 @@ impl Shared {
         if op.is_done() {
             let counter = if op.way.is_read() { &self.reads } else { &self.writes };
             counter.fetch_add(1, Ordering::Relaxed);
+        } else if !op.way.is_read() {
+            self.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.ops.lock().unwrap().push(op);
     }
@@ -455,6 +468,13 @@ impl Tally {
         self.ops.iter().filter(|op| !op.way.is_read())
     }
 
+    /// Reads that any replica may serve were answered, rightly and without waiting.
+    pub(crate) fn assert_free_reads_untouched(&self) {
+        let free = || self.reads().filter(|op| op.way.is_free_read());
+        assert_none("reads", free().filter(|op| !op.is_done()));
+        assert_none("slow reads", free().filter(|op| op.took > crate::common::AT_ONCE));
+    }
+
     /// Every read was answered, and rightly.
     pub(crate) fn assert_no_read_failed(&self) {
         assert_none("reads", self.reads().filter(|op| !op.is_done()));
@@ -495,7 +515,7 @@ impl Tally {
     }
 }
 
-fn assert_none<'a>(what: &str, ops: impl Iterator<Item = &'a Op>) {
+pub(crate) fn assert_none<'a>(what: &str, ops: impl Iterator<Item = &'a Op>) {
     let ops: Vec<_> = ops.collect();
     assert!(ops.is_empty(), "{} {what}, such as {:#?}", ops.len(), &ops[..ops.len().min(4)]);
 }

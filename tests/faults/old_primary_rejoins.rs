@@ -1,0 +1,42 @@
+//! After a failover the old primary comes back as a replica: it joins by itself.
+
+use flautino::Role;
+use flautino_tests::wait_until;
+
+use crate::common::{MAIN, REPLICAS, Rig};
+use crate::load::{Load, Tally};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn it_joins_by_itself_and_nobody_notices() {
+    let rig = Rig::start("rejoins", 2).await;
+    rig.lose_nothing().await;
+    let before = Load::start(&rig);
+    before.a_while().await;
+    rig.fail_over(&before).await;
+    before.a_while().await;
+    let before = before.stop().await;
+    before.assert_no_read_failed();
+
+    let load = Load::of(&rig.engine, &rig.app.url, 1_000_000);
+    load.a_while().await;
+    let sent = rig.status(MAIN).statements;
+    let (old, new) = (rig.cluster.primary(), rig.cluster.replica(0));
+    println!("it was {:?}", old.rejoin(new).await.unwrap());
+    rig.until_serves(MAIN).await;
+    wait_until("it serves reads", async || rig.status(MAIN).statements > sent + 20).await;
+    assert_eq!(rig.status(MAIN).role, Role::Replica);
+    assert_eq!(rig.engine.status().primary.as_deref(), Some(REPLICAS[0]));
+    load.a_while().await;
+    let tally = load.stop().await;
+    tally.assert_no_read_failed();
+    tally.assert_writes_untouched();
+    let written_there = |op: &&_| {
+        let op: &crate::load::Op = op;
+        op.node.as_deref() == Some(MAIN)
+    };
+    crate::load::assert_none("written to a replica", tally.writes().filter(written_there));
+    assert!(tally.reads().any(|op| op.node.as_deref() == Some(MAIN)), "it was not read from");
+    let ops = before.ops.into_iter().chain(tally.ops).collect();
+    Tally { ops }.assert_ledger(new).await;
+    rig.stop().await;
+}

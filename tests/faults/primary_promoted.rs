@@ -1,0 +1,48 @@
+//! The primary is killed and a replica promoted: no read fails, writes go on at the new primary, none
+//! is lost that it has, and none is done twice.
+
+use crate::common::{PROBE_INTERVAL, REPLICAS, Rig, SLACK};
+use crate::load::{Load, Tally, Way, assert_none};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_read_fails_and_writes_go_on_at_the_new_primary_in_time() {
+    let rig = Rig::start("promoted", 2).await;
+    rig.lose_nothing().await;
+    let load = Load::start(&rig);
+    load.a_while().await;
+    let failover = rig.fail_over(&load).await;
+    load.a_while().await;
+    assert_eq!(rig.engine.status().primary.as_deref(), Some(REPLICAS[0]));
+    rig.cluster.replica(1).follow(rig.cluster.replica(0)).await.unwrap();
+    rig.until_serves(REPLICAS[1]).await;
+    load.a_while().await;
+    let tally = load.stop().await;
+
+    tally.assert_no_read_failed();
+    tally.assert_free_reads_untouched();
+    let failed = || tally.writes().filter(|op| !op.is_done());
+    assert_none("writes that began after it", failed().filter(|op| op.started > failover.dead));
+    // Run again as long as COMMIT was not sent.
+    let closures = failed().filter(|op| op.way == Way::Closure && op.kind() != "CommitUnknown");
+    assert_none("closures that were not retried", closures);
+
+    let by = failover.accepts + 2 * PROBE_INTERVAL;
+    let waited = || {
+        let done = tally.writes().filter(|op| op.is_done());
+        done.filter(|op| op.started < failover.accepts && op.ended() > failover.accepts)
+    };
+    assert!(waited().count() > 0, "no write waited, so this test tests nothing");
+    let last = waited().map(|op| op.ended() - failover.accepts).max();
+    println!("{} writes waited, the last until {last:?} after it accepts", waited().count());
+    assert_none("writes that went on late", waited().filter(|op| op.ended() > by + SLACK));
+    let then = |op: &&_| {
+        let op: &crate::load::Op = op;
+        op.is_done() && op.started > failover.accepts
+    };
+    let first = tally.writes().filter(then).map(|op| op.ended()).min().unwrap();
+    assert!(first < by + SLACK, "the first write began {:?} later", first - failover.accepts);
+    let longest = Tally::longest(tally.writes().filter(|op| op.started > by));
+    assert!(longest < crate::common::AT_ONCE, "a later write took {longest:?}");
+    tally.assert_ledger(rig.cluster.replica(0)).await;
+    rig.stop().await;
+}
