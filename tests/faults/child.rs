@@ -40,7 +40,7 @@ pub(crate) struct Report {
     pub(crate) requests_cut: usize,
     pub(crate) connections_cut: usize,
     /// The ids of the requests that reached their handlers.
-    pub(crate) begun: Vec<i64>,
+    pub(crate) begun: Vec<usize>,
 }
 
 impl Child {
@@ -94,9 +94,8 @@ impl Child {
     /// Waits for its end, in order.
     pub(crate) async fn ended(&mut self) -> Report {
         let said = self.says(ENDS).await;
-        let mut numbers = said.split(' ').map(|number| number.parse::<i64>().unwrap());
-        let mut next = || usize::try_from(numbers.next().unwrap()).unwrap();
-        let (requests_cut, connections_cut) = (next(), next());
+        let mut numbers = said.split(' ').map(|number| number.parse().unwrap());
+        let (requests_cut, connections_cut) = (numbers.next().unwrap(), numbers.next().unwrap());
         let begun = numbers.collect();
         let mut status = None;
         wait_until("the app has ended", async || {

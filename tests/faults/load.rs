@@ -79,7 +79,7 @@ impl Way {
 pub(crate) enum End {
     Done,
     /// It was answered, and the answer is not the truth.
-    Wrong(String),
+    Wrong(#[expect(dead_code, reason = "shown where a test fails")] String),
     Failed(Failure),
 }
 
@@ -90,10 +90,11 @@ pub(crate) enum Failure {
     Status {
         status: u16,
         headers: HeaderMap,
+        #[expect(dead_code, reason = "shown where a test fails")]
         body: String,
     },
     /// There was no response.
-    Client(reqwest::Error),
+    Client(#[expect(dead_code, reason = "shown where a test fails")] reqwest::Error),
 }
 
 impl Failure {

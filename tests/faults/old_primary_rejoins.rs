@@ -4,7 +4,7 @@ use flautino::Role;
 use flautino_tests::wait_until;
 
 use crate::common::{MAIN, REPLICAS, Rig};
-use crate::load::{Load, Tally};
+use crate::load::{Load, Tally, assert_none};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_joins_by_itself_and_nobody_notices() {
@@ -30,11 +30,8 @@ async fn it_joins_by_itself_and_nobody_notices() {
     let tally = load.stop().await;
     tally.assert_no_read_failed();
     tally.assert_writes_untouched();
-    let written_there = |op: &&_| {
-        let op: &crate::load::Op = op;
-        op.node.as_deref() == Some(MAIN)
-    };
-    crate::load::assert_none("written to a replica", tally.writes().filter(written_there));
+    let strayed = tally.writes().filter(|op| op.node.as_deref() == Some(MAIN));
+    assert_none("written to a replica", strayed);
     assert!(tally.reads().any(|op| op.node.as_deref() == Some(MAIN)), "it was not read from");
     let ops = before.ops.into_iter().chain(tally.ops).collect();
     Tally { ops }.assert_ledger(new).await;

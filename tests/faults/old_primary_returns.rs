@@ -5,7 +5,7 @@ use flautino::{Engine, Health};
 use flautino_tests::{App, ask, config, wait_until};
 
 use crate::common::{MAIN, REPLICAS, Rig, routes, status_of};
-use crate::load::{Load, Tally};
+use crate::load::{Load, Tally, assert_none};
 
 /// A row that nobody may see: every read of the load looks for it.
 const POISON: &str = "SET synchronous_commit = local; INSERT INTO entries VALUES (-1)";
@@ -27,7 +27,7 @@ async fn until_reported(engine: &Engine) {
 fn verify(tally: &Tally) {
     tally.assert_no_read_failed();
     let strayed = tally.ops.iter().filter(|op| op.node.as_deref() == Some(MAIN));
-    crate::load::assert_none("on the old primary", strayed);
+    assert_none("on the old primary", strayed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 //! is lost that it has, and none is done twice.
 
 use crate::common::{PROBE_INTERVAL, REPLICAS, Rig, SLACK};
-use crate::load::{Load, Tally, Way, assert_none};
+use crate::load::{Load, Op, Tally, Way, assert_none};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_read_fails_and_writes_go_on_at_the_new_primary_in_time() {
@@ -35,11 +35,8 @@ async fn no_read_fails_and_writes_go_on_at_the_new_primary_in_time() {
     let last = waited().map(|op| op.ended() - failover.accepts).max();
     println!("{} writes waited, the last until {last:?} after it accepts", waited().count());
     assert_none("writes that went on late", waited().filter(|op| op.ended() > by + SLACK));
-    let then = |op: &&_| {
-        let op: &crate::load::Op = op;
-        op.is_done() && op.started > failover.accepts
-    };
-    let first = tally.writes().filter(then).map(|op| op.ended()).min().unwrap();
+    let then = tally.writes().filter(|op| op.is_done() && op.started > failover.accepts);
+    let first = then.map(Op::ended).min().unwrap();
     assert!(first < by + SLACK, "the first write began {:?} later", first - failover.accepts);
     let longest = Tally::longest(tally.writes().filter(|op| op.started > by));
     assert!(longest < crate::common::AT_ONCE, "a later write took {longest:?}");

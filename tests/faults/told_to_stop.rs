@@ -2,7 +2,7 @@
 //! deadline and reported; nothing new is accepted; it ends in time, and at once when told twice.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use flautino_cluster::{Cluster, Node};
@@ -58,16 +58,17 @@ impl Clients {
     }
 }
 
-/// Ids from here on are the test's own.
-const fn is_write(n: i64) -> bool {
+/// Whether the request of that id stores it.
+const fn is_write(n: usize) -> bool {
     n / 2 % 4 < 2
 }
 
 /// How often each id was stored.
-async fn stored(node: &Node) -> Vec<(i64, i64)> {
+async fn stored(node: &Node) -> Vec<(usize, i64)> {
     let mut connection = node.connect().await.unwrap();
     let sql = "SELECT id, count(*) FROM entries GROUP BY id ORDER BY id";
-    sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap()
+    let rows: Vec<(i64, i64)> = sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
+    rows.into_iter().map(|(id, count)| (id.try_into().unwrap(), count)).collect()
 }
 
 /// Waits until the app accepts no connection any more.
@@ -116,7 +117,7 @@ async fn two_hundred_requests_in_flight_are_all_answered_and_no_new_one_is_accep
     println!("two hundred requests were answered in {took:?}");
     assert!(took < Duration::from_secs(10), "it took {took:?}, with nothing left to do");
     assert_eq!((requests_cut, connections_cut, begun.len()), (0, 0, REQUESTS));
-    let wanted: Vec<_> = (0..REQUESTS as i64).filter(|n| is_write(*n)).map(|n| (n, 1)).collect();
+    let wanted: Vec<_> = (0..REQUESTS).filter(|n| is_write(*n)).map(|n| (n, 1)).collect();
     assert_eq!(stored(cluster.primary()).await, wanted);
     no_session_is_left(&cluster).await;
 }
@@ -126,25 +127,25 @@ async fn under_load_that_goes_on_every_request_that_began_is_answered() {
     let cluster = cluster(2).await;
     let mut app = Child::start(&cluster, Duration::from_secs(20)).await;
     let clients = Clients::new();
-    let next = AtomicI64::new(0);
+    let next = AtomicUsize::new(0);
     let (answered, stop) = (AtomicUsize::new(0), AtomicBool::new(false));
     // Each client sends one request after the other, until the app takes no more.
     let crowd = join_all((0..REQUESTS).map(async |client| {
         let (mut done, mut refused) = (Vec::new(), Vec::new());
         while !stop.load(Ordering::Relaxed) {
             // Ids keep to the client's protocol.
-            let turn = next.fetch_add(1, Ordering::Relaxed) as usize;
+            let turn = next.fetch_add(1, Ordering::Relaxed);
             let n = turn * 2 + client % 2;
             match clients.request(&app, n, 20).await {
                 Ok(answer) => {
                     let status = answer.status();
                     match answer.text().await {
-                        Ok(body) if status.is_success() && body == "done" => done.push(n as i64),
-                        other => refused.push((n as i64, format!("{status}: {other:?}"))),
+                        Ok(body) if status.is_success() && body == "done" => done.push(n),
+                        other => refused.push((n, format!("{status}: {other:?}"))),
                     }
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
-                Err(error) => refused.push((n as i64, format!("{error:?}"))),
+                Err(error) => refused.push((n, format!("{error:?}"))),
             }
             if !refused.is_empty() {
                 break;
@@ -166,8 +167,8 @@ async fn under_load_that_goes_on_every_request_that_began_is_answered() {
     assert!(took < Duration::from_secs(10), "it took {took:?}");
     assert_eq!((report.requests_cut, report.connections_cut), (0, 0));
 
-    let begun: BTreeSet<i64> = report.begun.into_iter().collect();
-    let done: BTreeSet<i64> = ended.iter().flat_map(|(done, _)| done).copied().collect();
+    let begun: BTreeSet<usize> = report.begun.into_iter().collect();
+    let done: BTreeSet<usize> = ended.iter().flat_map(|(done, _)| done).copied().collect();
     let refused: Vec<_> = ended.iter().flat_map(|(_, refused)| refused).collect();
     println!("{} answered, {} refused, it took {took:?}", done.len(), refused.len());
     let dropped: Vec<_> = refused.iter().filter(|(n, _)| begun.contains(n)).collect();
