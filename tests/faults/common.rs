@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
+use axum::extract::Path;
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use flautino::{Engine, EngineConfig, Health, NodeStatus};
 use flautino_axum::{Db, DbError, EngineLayer, Tx, status_routes};
@@ -160,20 +161,39 @@ pub(crate) fn routes(engine: &Engine) -> Router {
         .route("/tx/{id}", axum::routing::post(store_in_tx))
         .layer(EngineLayer::new(engine.clone()))
         .merge(status_routes(engine.clone()))
-        .with_state(())
 }
 
-async fn count(db: Db, Path(id): Path<i64>, State(()): State<()>) -> Result<String, DbError> {
+/// What the client is told, and the cause, for the message of a test that fails.
+struct Told(DbError);
+
+impl From<sqlx::Error> for Told {
+    fn from(error: sqlx::Error) -> Self {
+        Self(error.into())
+    }
+}
+
+impl IntoResponse for Told {
+    fn into_response(self) -> Response {
+        let cause = self.0.to_string().replace(|c: char| !c.is_ascii() || c.is_control(), " ");
+        let mut response = self.0.into_response();
+        if let Ok(cause) = HeaderValue::from_str(&cause) {
+            response.headers_mut().insert("cause", cause);
+        }
+        response
+    }
+}
+
+async fn count(db: Db, Path(id): Path<i64>) -> Result<String, Told> {
     let sql = "SELECT count(*)::text FROM entries WHERE id = $1";
     Ok(sqlx::query_scalar(sql).bind(id).fetch_one(&db).await?)
 }
 
-async fn store(db: Db, Path(id): Path<i64>) -> Result<StatusCode, DbError> {
+async fn store(db: Db, Path(id): Path<i64>) -> Result<StatusCode, Told> {
     sqlx::query("INSERT INTO entries VALUES ($1)").bind(id).execute(&db).await?;
     Ok(StatusCode::CREATED)
 }
 
-async fn store_in_tx(mut tx: Tx, Path(id): Path<i64>) -> Result<StatusCode, DbError> {
+async fn store_in_tx(mut tx: Tx, Path(id): Path<i64>) -> Result<StatusCode, Told> {
     sqlx::query("INSERT INTO entries VALUES ($1)").bind(id).execute(&mut tx).await?;
     Ok(StatusCode::CREATED)
 }
