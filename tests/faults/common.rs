@@ -95,11 +95,26 @@ impl Rig {
     /// Waits until the node is up, and nothing speaks against its use.
     pub(crate) async fn until_serves(&self, node: &str) {
         let what = format!("{node} is in use");
-        wait_until(&what, async || {
+        let waiting = wait_until(&what, async || {
             let status = self.status(node);
             status.health == Health::Up && status.reason.is_none()
-        })
-        .await;
+        });
+        let mut said = None;
+        let watching = async {
+            loop {
+                let status = self.status(node);
+                let says = Some((status.health, status.reason));
+                if says != said {
+                    println!("{node}: {says:?}");
+                    said = says;
+                }
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        };
+        tokio::select! {
+            _ = waiting => {}
+            () = watching => {}
+        }
     }
 
     /// Waits until the node is known to be down.
@@ -124,6 +139,8 @@ pub(crate) struct Failover {
     pub(crate) dead: Instant,
     /// The first replica took writes.
     pub(crate) accepts: Instant,
+    /// The second replica had received more than the first, and cannot follow it as it is.
+    ahead: bool,
 }
 
 impl Rig {
@@ -145,8 +162,26 @@ impl Rig {
         load.a_while_of_reads().await;
         self.until_down(MAIN).await;
         load.a_while_of_reads().await;
-        self.cluster.replica(0).promote().await.unwrap();
-        Failover { dead, accepts: Instant::now() }
+        let [first, second] = [0, 1].map(|replica| self.cluster.replica(replica));
+        let received: String = ask(second, "SELECT pg_last_wal_receive_lsn()::text").await;
+        let sql = format!("SELECT pg_last_wal_receive_lsn() < '{received}'");
+        let ahead = ask(first, &sql).await;
+        first.promote().await.unwrap();
+        let accepts = Instant::now();
+        let took = accepts - dead;
+        assert!(took < FAILOVER_TIMEOUT - AT_ONCE, "this machine took {took:?} for a promotion");
+        Failover { dead, accepts, ahead }
+    }
+
+    /// Turns the second replica to the new primary.
+    pub(crate) async fn follow(&self, failover: &Failover) {
+        let [first, second] = [0, 1].map(|replica| self.cluster.replica(replica));
+        if failover.ahead {
+            second.rejoin(first).await.unwrap();
+        } else {
+            second.follow(first).await.unwrap();
+        }
+        self.until_serves(REPLICAS[1]).await;
     }
 }
 

@@ -473,7 +473,7 @@ impl Tally {
     pub(crate) fn assert_free_reads_untouched(&self) {
         let free = || self.reads().filter(|op| op.way.is_free_read());
         assert_none("reads", free().filter(|op| !op.is_done()));
-        assert_none("slow reads", free().filter(|op| op.took > AT_ONCE));
+        assert_none("slow reads", free().filter(|op| op.took > DOWN_WITHIN));
     }
 
     /// Every read was answered, and rightly.

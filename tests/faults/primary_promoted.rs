@@ -13,8 +13,7 @@ async fn no_read_fails_and_writes_go_on_at_the_new_primary_in_time() {
     let failover = rig.fail_over(&load).await;
     load.a_while().await;
     assert_eq!(rig.engine.status().primary.as_deref(), Some(REPLICAS[0]));
-    rig.cluster.replica(1).follow(rig.cluster.replica(0)).await.unwrap();
-    rig.until_serves(REPLICAS[1]).await;
+    rig.follow(&failover).await;
     load.a_while().await;
     let tally = load.stop().await;
 
