@@ -1,7 +1,7 @@
 //! The primary is killed and a replica promoted: no read fails, writes go on at the new primary, none
 //! is lost that it has, and none is done twice.
 
-use crate::common::{PROBE_INTERVAL, REPLICAS, Rig, SLACK};
+use crate::common::{DOWN_WITHIN, PROBE_INTERVAL, REPLICAS, Rig, SLACK};
 use crate::load::{Load, Op, Tally, Way, assert_none};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -38,7 +38,7 @@ async fn no_read_fails_and_writes_go_on_at_the_new_primary_in_time() {
     let first = then.map(Op::ended).min().unwrap();
     assert!(first < by + SLACK, "the first write began {:?} later", first - failover.accepts);
     let longest = Tally::longest(tally.writes().filter(|op| op.started > by));
-    assert!(longest < crate::common::AT_ONCE, "a later write took {longest:?}");
+    assert!(longest < DOWN_WITHIN, "a later write took {longest:?}");
     tally.assert_ledger(rig.cluster.replica(0)).await;
     rig.stop().await;
 }
