@@ -168,8 +168,6 @@ struct Shared {
     /// Successful ones.
     reads: AtomicUsize,
     writes: AtomicUsize,
-    /// Writes that failed.
-    failed: AtomicUsize,
     ops: Mutex<Vec<Op>>,
 }
 
@@ -194,7 +192,6 @@ impl Load {
             next: AtomicI64::new(first),
             reads: AtomicUsize::new(0),
             writes: AtomicUsize::new(0),
-            failed: AtomicUsize::new(0),
             ops: Mutex::default(),
         });
         let mut clients = JoinSet::new();
@@ -238,9 +235,11 @@ impl Load {
         self.shared.writes.load(Ordering::Relaxed)
     }
 
-    /// How many writes have failed so far.
-    pub(crate) fn failed_writes(&self) -> usize {
-        self.shared.failed.load(Ordering::Relaxed)
+    /// How many writes that began since then have failed.
+    pub(crate) fn failed_writes_since(&self, moment: Instant) -> usize {
+        let ops = self.shared.ops.lock().unwrap();
+        let began = ops.iter().filter(|op| op.started > moment && !op.way.is_read());
+        began.filter(|op| !op.is_done()).count()
     }
 
     /// Lets every client finish what it does.
@@ -268,8 +267,6 @@ impl Shared {
         if op.is_done() {
             let counter = if op.way.is_read() { &self.reads } else { &self.writes };
             counter.fetch_add(1, Ordering::Relaxed);
-        } else if !op.way.is_read() {
-            self.failed.fetch_add(1, Ordering::Relaxed);
         }
         self.ops.lock().unwrap().push(op);
     }
