@@ -6,8 +6,8 @@ use flautino::Engine;
 use flautino_tests::{Capture, cluster, wait_until};
 
 use crate::common::{
-    FOUND, INSERT, MAIN, Registry, Says, at, discovering, names, one_port, reader, run, until_serve,
-    with_table,
+    FOUND, INSERT, MAIN, Registry, Says, at, discovering, names, one_port, reader, run,
+    until_serve, with_table,
 };
 
 fn warned(capture: &Capture, of: &str) -> bool {

@@ -119,7 +119,12 @@ async fn nor_when_the_very_first_replica_comes_to_a_fresh_engine() {
         set(&engine, these(&cluster, "fresh", &[0])).await;
         load.so_many(60).await;
         let failures = load.stop().await;
-        assert!(failures.is_empty(), "{}: {:?}", failures.len(), &failures[..failures.len().min(5)]);
+        assert!(
+            failures.is_empty(),
+            "{}: {:?}",
+            failures.len(),
+            &failures[..failures.len().min(5)]
+        );
         engine.close().await;
     }
 }
