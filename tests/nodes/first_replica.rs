@@ -1,28 +1,33 @@
 //! Sessions that began while the engine had one node, and see its first replica come: what they
 //! wrote and saw then counts too.
 
-use flautino::Consistency;
+use std::time::Duration;
+
+use flautino::{Consistency, Engine, EngineConfig};
+use flautino_cluster::Cluster;
 use flautino_tests::{cluster, wait_until};
 
 use crate::common::{
     COUNT, INSERT, MAIN, frozen, node_of, number, open, run, set, these, until_serve, with_table,
 };
 
-/// A replica that falls behind once it has joined, and shows no rows.
-async fn behind(engine: &flautino::Engine, cluster: &flautino_cluster::Cluster, app: &str) {
-    // It is met first, so that it is in the rotation; the write waits on its way.
+/// The first replica joins, serves, and from then on shows nothing new.
+async fn behind(engine: &Engine, cluster: &Cluster, app: &str) {
     set(engine, these(cluster, app, &[0])).await;
     until_serve(engine, &["r1"]).await;
+    delayed(cluster).await;
+}
+
+/// A replica may be as old as it likes.
+fn patient(config: &mut EngineConfig) {
+    frozen(config);
+    config.routing.probe_interval = Duration::from_millis(50);
 }
 
 #[tokio::test]
 async fn a_session_that_wrote_before_sees_its_write_after() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "wrote", &[], |config| {
-        frozen(config);
-        // Nothing keeps a paused replica out but floors.
-    })
-    .await;
+    let engine = open(&cluster, "wrote", &[], patient).await;
     delayed(&cluster).await;
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
@@ -36,12 +41,11 @@ async fn a_session_that_wrote_before_sees_its_write_after() {
 #[tokio::test]
 async fn a_session_whose_write_is_under_way_meanwhile_sees_it_after() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "writing", &[], frozen).await;
+    let engine = open(&cluster, "writing", &[], patient).await;
     let db = engine.handle();
     let mut tx = db.begin().await.unwrap();
     sqlx::query(INSERT).execute(&mut tx).await.unwrap();
     behind(&engine, &cluster, "writing").await;
-    cluster.replica(0).pause_replay().await.unwrap();
     tx.commit().await.unwrap();
     for _ in 0..20 {
         assert_eq!(number(&db, COUNT).await, 1, "served by {}", node_of(&db));
@@ -52,12 +56,11 @@ async fn a_session_whose_write_is_under_way_meanwhile_sees_it_after() {
 #[tokio::test]
 async fn a_write_under_way_while_the_first_replica_comes_is_in_the_session_s_token() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "token", &[], frozen).await;
+    let engine = open(&cluster, "token", &[], patient).await;
     let db = engine.handle();
     let mut tx = db.begin().await.unwrap();
     sqlx::query(INSERT).execute(&mut tx).await.unwrap();
     behind(&engine, &cluster, "token").await;
-    cluster.replica(0).pause_replay().await.unwrap();
     tx.commit().await.unwrap();
     let token = db.token().await;
     assert!(token.is_some(), "the session wrote, and has no token");
@@ -72,7 +75,7 @@ async fn a_write_under_way_while_the_first_replica_comes_is_in_the_session_s_tok
 #[tokio::test]
 async fn a_session_that_read_before_does_not_go_backwards_after() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "read", &[], frozen).await;
+    let engine = open(&cluster, "read", &[], patient).await;
     delayed(&cluster).await;
     cluster.primary().execute(INSERT).await.unwrap();
     let db = engine.handle().with_consistency(Consistency::Session);
@@ -87,7 +90,7 @@ async fn a_session_that_read_before_does_not_go_backwards_after() {
 #[tokio::test]
 async fn a_client_that_wrote_before_and_has_no_token_sees_its_write_after() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "client", &[], frozen).await;
+    let engine = open(&cluster, "client", &[], patient).await;
     delayed(&cluster).await;
     let request = engine.handle();
     run(&request, INSERT).await.unwrap();
@@ -108,9 +111,8 @@ async fn a_client_that_wrote_before_and_has_no_token_sees_its_write_after() {
 #[tokio::test]
 async fn sessions_that_begin_after_are_as_ever() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "ever", &[], frozen).await;
+    let engine = open(&cluster, "ever", &[], patient).await;
     behind(&engine, &cluster, "ever").await;
-    cluster.replica(0).pause_replay().await.unwrap();
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
     assert_eq!(number(&db, COUNT).await, 1);
@@ -122,7 +124,7 @@ async fn sessions_that_begin_after_are_as_ever() {
 }
 
 /// From now on the replica shows what happens an hour later, and is not said to be paused.
-async fn delayed(cluster: &flautino_cluster::Cluster) {
+async fn delayed(cluster: &Cluster) {
     let replica = cluster.replica(0);
     replica.execute("ALTER SYSTEM SET recovery_min_apply_delay = '1h'").await.unwrap();
     replica.execute("SELECT pg_reload_conf()").await.unwrap();
@@ -134,11 +136,7 @@ async fn delayed(cluster: &flautino_cluster::Cluster) {
 }
 
 /// The replica joins while it lacks what was written.
-async fn behind_without_waiting(
-    engine: &flautino::Engine,
-    cluster: &flautino_cluster::Cluster,
-    app: &str,
-) {
+async fn behind_without_waiting(engine: &Engine, cluster: &Cluster, app: &str) {
     set(engine, these(cluster, app, &[0])).await;
     // It is in the rotation if it can be: the primary may have to be asked once more.
     for _ in 0..20 {
