@@ -20,3 +20,7 @@ bench *args:
 
 ci:
     bash .ci/run
+
+# Needs nightly and cargo-fuzz; the targets are token, config, classify.
+fuzz target *args:
+    cargo +nightly fuzz run {{target}} {{args}}

@@ -1,0 +1,173 @@
+//! How long it takes to classify long and deep texts: in proportion to their length.
+
+use std::time::{Duration, Instant};
+
+use flautino::{Engine, EngineConfig};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::statements::{engine, statements};
+
+/// A head, a part that is repeated, what stands in the middle, and a part that is repeated as often.
+const SHAPES: &[(&str, &str, &str, &str)] = &[
+    ("SELECT ", "(", "1", ")"),
+    ("", "(", "SELECT 1", ")"),
+    ("SELECT ", "", "1", "+1"),
+    ("SELECT ", "", "1", ", 1"),
+    ("SELECT ", "- ", "1", ""),
+    ("SELECT ", "NOT ", "true", ""),
+    ("SELECT ", "", "1", "::int"),
+    ("SELECT ", "ARRAY[", "1", "]"),
+    ("SELECT ", "(SELECT ", "1", ")"),
+    ("SELECT ", "CASE WHEN true THEN ", "1", " END"),
+    ("SELECT ", "", "1", " UNION SELECT 1"),
+    ("SELECT * FROM ", "(", "a JOIN b ON true", ")"),
+    ("SELECT * FROM ", "(SELECT * FROM ", "a", ") x"),
+    ("SELECT * FROM a", "", "", " JOIN b ON true"),
+    ("WITH ", "a AS (SELECT 1), ", "b AS (SELECT 1)", ""),
+    ("", "WITH a AS (", "SELECT 1", ") SELECT 1"),
+    ("", "EXPLAIN ", "SELECT 1", ""),
+    ("", "/*", "SELECT 1", "*/"),
+    ("SELECT 1", "", "", ";"),
+    ("SELECT '", "''", "", "'"),
+    ("SELECT \"", "\"\"", "a", "\""),
+    ("SELECT $a$", "$", "", "$a$"),
+    ("SELECT ", "$a$", "", ""),
+    ("SELECT ", "$", "", ""),
+    ("SELECT 1 ", "--\n", "", ""),
+    ("SELECT ", "a.", "a", ""),
+    ("SELECT ", "a(", "1", ")"),
+    ("SELECT E'", "\\'", "", "'"),
+    ("SELECT 1 WHERE a IN (1", "", "", ",1)"),
+    ("SELECT 1 ", "||", "", ""),
+    ("SELECT 1 /", "*", "", "/"),
+    ("", " ", "SELECT 1", " "),
+    ("SELECT ", "'a' ", "", ""),
+    ("SELECT ", "1e", "", ""),
+    ("SELECT '", "x", "", "'"),
+];
+
+fn text(
+    (head, open, middle, close): (&str, &str, &str, &str),
+    length: usize,
+    tag: usize,
+) -> String {
+    let each = (open.len() + close.len()).max(1);
+    let times = length / each;
+    // Not one that was met before.
+    format!("{head}{}{middle}{} /* {tag} */", open.repeat(times), close.repeat(times))
+}
+
+/// The shortest of several runs, in time of this thread on a processor, since the machine may be
+/// busy with other things.
+fn shortest(runs: usize, mut work: impl FnMut(usize)) -> Duration {
+    let now = || Duration::from(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).unwrap());
+    let time = |run| {
+        let started = now();
+        work(run);
+        now() - started
+    };
+    (0..runs).map(time).min().unwrap()
+}
+
+fn fresh() -> Engine {
+    let config = EngineConfig::from_toml("host = \"127.0.0.1\"\n[extra_nodes.r]\nhost = \"b\"");
+    Engine::new(config.unwrap()).unwrap()
+}
+
+#[test]
+fn twice_the_text_takes_no_more_than_three_times_as_long() {
+    // Over 64 kB nothing is parsed, so each part of the way has sizes of its own.
+    const PARSED: [usize; 4] = [8 << 10, 16 << 10, 32 << 10, 60 << 10];
+    const LOOKED_AT: [usize; 4] = [128 << 10, 256 << 10, 512 << 10, 1 << 20];
+    // What is constant, and what a cold cache costs.
+    const SLACK: Duration = Duration::from_millis(8);
+    let engine = fresh();
+    let mut steep = Vec::new();
+    for (number, shape) in SHAPES.iter().enumerate() {
+        for lengths in [PARSED, LOOKED_AT] {
+            let mut before: Option<Duration> = None;
+            for length in lengths {
+                let time = shortest(4, |run| {
+                    let _ = engine.access(&text(*shape, length, number * 10 + run));
+                });
+                if before.is_some_and(|before| time > before * 3 + SLACK) {
+                    steep.push(format!("{shape:?}: {before:?}, then {time:?} for {length} bytes"));
+                }
+                assert!(time < Duration::from_secs(5), "{shape:?}, {length} bytes: {time:?}");
+                before = Some(time);
+            }
+        }
+    }
+    assert!(steep.is_empty(), "{}", steep.join("\n"));
+}
+
+/// Two of them in turn are nested; what stands alone is nested in itself.
+const OPENERS: &[(&str, &str)] = &[
+    ("(", ")"),
+    ("(SELECT ", ")"),
+    ("CASE WHEN ", " THEN 1 END"),
+    ("ARRAY[", "]"),
+    ("NOT ", ""),
+    ("EXISTS (SELECT ", ")"),
+    ("CAST(", " AS int)"),
+    ("1 IN (", ")"),
+    ("1 BETWEEN ", " AND 2"),
+    ("coalesce(", ")"),
+    ("INTERVAL ", ""),
+    ("TRIM(", ")"),
+    ("(WITH a AS (SELECT 1) SELECT ", ")"),
+];
+const TABLES: &[(&str, &str)] = &[
+    ("(", ")"),
+    ("(SELECT * FROM ", ") x"),
+    ("LATERAL (SELECT * FROM ", ") x"),
+    ("(a JOIN ", " ON true)"),
+    ("((", "))"),
+];
+
+#[test]
+fn no_nesting_within_the_parser_s_depth_takes_long() {
+    const LONG: Duration = Duration::from_secs(2);
+    let mut slow = Vec::new();
+    let pairs = |all: &'static [(&str, &str)]| {
+        all.iter().flat_map(move |one| all.iter().map(move |other| (*one, *other)))
+    };
+    let shapes = pairs(OPENERS)
+        .map(|pair| ("SELECT ", pair, "1"))
+        .chain(pairs(TABLES).map(|pair| ("SELECT * FROM ", pair, "a")));
+    for (head, (one, other), middle) in shapes {
+        // What grows beyond measure shows early, and is not followed further.
+        for depth in [10, 14, 18, 24, 46] {
+            let heads = [one.0, other.0].concat().repeat(depth / 2);
+            let tails = [other.1, one.1].concat().repeat(depth / 2);
+            let sql = [
+                format!("{head}{heads}{middle}{tails}"),
+                // Without its end it cannot be parsed, in whichever way that is tried.
+                format!("{head}{heads}{middle}"),
+            ];
+            let time = sql.iter().map(|sql| timed(sql)).max().unwrap();
+            if time > LONG {
+                slow.push(format!("{time:?} for {} bytes: {}", sql[0].len(), sql[0]));
+                break;
+            }
+        }
+    }
+    assert!(slow.is_empty(), "{} are slow:\n{}", slow.len(), slow.join("\n"));
+}
+
+fn timed(sql: &str) -> Duration {
+    let started = Instant::now();
+    let _ = engine().access(sql);
+    started.elapsed()
+}
+
+#[test]
+fn statements_many_times_over_are_no_trouble() {
+    for (number, sql) in statements().into_iter().enumerate() {
+        for (times, join) in [(2, " "), (50, ";"), (200, " UNION "), (1000, ",")] {
+            let long = vec![&*sql; times].join(join);
+            let time = timed(&long);
+            assert!(time < Duration::from_secs(5), "statement {number}, {times} times: {time:?}");
+        }
+    }
+}
