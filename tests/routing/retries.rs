@@ -86,6 +86,7 @@ async fn with_every_node_broken_reads_and_writes_fail_in_bounded_time() {
         proxies.push(proxy);
     }
     config.pool.acquire_timeout = Duration::from_secs(1);
+    config.routing.failover_timeout = Duration::from_secs(1);
     let engine = open(config, &REPLICAS[..2]).await;
     // Cut: nobody listens. Stalled: they listen, and say nothing.
     for stalled in [false, true] {

@@ -13,7 +13,7 @@ use http::{HeaderValue, StatusCode, header};
 /// |---|---|
 /// | row not found | 404 |
 /// | unique violation | 409 |
-/// | no connection in time, overloaded, engine closed, server down, starting or full | 503 with `Retry-After: 1` |
+/// | no connection in time, no primary, overloaded, engine closed, server down, starting or full | 503 with `Retry-After: 1` |
 /// | anything else | 500 |
 ///
 /// The body is `{"error": "…"}` and says no more than that. The cause of a 500 is logged as an
@@ -51,6 +51,7 @@ impl DbError {
                 Some(
                     Error::AcquireTimeout { .. }
                     | Error::Closed { .. }
+                    | Error::NoPrimary { .. }
                     | Error::Overloaded { .. }
                     | Error::NodeDown { sent: false, .. },
                 ),

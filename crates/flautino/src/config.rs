@@ -56,7 +56,7 @@ pub struct EngineConfig {
     /// Further nodes, each under the name that [`Handle::node`](crate::Handle::node) takes.
     /// Default: none.
     pub extra_nodes: BTreeMap<String, NodeConfig>,
-    /// Extensions that `open` creates on the main node where it is a primary. Default:
+    /// Extensions that `open` creates on the primary. Default:
     /// `["uuid-ossp"]`, as in Piccolo; `[]` for none. One that cannot be created is a warning.
     pub extensions: Vec<String>,
     /// The pool of each node.
@@ -70,7 +70,7 @@ pub struct EngineConfig {
     pub log_queries: bool,
     /// Whether each row is an event of target `flautino::response`. Default: `false`.
     pub log_responses: bool,
-    /// How long `open` waits for the main node to answer. Default: 30 s.
+    /// How long `open` waits for a node to answer. Default: 30 s.
     pub startup_timeout: Duration,
     /// How long `close` lets running statements go on before it cancels them. Default: 20 s,
     /// which leaves room inside the 30 s that Kubernetes grants by default.

@@ -1,28 +1,35 @@
 //! From a statement to a node, and to another one when that fails.
 
+mod attempts;
+
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use futures_util::StreamExt;
-use sqlx::postgres::PgDatabaseError;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::futures::Notified;
 
+pub(crate) use self::attempts::Attempts;
+use self::attempts::Undone;
 use crate::config::{Fallback, RoutingMode};
-use crate::error::{AcquireStep, Error};
-use crate::executor::{Answer, Item, Source, Start};
+use crate::error::Error;
+use crate::executor::{Answer, Item, Source, Start, collect};
 use crate::handle::Handle;
-use crate::lease::{Lease, server_keeps_session, sqlstate};
+use crate::lease::Lease;
 use crate::meter::{Follows, Meter};
-use crate::node::{Node, Role};
+use crate::node::Node;
 use crate::router::{
-    Access, Consistency, Decision, Exclusion, Floor, Load, Monitor, Plan, Reason, Request,
-    Snapshot, Target, Tried, route, route_stale,
+    Access, Consistency, Decision, Exclusion, Floor, Load, Monitor, Reason, Request, Snapshot,
+    Target, route, route_stale,
 };
 use crate::statement::Statement;
 
 /// How often a decision is taken anew because the nodes changed while a connection was waited for.
 const MOST_CHANGES: u32 = 5;
+/// A server that shuts down ends its sessions one after the other: so long after one of them, all
+/// know.
+const SHUTDOWN_SPREADS: Duration = Duration::from_millis(100);
 
 impl Handle {
     /// A lease on the node that such a statement goes to.
@@ -59,10 +66,52 @@ impl Handle {
         };
         loop {
             match self.lease_routed(monitor, access, attempts).await {
-                Err(error) if attempts.again(access, &error, None) => {}
-                result => return result,
+                Err(error) if self.again(access, attempts, &error, None).await => {}
+                lease => return lease,
             }
         }
+    }
+
+    /// Whether what failed so, before its first row, is to be run again. `sent` is the statement, where
+    /// one was sent, and whether the server said that it was through.
+    pub(crate) async fn again(
+        &self,
+        access: Access,
+        attempts: &mut Attempts,
+        error: &sqlx::Error,
+        sent: Option<(&Statement, bool)>,
+    ) -> bool {
+        if attempts.again(access, error, sent.map(|(statement, _)| statement.plan())) {
+            return true;
+        }
+        match (self.engine.monitor(), attempts.undone(error, sent)) {
+            (Some(monitor), Some(undone)) => self.may_resend(monitor, attempts, undone).await,
+            _ => false,
+        }
+    }
+
+    /// Whether what provably did nothing is to be sent again: within `failover_timeout`, and where
+    /// its server is not the primary it was. Then there may be another one soon.
+    async fn may_resend(&self, monitor: &Monitor, attempts: &mut Attempts, undone: Undone) -> bool {
+        if attempts.waited() >= monitor.config.failover_timeout {
+            return false;
+        }
+        let pause = match undone {
+            Undone::Unsent | Undone::Refused => attempts.pause(),
+            Undone::Ended => SHUTDOWN_SPREADS,
+        };
+        tokio::time::sleep(pause).await;
+        let stands = monitor.is_still_primary(attempts.node, attempts.incarnation).await;
+        let again = match undone {
+            Undone::Unsent => true,
+            // A session that is older than the server's promotion; or the server is set so.
+            Undone::Refused => !stands || attempts.resent == 0,
+            // If it goes on, somebody meant this session.
+            Undone::Ended => !stands,
+        };
+        attempts.resent += 1;
+        attempts.cause = Some(Reason::Retried);
+        again
     }
 
     async fn lease_routed(
@@ -72,10 +121,19 @@ impl Handle {
         attempts: &mut Attempts,
     ) -> Result<Lease, sqlx::Error> {
         let asked = Instant::now();
-        for _ in 0..MOST_CHANGES {
+        let mut changes = 0;
+        while changes < MOST_CHANGES {
+            // Before the snapshot, so that no change is missed.
+            let news = monitor.news();
             let snapshot = monitor.snapshot().clone();
             let request = self.request(monitor, access, attempts, &snapshot);
             let decision = self.decide(monitor, &request, attempts, &snapshot);
+            let needs_primary =
+                decision.node == snapshot.writer && decision.reason != Reason::NamedNode;
+            if needs_primary && !snapshot.takes_writes() {
+                self.wait_for_primary(monitor, news, attempts).await?;
+                continue;
+            }
             let (decision, budget) =
                 self.within_budget(monitor, decision, &request, &snapshot).await?;
             attempts.on(decision, &snapshot);
@@ -89,9 +147,10 @@ impl Handle {
                     let node = &now.nodes[decision.node];
                     node.is_usable_replica() && request.floor.admits(decision.node, node)
                 }
-                _ => now.writer == decision.node,
+                _ => now.writer == decision.node && now.takes_writes(),
             };
             if !stands {
+                changes += 1;
                 continue;
             }
             if access == Access::Read {
@@ -122,6 +181,25 @@ impl Handle {
         }
         let node = self.writer().name.to_string();
         Err(Error::NodeDown { node, sent: false }.into())
+    }
+
+    /// Waits until something changes, for `failover_timeout` in all.
+    async fn wait_for_primary(
+        &self,
+        monitor: &Monitor,
+        news: Notified<'_>,
+        attempts: &mut Attempts,
+    ) -> Result<(), sqlx::Error> {
+        let waited = attempts.waited();
+        let left = monitor.config.failover_timeout.saturating_sub(waited);
+        let changed = tokio::time::timeout(left, news).await.is_ok();
+        if !monitor.is_running() {
+            return Err(Error::Closed { node: self.writer().name.to_string() }.into());
+        }
+        if changed {
+            return Ok(());
+        }
+        Err(Error::NoPrimary { waited: attempts.waited(), nodes: monitor.roll_call() }.into())
     }
 
     fn request(
@@ -218,137 +296,6 @@ impl Handle {
     }
 }
 
-/// Where a statement has been tried, and whether it may be tried again.
-pub(crate) struct Attempts {
-    tried: Tried,
-    left: u32,
-    /// Why it is not the first attempt.
-    cause: Option<Reason>,
-    /// A standby refused it as a write.
-    to_primary: bool,
-    target: Target,
-    /// Where the current attempt goes.
-    node: usize,
-    on_replica: bool,
-    on_writer: bool,
-}
-
-impl Attempts {
-    pub(crate) fn new(handle: &Handle) -> Self {
-        Self {
-            tried: Tried::default(),
-            left: handle.engine.monitor().map_or(0, |monitor| monitor.config.retries),
-            cause: None,
-            to_primary: false,
-            target: handle.target,
-            node: 0,
-            on_replica: false,
-            on_writer: true,
-        }
-    }
-
-    fn on(&mut self, decision: Decision, snapshot: &Snapshot) {
-        self.node = decision.node;
-        self.on_replica = snapshot.nodes[decision.node].role == Role::Replica;
-        self.on_writer = decision.node == snapshot.writer;
-    }
-
-    /// Whether this may be run again, after it failed so before its first row; `plan` is the
-    /// statement's, where one was sent.
-    ///
-    /// A read may, since it did nothing. What was asked of a replica may while a standby ran it,
-    /// which cannot write. A write is sent once.
-    pub(crate) fn again(
-        &mut self,
-        access: Access,
-        error: &sqlx::Error,
-        plan: Option<&Plan>,
-    ) -> bool {
-        let code = sqlstate(error).unwrap_or_default();
-        let harmless = match self.target {
-            Target::Auto => access == Access::Read,
-            Target::Replica => self.on_replica,
-            Target::Primary | Target::Node(_) => false,
-        };
-        if !harmless {
-            return self.was_refused(error, plan);
-        }
-        if self.on_replica && self.target == Target::Auto && is_for_the_primary(&code) {
-            if let (Some(plan), "25006" | "0A000") = (plan, &*code) {
-                plan.rescue();
-            }
-            self.cause = Some(Reason::Rescued);
-            let first = !self.to_primary;
-            self.to_primary = true;
-            return first;
-        }
-        if self.left == 0 || !self.failed_with_node(error, &code) {
-            return false;
-        }
-        self.left -= 1;
-        self.tried.insert(self.node);
-        self.cause = Some(Reason::Retried);
-        true
-    }
-
-    /// Whether a write was refused as read-only, and so provably did nothing: a demoted primary, or
-    /// a session from before a promotion. It is sent once more, over a new connection. A text that
-    /// can commit on its own is not: it may have done so before.
-    fn was_refused(&mut self, error: &sqlx::Error, plan: Option<&Plan>) -> bool {
-        let again = refuses_command(error)
-            && self.on_writer
-            && !matches!(self.target, Target::Node(_))
-            && self.cause.is_none()
-            && plan.is_some_and(|plan| plan.look.is_query && !plan.look.several);
-        if again {
-            self.cause = Some(Reason::Retried);
-        }
-        again
-    }
-
-    /// Whether the error is the node's, and another node may do better.
-    fn failed_with_node(&self, error: &sqlx::Error, code: &str) -> bool {
-        match (error, Error::of(error)) {
-            // It waited for all its time already; elsewhere is worth another wait.
-            (_, Some(Error::AcquireTimeout { step: AcquireStep::Connecting, .. })) => {
-                !self.on_writer
-            }
-            (_, Some(own)) => matches!(own, Error::NodeDown { .. }),
-            (sqlx::Error::Database(_), None) if server_keeps_session(error) => {
-                // A conflict with recovery; on a primary it is the author's to answer.
-                self.on_replica && matches!(code, "40001" | "40P01")
-            }
-            // A FATAL of the server (terminated, starting or stopping, no connection left, a
-            // conflict), or none of its words at all.
-            (error, None) => matches!(
-                error,
-                sqlx::Error::Database(_)
-                    | sqlx::Error::Io(_)
-                    | sqlx::Error::Protocol(_)
-                    | sqlx::Error::WorkerCrashed
-            ),
-        }
-    }
-}
-
-/// Whether the server refused a command as read-only, and not a function of the user's own with that
-/// code: it tells which of its routines did.
-fn refuses_command(error: &sqlx::Error) -> bool {
-    let error =
-        error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|error| {
-        error.code() == "25006"
-            && error.routine().is_some_and(|routine| routine.starts_with("PreventCommand"))
-    })
-}
-
-/// Whether a standby's refusal may be no answer of the primary's: it is read-only; it is in
-/// recovery, or has no unlogged tables and no serializable transactions for that; or it does not know
-/// a relation, a column, a function or a type *yet*, since a migration has not reached it.
-fn is_for_the_primary(code: &str) -> bool {
-    matches!(code, "25006" | "55000" | "0A000" | "42P01" | "42703" | "42883" | "42704" | "3F000")
-}
-
 /// A statement through a handle: sent where the router says, and run again elsewhere where that
 /// is harmless.
 pub(crate) struct Routed {
@@ -381,18 +328,24 @@ impl Routed {
 }
 
 impl Source for Routed {
-    async fn run<T: Answer + Send>(
-        &mut self,
-        statement: Statement,
-        start: impl Start<T>,
-    ) -> Result<T, sqlx::Error> {
+    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
         let access = self.access(&statement);
         let mut attempts = Attempts::new(&self.handle);
         loop {
             let mut lease = self.lease(access, &mut attempts).await?;
-            match lease.run(statement.clone(), &start).await {
-                Err(error) if attempts.again(access, &error, Some(statement.plan())) => {}
-                result => return result,
+            let mut completed = false;
+            let error = match collect(lease.stream(statement.clone()), &mut completed).await {
+                Ok(answer) => return Ok(answer),
+                Err(error) => error,
+            };
+            // What it holds is not held while a better node is waited for.
+            drop(lease);
+            if !self
+                .handle
+                .again(access, &mut attempts, &error, Some((&statement, completed)))
+                .await
+            {
+                return Err(error);
             }
         }
     }
@@ -404,25 +357,49 @@ impl Source for Routed {
         async_stream::try_stream! {
             let access = self.access(&statement);
             let mut attempts = Attempts::new(&self.handle);
-            'attempt: loop {
-                let mut lease = self.lease(access, &mut attempts).await?;
-                let mut items = std::pin::pin!(lease.stream(statement.clone()));
-                let mut untouched = true;
-                while let Some(item) = items.next().await {
-                    match item {
-                        Err(error)
-                            if untouched
-                                && attempts.again(access, &error, Some(statement.plan())) =>
-                        {
-                            continue 'attempt;
-                        }
-                        item => {
-                            untouched = false;
-                            yield item?;
+            loop {
+                let mut failed = None;
+                {
+                    let mut lease = self.lease(access, &mut attempts).await?;
+                    let mut items = std::pin::pin!(lease.stream(statement.clone()));
+                    let mut untouched = true;
+                    while let Some(item) = items.next().await {
+                        match item {
+                            Err(error) if untouched => {
+                                failed = Some(error);
+                                break;
+                            }
+                            item => {
+                                untouched = false;
+                                yield item?;
+                            }
                         }
                     }
                 }
-                break;
+                let Some(error) = failed else { break };
+                if !self.handle.again(access, &mut attempts, &error, Some((&statement, false))).await {
+                    Err(error)?;
+                }
+            }
+        }
+    }
+
+    async fn prepare<T: Send>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> Result<T, sqlx::Error> {
+        let access = self.access(&statement);
+        let mut attempts = Attempts::new(&self.handle);
+        loop {
+            let mut lease = self.lease(access, &mut attempts).await?;
+            let error = match lease.prepare(statement.clone(), &start).await {
+                Ok(prepared) => return Ok(prepared),
+                Err(error) => error,
+            };
+            drop(lease);
+            if !self.handle.again(access, &mut attempts, &error, Some((&statement, false))).await {
+                return Err(error);
             }
         }
     }

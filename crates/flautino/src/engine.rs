@@ -159,16 +159,18 @@ impl Engine {
         }
     }
 
-    /// Opens a pool for each node: waits for the main node, asks each for role and version, and
-    /// creates the extensions on the main node.
+    /// Opens a pool for each node: asks each for role and version, waits for one that takes writes,
+    /// and creates the extensions there.
     ///
     /// Opening what is open changes nothing and says so in the report; of two concurrent calls
-    /// one opens. A node other than the main one that is down is a warning; its pool connects
-    /// when it is back.
+    /// one opens. A node that is down is a warning; its pool connects when it is back. Where only
+    /// replicas answer, a primary is waited for as long as a write would
+    /// ([`failover_timeout`](RoutingConfig::failover_timeout)), and then the engine opens for what
+    /// replicas may serve. An engine of one node opens over a standby, too.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], after `startup_timeout` where no answer came, at once where the server
+    /// [`OpenError`], after `startup_timeout` where no node answered, at once where the main one
     /// refuses. Nothing is open then.
     ///
     /// # Cancellation

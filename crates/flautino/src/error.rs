@@ -82,6 +82,19 @@ pub enum Error {
         waited: Duration,
     },
 
+    /// No node takes writes, and none began to within
+    /// [`failover_timeout`](crate::RoutingConfig::failover_timeout). Nothing was sent.
+    #[error(
+        "no primary within {waited:.1?} (`routing.failover_timeout`): {nodes}; bring the primary \
+         back, or promote a replica"
+    )]
+    NoPrimary {
+        /// How long the caller waited.
+        waited: Duration,
+        /// Each node, and what is known of it.
+        nodes: String,
+    },
+
     /// In a read-only transaction on a replica, a statement that changes its session, such as an
     /// advisory lock: it would succeed there, and mean nothing.
     #[error(
@@ -245,7 +258,7 @@ pub enum OpenError {
     #[error(transparent)]
     Config(#[from] ConfigError),
 
-    /// The main node did not answer within `startup_timeout`.
+    /// No node answered within `startup_timeout`.
     #[error(
         "no usable server within {waited:?}: {}; \
          is it running, and do host and port in the configuration lead to it?",

@@ -8,7 +8,6 @@ use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres};
 
 use crate::lease::Lease;
-use crate::logging::Entry;
 use crate::statement::Statement;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -35,7 +34,7 @@ macro_rules! executor_through {
                     let ($this, statement) = (self, statement?);
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
-                    $crate::executor::execute(source?, statement).await
+                    $crate::executor::run(source?, statement).await
                 })
             }
 
@@ -78,7 +77,7 @@ macro_rules! executor_through {
                     let ($this, statement) = (self, statement?);
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
-                    $crate::executor::fetch_all(source?, statement).await
+                    $crate::executor::run(source?, statement).await
                 })
             }
 
@@ -98,7 +97,7 @@ macro_rules! executor_through {
                     let ($this, statement) = (self, statement?);
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
-                    $crate::executor::fetch_optional(source?, statement).await
+                    $crate::executor::run(source?, statement).await
                 })
             }
 
@@ -147,18 +146,59 @@ pub(crate) use executor_through;
 
 /// Runs a statement to its end: over one lease, or wherever the router sends it.
 pub(crate) trait Source: Send {
-    /// `start` may be called again where the statement is run again elsewhere.
-    fn run<T: Answer + Send>(
+    fn run<T: Answer>(&mut self, statement: Statement) -> impl Future<Output = Result<T>> + Send;
+
+    /// What comes back is a stream, and only its end settles the lease.
+    fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send;
+
+    /// For what answers no rows. `start` may be called again where that is done again elsewhere.
+    fn prepare<T: Send>(
         &mut self,
         statement: Statement,
         start: impl Start<T>,
     ) -> impl Future<Output = Result<T>> + Send;
-
-    /// What comes back is a stream, and only its end settles the lease.
-    fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send;
 }
 
-/// How a statement is started on a connection.
+/// A result that is read to its end. Only the end tells that all went well.
+pub(crate) trait Answer: Default + Send {
+    fn add(&mut self, item: Item);
+}
+
+impl Answer for PgQueryResult {
+    fn add(&mut self, item: Item) {
+        self.extend(item.left());
+    }
+}
+
+impl Answer for Vec<PgRow> {
+    fn add(&mut self, item: Item) {
+        self.extend(item.right());
+    }
+}
+
+/// The first row.
+impl Answer for Option<PgRow> {
+    fn add(&mut self, item: Item) {
+        *self = self.take().or(item.right());
+    }
+}
+
+/// Reads a result to its end. `completed` is set when the server says that the statement is through.
+pub(crate) async fn collect<T: Answer>(
+    items: impl Stream<Item = Result<Item>> + Send,
+    completed: &mut bool,
+) -> Result<T> {
+    let mut items = std::pin::pin!(items);
+    let mut answer = T::default();
+    while let Some(item) = items.next().await {
+        let item = item?;
+        *completed |= item.is_left();
+        answer.add(item);
+    }
+    Ok(answer)
+}
+
+/// How a statement is prepared or described on a connection.
 pub(crate) trait Start<T>:
     for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
 {
@@ -169,68 +209,28 @@ impl<T, F> Start<T> for F where
 {
 }
 
-/// What a statement answers when it is read to the end, as the log sees it.
-pub(crate) trait Answer {
-    fn log(&self, entry: &mut Entry<'_>);
-}
-
-impl Answer for PgQueryResult {
-    fn log(&self, entry: &mut Entry<'_>) {
-        entry.rows_affected(self.rows_affected());
-    }
-}
-
-impl Answer for Vec<PgRow> {
-    fn log(&self, entry: &mut Entry<'_>) {
-        self.iter().for_each(|row| entry.row(row));
-    }
-}
-
-impl Answer for Option<PgRow> {
-    fn log(&self, entry: &mut Entry<'_>) {
-        self.iter().for_each(|row| entry.row(row));
-    }
-}
-
-/// For what answers no rows: `prepare`, `describe`.
-pub(crate) struct NoRows<T>(pub(crate) T);
-
-impl<T> Answer for NoRows<T> {
-    fn log(&self, _: &mut Entry<'_>) {}
-}
-
 pub(crate) type Item = Either<PgQueryResult, PgRow>;
 
 impl Source for &mut Lease {
-    fn run<T: Answer + Send>(
-        &mut self,
-        statement: Statement,
-        start: impl Start<T>,
-    ) -> impl Future<Output = Result<T>> + Send {
-        Lease::run(self, statement, start)
+    fn run<T: Answer>(&mut self, statement: Statement) -> impl Future<Output = Result<T>> + Send {
+        async move { collect(Lease::stream(self, statement), &mut false).await }
     }
 
     fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send {
         Lease::stream(self, statement)
     }
+
+    fn prepare<T: Send>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> impl Future<Output = Result<T>> + Send {
+        Lease::prepare(self, statement, start)
+    }
 }
 
-pub(crate) async fn execute(
-    mut source: impl Source,
-    statement: Statement,
-) -> Result<PgQueryResult> {
-    source.run(statement, |connection, statement| connection.execute(statement)).await
-}
-
-pub(crate) async fn fetch_all(mut source: impl Source, statement: Statement) -> Result<Vec<PgRow>> {
-    source.run(statement, |connection, statement| connection.fetch_all(statement)).await
-}
-
-pub(crate) async fn fetch_optional(
-    mut source: impl Source,
-    statement: Statement,
-) -> Result<Option<PgRow>> {
-    source.run(statement, |connection, statement| connection.fetch_optional(statement)).await
+pub(crate) async fn run<T: Answer>(mut source: impl Source, statement: Statement) -> Result<T> {
+    source.run(statement).await
 }
 
 pub(crate) fn fetch_many<'e, S: Source + 'e>(
@@ -252,37 +252,36 @@ pub(crate) async fn prepare_with(
 ) -> Result<PgStatement> {
     let parameters = parameters.to_vec();
     source
-        .run(statement, |connection, statement| {
+        .prepare(statement, |connection, statement| {
             prepare_on(connection, statement, parameters.clone())
         })
         .await
-        .map(|NoRows(statement)| statement)
 }
 
 pub(crate) async fn describe(
     mut source: impl Source,
     statement: Statement,
 ) -> Result<Describe<Postgres>> {
-    source.run(statement, describe_on).await.map(|NoRows(description)| description)
+    source.prepare(statement, describe_on).await
 }
 
 fn prepare_on(
     connection: &mut PgConnection,
     statement: Statement,
     parameters: Vec<PgTypeInfo>,
-) -> BoxFuture<'_, Result<NoRows<PgStatement>>> {
+) -> BoxFuture<'_, Result<PgStatement>> {
     Box::pin(async move {
         let sql = Execute::<Postgres>::sql(statement);
-        connection.prepare_with(sql, &parameters).await.map(NoRows)
+        connection.prepare_with(sql, &parameters).await
     })
 }
 
 fn describe_on(
     connection: &mut PgConnection,
     statement: Statement,
-) -> BoxFuture<'_, Result<NoRows<Describe<Postgres>>>> {
+) -> BoxFuture<'_, Result<Describe<Postgres>>> {
     Box::pin(async move {
         let sql = Execute::<Postgres>::sql(statement);
-        connection.describe(sql).await.map(NoRows)
+        connection.describe(sql).await
     })
 }

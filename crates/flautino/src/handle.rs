@@ -243,7 +243,8 @@ impl Handle {
                     Ok(transaction) => return Ok(transaction),
                     Err(failed) => failed,
                 };
-                if !attempts.again(access, &failed, None) {
+                // A lone `BEGIN` did nothing.
+                if !this.again(access, &mut attempts, &failed, None).await {
                     return Err(failed);
                 }
             }
@@ -285,8 +286,8 @@ impl Handle {
 
     /// As [`transaction`](Handle::transaction), with options. With
     /// [`retries`](TransactionOptions::retries) above 0 the whole closure runs again after a
-    /// serialization failure (40001) or a deadlock (40P01), so it must not have effects outside
-    /// the transaction.
+    /// serialization failure (40001), a deadlock (40P01), or a connection that was lost before
+    /// `COMMIT` was sent, so it must not have effects outside the transaction.
     ///
     /// # Errors
     ///

@@ -17,7 +17,8 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 pub(crate) use self::session::{Backend, SessionSetup};
-use crate::executor::{Answer, Start, executor_through};
+use crate::error::Error;
+use crate::executor::{Start, executor_through};
 use crate::gauges::{Gauges, InFlight};
 use crate::logging::Values;
 use crate::meter::Meter;
@@ -26,6 +27,9 @@ use crate::pool::{NodePool, Slot, Taken};
 use crate::router::{Classifier, Reason};
 use crate::statement::{PoolerMode, Statement};
 
+/// How long a write that is under way may still answer after its node turned down: a server that
+/// shuts down says what became of it.
+const LAST_ANSWER: Duration = Duration::from_millis(500);
 /// How long the washing of a returned connection may take.
 const WASH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -85,7 +89,8 @@ enum State {
 pub(crate) struct Seen {
     /// Some statement failed, or its end was not seen: a transaction is aborted, or may be.
     pub(crate) failure: bool,
-    /// One failed with 40001 or 40P01, after which the whole transaction may be tried again.
+    /// One failed with 40001 or 40P01, or the connection was lost: the whole transaction may be tried
+    /// again, unless its `COMMIT` was sent.
     pub(crate) retryable: bool,
     /// The bare connection was handed out, so there may be failures that were not seen.
     pub(crate) unwatched: bool,
@@ -184,8 +189,8 @@ impl Lease {
         self.node.classifier()
     }
 
-    /// Sends a statement and reads its whole result.
-    pub(crate) async fn run<T: Answer>(
+    /// Prepares or describes a statement.
+    pub(crate) async fn prepare<T>(
         &mut self,
         statement: Statement,
         start: impl Start<T>,
@@ -198,7 +203,7 @@ impl Lease {
         let (connection, node, cut) = self.parts();
         node.gauges.statement();
         let span = span_of(node, reason);
-        let mut entry =
+        let entry =
             node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
         let work = async {
             match mode {
@@ -212,9 +217,6 @@ impl Lease {
             }
         };
         let result = cut_short(cut, work).instrument(span).await;
-        if let Ok(answer) = &result {
-            answer.log(&mut entry);
-        }
         entry.finish(&result);
         self.stop_meter();
         self.settle(before, changes, &result);
@@ -301,9 +303,10 @@ impl Lease {
     }
 
     fn parts(&mut self) -> (&mut PgConnection, &Node, Option<Cut<'_>>) {
+        let grace = if self.expects_writes { LAST_ANSWER } else { Duration::ZERO };
         match self.connection.as_mut() {
             Some(LeasedConnection::Pooled { taken, home, until_down, .. }) => {
-                (&mut taken.connection, &self.node, Some(Cut { until_down, home }))
+                (&mut taken.connection, &self.node, Some(Cut { until_down, home, grace }))
             }
             Some(LeasedConnection::Single(connection)) => (connection, &self.node, None),
             None => unreachable!("a lease has its connection until it is dropped"),
@@ -315,10 +318,13 @@ impl Lease {
     async fn make_way(&mut self) -> Result<(), sqlx::Error> {
         let busy = self.state == State::Busy;
         let (connection, _, cut) = self.parts();
-        if let Some(Cut { until_down, home }) = cut
+        if let Some(Cut { until_down, home, .. }) = cut
             && until_down.is_cancelled()
         {
-            return Err(home.ended(false));
+            let ended = home.ended(false);
+            // A transaction can be tried again as a whole: nothing of it was committed.
+            self.seen.retryable |= matches!(Error::of(&ended), Some(Error::NodeDown { .. }));
+            return Err(ended);
         }
         if !busy {
             return Ok(());
@@ -351,6 +357,8 @@ impl Lease {
                 Node::refused_a_write(&self.node);
             }
             if !server_keeps_session(err) {
+                // Whatever was not committed is undone with the session.
+                self.seen.retryable = true;
                 if let Some(LeasedConnection::Pooled { home, .. }) = &self.connection {
                     // Others that rest may have died with it; sqlx's pool pings before it lends.
                     home.return_warm();
@@ -389,6 +397,8 @@ fn span_of(node: &Node, reason: Option<Reason>) -> tracing::Span {
 struct Cut<'a> {
     until_down: &'a CancellationToken,
     home: &'a NodePool,
+    /// How long a node that turned down may still answer.
+    grace: Duration,
 }
 
 /// The work's result, or why it was cut off: the node is down, or the drain time is over.
@@ -396,12 +406,15 @@ async fn cut_short<T>(
     cut: Option<Cut<'_>>,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    match cut {
-        Some(Cut { until_down, home }) => match until_down.run_until_cancelled(work).await {
-            Some(result) => result,
-            None => Err(home.ended(true)),
-        },
-        None => work.await,
+    let Some(Cut { until_down, home, grace }) = cut else { return work.await };
+    let mut work = std::pin::pin!(work);
+    if let Some(result) = until_down.run_until_cancelled(work.as_mut()).await {
+        return result;
+    }
+    let late = tokio::time::timeout(grace, home.cut().run_until_cancelled(work));
+    match late.await {
+        Ok(Some(result)) => result,
+        Ok(None) | Err(_) => Err(home.ended(true)),
     }
 }
 

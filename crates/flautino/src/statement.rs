@@ -63,6 +63,12 @@ impl Statement {
         self.arguments.as_ref().is_some_and(|arguments| arguments.len() > 0)
     }
 
+    /// Whether it is sent in the extended protocol, where a statement is completed by the message
+    /// after it.
+    pub(crate) fn is_extended(&self) -> bool {
+        self.arguments.is_some()
+    }
+
     /// Whether it may leave something behind in the session: a setting, a lock, a cursor.
     pub(crate) fn may_change_session(&self) -> bool {
         self.plan.look.may_change_session

@@ -41,7 +41,8 @@ pub struct TransactionOptions {
     /// With `Serializable` and `read_only`: wait for a snapshot that cannot fail. Default: `false`.
     pub deferrable: bool,
     /// How often [`Handle::transaction_with`](crate::Handle::transaction_with) runs its closure
-    /// again after a serialization failure or a deadlock. Default: 0.
+    /// again after a serialization failure, a deadlock, or a connection that was lost before `COMMIT`
+    /// was sent. Default: 0.
     pub retries: u32,
 }
 
@@ -464,11 +465,13 @@ impl fmt::Debug for Savepoint<'_> {
     }
 }
 
-/// Whether an error of `COMMIT` says that nothing was committed: the server's answer on a session
-/// that goes on. A pooler speaks in class 08 of a server it has lost.
+/// Whether an error of `COMMIT` says that nothing was committed: it was not sent, or it is the
+/// server's answer on a session that goes on. A pooler speaks in class 08 of a server it has lost.
 fn refuses_commit(err: &sqlx::Error) -> bool {
     let code = sqlstate(err).unwrap_or_default();
-    server_keeps_session(err) && !code.starts_with("08")
+    let was_sent =
+        !matches!(Error::of(err), Some(Error::NodeDown { sent: false, .. } | Error::Closed { .. }));
+    !was_sent || (server_keeps_session(err) && !code.starts_with("08"))
 }
 
 /// An SQL identifier.

@@ -57,6 +57,12 @@ pub struct RoutingConfig {
     /// How often a read is run again elsewhere: after a lost connection, a recovery conflict, a
     /// standby that is starting. 0 to 7. Default: 2, so that one read survives two nodes.
     pub retries: u32,
+    /// How long what only a primary can do waits while there is none: writes, transactions, reads
+    /// that no replica may serve. Then it fails with [`Error::NoPrimary`](crate::Error::NoPrimary).
+    /// Also how long `open` waits for a primary once a replica answers. Default: 10 s: a replica
+    /// that is promoted on request takes a few seconds, and clients are still there. 0 for no wait.
+    #[serde(with = "de::duration")]
+    pub failover_timeout: Duration,
     /// How often each node is probed, on a connection of its own. Default: 500 ms, so that a node
     /// that stops answering is out of use within 1.5 s. 50 ms at the least.
     #[serde(with = "de::duration")]
@@ -133,6 +139,7 @@ impl Default for RoutingConfig {
             fallback: Fallback::Wait,
             fallback_share: 0.5,
             retries: 2,
+            failover_timeout: Duration::from_secs(10),
             probe_interval: Duration::from_millis(500),
             probe_timeout: Duration::from_millis(500),
             failures_to_down: 2,
@@ -157,6 +164,7 @@ impl RoutingConfig {
             fallback: _,
             fallback_share,
             retries,
+            failover_timeout,
             probe_interval,
             probe_timeout,
             failures_to_down,
@@ -212,6 +220,7 @@ impl RoutingConfig {
         }
         let times = [
             ("max_lag", max_lag),
+            ("failover_timeout", failover_timeout),
             ("probe_interval", probe_interval),
             ("probe_timeout", probe_timeout),
             ("slow_start", slow_start),

@@ -32,18 +32,12 @@ impl EngineInner {
             }
             _ => {}
         }
-        let (mut main, mut warnings) = self.reach_nodes().await?;
-        let EngineConfig { extensions, startup_timeout, .. } = &self.config;
-        let missing =
-            bootstrap::create_extensions(self.main(), &mut main, extensions, *startup_timeout)
-                .await;
-        warnings.extend(missing);
-        drop(main);
-
+        let mut warnings = self.reach_nodes().await?;
         let watching = match self.any_monitor() {
             Some(monitor) => Some(monitor.start(config.max_connections).await),
             None => None,
         };
+        warnings.extend(self.create_extensions().await);
         let pools: Vec<_> = self.nodes.iter().map(|node| node.build_pool(config)).collect();
         // One connection each, so that the first request finds it.
         let reachable = self.nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
@@ -87,40 +81,81 @@ impl EngineInner {
         report
     }
 
-    /// Asks every node what it is, again and again until the main node answers.
-    async fn reach_nodes(&self) -> Result<(PgConnection, Vec<String>), OpenError> {
+    /// Asks every node what it is, again and again until one takes writes. Where others answer, that
+    /// is waited for no longer than a write would wait. An engine of one node takes it as it is.
+    async fn reach_nodes(&self) -> Result<Vec<String>, OpenError> {
         let timeout = self.config.startup_timeout;
+        let patience = self.config.routing.failover_timeout.min(timeout);
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
         loop {
             let left = timeout.saturating_sub(started.elapsed());
             let probes = self.nodes.iter().map(|node| reach(node, left));
-            let mut results = futures_util::future::join_all(probes).await.into_iter();
-            let main = results.next();
-            let others: Vec<_> = results.filter_map(Result::err).collect();
-            match main {
-                Some(Ok(connection)) => {
-                    let warnings = others
-                        .iter()
-                        .map(|failure| format!("{failure}; it joins when it is reachable"));
-                    return Ok((connection, warnings.collect()));
-                }
-                Some(Err(failure)) if is_final(&failure.source) => {
-                    return Err(OpenError::Refused(failure));
-                }
-                main => {
-                    let waited = started.elapsed();
-                    let failed = main.and_then(Result::err).into_iter().chain(others);
-                    if waited + pause >= timeout {
-                        return Err(OpenError::Unreachable { waited, nodes: failed.collect() });
+            let results = futures_util::future::join_all(probes).await;
+            let writable = results.iter().any(|result| matches!(result, Ok(Role::Primary)));
+            let answers = results.iter().any(Result::is_ok);
+            let alone = self.nodes.len() == 1;
+            let waited = started.elapsed();
+            let mut failures = Vec::new();
+            for (number, failure) in results.into_iter().map(Result::err).enumerate() {
+                match failure {
+                    Some(failure) if number == 0 && is_final(&failure.source) => {
+                        return Err(OpenError::Refused(failure));
                     }
-                    for failure in failed {
-                        tracing::warn!(?waited, "waiting for the database: {failure}");
-                    }
+                    failure => failures.extend(failure),
                 }
+            }
+            if writable || (answers && (alone || waited >= patience)) {
+                let joins = |failure| format!("{failure}; it joins when it is reachable");
+                let mut warnings: Vec<_> = failures.into_iter().map(joins).collect();
+                if !writable && !alone {
+                    warnings.push(format!(
+                        "no node takes writes after {waited:.1?}: replicas serve what they may, and \
+                         all else waits for a primary"
+                    ));
+                }
+                return Ok(warnings);
+            }
+            if waited + pause >= timeout {
+                return Err(OpenError::Unreachable { waited, nodes: failures });
+            }
+            for failure in failures {
+                tracing::warn!(?waited, "waiting for the database: {failure}");
+            }
+            if answers {
+                tracing::warn!(
+                    ?waited,
+                    "waiting for a primary: the nodes that answer are replicas"
+                );
             }
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// On the primary, or on the only node. Answers warnings.
+    async fn create_extensions(&self) -> Vec<String> {
+        let EngineConfig { extensions, startup_timeout, .. } = &self.config;
+        let number = match self.monitor() {
+            Some(monitor) => monitor.snapshot().primary,
+            None => Some(0),
+        };
+        if extensions.is_empty() {
+            return Vec::new();
+        }
+        let Some(number) = number else {
+            let wanted = extensions.join("`, `");
+            return vec![format!(
+                "no node takes writes, so the extensions `{wanted}` were not looked for"
+            )];
+        };
+        let node = &self.nodes[number];
+        match node.greet(*startup_timeout, async |_| Ok(())).await {
+            Ok((mut connection, ())) => {
+                bootstrap::create_extensions(node, &mut connection, extensions, *startup_timeout)
+                    .await
+            }
+            Err(source) => vec![failure(node, source).to_string()],
         }
     }
 
@@ -169,13 +204,13 @@ impl EngineInner {
 }
 
 /// One attempt to reach a node and to learn its role.
-async fn reach(node: &Arc<Node>, left: Duration) -> Result<PgConnection, NodeFailure> {
+async fn reach(node: &Arc<Node>, left: Duration) -> Result<Role, NodeFailure> {
     let probe = async |connection: &mut PgConnection| bootstrap::probe(node, connection).await;
     match node.greet(left, probe).await {
-        Ok((connection, role)) => {
+        Ok((_, role)) => {
             node.set_role(role);
             node.set_trouble(None);
-            Ok(connection)
+            Ok(role)
         }
         Err(source) => {
             let failure = failure(node, source);

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use sqlx::Connection;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -49,6 +50,8 @@ pub(crate) struct Monitor {
     lines: Vec<Line>,
     topology: Mutex<Topology>,
     snapshot: ArcSwap<Snapshot>,
+    /// Told of each new snapshot, and of the end.
+    news: Notify,
     /// `Some` from `start` until it is dropped by `stop`.
     running: ArcSwapOption<Run>,
     catalogue_wanted: Arc<Notify>,
@@ -72,6 +75,7 @@ impl Monitor {
         let monitor = Arc::new(Self {
             topology: Mutex::new(new_topology(nodes.len(), &config)),
             snapshot: ArcSwap::from_pointee(Snapshot::unknown(nodes.len())),
+            news: Notify::new(),
             lines: nodes.iter().map(|_| Line::default()).collect(),
             nodes: nodes.to_vec(),
             classifier,
@@ -139,6 +143,7 @@ impl Monitor {
         if let Some(run) = self.running.swap(None) {
             run.budget.close();
         }
+        self.news.notify_waiters();
         let closing = self.lines.iter().map(async |line| {
             let goodbye = async {
                 let mut state = line.state.lock().await;
@@ -158,6 +163,11 @@ impl Monitor {
 
     pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
         self.snapshot.load()
+    }
+
+    /// Ready at the next snapshot after this call, and when the monitor stops.
+    pub(crate) fn news(&self) -> Notified<'_> {
+        self.news.notified()
     }
 
     pub(crate) fn access(&self, plan: &Plan, sql: &str) -> Access {
@@ -239,7 +249,12 @@ impl Monitor {
         }
         if let (Some(primary), true) = (new.primary, old.primary != new.primary) {
             tracing::info!(node = %self.nodes[primary].name, "the node is the primary");
+            if old.writer != primary && old.primary.is_some() {
+                // Whatever it acknowledges from now on is lost.
+                self.nodes[old.writer].abort_waiting();
+            }
         }
+        self.news.notify_waiters();
     }
 
     fn tell_exclusion(&self, number: usize, excluded: Option<&Exclusion>) {

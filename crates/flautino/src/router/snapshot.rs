@@ -106,6 +106,18 @@ impl Snapshot {
         }
     }
 
+    /// Whether there is a node to send writes to: the primary, or one that takes writes under a name
+    /// that leads to several servers, so that nothing more can be said of it.
+    #[must_use]
+    pub fn takes_writes(&self) -> bool {
+        let several = |node: &NodeView| {
+            node.up
+                && node.role == Role::Primary
+                && node.excluded == Some(Exclusion::SeveralServers)
+        };
+        self.primary.is_some() || self.nodes.get(self.writer).is_some_and(several)
+    }
+
     /// How far the primary was when it was last asked, and when that was.
     #[must_use]
     pub fn primary_position(&self) -> Option<(Position, Instant)> {

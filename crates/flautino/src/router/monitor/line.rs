@@ -80,6 +80,14 @@ impl Monitor {
         position_of(&self.sample_after(number, event).await?)
     }
 
+    /// Whether the node answers now that it is a primary, in the same life as then.
+    pub(crate) async fn is_still_primary(&self, number: usize, incarnation: u64) -> bool {
+        let sample = self.sample_after(number, Instant::now()).await;
+        sample.is_some_and(|sample| sample.role == Role::Primary)
+            && self.snapshot().nodes[number].incarnation == incarnation
+            && self.snapshot().writer == number
+    }
+
     async fn sample_after(&self, number: usize, event: Instant) -> Option<Sample> {
         let line = &self.lines[number];
         let asking = async {

@@ -4,7 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::Monitor;
-use crate::router::{Exclusion, Lsn};
+use crate::node::Role;
+use crate::router::{Exclusion, Lsn, NodeView};
 
 /// See [`Monitor::standing`].
 #[derive(Debug, Default)]
@@ -54,6 +55,21 @@ impl Monitor {
             Exclusion::Paused => "its replay is paused, and it is behind".to_owned(),
             Exclusion::NoPosition => "it does not say how far it has replayed".to_owned(),
         }
+    }
+
+    /// Each node and what it is, where no one is the primary.
+    pub(crate) fn roll_call(&self) -> String {
+        let snapshot = self.snapshot();
+        let of = |(number, node): (usize, &NodeView)| {
+            let name = &self.nodes[number].name;
+            match (self.nodes[number].trouble(), &node.excluded) {
+                (Some(trouble), _) => format!("`{name}` is down ({trouble})"),
+                (None, Some(excluded)) => format!("`{name}`: {}", self.describe(excluded)),
+                (None, None) if node.role == Role::Replica => format!("`{name}` is a replica"),
+                (None, None) => format!("`{name}` does not answer"),
+            }
+        };
+        snapshot.nodes.iter().enumerate().map(of).collect::<Vec<_>>().join(", ")
     }
 
     /// The node's part of the status: position, timeline, lag, why it is not in use.
