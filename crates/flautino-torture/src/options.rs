@@ -38,6 +38,9 @@ pub struct Options {
     /// Only these faults, separated by commas: replica-kill, failover, ghost…
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<Fault>,
+    /// These faults first, in this order.
+    #[arg(long, value_delimiter = ',')]
+    pub first: Vec<Fault>,
     /// No faults at all.
     #[arg(long)]
     pub calm: bool,

@@ -83,7 +83,7 @@ async fn torture(
     clients: &Clients,
     began: Instant,
 ) -> Result<(), Broken> {
-    let mut schedule = Schedule::new(seed, &options.only);
+    let mut schedule = Schedule::new(seed, &options.only, &options.first);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut performed = 0;
     // In soak mode the others are measured from the begin to the end.

@@ -1,5 +1,6 @@
 //! Which faults there are, and which one comes next.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
@@ -137,19 +138,25 @@ const TWO: u32 = 4;
 pub(crate) struct Schedule {
     rng: fastrand::Rng,
     faults: Vec<Fault>,
+    /// What happens before chance has its way.
+    first: VecDeque<Fault>,
 }
 
 impl Schedule {
-    /// Of all faults, or only of these.
-    pub(crate) fn new(seed: u64, only: &[Fault]) -> Self {
+    /// Of all faults, or only of these; some of them before all others.
+    pub(crate) fn new(seed: u64, only: &[Fault], first: &[Fault]) -> Self {
         let faults = ALL.into_iter().filter(|(fault, ..)| only.is_empty() || only.contains(fault));
         // The list holds each as often as it is to be chosen.
         let faults = faults.flat_map(|(fault, _, weight)| (0..weight).map(move |_| fault));
-        Self { rng: fastrand::Rng::with_seed(seed), faults: faults.collect() }
+        let rng = fastrand::Rng::with_seed(seed);
+        Self { rng, faults: faults.collect(), first: first.iter().copied().collect() }
     }
 
     /// What happens next, at once, and a seed for its details.
     pub(crate) fn next(&mut self) -> Vec<(Fault, u64)> {
+        if let Some(fault) = self.first.pop_front() {
+            return vec![(fault, self.rng.u64(..))];
+        }
         let Some(first) = self.rng.choice(&self.faults).copied() else { return Vec::new() };
         let mut next = vec![(first, self.rng.u64(..))];
         if first.is_light() && self.rng.u32(..TWO) == 0 {
@@ -172,8 +179,8 @@ mod tests {
 
     #[test]
     fn a_seed_says_what_happens() {
-        let (mut one, mut same) = (Schedule::new(7, &[]), Schedule::new(7, &[]));
-        let mut other = Schedule::new(8, &[]);
+        let (mut one, mut same) = (Schedule::new(7, &[], &[]), Schedule::new(7, &[], &[]));
+        let mut other = Schedule::new(8, &[], &[]);
         let faults: Vec<_> = (0..200).map(|_| one.next()).collect();
         assert_eq!(faults, (0..200).map(|_| same.next()).collect::<Vec<_>>());
         assert_ne!(faults, (0..200).map(|_| other.next()).collect::<Vec<_>>());
@@ -185,7 +192,7 @@ mod tests {
 
     #[test]
     fn only_light_faults_happen_at_once() {
-        let mut schedule = Schedule::new(1, &[]);
+        let mut schedule = Schedule::new(1, &[], &[]);
         let next: Vec<_> = (0..500).map(|_| schedule.next()).collect();
         let both: Vec<_> = next.iter().filter(|faults| faults.len() > 1).collect();
         assert!(!both.is_empty());
@@ -198,7 +205,13 @@ mod tests {
             assert_eq!(fault.name().parse::<Fault>().unwrap(), fault);
         }
         assert!("flood".parse::<Fault>().is_err());
-        let mut schedule = Schedule::new(3, &[Fault::Ghost]);
+    }
+
+    #[test]
+    fn some_faults_may_be_asked_for() {
+        let mut schedule = Schedule::new(3, &[Fault::Ghost], &[Fault::AppKill, Fault::Conflict]);
+        assert_eq!(schedule.next()[0].0, Fault::AppKill);
+        assert_eq!(schedule.next()[0].0, Fault::Conflict);
         assert!((0..20).all(|_| schedule.next()[0].0 == Fault::Ghost));
     }
 }
