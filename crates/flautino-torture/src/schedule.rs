@@ -130,7 +130,7 @@ impl FromStr for Fault {
     }
 }
 
-/// One time in so many, two light faults happen at once.
+/// One time in so many, two faults happen at once: two light ones, or one of an app beside any other.
 const TWO: u32 = 4;
 
 /// Chooses.
@@ -159,9 +159,11 @@ impl Schedule {
         }
         let Some(first) = self.rng.choice(&self.faults).copied() else { return Vec::new() };
         let mut next = vec![(first, self.rng.u64(..))];
-        if first.is_light() && self.rng.u32(..TWO) == 0 {
-            let fits = |fault: &&Fault| {
-                fault.is_light() && !(fault.is_of_apps() && first.is_of_apps()) && **fault != first
+        if self.rng.u32(..TWO) == 0 {
+            let fits = |fault: &&Fault| match (first.is_of_apps(), fault.is_of_apps()) {
+                (true, true) => false,
+                (false, true) => true,
+                (_, false) => first.is_light() && fault.is_light() && **fault != first,
             };
             let others: Vec<_> = self.faults.iter().filter(fits).collect();
             if let Some(second) = self.rng.choice(others) {
@@ -191,12 +193,17 @@ mod tests {
     }
 
     #[test]
-    fn only_light_faults_happen_at_once() {
+    fn only_light_faults_and_those_of_apps_happen_at_once() {
         let mut schedule = Schedule::new(1, &[], &[]);
         let next: Vec<_> = (0..500).map(|_| schedule.next()).collect();
         let both: Vec<_> = next.iter().filter(|faults| faults.len() > 1).collect();
         assert!(!both.is_empty());
-        assert!(both.iter().all(|faults| faults.iter().all(|(fault, _)| fault.is_light())));
+        let fits = |faults: &[(Fault, u64)]| {
+            let apps = faults.iter().filter(|(fault, _)| fault.is_of_apps()).count();
+            faults.len() == 2
+                && (apps == 1 || apps == 0 && faults.iter().all(|(fault, _)| fault.is_light()))
+        };
+        assert!(both.iter().all(|faults| fits(faults)), "{both:?}");
     }
 
     #[test]

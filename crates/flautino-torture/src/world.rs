@@ -146,9 +146,9 @@ impl World {
 
     async fn apps_see(&self, what: &str, looks_right: impl Fn(&Status) -> bool) {
         let deadline = Instant::now() + PATIENCE;
-        for (app, address) in self.apps.addresses().into_iter().enumerate() {
-            let Some(address) = address else { continue };
-            loop {
+        for app in 0..self.apps.count() {
+            // One that is killed meanwhile sees nothing, and comes back at another address.
+            while let Some(address) = self.apps.addresses()[app] {
                 let status = self.status(&format!("http://{address}/status.json")).await;
                 if status.as_ref().is_ok_and(&looks_right) {
                     break;

@@ -59,7 +59,8 @@ impl From<sqlx::Error> for Failure {
     fn from(err: sqlx::Error) -> Self {
         let answer = matches!(&err, sqlx::Error::Database(answer) if !is_last_word(&**answer));
         let unknown = matches!(Error::of(&err), Some(Error::CommitUnknown(_))) || !answer;
-        let code = err.as_database_error().and_then(|err| err.code()).unwrap_or_default();
+        let code =
+            err.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
         let error = format!("{err} {code}");
         Self { status: DbError::from(err).status().as_u16(), unknown, error }
     }

@@ -47,7 +47,7 @@ impl Client {
             }
         }
         // Two in three of those who carry tokens ask for their reads not to go back.
-        if kind == Kind::Read && self.number % 3 != 0 && rng.u8(..10) < 7 {
+        if kind == Kind::Read && !self.number.is_multiple_of(3) && rng.u8(..10) < 7 {
             kind = Kind::SessionRead;
         }
         let comes_back = if kind.reads() { 75 } else { 30 };
