@@ -22,6 +22,7 @@
 //! ```
 
 mod de;
+mod discovery;
 mod find;
 mod node;
 mod routing;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+pub use self::discovery::DiscoveryConfig;
 pub use self::node::NodeConfig;
 pub use self::routing::{Fallback, RoutingConfig, RoutingMode};
 use crate::error::ConfigError;
@@ -56,6 +58,8 @@ pub struct EngineConfig {
     /// Further nodes, each under the name that [`Handle::node`](crate::Handle::node) takes.
     /// Default: none.
     pub extra_nodes: BTreeMap<String, NodeConfig>,
+    /// Further nodes that are found by a DNS name. Default: none.
+    pub discovery: Option<DiscoveryConfig>,
     /// Extensions that `open` creates on the primary. Default:
     /// `["uuid-ossp"]`, as in Piccolo; `[]` for none. One that cannot be created is a warning.
     pub extensions: Vec<String>,
@@ -82,6 +86,7 @@ impl Default for EngineConfig {
         Self {
             main: NodeConfig::default(),
             extra_nodes: BTreeMap::new(),
+            discovery: None,
             extensions: vec!["uuid-ossp".to_owned()],
             pool: PoolConfig::default(),
             routing: RoutingConfig::default(),
@@ -95,8 +100,9 @@ impl Default for EngineConfig {
 
 impl EngineConfig {
     /// The keys of the top level that are not [`NodeConfig`]'s.
-    const KEYS: [&'static str; 8] = [
+    const KEYS: [&'static str; 9] = [
         "extra_nodes",
+        "discovery",
         "extensions",
         "pool",
         "routing",
@@ -148,6 +154,7 @@ impl EngineConfig {
         let Self {
             main,
             extra_nodes,
+            discovery,
             extensions,
             pool,
             routing,
@@ -167,18 +174,16 @@ impl EngineConfig {
                 return Err(key_error(key, TOO_LONG.to_owned()));
             }
         }
-        main.connect_options(origin, "")?;
-        for (name, node) in extra_nodes {
-            let key = format!("extra_nodes.{name}");
-            if name == MAIN {
-                let fix = "`main` is the node at the top level; give this one another name";
-                return Err(key_error(&key, fix.to_owned()));
+        let options = main.connect_options(origin, "")?;
+        Self::check_nodes(extra_nodes, origin)?;
+        if let Some(discovery) = discovery {
+            let failed = |(key, message)| key_error(&format!("discovery.{key}"), message);
+            discovery.check().map_err(failed)?;
+            if options.get_socket().is_some() {
+                let fix = "the main node is reached by a Unix socket, so that replicas elsewhere \
+                           cannot be reached as it is; give it a host name";
+                return Err(key_error("discovery", fix.to_owned()));
             }
-            if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
-                let fix = "a node's name is one word, without spaces and control characters";
-                return Err(key_error(&key, fix.to_owned()));
-            }
-            node.connect_options(origin, &format!("{key}."))?;
         }
         for (index, extension) in extensions.iter().enumerate() {
             if extension.is_empty() || extension.contains('\0') {
@@ -188,6 +193,27 @@ impl EngineConfig {
         }
         pool.check().map_err(|(key, message)| key_error(&format!("pool.{key}"), message))?;
         routing.check().map_err(|(key, message)| key_error(&format!("routing.{key}"), message))
+    }
+
+    /// Names and settings of nodes beside the main one.
+    pub(crate) fn check_nodes(
+        nodes: &BTreeMap<String, NodeConfig>,
+        origin: &str,
+    ) -> Result<(), ConfigError> {
+        for (name, node) in nodes {
+            let key = format!("extra_nodes.{name}");
+            let fix = if name == MAIN {
+                "`main` is the node at the top level; give this one another name"
+            } else if name.is_empty() || name.chars().any(|c| c.is_control() || c.is_whitespace()) {
+                "a node's name is one word, without spaces and control characters"
+            } else {
+                node.connect_options(origin, &format!("{key}."))?;
+                continue;
+            };
+            let (origin, message) = (origin.to_owned(), fix.to_owned());
+            return Err(ConfigError::Key { origin, key, message });
+        }
+        Ok(())
     }
 }
 

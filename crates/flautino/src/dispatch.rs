@@ -20,8 +20,8 @@ use crate::lease::Lease;
 use crate::meter::{Follows, Meter};
 use crate::node::Node;
 use crate::router::{
-    Access, Consistency, Decision, Exclusion, Floor, Load, Monitor, Reason, Request, Snapshot,
-    Target, route, route_stale,
+    Access, Consistency, Decision, Exclusion, Floor, Load, Monitor, Picture, Reason, Request,
+    Snapshot, Target, route, route_stale,
 };
 use crate::statement::Statement;
 
@@ -37,14 +37,16 @@ impl Handle {
         self.lease_within(access, &mut Attempts::new(self)).await
     }
 
-    /// The node that takes writes.
-    pub(crate) fn writer(&self) -> &Arc<Node> {
-        let number = match (self.target, self.engine.monitor()) {
-            (Target::Node(number), _) => number,
-            (_, Some(monitor)) => monitor.snapshot().writer,
-            (_, None) => 0,
-        };
-        &self.engine.nodes()[number]
+    /// The node that takes writes, or the one that was named.
+    pub(crate) fn writer(&self) -> Arc<Node> {
+        match (&self.named, self.engine.monitor()) {
+            (Some(node), _) => Arc::clone(node),
+            (None, Some(monitor)) => {
+                let picture = monitor.snapshot();
+                Arc::clone(&picture.servers[picture.writer])
+            }
+            (None, None) => Arc::clone(self.engine.main()),
+        }
     }
 
     /// As [`lease`](Handle::lease), and goes on with other nodes where one gives no connection.
@@ -54,12 +56,15 @@ impl Handle {
         attempts: &mut Attempts,
     ) -> Result<Lease, sqlx::Error> {
         let Some(monitor) = self.engine.monitor() else {
-            let (number, reason) = match self.target {
-                Target::Node(number) => (number, Reason::NamedNode),
-                Target::Auto | Target::Primary | Target::Replica => (0, Reason::MainNode),
+            let (node, reason) = match &self.named {
+                Some(node) if node.left.is_cancelled() => {
+                    return Err(self.engine.unknown(&node.name).into());
+                }
+                Some(node) => (node, Reason::NamedNode),
+                None => (self.engine.main(), Reason::MainNode),
             };
             let asked = Instant::now();
-            let mut lease = Lease::checkout(&self.engine.nodes()[number]).await?;
+            let mut lease = Lease::checkout(node).await?;
             let (engine, session) = (Arc::clone(&self.engine), Arc::clone(&self.session));
             lease.meter = Some(Meter::new(engine, session, reason, asked, None));
             return Ok(lease);
@@ -101,7 +106,10 @@ impl Handle {
             Undone::Ended => SHUTDOWN_SPREADS,
         };
         tokio::time::sleep(pause).await;
-        let stands = monitor.is_still_primary(attempts.node, attempts.incarnation).await;
+        let stands = match &attempts.server {
+            Some(server) => monitor.is_still_primary(server, attempts.incarnation).await,
+            None => false,
+        };
         let again = match undone {
             Undone::Unsent => true,
             // A session that is older than the server's promotion; or the server is set so.
@@ -126,7 +134,8 @@ impl Handle {
             // Before the snapshot, so that no change is missed.
             let news = monitor.news();
             let snapshot = monitor.snapshot().clone();
-            let request = self.request(monitor, access, attempts, &snapshot);
+            let target = self.target_in(&snapshot)?;
+            let request = self.request(monitor, access, target, attempts, &snapshot);
             let decision = self.decide(monitor, &request, attempts, &snapshot);
             let needs_primary =
                 decision.node == snapshot.writer && decision.reason != Reason::NamedNode;
@@ -137,22 +146,26 @@ impl Handle {
             let (decision, budget) =
                 self.within_budget(monitor, decision, &request, &snapshot).await?;
             attempts.on(decision, &snapshot);
-            let mut lease = Lease::checkout(&self.engine.nodes()[decision.node]).await?;
+            let server = &snapshot.servers[decision.node];
+            let lease = Lease::checkout(server).await;
             let on_replica = decision.node != snapshot.writer;
-            // Waiting may have taken long enough for the node to become another.
+            // Waiting may have taken long enough for the node to become another, or to leave.
             let now = monitor.snapshot();
-            let stands = match self.target {
-                Target::Node(_) => true,
-                _ if on_replica => {
-                    let node = &now.nodes[decision.node];
+            let here = now.number(server);
+            let stands = match (target, here) {
+                (_, None) => false,
+                (Target::Node(_), Some(_)) => true,
+                (_, Some(number)) if on_replica => {
+                    let node = &now.nodes[number];
                     node.is_usable_replica() && request.floor.admits(decision.node, node)
                 }
-                _ => now.writer == decision.node && now.takes_writes(),
+                (_, Some(number)) => now.writer == number && now.takes_writes(),
             };
-            if !stands {
+            if !stands && (lease.is_ok() || here.is_none()) {
                 changes += 1;
                 continue;
             }
+            let mut lease = lease?;
             if access == Access::Read {
                 lease.expect_reads();
             }
@@ -183,6 +196,17 @@ impl Handle {
         Err(Error::NodeDown { node, sent: false }.into())
     }
 
+    /// What the handle was told, with the number that its node has now.
+    fn target_in(&self, picture: &Picture) -> Result<Target, Error> {
+        match &self.named {
+            Some(node) => match picture.number(node) {
+                Some(number) => Ok(Target::Node(number)),
+                None => Err(self.engine.unknown(&node.name).into()),
+            },
+            None => Ok(self.target),
+        }
+    }
+
     /// Waits until something changes, for `failover_timeout` in all.
     async fn wait_for_primary(
         &self,
@@ -199,19 +223,21 @@ impl Handle {
         if changed {
             return Ok(());
         }
-        Err(Error::NoPrimary { waited: attempts.waited(), nodes: monitor.roll_call() }.into())
+        Err(Error::NoPrimary { waited: attempts.waited(), nodes: monitor.snapshot().roll_call() }
+            .into())
     }
 
     fn request(
         &self,
         monitor: &Monitor,
         access: Access,
+        target: Target,
         attempts: &Attempts,
         snapshot: &Snapshot,
     ) -> Request {
         let config = &monitor.config;
         let now = Instant::now();
-        let floor = match (access, self.target) {
+        let floor = match (access, target) {
             (Access::Read, Target::Auto) | (_, Target::Replica) => {
                 self.session.floor(self.level(), snapshot, now, config.token_window)
             }
@@ -219,7 +245,7 @@ impl Handle {
         };
         Request {
             access,
-            target: self.target,
+            target,
             floor,
             tried: attempts.tried,
             now,
@@ -233,7 +259,7 @@ impl Handle {
         monitor: &Monitor,
         request: &Request,
         attempts: &Attempts,
-        snapshot: &Snapshot,
+        snapshot: &Picture,
     ) -> Decision {
         let reads = request.access == Access::Read;
         if attempts.to_primary {
@@ -246,15 +272,10 @@ impl Handle {
         {
             return Decision { node, reason: Reason::Retried };
         }
-        if reads && self.target == Target::Auto && monitor.config.mode == RoutingMode::Primary {
+        if reads && request.target == Target::Auto && monitor.config.mode == RoutingMode::Primary {
             return Decision { node: snapshot.writer, reason: Reason::PrimaryMode };
         }
-        route(request, snapshot, |number| self.load(number), fastrand::u64(..))
-    }
-
-    fn load(&self, number: usize) -> Load {
-        let gauges = &self.engine.nodes()[number].gauges;
-        Load::new(gauges.in_flight(), gauges.latency_us())
+        route(request, snapshot, |number| load(snapshot, number), fastrand::u64(..))
     }
 
     /// A read that the primary runs in place of replicas takes a part of the budget for those.
@@ -263,7 +284,7 @@ impl Handle {
         monitor: &Monitor,
         decision: Decision,
         request: &Request,
-        snapshot: &Snapshot,
+        snapshot: &Picture,
     ) -> Result<(Decision, Option<OwnedSemaphorePermit>), sqlx::Error> {
         if !decision.reason.is_fallback() {
             return Ok((decision, None));
@@ -274,10 +295,10 @@ impl Handle {
         if let Some(permit) = monitor.try_budget() {
             return Ok((decision, Some(permit)));
         }
-        let node = &self.engine.nodes()[decision.node];
+        let node = &snapshot.servers[decision.node];
         let started = Instant::now();
         if monitor.config.fallback == Fallback::Stale {
-            let load = |number| self.load(number);
+            let load = |number| load(snapshot, number);
             if let Some(stale) = route_stale(request, snapshot, load, fastrand::u64(..)) {
                 return Ok((stale, None));
             }
@@ -294,6 +315,12 @@ impl Handle {
             Err(Error::Closed { node: node.name.to_string() }.into())
         }
     }
+}
+
+/// What a node carries.
+fn load(picture: &Picture, number: usize) -> Load {
+    let gauges = &picture.servers[number].gauges;
+    Load::new(gauges.in_flight(), gauges.latency_us())
 }
 
 /// A statement through a handle: sent where the router says, and run again elsewhere where that

@@ -1,22 +1,28 @@
 //! The engine: the long-lived owner of nodes, pools and tasks.
 
+mod discovery;
 mod lifecycle;
+mod members;
 
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
+use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Notify;
+use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
-use crate::config::{EngineConfig, MAIN, PoolConfig, RoutingConfig};
+use self::members::Members;
+pub use self::members::NodesReport;
+use crate::config::{EngineConfig, MAIN, NodeConfig, PoolConfig, RoutingConfig};
 use crate::error::{ConfigError, OpenError, UnknownNode};
 use crate::handle::Handle;
 use crate::logging::Logger;
 use crate::node::Node;
 use crate::pool::NodePool;
-use crate::router::{Access, Classifier, Monitor, Reason};
+use crate::router::{Access, Classifier, Monitor, Nodes, Reason};
 use crate::status::EngineStatus;
 
 /// A PostgreSQL engine: one main node, any number of named others, and a pool for each.
@@ -41,20 +47,46 @@ pub struct Engine {
 }
 
 pub(crate) struct EngineInner {
-    /// The main node first.
-    nodes: Vec<Arc<Node>>,
+    main: Arc<Node>,
     config: EngineConfig,
+    /// What nodes are made of, beside their own configuration.
+    parts: Parts,
+    members: Mutex<Members>,
     phase: AtomicU8,
     /// Held while opening or closing, so that these happen one at a time.
     lifecycle: tokio::sync::Mutex<()>,
-    /// The pools of the nodes, until `close` is through with them.
+    /// Ends the task that resolves the replicas' name, when it is dropped.
+    discovery: Mutex<Option<DropGuard>>,
+    /// The pools of the nodes, until `close` is through with them, or those of a node that left.
     pools: Mutex<Vec<Arc<NodePool>>>,
-    tasks: TaskTracker,
     decisions: [AtomicU64; Reason::ALL.len()],
-    classifier: Arc<Classifier>,
-    /// Where there is more than one node.
-    monitor: Option<Arc<Monitor>>,
+    /// Has the nodes. It runs while the engine is open and has more than one, or had.
+    monitor: Arc<Monitor>,
 }
+
+/// What the nodes of an engine share.
+struct Parts {
+    logger: Arc<Logger>,
+    classifier: Arc<Classifier>,
+    tasks: TaskTracker,
+}
+
+impl Parts {
+    fn node(
+        &self,
+        name: &str,
+        config: &NodeConfig,
+        options: PgConnectOptions,
+        pool: &PoolConfig,
+    ) -> Arc<Node> {
+        let (logger, classifier) = (Arc::clone(&self.logger), Arc::clone(&self.classifier));
+        let tasks = self.tasks.clone();
+        Arc::new(Node::new(name, config, options, pool, logger, classifier, tasks))
+    }
+}
+
+/// Where a configuration that is a value comes from, for errors.
+const ORIGIN: &str = "the configuration";
 
 const UNOPENED: u8 = 0;
 const OPEN: u8 = 1;
@@ -98,25 +130,17 @@ impl Engine {
     ///
     /// [`ConfigError::Key`], with the path of the key that is not acceptable.
     pub fn new(config: EngineConfig) -> Result<Self, ConfigError> {
-        const ORIGIN: &str = "the configuration";
         config.validate(ORIGIN)?;
-        let logger = Arc::new(Logger::new(config.log_queries, config.log_responses));
-        let tasks = TaskTracker::new();
-        let named = config.extra_nodes.iter().map(|(name, node)| (name.as_str(), node));
-        let nodes = std::iter::once((MAIN, &config.main)).chain(named);
         let (classifier, catalogue_wanted) = classifier_of(config.routing.statement_cache);
-        let nodes = nodes.map(|(name, node)| {
+        let logger = Arc::new(Logger::new(config.log_queries, config.log_responses));
+        let parts = Parts { logger, classifier, tasks: TaskTracker::new() };
+        let named = config.extra_nodes.iter().map(|(name, node)| (name.as_str(), node));
+        let nodes = std::iter::once((MAIN, &config.main)).chain(named).map(|(name, node)| {
             let options = node.connect_options(ORIGIN, "")?;
-            let (logger, classifier) = (Arc::clone(&logger), Arc::clone(&classifier));
-            let pool = &config.pool;
-            Ok(Arc::new(Node::new(name, node, options, pool, logger, classifier, tasks.clone())))
+            Ok(parts.node(name, node, options, &config.pool))
         });
         let nodes = nodes.collect::<Result<Vec<_>, ConfigError>>()?;
-        let monitor = (nodes.len() > 1).then(|| {
-            let routing = config.routing.clone();
-            Monitor::new(&nodes, routing, Arc::clone(&classifier), catalogue_wanted)
-        });
-        Ok(Self::assemble(nodes, config, tasks, classifier, monitor, UNOPENED))
+        Ok(Self::assemble(nodes, config, parts, catalogue_wanted, UNOPENED))
     }
 
     /// An engine of one node over a pool that exists, for `#[sqlx::test]` and for apps that move
@@ -125,36 +149,41 @@ impl Engine {
     /// changed is closed, not reset.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
-        let tasks = TaskTracker::new();
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
-        let (classifier, _) = classifier_of(config.routing.statement_cache);
+        let (classifier, catalogue_wanted) = classifier_of(config.routing.statement_cache);
         let logger = Arc::new(Logger::default());
-        let node = Node::over(MAIN, pool, logger, Arc::clone(&classifier), tasks.clone());
-        let engine = Self::assemble(vec![node], config, tasks, classifier, None, OPEN);
-        let pools = engine.inner.nodes.iter().filter_map(|node| node.pool().ok().flatten());
-        *engine.inner.lock_pools() = pools.collect();
+        let tasks = TaskTracker::new();
+        let node =
+            Node::over(MAIN, pool, Arc::clone(&logger), Arc::clone(&classifier), tasks.clone());
+        let pools = node.pool().ok().flatten().into_iter().collect();
+        let parts = Parts { logger, classifier, tasks };
+        let engine = Self::assemble(vec![node], config, parts, catalogue_wanted, OPEN);
+        *engine.inner.lock_pools() = pools;
         engine
     }
 
+    /// The main node first.
     fn assemble(
         nodes: Vec<Arc<Node>>,
         config: EngineConfig,
-        tasks: TaskTracker,
-        classifier: Arc<Classifier>,
-        monitor: Option<Arc<Monitor>>,
+        parts: Parts,
+        catalogue_wanted: Arc<Notify>,
         phase: u8,
     ) -> Self {
+        let main = Arc::clone(&nodes[0]);
+        let (routing, classifier) = (config.routing.clone(), Arc::clone(&parts.classifier));
         Self {
             inner: Arc::new(EngineInner {
-                nodes,
+                main,
+                monitor: Monitor::new(nodes, routing, classifier, catalogue_wanted),
+                members: Mutex::new(Members::new(&config)),
                 config,
+                parts,
                 phase: AtomicU8::new(phase),
                 lifecycle: tokio::sync::Mutex::default(),
+                discovery: Mutex::default(),
                 pools: Mutex::default(),
-                tasks,
                 decisions: Default::default(),
-                classifier,
-                monitor,
             }),
         }
     }
@@ -250,7 +279,7 @@ impl Engine {
     /// sqlx's own pool of a node, while the engine is open: for code that wants a `PgPool`.
     #[must_use]
     pub fn pool(&self, node: &str) -> Option<PgPool> {
-        let (_, node) = self.inner.node(node).ok()?;
+        let node = self.inner.node(node).ok()?;
         let pool = node.pool().ok()??;
         Some(pool.sqlx().clone())
     }
@@ -259,7 +288,7 @@ impl Engine {
     /// and where there is one node, every call of a function is a write.
     #[must_use]
     pub fn access(&self, sql: &str) -> Access {
-        let classifier = &self.inner.classifier;
+        let classifier = self.inner.classifier();
         classifier.access(&classifier.plan(sql), sql)
     }
 
@@ -267,7 +296,7 @@ impl Engine {
     /// something.
     #[must_use]
     pub fn has_replicas(&self) -> bool {
-        self.inner.any_monitor().is_some()
+        self.inner.has_replicas()
     }
 
     /// The replica router's settings.
@@ -284,21 +313,23 @@ impl Engine {
 }
 
 impl EngineInner {
-    pub(crate) fn nodes(&self) -> &[Arc<Node>] {
-        &self.nodes
+    /// The main node first.
+    pub(crate) fn nodes(&self) -> Nodes {
+        self.monitor.nodes()
     }
 
     pub(crate) fn main(&self) -> &Arc<Node> {
-        &self.nodes[0]
+        &self.main
     }
 
-    /// A node by its name, with its number.
-    pub(crate) fn node(&self, name: &str) -> Result<(usize, &Arc<Node>), UnknownNode> {
-        let named = self.nodes.iter().enumerate().find(|(_, node)| &*node.name == name);
-        named.ok_or_else(|| UnknownNode {
-            name: name.to_owned(),
-            known: self.nodes.iter().map(|node| node.name.to_string()).collect(),
-        })
+    pub(crate) fn node(&self, name: &str) -> Result<Arc<Node>, UnknownNode> {
+        let named = self.nodes().iter().find(|node| &*node.name == name).cloned();
+        named.ok_or_else(|| self.unknown(name))
+    }
+
+    pub(crate) fn unknown(&self, name: &str) -> UnknownNode {
+        let known = self.nodes().iter().map(|node| node.name.to_string()).collect();
+        UnknownNode { name: name.to_owned(), known }
     }
 
     pub(crate) fn count(&self, reason: Reason) {
@@ -313,7 +344,7 @@ impl EngineInner {
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.tasks
+        &self.parts.tasks
     }
 
     pub(crate) fn routing(&self) -> &RoutingConfig {
@@ -321,24 +352,28 @@ impl EngineInner {
     }
 
     pub(crate) fn classifier(&self) -> &Classifier {
-        &self.classifier
+        &self.parts.classifier
     }
 
-    /// Who knows the nodes, while the engine is open and has more than one.
+    /// Who knows the nodes, while the engine is open and routes statements.
     pub(crate) fn monitor(&self) -> Option<&Arc<Monitor>> {
-        self.monitor.as_ref().filter(|monitor| monitor.is_running())
+        Some(&self.monitor).filter(|monitor| monitor.is_running())
     }
 
-    /// The same, whether the engine is open or not.
-    pub(crate) fn any_monitor(&self) -> Option<&Arc<Monitor>> {
-        self.monitor.as_ref()
+    /// Whether statements are routed, or will be once the engine is open.
+    pub(crate) fn has_replicas(&self) -> bool {
+        self.monitor.is_running() || self.monitor.snapshot().servers.len() > 1
     }
 
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase.load(Ordering::Acquire), OPEN | DRAINING)
     }
 
-    fn lock_pools(&self) -> std::sync::MutexGuard<'_, Vec<Arc<NodePool>>> {
+    fn lock_discovery(&self) -> MutexGuard<'_, Option<DropGuard>> {
+        self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn lock_pools(&self) -> MutexGuard<'_, Vec<Arc<NodePool>>> {
         self.pools.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -353,6 +388,6 @@ fn classifier_of(statements: usize) -> (Arc<Classifier>, Arc<Notify>) {
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("nodes", &self.inner.nodes).finish_non_exhaustive()
+        f.debug_struct("Engine").field("nodes", &self.inner.nodes()).finish_non_exhaustive()
     }
 }

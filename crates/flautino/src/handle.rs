@@ -11,6 +11,7 @@ use crate::engine::EngineInner;
 use crate::error::UnknownNode;
 use crate::executor::executor_through;
 use crate::lease::Lease;
+use crate::node::Node;
 use crate::router::{Access, Classifier, Consistency, Reason, Target};
 use crate::session::{Session, TokenState};
 use crate::token::Token;
@@ -44,7 +45,9 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) engine: Arc<EngineInner>,
+    /// What the router is told, unless a node is named.
     pub(crate) target: Target,
+    pub(crate) named: Option<Arc<Node>>,
     /// `None`: as configured.
     consistency: Option<Consistency>,
     pub(crate) session: Arc<Session>,
@@ -64,7 +67,8 @@ pub struct Timing {
 
 impl Handle {
     pub(crate) fn new(engine: Arc<EngineInner>) -> Self {
-        Self { engine, target: Target::Auto, consistency: None, session: Arc::default() }
+        let session = Arc::default();
+        Self { engine, target: Target::Auto, named: None, consistency: None, session }
     }
 
     /// A handle whose every statement goes to the named node.
@@ -73,14 +77,13 @@ impl Handle {
     ///
     /// [`UnknownNode`], which lists the nodes there are.
     pub fn node(&self, name: &str) -> Result<Self, UnknownNode> {
-        let (number, _) = self.engine.node(name)?;
-        Ok(Self { target: Target::Node(number), ..self.clone() })
+        Ok(Self { named: Some(self.engine.node(name)?), ..self.clone() })
     }
 
     /// A handle whose every statement goes to the primary.
     #[must_use]
     pub fn primary(&self) -> Self {
-        Self { target: Target::Primary, ..self.clone() }
+        Self { target: Target::Primary, named: None, ..self.clone() }
     }
 
     /// A handle whose every statement goes to a replica, also what would pass for a write: a
@@ -90,7 +93,7 @@ impl Handle {
     /// runs the statement; what a replica refuses is an error, and is not sent again.
     #[must_use]
     pub fn replica(&self) -> Self {
-        Self { target: Target::Replica, ..self.clone() }
+        Self { target: Target::Replica, named: None, ..self.clone() }
     }
 
     /// A handle whose reads are as fresh as this.
@@ -111,10 +114,7 @@ impl Handle {
     /// The name of the node that [`node`](Handle::node) chose, if it did.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
-        match self.target {
-            Target::Node(number) => self.engine.nodes().get(number).map(|node| &*node.name),
-            Target::Auto | Target::Primary | Target::Replica => None,
-        }
+        self.named.as_ref().map(|node| &*node.name)
     }
 
     /// The name of the node that ran the session's latest statement.
@@ -140,13 +140,14 @@ impl Handle {
             // The engine closes, and nobody can be asked any more.
             return self.session.owes_token().then(|| Token::primary_for(window));
         };
-        let asked = self.session.token(&monitor.snapshot(), Instant::now(), window);
+        let picture = monitor.snapshot().clone();
+        let asked = self.session.token(&picture, Instant::now(), window);
         let position = match asked {
             TokenState::None => return None,
             TokenState::Ready(token) => return Some(token),
             TokenState::Ask(event) => monitor.primary_position_after(event).await,
             TokenState::AskNode(number, event) => {
-                match monitor.position_after(number, event).await {
+                match monitor.position_after(&picture.servers[number], event).await {
                     // The primary is further than any of its replicas.
                     None => monitor.primary_position_after(event).await,
                     position => position,
@@ -164,7 +165,7 @@ impl Handle {
     /// [`Session`](Consistency::Session).
     #[must_use]
     pub fn owes_token(&self) -> bool {
-        self.engine.any_monitor().is_some() && self.session.owes_token()
+        self.engine.has_replicas() && self.session.owes_token()
     }
 
     /// Goes on where another session stopped: from now on this one sees what that one wrote, and
@@ -388,6 +389,7 @@ impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle")
             .field("target", &self.target)
+            .field("node", &self.node_name())
             .field("consistency", &self.level())
             .finish_non_exhaustive()
     }

@@ -55,9 +55,10 @@ mod token;
 pub mod transaction;
 
 pub use self::config::{
-    EngineConfig, Fallback, MAIN, NodeConfig, PoolConfig, RoutingConfig, RoutingMode,
+    DiscoveryConfig, EngineConfig, Fallback, MAIN, NodeConfig, PoolConfig, RoutingConfig,
+    RoutingMode,
 };
-pub use self::engine::{CloseReport, Engine, OpenReport};
+pub use self::engine::{CloseReport, Engine, NodesReport, OpenReport};
 pub use self::error::{AcquireStep, ConfigError, Error, NodeFailure, OpenError, UnknownNode};
 pub use self::handle::{Handle, Timing};
 pub use self::lease::Lease;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgRow};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgPool, SqlSafeStr};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::bootstrap;
@@ -16,7 +17,7 @@ use crate::gauges::Gauges;
 use crate::lease::SessionSetup;
 use crate::logging::{Logger, Values};
 use crate::pool::NodePool;
-use crate::router::{Classifier, Monitor};
+use crate::router::{Classifier, Line, Monitor};
 use crate::statement::Statement;
 
 /// How often at most a refused write makes a node give up its connections.
@@ -57,8 +58,13 @@ pub(crate) struct Node {
     renewed: Mutex<Option<Instant>>,
     tasks: TaskTracker,
     classifier: Arc<Classifier>,
-    /// Who probes it, and under which number. Not set where there is one node only.
-    watch: OnceLock<(Weak<Monitor>, usize)>,
+    /// Who probes it while the engine has more than one node.
+    watch: OnceLock<Weak<Monitor>>,
+    pub(crate) line: Line,
+    /// Cancelled when it is no node of the engine any more.
+    pub(crate) left: CancellationToken,
+    /// As it was configured.
+    pub(crate) config: NodeConfig,
 }
 
 /// Where a node's connections come from.
@@ -97,6 +103,9 @@ impl Node {
             tasks,
             classifier,
             watch: OnceLock::new(),
+            line: Line::default(),
+            left: CancellationToken::new(),
+            config: config.clone(),
         }
     }
 
@@ -210,7 +219,7 @@ impl Node {
     }
 
     /// Sets up a pool's new connection. One to a node that was down till now learns its role.
-    async fn welcome(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    async fn welcome(self: &Arc<Self>, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         if self.role() == Role::Unknown {
             let role = bootstrap::probe(self, connection).await?;
             self.set_role(role);
@@ -220,27 +229,25 @@ impl Node {
             tracing::info!(node = %self.name, ?role, "the node is reachable");
         }
         self.setup.apply(connection, self).await?;
-        if let (Some((monitor, number)), false) = (self.watch(), self.pooler) {
-            monitor.met(number, bootstrap::started(self, connection).await?).await;
+        if let (Some(monitor), false) = (self.watch(), self.pooler) {
+            monitor.met(self, bootstrap::started(self, connection).await?).await;
         }
         Ok(())
     }
 
-    /// It is probed by that monitor from now on, under that number.
-    pub(crate) fn watched_by(&self, monitor: Weak<Monitor>, number: usize) {
-        let _ = self.watch.set((monitor, number));
+    /// It is probed by that monitor, while that runs.
+    pub(crate) fn watched_by(&self, monitor: Weak<Monitor>) {
+        let _ = self.watch.set(monitor);
     }
 
-    fn watch(&self) -> Option<(Arc<Monitor>, usize)> {
-        let (monitor, number) = self.watch.get()?;
-        let monitor = monitor.upgrade().filter(|monitor| monitor.is_running())?;
-        Some((monitor, *number))
+    fn watch(&self) -> Option<Arc<Monitor>> {
+        self.watch.get()?.upgrade().filter(|monitor| monitor.is_running())
     }
 
     /// Something speaks against the node: a lost connection, a refused write.
     pub(crate) fn suspect(&self) {
-        if let Some((monitor, number)) = self.watch() {
-            monitor.suspect(number);
+        if self.watch().is_some() {
+            self.line.suspect();
         }
     }
 
@@ -368,8 +375,8 @@ impl Node {
             );
             pool.renew();
         }
-        if let Some((monitor, number)) = node.watch() {
-            return monitor.suspect(number);
+        if node.watch().is_some() {
+            return node.line.suspect();
         }
         let asking = Arc::clone(node);
         pool.spawn(async move {

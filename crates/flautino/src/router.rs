@@ -29,7 +29,7 @@ use serde::Serialize;
 pub use self::balance::{Load, choose};
 pub(crate) use self::classify::{Catalogue, Classifier, HARMLESS, Plan, SERVER_VIEWS};
 pub use self::consistency::{Consistency, Floor};
-pub(crate) use self::monitor::{Monitor, Standing, Writing};
+pub(crate) use self::monitor::{Line, Monitor, Nodes, Picture, Standing, Writing};
 pub use self::position::{Lsn, ParseLsnError, Position};
 pub use self::snapshot::{Exclusion, NodeView, Snapshot};
 

@@ -1,6 +1,7 @@
 //! A picture of the engine, as `status.json` shows it.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Serialize;
 
@@ -105,11 +106,14 @@ pub struct PoolStatus {
 impl EngineStatus {
     pub(crate) fn of(engine: &EngineInner) -> Self {
         let monitor = engine.monitor();
-        let node = |(number, node): (usize, &std::sync::Arc<Node>)| {
-            NodeStatus::of(node, monitor.map(|monitor| monitor.standing(number)))
-        };
-        let nodes: Vec<_> = engine.nodes().iter().enumerate().map(node).collect();
         let snapshot = monitor.map(|monitor| monitor.snapshot());
+        let servers = match &snapshot {
+            Some(snapshot) => snapshot.servers.clone(),
+            None => engine.nodes(),
+        };
+        let node =
+            |node: &Arc<Node>| NodeStatus::of(node, monitor.map(|monitor| monitor.standing(node)));
+        let nodes: Vec<_> = servers.iter().map(node).collect();
         let primary = match &snapshot {
             Some(snapshot) => snapshot.primary,
             None => nodes.iter().position(|node| node.role == Role::Primary),

@@ -49,6 +49,7 @@ impl Keyed for EngineConfig {
     fn visit<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
         match key {
             "extra_nodes" => self.extra_nodes = map.next_value()?,
+            "discovery" => self.discovery = Some(map.next_value()?),
             "extensions" => self.extensions = map.next_value()?,
             "pool" => self.pool = map.next_value()?,
             "routing" => self.routing = map.next_value()?,

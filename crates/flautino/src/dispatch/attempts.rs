@@ -1,5 +1,6 @@
 //! Whether what failed may be run again, and where.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgDatabaseError;
@@ -7,8 +8,8 @@ use sqlx::postgres::PgDatabaseError;
 use crate::error::{AcquireStep, Error};
 use crate::handle::Handle;
 use crate::lease::{server_keeps_session, sqlstate};
-use crate::node::Role;
-use crate::router::{Access, Decision, Plan, Reason, Snapshot, Target, Tried};
+use crate::node::{Node, Role};
+use crate::router::{Access, Decision, Picture, Plan, Reason, Target, Tried};
 use crate::statement::Statement;
 
 /// The first pause before a write is sent again, doubled each time.
@@ -24,8 +25,11 @@ pub(crate) struct Attempts {
     /// A standby refused it as a write.
     pub(super) to_primary: bool,
     target: Target,
+    /// The handle names its node.
+    named: bool,
     /// Where the current attempt goes, and in which of the node's lives.
-    pub(super) node: usize,
+    node: usize,
+    pub(super) server: Option<Arc<Node>>,
     pub(super) incarnation: u64,
     on_replica: bool,
     on_writer: bool,
@@ -54,7 +58,9 @@ impl Attempts {
             cause: None,
             to_primary: false,
             target: handle.target,
+            named: handle.named.is_some(),
             node: 0,
+            server: None,
             incarnation: 0,
             on_replica: false,
             on_writer: true,
@@ -63,9 +69,10 @@ impl Attempts {
         }
     }
 
-    pub(super) fn on(&mut self, decision: Decision, snapshot: &Snapshot) {
+    pub(super) fn on(&mut self, decision: Decision, snapshot: &Picture) {
         let node = &snapshot.nodes[decision.node];
         self.node = decision.node;
+        self.server = Some(Arc::clone(&snapshot.servers[decision.node]));
         self.incarnation = node.incarnation;
         self.on_replica = node.role == Role::Replica;
         self.on_writer = decision.node == snapshot.writer;
@@ -84,6 +91,7 @@ impl Attempts {
     ) -> bool {
         let code = sqlstate(error).unwrap_or_default();
         let harmless = match self.target {
+            _ if self.named => false,
             // What a standby refused may write, whatever it was taken for.
             Target::Auto | Target::Primary => access == Access::Read && !self.to_primary,
             Target::Replica => self.on_replica,
@@ -118,7 +126,7 @@ impl Attempts {
         error: &sqlx::Error,
         sent: Option<(&Statement, bool)>,
     ) -> Option<Undone> {
-        if !self.on_writer || matches!(self.target, Target::Node(_)) {
+        if !self.on_writer || self.named {
             return None;
         }
         let Some((statement, completed)) = sent else {

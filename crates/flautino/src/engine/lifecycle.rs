@@ -5,12 +5,15 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use sqlx::{PgConnection, PgPool};
+use tokio_util::sync::CancellationToken;
 
+use super::discovery::keep_resolving;
 use super::{CLOSED, CLOSING, CloseReport, DRAINING, EngineInner, OPEN, OpenReport, UNOPENED};
 use crate::bootstrap;
 use crate::config::{EngineConfig, PoolConfig};
 use crate::error::{NodeFailure, OpenError};
 use crate::node::{Node, Role};
+use crate::pool::NodePool;
 
 /// How long `close` gives what it has cancelled, and its own goodbyes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -19,7 +22,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 impl EngineInner {
     /// See [`Engine::open`](super::Engine::open).
-    pub(super) async fn open(&self, config: &PoolConfig) -> Result<OpenReport, OpenError> {
+    pub(super) async fn open(
+        self: &Arc<Self>,
+        config: &PoolConfig,
+    ) -> Result<OpenReport, OpenError> {
         let _one_at_a_time = self.lifecycle.lock().await;
         match self.phase.load(Ordering::Acquire) {
             OPEN | DRAINING => {
@@ -32,15 +38,23 @@ impl EngineInner {
             }
             _ => {}
         }
-        let mut warnings = self.reach_nodes().await?;
-        let watching = match self.any_monitor() {
-            Some(monitor) => Some(monitor.start(config.max_connections).await),
-            None => None,
+        let mut warnings = Vec::new();
+        if let Some(discovery) = &self.config.discovery
+            && let Err(error) = self.discover_first(discovery).await
+        {
+            let host = &discovery.host;
+            warnings.push(format!("`{host}` (`discovery.host`) was not resolved: {error}"));
+        }
+        warnings.extend(self.reach_nodes().await?);
+        let nodes = self.nodes();
+        let watching = match nodes.len() {
+            1 => None,
+            _ => Some(self.monitor.start(config.max_connections).await),
         };
         warnings.extend(self.create_extensions().await);
-        let pools: Vec<_> = self.nodes.iter().map(|node| node.build_pool(config)).collect();
+        let pools: Vec<_> = nodes.iter().map(|node| node.build_pool(config)).collect();
         // One connection each, so that the first request finds it.
-        let reachable = self.nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
+        let reachable = nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
         let first = reachable.map(async |(node, pool)| (node, pool, pool.checkout().await));
         for (node, pool, first) in futures_util::future::join_all(first).await {
             match first {
@@ -54,18 +68,25 @@ impl EngineInner {
                 Err(source) => warnings.push(failure(node, source).to_string()),
             }
         }
-        for (node, pool) in self.nodes.iter().zip(&pools) {
+        for (node, pool) in nodes.iter().zip(&pools) {
             node.use_pool(Arc::clone(pool));
         }
         *self.lock_pools() = pools;
+        self.lock_members().pool = config.clone();
         if let Some(watching) = watching {
             watching.keep();
+        }
+        if let Some(discovery) = &self.config.discovery {
+            let stop = CancellationToken::new();
+            let resolving = keep_resolving(Arc::downgrade(self), discovery.clone());
+            *self.lock_discovery() = Some(stop.clone().drop_guard());
+            self.tasks().spawn(async move { stop.run_until_cancelled(resolving).await });
         }
         self.phase.store(OPEN, Ordering::Release);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        tracing::info!(nodes = self.nodes.len(), "the engine is open");
+        tracing::info!(nodes = nodes.len(), "the engine is open");
         Ok(OpenReport { already_open: false, warnings })
     }
 
@@ -88,13 +109,14 @@ impl EngineInner {
         let patience = self.config.routing.failover_timeout.min(timeout);
         let started = Instant::now();
         let mut pause = Duration::from_millis(100);
+        let nodes = self.nodes();
         loop {
             let left = timeout.saturating_sub(started.elapsed());
-            let probes = self.nodes.iter().map(|node| reach(node, left));
+            let probes = nodes.iter().map(|node| reach(node, left));
             let results = futures_util::future::join_all(probes).await;
             let writable = results.iter().any(|result| matches!(result, Ok(Role::Primary)));
             let answers = results.iter().any(Result::is_ok);
-            let alone = self.nodes.len() == 1;
+            let alone = nodes.len() == 1;
             let waited = started.elapsed();
             let mut failures = Vec::new();
             for (number, failure) in results.into_iter().map(Result::err).enumerate() {
@@ -136,70 +158,78 @@ impl EngineInner {
     /// On the primary, or on the only node. Answers warnings.
     async fn create_extensions(&self) -> Vec<String> {
         let EngineConfig { extensions, startup_timeout, .. } = &self.config;
-        let number = match self.monitor() {
-            Some(monitor) => monitor.snapshot().primary,
-            None => Some(0),
+        let node = match self.monitor() {
+            Some(monitor) => monitor.snapshot().primary_node().cloned(),
+            None => Some(Arc::clone(self.main())),
         };
         if extensions.is_empty() {
             return Vec::new();
         }
-        let Some(number) = number else {
+        let Some(node) = node else {
             let wanted = extensions.join("`, `");
             return vec![format!(
                 "no node takes writes, so the extensions `{wanted}` were not looked for"
             )];
         };
-        let node = &self.nodes[number];
         match node.greet(*startup_timeout, async |_| Ok(())).await {
             Ok((mut connection, ())) => {
-                bootstrap::create_extensions(node, &mut connection, extensions, *startup_timeout)
+                bootstrap::create_extensions(&node, &mut connection, extensions, *startup_timeout)
                     .await
             }
-            Err(source) => vec![failure(node, source).to_string()],
+            Err(source) => vec![failure(&node, source).to_string()],
         }
     }
 
     async fn finish_close(&self, drain: Duration) -> CloseReport {
         let started = Instant::now();
         self.phase.store(CLOSING, Ordering::Release);
-        for node in &self.nodes {
+        self.lock_discovery().take();
+        for node in &*self.nodes() {
             node.shut();
         }
-        if let Some(monitor) = self.any_monitor() {
-            monitor.stop().await;
-        }
+        self.monitor.stop().await;
         let pools = self.lock_pools().clone();
-        let in_use = || pools.iter().map(|pool| pool.in_use() as usize).sum::<usize>();
-
-        let idle = futures_util::future::join_all(pools.iter().map(|pool| pool.close_idle()));
-        let idle = tokio::time::timeout(LAST_WORDS, idle).await.unwrap_or_default();
-        let busy = in_use();
-        // sqlx's `close` waits for every connection before it closes any, so the waiting is
-        // bounded from outside.
-        let closing: Vec<_> = pools.iter().map(|pool| pool.sqlx().clone()).collect();
-        let all_closed = futures_util::future::join_all(closing.iter().map(PgPool::close));
-        let mut all_closed = std::pin::pin!(all_closed);
-        let mut cancelled = 0;
-        if tokio::time::timeout(drain, &mut all_closed).await.is_err() {
-            cancelled = in_use();
-            pools.iter().for_each(|pool| pool.cut().cancel());
-            let _ = tokio::time::timeout(LAST_WORDS, all_closed).await;
-        }
-        let still_held = in_use();
+        let end = end_pools(&pools, drain, |pool| pool.cut().cancel()).await;
         self.lock_pools().clear();
         drop(pools);
-        self.tasks.close();
-        let _ = tokio::time::timeout(LAST_WORDS, self.tasks.wait()).await;
-        self.tasks.reopen();
+        let tasks = self.tasks();
+        tasks.close();
+        let _ = tokio::time::timeout(LAST_WORDS, tasks.wait()).await;
+        tasks.reopen();
         self.phase.store(CLOSED, Ordering::Release);
-        CloseReport {
-            was_open: true,
-            idle: idle.iter().sum(),
-            drained: busy.saturating_sub(cancelled),
-            cancelled: cancelled.saturating_sub(still_held),
-            still_held,
-            elapsed: started.elapsed(),
-        }
+        CloseReport { was_open: true, elapsed: started.elapsed(), ..end }
+    }
+}
+
+/// Closes pools that give out nothing any more: what is idle at once, and what is busy when it is
+/// given back. After the drain time `cut` ends what still runs.
+pub(super) async fn end_pools(
+    pools: &[Arc<NodePool>],
+    drain: Duration,
+    cut: impl Fn(&NodePool),
+) -> CloseReport {
+    let in_use = || pools.iter().map(|pool| pool.in_use() as usize).sum::<usize>();
+    let idle = futures_util::future::join_all(pools.iter().map(|pool| pool.close_idle()));
+    let idle = tokio::time::timeout(LAST_WORDS, idle).await.unwrap_or_default();
+    let busy = in_use();
+    // sqlx's `close` waits for every connection before it closes any, so the waiting is bounded from
+    // outside.
+    let closing: Vec<_> = pools.iter().map(|pool| pool.sqlx().clone()).collect();
+    let all_closed = futures_util::future::join_all(closing.iter().map(PgPool::close));
+    let mut all_closed = std::pin::pin!(all_closed);
+    let mut cancelled = 0;
+    if tokio::time::timeout(drain, &mut all_closed).await.is_err() {
+        cancelled = in_use();
+        pools.iter().for_each(|pool| cut(pool));
+        let _ = tokio::time::timeout(LAST_WORDS, all_closed).await;
+    }
+    let still_held = in_use();
+    CloseReport {
+        idle: idle.iter().sum(),
+        drained: busy.saturating_sub(cancelled),
+        cancelled: cancelled.saturating_sub(still_held),
+        still_held,
+        ..CloseReport::default()
     }
 }
 

@@ -9,7 +9,8 @@ mod line;
 mod probe;
 mod standing;
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::ops::Deref;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -18,8 +19,8 @@ use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) use self::line::Writing;
-use self::line::{Line, Writes};
+use self::line::Writes;
+pub(crate) use self::line::{Line, Writing};
 pub(crate) use self::standing::Standing;
 use super::health::Transition;
 use super::topology::{Change, Topology};
@@ -40,17 +41,13 @@ const CATALOGUE_INTERVAL: Duration = Duration::from_secs(300);
 const CATALOGUE_PAUSE: Duration = Duration::from_secs(5);
 /// How long reading it may take.
 const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a connection's goodbye may take.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 pub(crate) struct Monitor {
     pub(crate) config: RoutingConfig,
     classifier: Arc<Classifier>,
-    nodes: Vec<Arc<Node>>,
-    lines: Vec<Line>,
-    topology: Mutex<Topology>,
-    snapshot: ArcSwap<Snapshot>,
-    /// Told of each new snapshot, and of the end.
+    state: Mutex<State>,
+    picture: ArcSwap<Picture>,
+    /// Told of each new picture, and of the end.
     news: Notify,
     /// `Some` from `start` until it is dropped by `stop`.
     running: ArcSwapOption<Run>,
@@ -58,84 +55,161 @@ pub(crate) struct Monitor {
     writes: Writes,
 }
 
+/// An engine's nodes, the main one first.
+pub(crate) type Nodes = Arc<[Arc<Node>]>;
+
+/// The nodes, and what is known of them. A node's number is its place in both, until they change.
+struct State {
+    nodes: Nodes,
+    topology: Topology,
+}
+
+/// A snapshot, and the nodes that it speaks of, in the same order.
+#[derive(Debug)]
+pub(crate) struct Picture {
+    pub(crate) servers: Nodes,
+    snapshot: Snapshot,
+}
+
 struct Run {
+    stop: CancellationToken,
     _stop: DropGuard,
     /// Connections of the primary that reads may take which no replica could serve.
     budget: Arc<Semaphore>,
 }
 
+impl Deref for Picture {
+    type Target = Snapshot;
+
+    fn deref(&self) -> &Snapshot {
+        &self.snapshot
+    }
+}
+
+impl Picture {
+    /// The node's number, if it is there.
+    pub(crate) fn number(&self, node: &Arc<Node>) -> Option<usize> {
+        place(&self.servers, node)
+    }
+
+    /// Whether that node is where writes go.
+    pub(crate) fn is_writer(&self, node: &Arc<Node>) -> bool {
+        Arc::ptr_eq(&self.servers[self.writer], node)
+    }
+
+    pub(crate) fn primary_node(&self) -> Option<&Arc<Node>> {
+        self.primary.map(|number| &self.servers[number])
+    }
+}
+
+fn place(nodes: &[Arc<Node>], node: &Arc<Node>) -> Option<usize> {
+    nodes.iter().position(|other| Arc::ptr_eq(other, node))
+}
+
 impl Monitor {
-    /// Over the engine's nodes, in their order. Nothing runs yet.
+    /// Over these nodes, the main one first. Nothing runs yet.
     pub(crate) fn new(
-        nodes: &[Arc<Node>],
+        nodes: Vec<Arc<Node>>,
         config: RoutingConfig,
         classifier: Arc<Classifier>,
         catalogue_wanted: Arc<Notify>,
     ) -> Arc<Self> {
+        let nodes: Nodes = nodes.into();
+        let topology = new_topology(nodes.len(), &config);
+        let picture =
+            Picture { servers: Arc::clone(&nodes), snapshot: Snapshot::unknown(nodes.len()) };
         let monitor = Arc::new(Self {
-            topology: Mutex::new(new_topology(nodes.len(), &config)),
-            snapshot: ArcSwap::from_pointee(Snapshot::unknown(nodes.len())),
+            state: Mutex::new(State { nodes: Arc::clone(&nodes), topology }),
+            picture: ArcSwap::from_pointee(picture),
             news: Notify::new(),
-            lines: nodes.iter().map(|_| Line::default()).collect(),
-            nodes: nodes.to_vec(),
             classifier,
             config,
             running: ArcSwapOption::empty(),
             catalogue_wanted,
             writes: Writes::default(),
         });
-        for (number, node) in nodes.iter().enumerate() {
-            node.watched_by(Arc::downgrade(&monitor), number);
-        }
+        nodes.iter().for_each(|node| node.watched_by(Arc::downgrade(&monitor)));
         monitor
     }
 
     /// Asks every node once, reads the catalogue, and goes on asking until the answer is dropped.
     /// `connections` is how many the primary's pool may have.
     pub(crate) async fn start(self: &Arc<Self>, connections: u32) -> Started {
-        *self.lock_topology() = new_topology(self.nodes.len(), &self.config);
+        let nodes = {
+            let mut state = self.lock_state();
+            let nodes = Arc::clone(&state.nodes);
+            state.topology.restart();
+            nodes
+        };
         self.publish();
         let stop = CancellationToken::new();
         let share = f64::from(connections) * self.config.fallback_share;
         // The most that are not above the share, and one at least.
         let permits = (1..=connections).take_while(|count| f64::from(*count) <= share).count();
         let run = Run {
+            stop: stop.clone(),
             _stop: stop.clone().drop_guard(),
             budget: Arc::new(Semaphore::new(permits.max(1))),
         };
         self.running.store(Some(Arc::new(run)));
         let started = Started { monitor: Arc::clone(self), keep: false };
         // The main node first, since its system is the cluster's.
-        self.probe(0).await;
-        let probes = (1..self.nodes.len()).map(|number| self.probe(number));
-        futures_util::future::join_all(probes).await;
+        self.probe(&nodes[0]).await;
+        self.meet(&nodes[1..]).await;
+        self.read_catalogue().await;
+        nodes.iter().for_each(|node| self.watch(node));
+        let (monitor, wanted) = (Arc::downgrade(self), Arc::clone(&self.catalogue_wanted));
+        nodes[0].spawn(async move {
+            stop.run_until_cancelled(keep_catalogue(monitor, wanted)).await;
+        });
+        started
+    }
+
+    /// Asks nodes for the first time.
+    async fn meet(&self, nodes: &[Arc<Node>]) {
+        futures_util::future::join_all(nodes.iter().map(|node| self.probe(node))).await;
         for _ in 0..FIRST_ROUNDS {
             // Log that was written and not yet sent keeps a replica's age unknown.
-            let snapshot = self.snapshot().clone();
-            let of_unknown_age = |number: &usize| {
-                let node = &snapshot.nodes[*number];
-                node.is_usable_replica() && node.fresh_as_of.is_none()
+            let picture = self.snapshot().clone();
+            let of_unknown_age = |node: &&Arc<Node>| {
+                let view = picture.number(node).map(|number| &picture.nodes[number]);
+                view.is_some_and(|view| view.is_usable_replica() && view.fresh_as_of.is_none())
             };
-            let asked: Vec<_> = (1..self.nodes.len()).filter(of_unknown_age).collect();
+            let asked: Vec<_> = nodes.iter().filter(of_unknown_age).collect();
             if asked.is_empty() {
                 break;
             }
             tokio::time::sleep(FIRST_PAUSE).await;
-            futures_util::future::join_all(asked.into_iter().map(|number| self.probe(number)))
-                .await;
+            futures_util::future::join_all(asked.into_iter().map(|node| self.probe(node))).await;
         }
-        self.read_catalogue().await;
-        for number in 0..self.nodes.len() {
-            let (monitor, stop) = (Arc::downgrade(self), stop.clone());
-            self.nodes[number].spawn(async move {
-                stop.run_until_cancelled(watch(monitor, number)).await;
-            });
-        }
-        let (monitor, wanted) = (Arc::downgrade(self), Arc::clone(&self.catalogue_wanted));
-        self.nodes[0].spawn(async move {
-            stop.run_until_cancelled(keep_catalogue(monitor, wanted)).await;
+    }
+
+    /// Probes the node from now on, until it leaves or the monitor stops.
+    fn watch(self: &Arc<Self>, node: &Arc<Node>) {
+        let Some(run) = self.running.load_full() else { return };
+        let (stop, left) = (run.stop.clone(), node.left.clone());
+        let probing = probe_again_and_again(Arc::downgrade(self), Arc::downgrade(node));
+        node.spawn(async move {
+            stop.run_until_cancelled(left.run_until_cancelled(probing)).await;
         });
-        started
+    }
+
+    /// From now on there are these nodes, the main one first. Those that are new are asked once
+    /// before they are used, and then watched, if the monitor runs.
+    pub(crate) async fn replace(self: &Arc<Self>, nodes: Vec<Arc<Node>>) {
+        let before = {
+            let mut state = self.lock_state();
+            let kept: Vec<_> = nodes.iter().map(|node| place(&state.nodes, node)).collect();
+            state.topology.replace(&kept);
+            std::mem::replace(&mut state.nodes, nodes.clone().into())
+        };
+        let new: Vec<_> = nodes.into_iter().filter(|node| place(&before, node).is_none()).collect();
+        new.iter().for_each(|node| node.watched_by(Arc::downgrade(self)));
+        self.publish();
+        if self.is_running() {
+            self.meet(&new).await;
+            new.iter().for_each(|node| self.watch(node));
+        }
     }
 
     /// Ends the loops and closes their connections.
@@ -144,25 +218,20 @@ impl Monitor {
             run.budget.close();
         }
         self.news.notify_waiters();
-        let closing = self.lines.iter().map(async |line| {
-            let goodbye = async {
-                let mut state = line.state.lock().await;
-                state.latest = None;
-                if let Some(connection) = state.connection.take() {
-                    connection.close().await.unwrap_or_default();
-                }
-            };
-            let _ = tokio::time::timeout(LAST_WORDS, goodbye).await;
-        });
-        futures_util::future::join_all(closing).await;
+        let nodes = self.nodes();
+        futures_util::future::join_all(nodes.iter().map(|node| node.line.close())).await;
     }
 
     pub(crate) fn is_running(&self) -> bool {
         self.running.load().is_some()
     }
 
-    pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Snapshot>> {
-        self.snapshot.load()
+    pub(crate) fn snapshot(&self) -> arc_swap::Guard<Arc<Picture>> {
+        self.picture.load()
+    }
+
+    pub(crate) fn nodes(&self) -> Nodes {
+        Arc::clone(&self.picture.load().servers)
     }
 
     /// Ready at the next snapshot after this call, and when the monitor stops.
@@ -174,14 +243,9 @@ impl Monitor {
         self.classifier.access(plan, sql)
     }
 
-    /// Something speaks against the node: it is asked at once.
-    pub(crate) fn suspect(&self, number: usize) {
-        self.lines[number].wake.notify_one();
-    }
-
     /// Something speaks against what is known of all nodes.
     pub(crate) fn suspect_all(&self) {
-        self.lines.iter().for_each(|line| line.wake.notify_one());
+        self.snapshot().servers.iter().for_each(|node| node.line.suspect());
     }
 
     /// The schema may have changed.
@@ -206,12 +270,11 @@ impl Monitor {
 
     fn apply(
         &self,
-        number: usize,
+        node: &Arc<Node>,
         change: Change,
         error: Option<&sqlx::Error>,
         role: Option<Role>,
     ) {
-        let node = &self.nodes[number];
         if let Some(role) = role {
             // Before anybody is sent there: sessions of another role are given up.
             node.set_role(role);
@@ -237,54 +300,49 @@ impl Monitor {
     }
 
     fn publish(&self) {
-        // The topology stays locked, so that an older picture cannot replace a newer one.
-        let topology = self.lock_topology();
-        let new = topology.snapshot();
-        let old = self.snapshot.swap(Arc::new(new.clone()));
-        drop(topology);
-        for (number, (old, new)) in old.nodes.iter().zip(&new.nodes).enumerate() {
-            if old.excluded != new.excluded {
-                self.tell_exclusion(number, new.excluded.as_ref());
+        // The state stays locked, so that an older picture cannot replace a newer one.
+        let state = self.lock_state();
+        let servers = Arc::clone(&state.nodes);
+        let new = Arc::new(Picture { servers, snapshot: state.topology.snapshot() });
+        let old = self.picture.swap(Arc::clone(&new));
+        drop(state);
+        for (node, view) in new.servers.iter().zip(&new.nodes) {
+            let before = old.number(node).and_then(|number| old.nodes[number].excluded.as_ref());
+            if before != view.excluded.as_ref() {
+                tell_exclusion(node, view.excluded.as_ref().map(|why| new.describe(why)));
             }
         }
-        if let (Some(primary), true) = (new.primary, old.primary != new.primary) {
-            tracing::info!(node = %self.nodes[primary].name, "the node is the primary");
-            if old.writer != primary && old.primary.is_some() {
+        if let Some(primary) = new.primary_node()
+            && old.primary_node().is_none_or(|before| !Arc::ptr_eq(before, primary))
+        {
+            tracing::info!(node = %primary.name, "the node is the primary");
+            if let Some(before) = old.primary_node() {
                 // Whatever it acknowledges from now on is lost.
-                self.nodes[old.writer].abort_waiting();
+                before.abort_waiting();
             }
         }
         self.news.notify_waiters();
     }
 
-    fn tell_exclusion(&self, number: usize, excluded: Option<&Exclusion>) {
-        let node = &self.nodes[number].name;
-        match excluded {
-            Some(excluded) => {
-                let reason = self.describe(excluded);
-                tracing::warn!(%node, "node `{node}` is not used for reads: {reason}");
-            }
-            None => tracing::info!(%node, "nothing keeps the node out of the rotation any more"),
-        }
-    }
-
     /// A new connection of the node's pool was answered by the server that started then. Looks
     /// whether that is the one that the monitor speaks with.
-    pub(crate) async fn met(&self, number: usize, started: i64) {
-        let known = self.lock_topology().server(number);
-        if self.snapshot().nodes[number].excluded == Some(Exclusion::SeveralServers) {
+    pub(crate) async fn met(&self, node: &Arc<Node>, started: i64) {
+        let picture = self.snapshot().clone();
+        let Some(number) = picture.number(node) else { return };
+        if picture.nodes[number].excluded == Some(Exclusion::SeveralServers) || !self.is_running() {
             return;
         }
-        if !self.is_running() || known.is_none_or(|known| known.started == started) {
+        let known = self.with(node, |topology, number| topology.server(number)).flatten();
+        if known.is_none_or(|known| known.started == started) {
             return;
         }
         // It was restarted, or there are two. A restart costs the probe its connection, so its first
         // answer may be none.
         for _ in 0..2 {
-            match self.probe(number).await {
+            match self.probe(node).await {
                 Some(sample) if sample.server.started == started => return,
                 Some(_) => {
-                    self.lock_topology().leads_to_several(number);
+                    self.with(node, Topology::leads_to_several);
                     return self.publish();
                 }
                 None => {}
@@ -294,15 +352,13 @@ impl Monitor {
 
     /// Whether it could be read.
     async fn read_catalogue(&self) -> bool {
-        let snapshot = self.snapshot();
-        let up = |number: &usize| {
-            snapshot.nodes[*number].up && snapshot.nodes[*number].excluded.is_none()
-        };
-        let Some(number) = snapshot.primary.or_else(|| (0..self.nodes.len()).find(up)) else {
+        let picture = self.snapshot().clone();
+        let up =
+            |number: &usize| picture.nodes[*number].up && picture.nodes[*number].excluded.is_none();
+        let Some(number) = picture.primary.or_else(|| (0..picture.nodes.len()).find(up)) else {
             return true;
         };
-        drop(snapshot);
-        let node = &self.nodes[number];
+        let node = &picture.servers[number];
         let reading = async {
             // On a connection of its own, since it may take longer than a probe.
             let mut connection = node.connect_for_monitor().await?;
@@ -329,8 +385,23 @@ impl Monitor {
         false
     }
 
-    fn lock_topology(&self) -> std::sync::MutexGuard<'_, Topology> {
-        self.topology.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known, and the node's number in it; `None` for one that has left.
+    fn with<T>(&self, node: &Arc<Node>, work: impl FnOnce(&mut Topology, usize) -> T) -> Option<T> {
+        let mut state = self.lock_state();
+        let number = place(&state.nodes, node)?;
+        Some(work(&mut state.topology, number))
+    }
+}
+
+fn tell_exclusion(node: &Node, reason: Option<String>) {
+    let node = &node.name;
+    match reason {
+        Some(reason) => tracing::warn!(%node, "node `{node}` is not used for reads: {reason}"),
+        None => tracing::info!(%node, "nothing keeps the node out of the rotation any more"),
     }
 }
 
@@ -351,12 +422,8 @@ impl Drop for Started {
     fn drop(&mut self) {
         if !self.keep {
             self.monitor.running.store(None);
-            for line in &self.monitor.lines {
-                // A question under way puts nothing back by itself, since nothing runs any more.
-                if let Ok(mut state) = line.state.try_lock() {
-                    state.connection = None;
-                }
-            }
+            // A question under way puts nothing back by itself, since nothing runs any more.
+            self.monitor.nodes().iter().for_each(|node| node.line.hang_up());
         }
     }
 }
@@ -366,22 +433,24 @@ fn new_topology(nodes: usize, config: &RoutingConfig) -> Topology {
 }
 
 /// The loop of one node. It keeps nothing alive while it waits.
-async fn watch(monitor: Weak<Monitor>, number: usize) {
+async fn probe_again_and_again(monitor: Weak<Monitor>, node: Weak<Node>) {
+    let both = || Some((monitor.upgrade()?, node.upgrade()?));
     let mut suspect = false;
     loop {
-        let Some(strong) = monitor.upgrade() else { return };
-        let (interval, wake) =
-            (strong.config.probe_interval, Arc::clone(&strong.lines[number].wake));
-        drop(strong);
+        let Some((strong, server)) = both() else { return };
+        let (interval, wake) = (strong.config.probe_interval, Arc::clone(&server.line.wake));
+        drop((strong, server));
         // A tenth more or less, so that many instances do not ask in step. One that failed is asked
         // again at once, so that it is soon known.
         let pause = if suspect { 0.0 } else { 0.9 + fastrand::f64() * 0.2 };
         let _ = tokio::time::timeout(interval.mul_f64(pause), wake.notified()).await;
         let began = Instant::now();
-        let Some(strong) = monitor.upgrade() else { return };
-        strong.probe(number).await;
-        suspect = strong.lock_topology().is_suspect(number);
-        drop(strong);
+        let Some((strong, server)) = both() else { return };
+        strong.probe(&server).await;
+        suspect = strong
+            .with(&server, |topology, number| topology.is_suspect(number))
+            .unwrap_or_default();
+        drop((strong, server));
         tokio::time::sleep(SHORTEST_PAUSE.saturating_sub(began.elapsed())).await;
     }
 }
@@ -400,6 +469,6 @@ async fn keep_catalogue(monitor: Weak<Monitor>, wanted: Arc<Notify>) {
 
 impl std::fmt::Debug for Monitor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Monitor").field("snapshot", &self.snapshot.load()).finish_non_exhaustive()
+        f.debug_struct("Monitor").field("picture", &*self.snapshot()).finish_non_exhaustive()
     }
 }

@@ -35,7 +35,8 @@ pub struct NodeView {
     pub position: Option<(Position, Option<Instant>)>,
     /// A replica has everything that its primary had at this moment, of this machine's clock.
     pub fresh_as_of: Option<Instant>,
-    /// Counts its lives: another server under its name, a restart, another role.
+    /// Which of its lives this is: another server under its name, a restart, another role begin a new
+    /// one. No two nodes ever have the same.
     pub incarnation: u64,
     /// When it came back, for its slow start.
     pub readmitted: Option<Instant>,

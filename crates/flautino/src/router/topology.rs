@@ -122,33 +122,81 @@ pub(crate) struct Topology {
     timeline: u32,
     primary: Option<usize>,
     writer: usize,
+    /// Counts the lives of all nodes: no two have the same number, also where a node takes the place
+    /// of another.
+    lives: u64,
+    rules: Rules,
     /// The primary's progress on that timeline, oldest first.
     moments: Vec<(Instant, Lsn)>,
+}
+
+/// What it goes by.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    fall: u32,
+    rise: u32,
     keep_moments: Duration,
 }
 
 impl Topology {
     pub(crate) fn new(nodes: usize, fall: u32, rise: u32, max_lag: Duration) -> Self {
-        let state = || NodeState {
-            health: Health::new(fall, rise),
+        let rules = Rules { fall, rise, keep_moments: max_lag * 2 };
+        let mut new = Self::over(rules, 0);
+        new.nodes = (0..nodes).map(|_| new.newcomer()).collect();
+        new
+    }
+
+    fn over(rules: Rules, lives: u64) -> Self {
+        Self {
+            nodes: Vec::new(),
+            system: None,
+            timeline: 0,
+            primary: None,
+            writer: 0,
+            lives,
+            rules,
+            moments: Vec::new(),
+        }
+    }
+
+    /// A node of which nothing is known.
+    fn newcomer(&mut self) -> NodeState {
+        self.lives += 1;
+        NodeState {
+            health: Health::new(self.rules.fall, self.rules.rise),
             sample: None,
             proven: None,
             candidate: None,
             refused: None,
             several_servers: None,
-            incarnation: 0,
+            incarnation: self.lives,
             was_up: false,
             readmitted: None,
-        };
-        Self {
-            nodes: std::iter::repeat_with(state).take(nodes).collect(),
-            system: None,
-            timeline: 0,
-            primary: None,
-            writer: 0,
-            moments: Vec::new(),
-            keep_moments: max_lag * 2,
         }
+    }
+
+    /// Forgets all that is known.
+    pub(crate) fn restart(&mut self) {
+        let mut new = Self::over(self.rules, self.lives);
+        new.nodes = self.nodes.iter().map(|_| new.newcomer()).collect();
+        *self = new;
+    }
+
+    /// Other nodes: for each of them its number up to now, or `None` where it is new.
+    pub(crate) fn replace(&mut self, kept: &[Option<usize>]) {
+        let mut old: Vec<_> = std::mem::take(&mut self.nodes).into_iter().map(Some).collect();
+        for number in kept {
+            let node = number.and_then(|number| old[number].take());
+            let node = node.unwrap_or_else(|| self.newcomer());
+            self.nodes.push(node);
+        }
+        let now = |before: usize| kept.iter().position(|number| *number == Some(before));
+        self.primary = self.primary.and_then(now);
+        self.writer = now(self.writer).unwrap_or_else(|| {
+            // Its progress says nothing about another one's.
+            self.moments.clear();
+            0
+        });
     }
 
     /// A node answered a probe.
@@ -161,7 +209,8 @@ impl Topology {
             // What was cached speaks of another server, or of another life of this one.
             node.proven = None;
             node.candidate = None;
-            node.incarnation += 1;
+            self.lives += 1;
+            node.incarnation = self.lives;
         }
         if let Some(agreed) = node.several_servers {
             let agreed = if new_server { 0 } else { agreed + 1 };
@@ -352,7 +401,7 @@ impl Topology {
             _ => self.moments.push((sample.began, progress.lsn)),
         }
         let expired = |(moment, _): &(Instant, Lsn)| {
-            sample.began.saturating_duration_since(*moment) > self.keep_moments
+            sample.began.saturating_duration_since(*moment) > self.rules.keep_moments
         };
         // The newest of the expired ones still answers for those that are far behind.
         let old = self.moments.iter().take_while(|moment| expired(moment)).count();

@@ -7,22 +7,25 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 use tokio::sync::Notify;
 
 use super::{Monitor, probe};
 use crate::lease::sqlstate;
-use crate::node::Role;
+use crate::node::{Node, Role};
 use crate::router::Position;
-use crate::router::topology::Sample;
+use crate::router::topology::{Sample, Topology};
 
 /// How long those who ask for a position may be kept waiting for more of them.
 const LONGEST_GATHERING: Duration = Duration::from_millis(20);
 
+/// How long a connection's goodbye may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
 /// The monitor's connection to a node, and those who wait for a sample of it.
 #[derive(Default)]
-pub(super) struct Line {
-    pub(super) state: tokio::sync::Mutex<LineState>,
+pub(crate) struct Line {
+    state: tokio::sync::Mutex<LineState>,
     pub(super) wake: Arc<Notify>,
     waiting: AtomicU32,
     arrived: Notify,
@@ -31,9 +34,35 @@ pub(super) struct Line {
 }
 
 #[derive(Default)]
-pub(super) struct LineState {
-    pub(super) connection: Option<PgConnection>,
-    pub(super) latest: Option<Sample>,
+struct LineState {
+    connection: Option<PgConnection>,
+    latest: Option<Sample>,
+}
+
+impl Line {
+    /// Something speaks against the node: it is asked at once.
+    pub(crate) fn suspect(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Closes the connection, unless a question is under way.
+    pub(super) fn hang_up(&self) {
+        if let Ok(mut state) = self.state.try_lock() {
+            state.connection = None;
+        }
+    }
+
+    /// Closes the connection in order.
+    pub(crate) async fn close(&self) {
+        let goodbye = async {
+            let mut state = self.state.lock().await;
+            state.latest = None;
+            if let Some(connection) = state.connection.take() {
+                connection.close().await.unwrap_or_default();
+            }
+        };
+        let _ = tokio::time::timeout(LAST_WORDS, goodbye).await;
+    }
 }
 
 /// Writes under way, and how long they take at present.
@@ -70,39 +99,44 @@ impl Monitor {
     /// Where the primary is, at a moment after `event`; `None` where it does not say so in time.
     /// All who wait share one question that begins after the last of their events.
     pub(crate) async fn primary_position_after(&self, event: Instant) -> Option<Position> {
-        let number = self.snapshot().primary?;
-        let sample = self.sample_after(number, event).await?;
+        let primary = self.snapshot().primary_node()?.clone();
+        let sample = self.sample_after(&primary, event).await?;
         (sample.role == Role::Primary).then(|| position_of(&sample)).flatten()
     }
 
-    /// As [`primary_position_after`](Monitor::primary_position_after), of the node of this number.
-    pub(crate) async fn position_after(&self, number: usize, event: Instant) -> Option<Position> {
-        position_of(&self.sample_after(number, event).await?)
+    /// As [`primary_position_after`](Monitor::primary_position_after), of that node.
+    pub(crate) async fn position_after(
+        &self,
+        node: &Arc<Node>,
+        event: Instant,
+    ) -> Option<Position> {
+        position_of(&self.sample_after(node, event).await?)
     }
 
     /// Whether the node answers now that it is a primary, in the same life as then.
-    pub(crate) async fn is_still_primary(&self, number: usize, incarnation: u64) -> bool {
-        let sample = self.sample_after(number, Instant::now()).await;
+    pub(crate) async fn is_still_primary(&self, node: &Arc<Node>, incarnation: u64) -> bool {
+        let sample = self.sample_after(node, Instant::now()).await;
+        let picture = self.snapshot();
         sample.is_some_and(|sample| sample.role == Role::Primary)
-            && self.snapshot().nodes[number].incarnation == incarnation
-            && self.snapshot().writer == number
+            && picture.is_writer(node)
+            && picture.nodes[picture.writer].incarnation == incarnation
     }
 
-    async fn sample_after(&self, number: usize, event: Instant) -> Option<Sample> {
-        let line = &self.lines[number];
+    async fn sample_after(&self, node: &Arc<Node>, event: Instant) -> Option<Sample> {
+        let line = &node.line;
         let asking = async {
             let _waiting = Waiting::begin(line);
             let mut state = line.state.lock().await;
             if let Some(latest) = state.latest.filter(|latest| latest.began > event) {
                 return Some(latest);
             }
-            if self.snapshot().primary == Some(number) {
+            if self.snapshot().primary_node().is_some_and(|primary| Arc::ptr_eq(primary, node)) {
                 self.gather(line).await;
             }
             line.token_probes.fetch_add(1, Ordering::Relaxed);
-            match self.ask_position(number, &mut state).await {
+            match self.ask_position(node, &mut state).await {
                 Some(sample) => Some(sample),
-                None => self.ask(number, &mut state).await,
+                None => self.ask(node, &mut state).await,
             }
         };
         let longest = self.config.probe_timeout * 2;
@@ -122,34 +156,29 @@ impl Monitor {
     }
 
     /// One probe by the monitor's own will.
-    pub(super) async fn probe(&self, number: usize) -> Option<Sample> {
-        let line = &self.lines[number];
-        let mut state = line.state.lock().await;
-        line.probes.fetch_add(1, Ordering::Relaxed);
-        self.ask(number, &mut state).await
+    pub(super) async fn probe(&self, node: &Arc<Node>) -> Option<Sample> {
+        let mut state = node.line.state.lock().await;
+        node.line.probes.fetch_add(1, Ordering::Relaxed);
+        self.ask(node, &mut state).await
     }
 
     /// Asks a primary for its position only. Where that fails for any reason, the whole question
     /// finds out why.
-    async fn ask_position(&self, number: usize, state: &mut LineState) -> Option<Sample> {
-        let node = &self.nodes[number];
+    async fn ask_position(&self, node: &Arc<Node>, state: &mut LineState) -> Option<Sample> {
         let latest = state.latest.filter(|latest| latest.role == Role::Primary)?;
         let mut connection = state.connection.take()?;
         let asking = probe::position(node, &mut connection, latest);
         let answer = tokio::time::timeout(self.config.probe_timeout, asking).await.ok()?.ok()?;
-        state.connection = self.is_running().then_some(connection);
         let sample = answer?;
-        state.latest = Some(sample);
-        let change = self.lock_topology().answered(number, sample);
-        self.apply(number, change, None, Some(sample.role));
+        self.keep(node, state, connection, sample);
         Some(sample)
     }
 
     /// Asks the node, and publishes what that changes.
-    async fn ask(&self, number: usize, state: &mut LineState) -> Option<Sample> {
-        let node = &self.nodes[number];
+    async fn ask(&self, node: &Arc<Node>, state: &mut LineState) -> Option<Sample> {
         let began = Instant::now();
-        if self.lock_topology().is_several(number) {
+        let several = self.with(node, |topology, number| topology.is_several(number));
+        if several.unwrap_or_default() {
             // Which one answers the next time?
             state.connection = None;
         }
@@ -171,11 +200,8 @@ impl Monitor {
         };
         match answer {
             Ok((connection, sample)) => {
-                state.connection = self.is_running().then_some(connection);
-                state.latest = Some(sample);
                 node.gauges.probed(sample.round_trip);
-                let change = self.lock_topology().answered(number, sample);
-                self.apply(number, change, None, Some(sample.role));
+                self.keep(node, state, connection, sample);
                 Some(sample)
             }
             // The server is there, and has no place for one more.
@@ -184,10 +210,31 @@ impl Monitor {
             Err(_) if node.gauges.answered_since(began) => None,
             Err(error) => {
                 state.latest = None;
-                let change = self.lock_topology().failed(number, began, is_refusal(&error));
-                self.apply(number, change, Some(&error), None);
+                let refused = is_refusal(&error);
+                let failed =
+                    |topology: &mut Topology, number| topology.failed(number, began, refused);
+                if let Some(change) = self.with(node, failed) {
+                    self.apply(node, change, Some(&error), None);
+                }
                 None
             }
+        }
+    }
+
+    /// Takes over an answer, and keeps the connection it came by.
+    fn keep(
+        &self,
+        node: &Arc<Node>,
+        state: &mut LineState,
+        connection: PgConnection,
+        sample: Sample,
+    ) {
+        let stays = self.is_running() && !node.left.is_cancelled();
+        state.connection = stays.then_some(connection);
+        state.latest = Some(sample);
+        if let Some(change) = self.with(node, |topology, number| topology.answered(number, sample))
+        {
+            self.apply(node, change, None, Some(sample.role));
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What the monitor tells people: why a node is not used, and its part of the status.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Monitor;
-use crate::node::Role;
+use super::{Monitor, Picture};
+use crate::node::{Node, Role};
+use crate::router::topology::Topology;
 use crate::router::{Exclusion, Lsn, NodeView};
 
 /// See [`Monitor::standing`].
@@ -20,10 +22,10 @@ pub(crate) struct Standing {
     pub(crate) token_probes: u64,
 }
 
-impl Monitor {
+impl Picture {
     /// The reason and the fix, for logs and status.
-    pub(crate) fn describe(&self, excluded: &Exclusion) -> String {
-        let name = |number: usize| &self.nodes[number].name;
+    pub(super) fn describe(&self, excluded: &Exclusion) -> String {
+        let name = |number: usize| &self.servers[number].name;
         match excluded {
             Exclusion::OtherSystem(system) => {
                 format!(
@@ -59,34 +61,40 @@ impl Monitor {
 
     /// Each node and what it is, where no one is the primary.
     pub(crate) fn roll_call(&self) -> String {
-        let snapshot = self.snapshot();
-        let of = |(number, node): (usize, &NodeView)| {
-            let name = &self.nodes[number].name;
-            match (self.nodes[number].trouble(), &node.excluded) {
+        let of = |(server, node): (&Arc<Node>, &NodeView)| {
+            let name = &server.name;
+            match (server.trouble(), &node.excluded) {
                 (Some(trouble), _) => format!("`{name}` is down ({trouble})"),
                 (None, Some(excluded)) => format!("`{name}`: {}", self.describe(excluded)),
                 (None, None) if node.role == Role::Replica => format!("`{name}` is a replica"),
                 (None, None) => format!("`{name}` does not answer"),
             }
         };
-        snapshot.nodes.iter().enumerate().map(of).collect::<Vec<_>>().join(", ")
+        self.servers.iter().zip(&self.nodes).map(of).collect::<Vec<_>>().join(", ")
     }
+}
 
+impl Monitor {
     /// The node's part of the status: position, timeline, lag, why it is not in use.
-    pub(crate) fn standing(&self, number: usize) -> Standing {
+    pub(crate) fn standing(&self, node: &Arc<Node>) -> Standing {
         let now = Instant::now();
-        let topology = self.lock_topology();
-        let progress = topology.progress(number).filter(|_| topology.is_up(number));
-        let (lag_bytes, lag) =
-            if topology.is_up(number) { topology.lag(number, now) } else { (None, None) };
-        drop(topology);
+        let known = |topology: &mut Topology, number| {
+            let up = topology.is_up(number);
+            let (bytes, lag) = if up { topology.lag(number, now) } else { (None, None) };
+            (topology.progress(number).filter(|_| up), bytes, lag)
+        };
         let snapshot = self.snapshot();
+        let (Some((progress, lag_bytes, lag)), Some(number)) =
+            (self.with(node, known), snapshot.number(node))
+        else {
+            return Standing::default();
+        };
         let view = &snapshot.nodes[number];
         let lags = snapshot.primary.is_some()
             && view.is_usable_replica()
             && !view.in_rotation(now, self.config.max_lag);
         let reason = match (&view.excluded, lag, progress) {
-            (Some(excluded), _, _) => Some(self.describe(excluded)),
+            (Some(excluded), _, _) => Some(snapshot.describe(excluded)),
             (None, Some(lag), Some(progress)) if lags => {
                 let delay = match progress.apply_delay {
                     Duration::ZERO => String::new(),
@@ -110,8 +118,8 @@ impl Monitor {
             position: progress.map(|progress| progress.lsn),
             lag_bytes,
             lag,
-            probes: self.lines[number].probes.load(Ordering::Relaxed),
-            token_probes: self.lines[number].token_probes.load(Ordering::Relaxed),
+            probes: node.line.probes.load(Ordering::Relaxed),
+            token_probes: node.line.token_probes.load(Ordering::Relaxed),
         }
     }
 }

@@ -305,7 +305,7 @@ fn a_server_without_positions_turns_the_cluster_to_time_windows() {
 #[test]
 fn the_moments_that_are_remembered_are_bounded() {
     let mut nodes = Nodes::new(2);
-    nodes.topology.keep_moments = Duration::from_secs(1_000_000);
+    nodes.topology.rules.keep_moments = Duration::from_secs(1_000_000);
     for step in 0..20_000 {
         nodes.answers(0, step * 500, primary(1, 100 + step));
     }
