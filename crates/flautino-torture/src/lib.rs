@@ -52,7 +52,10 @@
 //! - A write may fail with an unknown outcome (500) if it was under way while connections to the
 //!   primary broke, or was sent half a second later into one whose end had not been noticed. One
 //!   that a shutdown ended before it did anything (57P01) is not excused where it is a single
-//!   statement, since that is sent again.
+//!   statement, since that is sent again. A transaction that had begun may be refused then (503):
+//!   unlike a single statement it cannot wait for another connection.
+//! - A read is run again twice (`routing.retries`), so no fault breaks a connection more often than
+//!   that in the time that a slow read takes.
 //! - A read-only *transaction* may fail while some node is in trouble: it cannot move to another.
 //! - Requests to an app that is killed may go without an answer, and so may those that one which is
 //!   told to stop had not begun to read.

@@ -44,7 +44,12 @@ pub(super) fn writes(history: &History, failover_timeout: Duration, found: &mut 
         let resendable = op.kind == Kind::Insert
             && op.error.as_ref().is_some_and(|error| error.contains(ADMIN_SHUTDOWN));
         let excused = history.windows().any(|window| match window.rule {
-            Rule::WritesBreak => op.status == 500 && !resendable && is_near(window, op),
+            Rule::WritesBreak => {
+                // What is bound to one connection cannot wait for another.
+                let bound = op.kind != Kind::Insert;
+                let fits = op.status == 500 && !resendable || op.status == 503 && bound;
+                fits && is_near(window, op)
+            }
             Rule::NoPrimary => {
                 op.status == 503 && op.took() + SHORT >= failover_timeout && window.overlaps(op)
             }

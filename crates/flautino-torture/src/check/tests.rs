@@ -284,6 +284,16 @@ fn a_write_is_refused_only_after_it_waited() {
 }
 
 #[test]
+fn a_transaction_that_had_begun_need_not_wait() {
+    let refused = failed(write(Kind::Pair, &[1, 2], 100), Outcome::Refused, 503);
+    let during = |op, rule| with(history(&[op]), 50, 150, rule);
+    clean(&during(refused.clone(), Rule::WritesBreak));
+    assert_eq!(found(&during(refused.clone(), Rule::NoPrimary)), [Check::FailedWrite]);
+    let single = Op { kind: Kind::Insert, ids: vec![1], ..refused };
+    assert_eq!(found(&during(single, Rule::WritesBreak)), [Check::FailedWrite]);
+}
+
+#[test]
 fn who_asks_gets_an_answer() {
     let error = Some(crate::clients::NO_ANSWER.into());
     let hung = Op { error, ..failed(write(Kind::Insert, &[1], 0), Outcome::Unknown, 0) };

@@ -54,11 +54,12 @@ impl Scene<'_> {
 
     pub(super) async fn reset(&self, primary: bool) -> Result<(), Broken> {
         let (proxy, _) = self.in_front_of(primary);
-        for _ in 0..self.u64(1, 4) {
+        for _ in 0..self.u64(1, 3) {
             let since = self.now();
             proxy.reset().await;
             self.broke(primary, since);
-            self.linger(50, 400).await;
+            // A read outlives two breaks: three must not come while it runs.
+            self.linger(500, 900).await;
         }
         Ok(())
     }
