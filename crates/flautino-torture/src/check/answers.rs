@@ -9,7 +9,7 @@ use crate::history::{History, Kind, Op, Outcome, Rule, Window};
 /// noticed, on a machine under load.
 const UNNOTICED: Duration = Duration::from_millis(500);
 /// A request that was sent so long before its app was told to stop was begun by then.
-const BEGUN: Duration = Duration::from_millis(100);
+const BEGUN: Duration = Duration::from_millis(250);
 /// What a wait for `failover_timeout` may fall short of it by the clock of a client.
 const SHORT: Duration = Duration::from_millis(200);
 /// The server's word for a statement that its shutdown ended before it did anything.

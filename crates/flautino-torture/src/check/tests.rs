@@ -247,7 +247,7 @@ fn an_app_that_stops_answers_what_it_had_begun() {
         let lost = failed(read(&[], start), Outcome::Unknown, 0);
         history(&[Op { end: ms(1_100), ..lost }])
     };
-    clean(&with(long(995), 1_000, 2_000, Rule::AppStopped(0)));
+    clean(&with(long(800), 1_000, 2_000, Rule::AppStopped(0)));
     let begun = with(long(500), 1_000, 2_000, Rule::AppStopped(0));
     assert_eq!(found(&begun), [Check::FailedRead]);
 }

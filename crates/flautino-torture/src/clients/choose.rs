@@ -67,7 +67,12 @@ impl Client {
             Kind::Import => rng.usize(1..5),
             _ => 2,
         };
-        let mut seconds = if rng.u8(..100) < 8 { 0.02 + 0.13 * rng.f64() } else { 0.0 };
+        let mut seconds = match rng.u8(..100) {
+            // Long enough that an app which is told to stop has certainly begun it.
+            0..2 if !kind.reads() => 0.3 + 0.5 * rng.f64(),
+            0..8 => 0.02 + 0.13 * rng.f64(),
+            _ => 0.0,
+        };
         let mut leaves = (rng.u8(..100) < 3).then(|| Duration::from_micros(rng.u64(500..60_000)));
         if kind == Kind::Abandoned {
             seconds = FOR_EVER;
