@@ -6,6 +6,7 @@ use std::io;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use axum::extract::ConnectInfo;
@@ -22,6 +23,11 @@ use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
+
+/// How many connections may wait in the system's queue; as many as tokio lets it have.
+const BACKLOG: u32 = 1024;
+/// A connection that is no older may still bring its first request.
+const FIRST_REQUEST: Duration = Duration::from_millis(250);
 
 /// Opens the engine, serves the app, and on SIGTERM or Ctrl-C shuts down in order: readiness
 /// turns false, accepting stops, requests in flight get the drain time, the engine closes.
@@ -143,8 +149,7 @@ where
         loop {
             tokio::select! {
                 (io, address) = listener.accept() => {
-                    let app = Counted { app: app.clone(), requests: requests.clone(), address };
-                    connections.spawn(connection(io, app, draining.clone()));
+                    connections.spawn(connection(io, Counted::new(&app, &requests, address), draining.clone()));
                 }
                 () = &mut stop => break,
                 Some(_) = connections.join_next(), if !connections.is_empty() => {}
@@ -152,6 +157,14 @@ where
         }
 
         let signalled = Instant::now();
+        // Clients that wait in the system's queue already believe that they are served. The runtime
+        // learns of them when it comes to ask.
+        tokio::task::yield_now().await;
+        for _ in 0..BACKLOG {
+            let Some((io, address)) = now_or_never(listener.accept()).await else { break };
+            let app = Counted::new(&app, &requests, address);
+            connections.spawn(connection(io, app, draining.clone()));
+        }
         engine.start_draining();
         drop(listener);
         draining.cancel();
@@ -183,6 +196,16 @@ where
     }
 }
 
+/// What the work answers at once, if it does.
+async fn now_or_never<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| match work.as_mut().poll(cx) {
+        Poll::Ready(answer) => Poll::Ready(Some(answer)),
+        Poll::Pending => Poll::Ready(None),
+    })
+    .await
+}
+
 /// The signal came before the database did.
 async fn stopped_early(engine: &Engine) -> ServeReport {
     let started = Instant::now();
@@ -209,11 +232,19 @@ where
     // With a timer hyper ends clients that begin a request and never finish its headers, after 30 s.
     builder.http1().timer(TokioTimer::new());
     builder.http2().timer(TokioTimer::new()).enable_connect_protocol();
+    let begun = app.begun.clone();
+    let accepted = Instant::now();
     let service = TowerToHyperService::new(app);
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
+    let over = async {
+        draining.cancelled().await;
+        // hyper would drop one of which it has not read a byte.
+        let left = FIRST_REQUEST.saturating_sub(accepted.elapsed());
+        let _ = tokio::time::timeout(left, begun.cancelled()).await;
+    };
     let ended = tokio::select! {
         ended = serving.as_mut() => ended,
-        () = draining.cancelled() => {
+        () = over => {
             serving.as_mut().graceful_shutdown();
             serving.await
         }
@@ -253,6 +284,15 @@ struct Counted<S, A> {
     app: S,
     requests: Requests,
     address: A,
+    /// Cancelled by the connection's first request.
+    begun: CancellationToken,
+}
+
+impl<S: Clone, A> Counted<S, A> {
+    fn new(app: &S, requests: &Requests, address: A) -> Self {
+        let (app, requests) = (app.clone(), requests.clone());
+        Self { app, requests, address, begun: CancellationToken::new() }
+    }
 }
 
 impl<S, A> Service<Request<Incoming>> for Counted<S, A>
@@ -265,16 +305,14 @@ where
     type Error = Infallible;
     type Future = BoxFuture<'static, Result<Response, Infallible>>;
 
-    fn poll_ready(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.app.poll_ready(cx)
     }
 
     fn call(&mut self, request: Request<Incoming>) -> Self::Future {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(ConnectInfo(self.address.clone()));
+        self.begun.cancel();
         let in_flight = self.requests.begin();
         let response = self.app.call(request);
         Box::pin(async move {
