@@ -169,31 +169,34 @@ impl Handle {
             if access == Access::Read {
                 lease.expect_reads();
             }
+            let follows = self.follows(monitor, decision, &snapshot);
             let reason = attempts.cause.unwrap_or(decision.reason);
             let (engine, session) = (Arc::clone(&self.engine), Arc::clone(&self.session));
-            let view = &snapshot.nodes[decision.node];
-            let foreign = matches!(
-                view.excluded,
-                Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers)
-            );
-            let follows = Follows {
-                monitor: Arc::clone(monitor),
-                node: decision.node,
-                incarnation: view.incarnation,
-                is_writer: !on_replica,
-                remembers_reads: !foreign && self.level() == Consistency::Session,
-                writing: None,
-                write: None,
-                unwatched: None,
-                changes_schema: false,
-                bare: false,
-            };
             lease.meter = Some(Meter::new(engine, session, reason, asked, Some(follows)));
             lease.hold(budget);
             return Ok(lease);
         }
         let node = self.writer().name.to_string();
         Err(Error::NodeDown { node, sent: false }.into())
+    }
+
+    /// What a lease there tells the session.
+    fn follows(&self, monitor: &Arc<Monitor>, decision: Decision, snapshot: &Snapshot) -> Follows {
+        let view = &snapshot.nodes[decision.node];
+        let foreign =
+            matches!(view.excluded, Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers));
+        Follows {
+            monitor: Arc::clone(monitor),
+            node: decision.node,
+            incarnation: view.incarnation,
+            is_writer: decision.node == snapshot.writer,
+            remembers_reads: !foreign && self.level() == Consistency::Session,
+            writing: None,
+            write: None,
+            unwatched: None,
+            changes_schema: false,
+            bare: false,
+        }
     }
 
     /// What the handle was told, with the number that its node has now.
