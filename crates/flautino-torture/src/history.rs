@@ -117,7 +117,7 @@ pub struct Op {
     pub key: u64,
     /// What was to be added.
     pub ids: Vec<u64>,
-    /// What a read answered.
+    /// What a read answered, or had been given when it failed.
     pub seen: Vec<u64>,
     /// Before the request was sent.
     pub start: Moment,

@@ -56,7 +56,8 @@
 //!   unlike a single statement it cannot wait for another connection.
 //! - A read is run again twice (`routing.retries`), so no fault breaks a connection more often than
 //!   that in the time that a slow read takes.
-//! - A read-only *transaction* may fail while some node is in trouble: it cannot move to another.
+//! - A read-only *transaction* may fail while some node is in trouble, and so may a read that had
+//!   given out its first row: neither can move to another node.
 //! - Requests to an app that is killed may go without an answer, and so may those that one which is
 //!   told to stop had not begun to read.
 //! - What was never acknowledged may be seen and then be lost in a failover. And a commit that waits

@@ -10,6 +10,7 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use flautino::{Consistency, Error, IsolationLevel, TransactionOptions};
 use flautino_axum::{Db, DbError, Tx};
+use futures_util::StreamExt;
 use serde::{Deserialize, Serialize};
 use sqlx::Executor;
 
@@ -53,6 +54,8 @@ pub(crate) struct Failure {
     /// Whether it may have been committed all the same.
     pub(crate) unknown: bool,
     pub(crate) error: String,
+    /// What a read had been given by then.
+    pub(crate) rows: Vec<u64>,
 }
 
 impl From<sqlx::Error> for Failure {
@@ -62,7 +65,8 @@ impl From<sqlx::Error> for Failure {
         let code =
             err.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
         let error = format!("{err} {code}");
-        Self { status: DbError::from(err).status().as_u16(), unknown, error }
+        let status = DbError::from(err).status().as_u16();
+        Self { status, unknown, error, rows: Vec::new() }
     }
 }
 
@@ -76,7 +80,8 @@ fn is_last_word(err: &dyn sqlx::error::DatabaseError) -> bool {
 impl Failure {
     /// What a handler says that changed its mind.
     fn on_purpose() -> Self {
-        Self { status: 422, unknown: false, error: "rolled back on purpose".to_owned() }
+        let error = "rolled back on purpose".to_owned();
+        Self { status: 422, unknown: false, error, rows: Vec::new() }
     }
 
     /// In a transaction whose `COMMIT` was not sent, nothing is unknown.
@@ -181,20 +186,28 @@ async fn write(tx: &mut flautino::Transaction, work: &Work) -> Result<(), sqlx::
     Ok(())
 }
 
-async fn read(db: Db, Query(ask): Query<Ask>) -> Result<Json<Vec<i64>>, Failure> {
-    Ok(Json(read_with(&db, &ask).await?))
+async fn read(db: Db, Query(ask): Query<Ask>) -> Result<Json<Vec<u64>>, Failure> {
+    read_with(&db, &ask).await
 }
 
-async fn session_read(db: Db, Query(ask): Query<Ask>) -> Result<Json<Vec<i64>>, Failure> {
-    Ok(Json(read_with(&db.with_consistency(Consistency::Session), &ask).await?))
+async fn session_read(db: Db, Query(ask): Query<Ask>) -> Result<Json<Vec<u64>>, Failure> {
+    read_with(&db.with_consistency(Consistency::Session), &ask).await
 }
 
-async fn read_with(db: &flautino::Handle, ask: &Ask) -> Result<Vec<i64>, sqlx::Error> {
-    if ask.seconds > 0.0 {
-        sqlx::query_scalar(SLOW_READ).bind(ask.key).bind(ask.seconds).fetch_all(db).await
-    } else {
-        sqlx::query_scalar(READ).bind(ask.key).fetch_all(db).await
+/// Row by row, as sqlx's own `fetch_all` does it.
+async fn read_with(db: &flautino::Handle, ask: &Ask) -> Result<Json<Vec<u64>>, Failure> {
+    let slow = ask.seconds > 0.0;
+    let query = sqlx::query_scalar::<_, i64>(if slow { SLOW_READ } else { READ }).bind(ask.key);
+    let query = if slow { query.bind(ask.seconds) } else { query };
+    let mut answers = query.fetch(db);
+    let mut rows = Vec::new();
+    while let Some(answer) = answers.next().await {
+        match answer {
+            Ok(id) => rows.push(u64::try_from(id).unwrap_or(u64::MAX)),
+            Err(err) => return Err(Failure { rows, ..err.into() }),
+        }
     }
+    Ok(Json(rows))
 }
 
 async fn read_transaction(db: Db, Query(ask): Query<Ask>) -> Result<Json<Vec<i64>>, Failure> {
@@ -218,7 +231,7 @@ async fn read_transaction(db: Db, Query(ask): Query<Ask>) -> Result<Json<Vec<i64
         return Ok(Json(one));
     }
     let error = format!("one transaction read {one:?} and then {other:?}");
-    Err(Failure { status: 418, unknown: false, error })
+    Err(Failure { status: 418, unknown: false, error, rows: Vec::new() })
 }
 
 fn alive_tasks() -> usize {

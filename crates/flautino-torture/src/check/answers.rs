@@ -22,9 +22,10 @@ pub(super) fn reads(history: &History, found: &mut Vec<Violation>) {
             continue;
         }
         let excused = history.windows().any(|window| match window.rule {
-            // It runs on one node from its begin to its end.
+            // It stays on one node: a transaction from its begin on, a statement from its first row.
             Rule::TransactionsBreak | Rule::WritesBreak => {
-                op.kind == Kind::ReadTransaction && op.status == 500 && is_near(window, op)
+                let bound = op.kind == Kind::ReadTransaction || !op.seen.is_empty();
+                bound && op.status == 500 && is_near(window, op)
             }
             _ => went_with_its_app(window, op),
         });

@@ -234,6 +234,15 @@ fn a_read_transaction_fails_only_while_nodes_do() {
 }
 
 #[test]
+fn a_read_may_fail_with_its_node_once_it_gave_out_a_row() {
+    let lost = |seen: &[u64]| history(&[failed(read(seen, 100), Outcome::Unknown, 500)]);
+    let breaks = |history| with(history, 0, 200, Rule::TransactionsBreak);
+    assert_eq!(found(&breaks(lost(&[]))), [Check::FailedRead]);
+    clean(&breaks(lost(&[1])));
+    assert_eq!(found(&lost(&[1])), [Check::FailedRead]);
+}
+
+#[test]
 fn requests_to_a_killed_app_may_go_without_an_answer() {
     let lost = history(&[failed(read(&[], 100), Outcome::Unknown, 0)]);
     clean(&with(lost.clone(), 90, 120, Rule::AppKilled(0)));

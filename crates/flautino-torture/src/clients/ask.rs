@@ -103,6 +103,7 @@ async fn read(kind: Kind, response: Response) -> Result<Answer, reqwest::Error> 
         _ => match serde_json::from_slice::<Failure>(&body) {
             Ok(failure) => {
                 error = Some(failure.error.into());
+                seen = failure.rows;
                 // Where the status says that it was not sent, the app's guess does not count.
                 if failure.unknown && status != 503 { Outcome::Unknown } else { Outcome::Refused }
             }
