@@ -24,3 +24,15 @@ ci:
 # Needs nightly and cargo-fuzz; the targets are token, config, classify.
 fuzz target *args:
     cargo +nightly fuzz run {{target}} {{args}}
+
+# Faults at random under load, and whether any promise broke: `just torture --seed 7`.
+torture *args:
+    cargo run --release -p flautino-torture -- {{args}}
+
+# Ten minutes of it, and whether the apps hold more at the end than at the start.
+soak *args:
+    cargo run --release -p flautino-torture -- --soak --seconds 600 {{args}}
+
+# Whether torture finds the bugs in crates/flautino-torture/mutants.
+mutants *names:
+    bash crates/flautino-torture/mutants/run {{names}}

@@ -1,0 +1,49 @@
+//! What the tables hold once all is healed.
+
+use super::{Check, Index, Violation};
+use crate::history::{Final, History};
+
+/// Every node has all that was acknowledged, once, and nothing that was undone.
+pub(super) fn tables(history: &History, index: &Index, found: &mut Vec<Violation>) {
+    for table in &history.finals {
+        missing(history, table, found);
+        surplus(history, index, table, found);
+    }
+}
+
+fn missing(history: &History, table: &Final, found: &mut Vec<Violation>) {
+    for (number, op) in history.ops.iter().enumerate() {
+        let gone: Vec<_> = op.ids.iter().filter(|id| !table.rows.contains_key(id)).collect();
+        let node = &table.node;
+        let (check, text) = if op.is_kept() && !gone.is_empty() {
+            let text = format!("{} was acknowledged, and {node} has not {gone:?}", op.kind);
+            (Check::LostWrite, text)
+        } else if !gone.is_empty() && gone.len() < op.ids.len() {
+            let text = format!("{node} has a part of a {}, and not {gone:?}", op.kind);
+            (Check::TornTransaction, text)
+        } else {
+            continue;
+        };
+        found.push(Violation { check, text, ops: vec![number] });
+    }
+}
+
+fn surplus(history: &History, index: &Index, table: &Final, found: &mut Vec<Violation>) {
+    for (id, (key, count)) in &table.rows {
+        let writer = index.writer(history, *id);
+        let ops: Vec<_> = writer.iter().map(|(number, _)| *number).collect();
+        let node = &table.node;
+        if *count > 1 {
+            let text = format!("{node} has id {id} {count} times under key {key}");
+            found.push(Violation { check: Check::DoubleWrite, text, ops: ops.clone() });
+        }
+        let text = match writer {
+            None => format!("{node} has id {id}, which nobody wrote"),
+            Some((_, op)) if !op.may_be_kept() || op.key != *key => {
+                format!("{node} has id {id} of a {} that was {:?}", op.kind, op.outcome)
+            }
+            Some(_) => continue,
+        };
+        found.push(Violation { check: Check::DirtyRead, text, ops });
+    }
+}

@@ -1,0 +1,156 @@
+//! What reads show.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
+
+use super::{Check, Index, Violation};
+use crate::history::{Carries, History, Kind, Outcome};
+
+/// A client that carries its tokens reads all that it had written before, by its own account.
+pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
+    // A client does one thing at a time, so the order of its operations is that of the history.
+    let mut own: HashMap<(u32, u64), Vec<(u64, usize)>> = HashMap::new();
+    for (number, op) in history.ops.iter().enumerate() {
+        if op.carries != Carries::Tokens {
+            continue;
+        }
+        if op.is_kept() {
+            let known = own.entry((op.client, op.key)).or_default();
+            known.extend(op.ids.iter().map(|id| (*id, number)));
+        } else if op.is_answered_read() {
+            let known = own.get(&(op.client, op.key)).map_or(&[][..], Vec::as_slice);
+            if let Some((id, write)) = known.iter().find(|(id, _)| !op.seen.contains(id)) {
+                let text = format!(
+                    "client {} wrote id {id} under key {} and did not read it afterwards",
+                    op.client, op.key
+                );
+                found.push(Violation {
+                    check: Check::ReadYourWrites,
+                    text,
+                    ops: vec![*write, number],
+                });
+            }
+        }
+    }
+}
+
+/// What one read of a session showed, its later ones show too.
+///
+/// There are two exceptions, both PostgreSQL's own. What was never acknowledged may be lost in a
+/// failover. And a write that is not over yet can be seen on a replica before the primary shows it,
+/// since that waits for its synchronous standby first.
+pub(super) fn monotonic_reads(history: &History, index: &Index, found: &mut Vec<Violation>) {
+    let mut shown: HashMap<(u32, u64), BTreeMap<u64, usize>> = HashMap::new();
+    for (number, op) in history.ops.iter().enumerate() {
+        if op.kind != Kind::SessionRead || op.carries != Carries::Tokens || !op.is_answered_read() {
+            continue;
+        }
+        let shown = shown.entry((op.client, op.key)).or_default();
+        let missing: Vec<_> = shown.iter().map(|(id, read)| (*id, *read)).collect();
+        for (id, read) in missing.into_iter().filter(|(id, _)| !op.seen.contains(id)) {
+            shown.remove(&id);
+            let writer = index.writer(history, id);
+            let lost = writer.is_some_and(|(_, write)| {
+                write.outcome != Outcome::Acknowledged
+                    && history.failed_over(history.ops[read].start, op.end)
+            });
+            let pending = writer.is_some_and(|(_, write)| {
+                write.end > op.start
+                    && op.node().is_some_and(|node| history.is_primary(node, op.end))
+            });
+            if !lost && !pending {
+                let text = format!(
+                    "client {} read id {id} under key {}, and then it was gone",
+                    op.client, op.key
+                );
+                let mut ops = vec![read, number];
+                ops.extend(writer.map(|(write, _)| write));
+                found.push(Violation { check: Check::MonotonicReads, text, ops });
+            }
+        }
+        shown.extend(op.seen.iter().map(|id| (*id, number)));
+    }
+}
+
+/// No read shows what was rolled back or refused, or what nobody wrote there; nor twice what was
+/// written once.
+pub(super) fn undone(history: &History, index: &Index, found: &mut Vec<Violation>) {
+    let mut told = HashSet::new();
+    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
+        let mut once = HashSet::with_capacity(op.seen.len());
+        for id in &op.seen {
+            if !once.insert(id) && told.insert((Check::DoubleWrite, *id)) {
+                let text = format!("a read shows id {id} twice under key {}", op.key);
+                let mut ops = vec![number];
+                ops.extend(index.writer(history, *id).map(|(write, _)| write));
+                found.push(Violation { check: Check::DoubleWrite, text, ops });
+            }
+            let writer = index.writer(history, *id);
+            let fits = writer.is_some_and(|(_, write)| {
+                write.may_be_kept() && write.key == op.key && write.start <= op.end
+            });
+            if !fits && told.insert((Check::DirtyRead, *id)) {
+                let text = match writer {
+                    Some((_, write)) => format!(
+                        "a read shows id {id}, which {} ({:?}) never committed under key {}",
+                        write.kind, write.outcome, op.key
+                    ),
+                    None => format!("a read shows id {id}, which nobody wrote"),
+                };
+                let mut ops = vec![number];
+                ops.extend(writer.map(|(write, _)| write));
+                found.push(Violation { check: Check::DirtyRead, text, ops });
+            }
+        }
+    }
+}
+
+/// A read shows all that a transaction wrote, or nothing of it.
+pub(super) fn torn(history: &History, index: &Index, found: &mut Vec<Violation>) {
+    let mut told = HashSet::new();
+    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
+        for id in &op.seen {
+            let Some((write, writer)) = index.writer(history, *id) else { continue };
+            let missing = writer.ids.iter().find(|other| !op.seen.contains(other));
+            if let Some(missing) = missing
+                && told.insert(write)
+            {
+                let text = format!(
+                    "a read shows id {id} and not id {missing} of the same transaction, key {}",
+                    op.key
+                );
+                found.push(Violation {
+                    check: Check::TornTransaction,
+                    text,
+                    ops: vec![write, number],
+                });
+            }
+        }
+    }
+}
+
+/// Beyond `max_lag`, for probes that come late on a machine under load.
+const LAG_SLACK: Duration = Duration::from_secs(5);
+
+/// Whoever reads sees what was acknowledged longer ago than a replica in use may lag.
+pub(super) fn stale(history: &History, max_lag: Duration, found: &mut Vec<Violation>) {
+    let mut kept: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
+    for (number, op) in history.ops.iter().enumerate() {
+        if op.is_kept() {
+            kept.entry(op.key).or_default().extend(op.ids.iter().map(|id| (*id, number)));
+        }
+    }
+    let mut told = HashSet::new();
+    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
+        let Some(kept) = kept.get(&op.key) else { continue };
+        let missed = kept.iter().find(|(id, write)| {
+            history.ops[*write].end + max_lag + LAG_SLACK < op.start && !op.seen.contains(id)
+        });
+        if let Some((id, write)) = missed
+            && told.insert(*id)
+        {
+            let text = format!("a read misses id {id}, acknowledged long before it began");
+            found.push(Violation { check: Check::StaleRead, text, ops: vec![*write, number] });
+        }
+    }
+}
