@@ -177,15 +177,22 @@ where
                 Err(_) => std::future::pending().await,
             }
         };
+        let mut again = pin!(async {
+            again.await;
+            tracing::warn!("a second signal: shutting down at once");
+        });
         let drained = async { while connections.join_next().await.is_some() {} };
-        tokio::select! {
-            _ = tokio::time::timeout(drain_timeout, drained) => {}
-            () = again => tracing::warn!("a second signal: shutting down at once"),
-        }
+        let in_a_hurry = tokio::select! {
+            _ = tokio::time::timeout(drain_timeout, drained) => false,
+            () = &mut again => true,
+        };
         let (cut, requests_cut) = (connections.len(), requests.count());
         connections.shutdown().await;
         let left = drain_timeout.saturating_sub(signalled.elapsed());
-        let close = engine.close_within(left).await;
+        let close = tokio::select! {
+            close = engine.close_within(left) => close,
+            () = again, if !in_a_hurry => engine.close_within(Duration::ZERO).await,
+        };
         Ok(ServeReport {
             connections_drained: open.saturating_sub(cut),
             connections_cut: cut,

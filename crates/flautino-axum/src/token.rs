@@ -66,7 +66,7 @@ impl Carried {
                 let Some(copy) = cookie.name().strip_prefix(TOKEN_COOKIE) else { continue };
                 if copy.is_empty() {
                     note(cookie.value());
-                } else if copy.starts_with('_') {
+                } else if copy.starts_with('_') && copy.is_ascii() {
                     note(cookie.value());
                     carried.copies.push(cookie.name().to_owned());
                 }

@@ -30,6 +30,8 @@ const MOST_CHANGES: u32 = 5;
 /// A server that shuts down ends its sessions one after the other: so long after one of them, all
 /// know.
 const SHUTDOWN_SPREADS: Duration = Duration::from_millis(100);
+/// How many rows of a stream are read ahead at most, where they are there already.
+const TOGETHER: usize = 128;
 
 impl Handle {
     /// A lease on the node that such a statement goes to.
@@ -58,13 +60,13 @@ impl Handle {
         let Some(monitor) = self.engine.monitor() else {
             let (node, reason) = match &self.named {
                 Some(node) if node.left.is_cancelled() => {
-                    return Err(self.engine.unknown(&node.name).into());
+                    (self.engine.node(&node.name)?, Reason::NamedNode)
                 }
-                Some(node) => (node, Reason::NamedNode),
-                None => (self.engine.main(), Reason::MainNode),
+                Some(node) => (Arc::clone(node), Reason::NamedNode),
+                None => (Arc::clone(self.engine.main()), Reason::MainNode),
             };
             let asked = Instant::now();
-            let mut lease = Lease::checkout(node).await?;
+            let mut lease = Lease::checkout(&node).await?;
             let (engine, session) = (Arc::clone(&self.engine), Arc::clone(&self.session));
             lease.meter = Some(Meter::new(engine, session, reason, asked, None));
             return Ok(lease);
@@ -136,7 +138,7 @@ impl Handle {
             let snapshot = monitor.snapshot().clone();
             let target = self.target_in(&snapshot)?;
             let request = self.request(monitor, access, target, attempts, &snapshot);
-            let decision = self.decide(monitor, &request, attempts, &snapshot);
+            let decision = decide(monitor, &request, attempts, &snapshot);
             let needs_primary =
                 decision.node == snapshot.writer && decision.reason != Reason::NamedNode;
             if needs_primary && !snapshot.takes_writes() {
@@ -147,7 +149,12 @@ impl Handle {
                 self.within_budget(monitor, decision, &request, &snapshot).await?;
             attempts.on(decision, &snapshot);
             let server = &snapshot.servers[decision.node];
-            let lease = Lease::checkout(server).await;
+            let up = || {
+                let now = monitor.snapshot();
+                target != Target::Auto
+                    || now.number(server).is_some_and(|number| now.nodes[number].up)
+            };
+            let lease = Lease::checkout_while(server, up).await;
             let on_replica = decision.node != snapshot.writer;
             // Waiting may have taken long enough for the node to become another, or to leave.
             let now = monitor.snapshot();
@@ -161,7 +168,14 @@ impl Handle {
                 }
                 (_, Some(number)) => now.writer == number && now.takes_writes(),
             };
-            if !stands && (lease.is_ok() || here.is_none()) {
+            let unused = match &lease {
+                Ok(_) => true,
+                Err(error) => {
+                    here.is_none()
+                        || matches!(Error::of(error), Some(Error::NodeDown { sent: false, .. }))
+                }
+            };
+            if !stands && unused {
                 changes += 1;
                 continue;
             }
@@ -187,7 +201,6 @@ impl Handle {
             matches!(view.excluded, Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers));
         Follows {
             monitor: Arc::clone(monitor),
-            node: decision.node,
             incarnation: view.incarnation,
             is_writer: decision.node == snapshot.writer,
             remembers_reads: !foreign && self.level() == Consistency::Session,
@@ -201,12 +214,14 @@ impl Handle {
 
     /// What the handle was told, with the number that its node has now.
     fn target_in(&self, picture: &Picture) -> Result<Target, Error> {
-        match &self.named {
-            Some(node) => match picture.number(node) {
-                Some(number) => Ok(Target::Node(number)),
-                None => Err(self.engine.unknown(&node.name).into()),
-            },
-            None => Ok(self.target),
+        let Some(node) = &self.named else { return Ok(self.target) };
+        // One that left may have a successor of its name.
+        let number = picture
+            .number(node)
+            .or_else(|| picture.servers.iter().position(|successor| successor.name == node.name));
+        match number {
+            Some(number) => Ok(Target::Node(number)),
+            None => Err(self.engine.unknown(&node.name).into()),
         }
     }
 
@@ -257,30 +272,6 @@ impl Handle {
         }
     }
 
-    fn decide(
-        &self,
-        monitor: &Monitor,
-        request: &Request,
-        attempts: &Attempts,
-        snapshot: &Picture,
-    ) -> Decision {
-        let reads = request.access == Access::Read;
-        if attempts.to_primary {
-            return Decision { node: snapshot.writer, reason: Reason::Rescued };
-        }
-        // The last attempt is where a conflict with replay cannot be.
-        let primary = snapshot.primary.filter(|primary| !request.tried.contains(*primary));
-        if let (Some(Reason::Retried), 0, Some(node), true) =
-            (attempts.cause, attempts.left, primary, reads)
-        {
-            return Decision { node, reason: Reason::Retried };
-        }
-        if reads && request.target == Target::Auto && monitor.config.mode == RoutingMode::Primary {
-            return Decision { node: snapshot.writer, reason: Reason::PrimaryMode };
-        }
-        route(request, snapshot, |number| load(snapshot, number), fastrand::u64(..))
-    }
-
     /// A read that the primary runs in place of replicas takes a part of the budget for those.
     async fn within_budget(
         &self,
@@ -318,6 +309,30 @@ impl Handle {
             Err(Error::Closed { node: node.name.to_string() }.into())
         }
     }
+}
+
+/// The node for a statement, or for its next attempt.
+fn decide(
+    monitor: &Monitor,
+    request: &Request,
+    attempts: &Attempts,
+    snapshot: &Picture,
+) -> Decision {
+    let reads = request.access == Access::Read;
+    if attempts.to_primary {
+        return Decision { node: snapshot.writer, reason: Reason::Rescued };
+    }
+    // The last attempt is where a conflict with replay cannot be.
+    let primary = snapshot.primary.filter(|primary| !request.tried.contains(*primary));
+    if let (Some(Reason::Retried), 0, Some(node), true) =
+        (attempts.cause, attempts.left, primary, reads)
+    {
+        return Decision { node, reason: Reason::Retried };
+    }
+    if reads && request.target == Target::Auto && monitor.config.mode == RoutingMode::Primary {
+        return Decision { node: snapshot.writer, reason: Reason::PrimaryMode };
+    }
+    route(request, snapshot, |number| load(snapshot, number), fastrand::u64(..))
 }
 
 /// What a node carries.
@@ -389,25 +404,28 @@ impl Source for Routed {
             let mut attempts = Attempts::new(&self.handle);
             loop {
                 let mut failed = None;
+                let mut completed = false;
                 {
                     let mut lease = self.lease(access, &mut attempts).await?;
-                    let mut items = std::pin::pin!(lease.stream(statement.clone()));
+                    // What arrives together is given out together, so that a small result whose
+                    // end is an error is run again as a whole.
+                    let mut items =
+                        std::pin::pin!(lease.stream(statement.clone()).ready_chunks(TOGETHER));
                     let mut untouched = true;
-                    while let Some(item) = items.next().await {
-                        match item {
-                            Err(error) if untouched => {
-                                failed = Some(error);
-                                break;
-                            }
-                            item => {
-                                untouched = false;
-                                yield item?;
-                            }
+                    while let Some(mut together) = items.next().await {
+                        if untouched && together.last().is_some_and(Result::is_err) {
+                            failed = together.pop().and_then(Result::err);
+                            completed = together.iter().flatten().any(Item::is_left);
+                            break;
+                        }
+                        untouched = false;
+                        for item in together {
+                            yield item?;
                         }
                     }
                 }
                 let Some(error) = failed else { break };
-                if !self.handle.again(access, &mut attempts, &error, Some((&statement, false))).await {
+                if !self.handle.again(access, &mut attempts, &error, Some((&statement, completed))).await {
                     Err(error)?;
                 }
             }

@@ -357,16 +357,20 @@ impl EngineInner {
 
     /// Who knows the nodes, while the engine is open and routes statements.
     pub(crate) fn monitor(&self) -> Option<&Arc<Monitor>> {
-        Some(&self.monitor).filter(|monitor| monitor.is_running())
+        Some(&self.monitor).filter(|monitor| self.has_replicas() && monitor.is_running())
     }
 
     /// Whether statements are routed, or will be once the engine is open.
     pub(crate) fn has_replicas(&self) -> bool {
-        self.monitor.is_running() || self.monitor.snapshot().servers.len() > 1
+        self.monitor.snapshot().servers.len() > 1
     }
 
     pub(crate) fn is_open(&self) -> bool {
         matches!(self.phase.load(Ordering::Acquire), OPEN | DRAINING)
+    }
+
+    fn is_closed(&self) -> bool {
+        matches!(self.phase.load(Ordering::Acquire), CLOSING | CLOSED)
     }
 
     fn lock_discovery(&self) -> MutexGuard<'_, Option<DropGuard>> {

@@ -212,8 +212,8 @@ impl<T, F> Start<T> for F where
 pub(crate) type Item = Either<PgQueryResult, PgRow>;
 
 impl Source for &mut Lease {
-    fn run<T: Answer>(&mut self, statement: Statement) -> impl Future<Output = Result<T>> + Send {
-        async move { collect(Lease::stream(self, statement), &mut false).await }
+    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T> {
+        collect(Lease::stream(self, statement), &mut false).await
     }
 
     fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send {

@@ -98,12 +98,24 @@ pub(crate) struct Seen {
 
 impl Lease {
     pub(crate) async fn checkout(node: &Arc<Node>) -> Result<Self, sqlx::Error> {
+        Self::checkout_while(node, || true).await
+    }
+
+    /// As [`checkout`](Lease::checkout), and fails at once where the node is found to be down just
+    /// now.
+    pub(crate) async fn checkout_while(
+        node: &Arc<Node>,
+        up: impl FnOnce() -> bool,
+    ) -> Result<Self, sqlx::Error> {
         let in_flight = Gauges::begin(node);
         let connection = match node.pool()? {
             Some(home) => {
-                // Before the connection, so that a node that turns down in between is noticed.
+                // Before the look at the node, so that one that turns down after it is noticed.
                 let until_down = home.until_down();
-                let (taken, slot) = home.checkout().await?;
+                if !up() {
+                    return Err(home.ended(false));
+                }
+                let (taken, slot) = home.checkout(&until_down).await?;
                 LeasedConnection::Pooled { taken, home, slot, until_down }
             }
             None => LeasedConnection::Single(node.connect().await?),

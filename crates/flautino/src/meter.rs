@@ -27,8 +27,7 @@ pub(crate) struct Meter {
 /// What the session must know of, where replicas may serve it.
 pub(crate) struct Follows {
     pub(crate) monitor: Arc<Monitor>,
-    /// The node's number, and which of its lives.
-    pub(crate) node: usize,
+    /// Which of the node's lives.
     pub(crate) incarnation: u64,
     /// Whether it is where writes go, and so where tokens are made.
     pub(crate) is_writer: bool,
@@ -86,6 +85,7 @@ impl Meter {
 
     /// In a transaction a write is not over before that is.
     pub(crate) fn statement_ended(&mut self, node: &Node, in_transaction: bool) {
+        self.may_have_written_unseen();
         if let Some(follows) = &mut self.follows {
             follows.writing = None;
             if follows.write.is_none() {
@@ -114,12 +114,23 @@ impl Meter {
 
     /// A transaction ended, or the lease is given back with nothing under way.
     pub(crate) fn ended(&mut self) {
+        self.may_have_written_unseen();
         if let Some(follows) = &mut self.follows {
             follows.changes_schema |= follows.unwatched.is_some();
             follows.writes_ended();
             if follows.bare {
                 follows.read_ended(&self.session);
             }
+        }
+    }
+}
+
+impl Meter {
+    /// It began when there was one node only, and statements are routed by now: whatever was done on
+    /// it was not followed.
+    fn may_have_written_unseen(&self) {
+        if self.follows.is_none() && self.engine.monitor().is_some() {
+            self.session.lose_track();
         }
     }
 }
@@ -136,7 +147,7 @@ impl Follows {
 
     fn read_ended(&self, session: &Session) {
         if self.remembers_reads {
-            session.read_ended(self.node, self.incarnation);
+            session.read_ended(self.incarnation);
         }
     }
 }

@@ -162,9 +162,11 @@ impl NodePool {
     /// Dropped while it waits for a slot, nothing happened; dropped while it connects, the
     /// connection is made all the same and kept for the next, so that impatient clients cause no
     /// storm of reconnections.
-    pub(crate) async fn checkout(self: &Arc<Self>) -> Result<Checkout, sqlx::Error> {
+    pub(crate) async fn checkout(
+        self: &Arc<Self>,
+        until_down: &CancellationToken,
+    ) -> Result<Checkout, sqlx::Error> {
         self.start();
-        let until_down = self.until_down();
         match until_down.run_until_cancelled(self.wait_for_one()).await {
             Some(checkout) => checkout,
             None => Err(self.ended(false)),

@@ -46,10 +46,16 @@ struct State {
 /// A read whose position is not known yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Seen {
-    /// The node, and which of its lives.
-    pub(crate) node: usize,
-    pub(crate) incarnation: u64,
-    pub(crate) ended: Instant,
+    /// Which life of which node.
+    incarnation: u64,
+    ended: Instant,
+}
+
+impl Seen {
+    /// The node's number, if it still lives that life.
+    fn number(&self, snapshot: &Snapshot) -> Option<usize> {
+        snapshot.nodes.iter().position(|node| node.incarnation == self.incarnation)
+    }
 }
 
 /// What [`Session::token`] says.
@@ -174,14 +180,12 @@ impl Session {
             ([_, ..], Consistency::Session) => {}
             _ => return floor.map_or(Floor::None, Floor::At),
         }
-        let same = |seen: &Seen| {
-            snapshot.nodes.get(seen.node).is_some_and(|node| node.incarnation == seen.incarnation)
+        let number = match &state.reads[..] {
+            [seen] => seen.number(snapshot).filter(|number| *number != snapshot.writer),
+            _ => None,
         };
-        match &state.reads[..] {
-            [seen] if seen.node != snapshot.writer && same(seen) => Floor::SeenOn(seen.node, floor),
-            // The primary is further than any of its replicas.
-            _ => Floor::Primary(Reason::SameNode),
-        }
+        // The primary is further than any of its replicas.
+        number.map_or(Floor::Primary(Reason::SameNode), |number| Floor::SeenOn(number, floor))
     }
 
     /// Whether a token came of a later timeline than the primary's: a promotion may not have been
@@ -210,10 +214,10 @@ impl Session {
     }
 
     /// A read whose state later ones must not fall behind ended, as far as it went.
-    pub(crate) fn read_ended(&self, node: usize, incarnation: u64) {
+    pub(crate) fn read_ended(&self, incarnation: u64) {
         let mut state = self.lock();
-        state.reads.retain(|seen| seen.node != node || seen.incarnation != incarnation);
-        state.reads.push(Seen { node, incarnation, ended: Instant::now() });
+        state.reads.retain(|seen| seen.incarnation != incarnation);
+        state.reads.push(Seen { incarnation, ended: Instant::now() });
         state.owes_token = true;
     }
 
@@ -261,11 +265,13 @@ impl Session {
             let latest = state.wrote.max(read).unwrap_or(now);
             return TokenState::Ask(if unsettled || foreign { now } else { latest });
         }
-        match (&state.reads[..], read) {
-            ([seen], _) if Some(seen.node) != snapshot.primary => {
-                TokenState::AskNode(seen.node, seen.ended)
-            }
-            (_, Some(read)) => TokenState::Ask(read),
+        let seen = match &state.reads[..] {
+            [seen] => seen.number(snapshot).filter(|number| Some(*number) != snapshot.primary),
+            _ => None,
+        };
+        match (seen, read) {
+            (Some(number), Some(read)) => TokenState::AskNode(number, read),
+            (None, Some(read)) => TokenState::Ask(read),
             (_, None) => {
                 state.owes_token = false;
                 let until = state.primary_until.unwrap_or(now);
@@ -329,11 +335,8 @@ impl State {
         }
         let mut reads = std::mem::take(&mut self.reads);
         reads.retain(|seen| {
-            let node = snapshot.nodes.get(seen.node);
-            let Some(node) = node.filter(|node| node.incarnation == seen.incarnation) else {
-                return true;
-            };
-            match node.position {
+            let Some(number) = seen.number(snapshot) else { return true };
+            match snapshot.nodes[number].position {
                 Some((position, Some(as_of))) if as_of > seen.ended => {
                     self.raise_to(position);
                     false

@@ -11,7 +11,7 @@ use super::{LONGEST, TOO_LONG};
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Replicas under one DNS name: the key `discovery`. Every address of the name is a node, called by
-/// its address; one that is no longer there leaves. All else is as on the main node: user,
+/// its address (with its port, where a resolver of your own gives one address several); one that is no longer there leaves. All else is as on the main node: user,
 /// password, database, options.
 ///
 /// The name must answer with all addresses at once, each of which is one server: a headless service

@@ -325,6 +325,10 @@ fn check_url(text: &str) -> Result<Url, String> {
     }
     for (key, _) in url.query_pairs() {
         if !key.starts_with("options[") && !URL_PARAMETERS.contains(&key.as_ref()) {
+            if url.query().is_some_and(|query| query.contains('@')) {
+                // It may be a part of a password, and must not be shown.
+                return Err("has an `@` behind a `?`; write a `?` in a password as %3F".to_owned());
+            }
             return Err(format!("has the unknown parameter `{key}`"));
         }
     }
@@ -346,7 +350,9 @@ fn redacted(url: &str) -> String {
     };
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    format!("{}://…@{host}{port}{}", url.scheme(), url.path())
+    // A password with a `/` that is not escaped ends up here.
+    let path = if url.path().contains('@') { "/…" } else { url.path() };
+    format!("{}://…@{host}{port}{path}", url.scheme())
 }
 
 impl fmt::Debug for NodeConfig {

@@ -63,8 +63,9 @@ pub struct RoutingConfig {
     /// that is promoted on request takes a few seconds, and clients are still there. 0 for no wait.
     #[serde(with = "de::duration")]
     pub failover_timeout: Duration,
-    /// How often each node is probed, on a connection of its own. Default: 500 ms, so that a node
-    /// that stops answering is out of use within 1.5 s. 50 ms at the least.
+    /// How often each node is probed, on a connection of its own; a tenth or two sooner, by chance.
+    /// Default: 500 ms, so that a node that stops answering is out of use within 1.5 s. 50 ms at the
+    /// least.
     #[serde(with = "de::duration")]
     pub probe_interval: Duration,
     /// How long a probe may take, connecting included, and how long a token waits for its

@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::io;
 use std::net::SocketAddr;
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
+use futures_util::FutureExt;
 
 use super::{Engine, EngineInner};
 use crate::config::DiscoveryConfig;
@@ -51,8 +53,10 @@ pub(super) async fn resolve(
     port: u16,
 ) -> io::Result<BTreeSet<SocketAddr>> {
     let answer = resolver(config.host.clone(), config.port.unwrap_or(port));
+    let answer = AssertUnwindSafe(answer).catch_unwind();
     let addresses = match tokio::time::timeout(RESOLVE_TIMEOUT, answer).await {
-        Ok(answer) => answer?,
+        Ok(Ok(answer)) => answer?,
+        Ok(Err(_)) => return Err(io::Error::other("the resolver panicked")),
         Err(_) => {
             let text = format!("no answer within {RESOLVE_TIMEOUT:?}");
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));

@@ -55,7 +55,8 @@ impl EngineInner {
         let pools: Vec<_> = nodes.iter().map(|node| node.build_pool(config)).collect();
         // One connection each, so that the first request finds it.
         let reachable = nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
-        let first = reachable.map(async |(node, pool)| (node, pool, pool.checkout().await));
+        let first = reachable
+            .map(async |(node, pool)| (node, pool, pool.checkout(&pool.until_down()).await));
         for (node, pool, first) in futures_util::future::join_all(first).await {
             match first {
                 Ok((taken, slot)) => {
@@ -111,7 +112,8 @@ impl EngineInner {
         let mut pause = Duration::from_millis(100);
         let nodes = self.nodes();
         loop {
-            let left = timeout.saturating_sub(started.elapsed());
+            // The last attempt comes when the time is over, and gets a moment of its own.
+            let left = timeout.saturating_sub(started.elapsed()).max(LAST_WORDS);
             let probes = nodes.iter().map(|node| reach(node, left));
             let results = futures_util::future::join_all(probes).await;
             let writable = results.iter().any(|result| matches!(result, Ok(Role::Primary)));
@@ -138,7 +140,7 @@ impl EngineInner {
                 }
                 return Ok(warnings);
             }
-            if waited + pause >= timeout {
+            if waited >= timeout {
                 return Err(OpenError::Unreachable { waited, nodes: failures });
             }
             for failure in failures {
@@ -150,7 +152,8 @@ impl EngineInner {
                     "waiting for a primary: the nodes that answer are replicas"
                 );
             }
-            tokio::time::sleep(pause).await;
+            let until = if answers { patience } else { timeout };
+            tokio::time::sleep(pause.min(until.saturating_sub(waited))).await;
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }

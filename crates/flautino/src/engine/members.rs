@@ -45,6 +45,14 @@ pub struct NodesReport {
     pub still_held: usize,
 }
 
+/// What [`Members`] come to.
+struct Nodes {
+    /// The main one first.
+    all: Vec<Arc<Node>>,
+    /// Those that were not there before.
+    added: Vec<Arc<Node>>,
+}
+
 impl Members {
     pub(super) fn new(config: &EngineConfig) -> Self {
         Self {
@@ -94,9 +102,17 @@ impl Engine {
     ) -> Result<NodesReport, ConfigError> {
         EngineConfig::check_nodes(&nodes, ORIGIN)?;
         let inner = Arc::clone(&self.inner);
-        let setting =
-            self.inner.tasks().spawn(async move { inner.change(|all| all.named = nodes).await });
-        // It fails only where the runtime ends.
+        let setting = self.inner.tasks().spawn(async move {
+            let (mut report, leaving) = inner.change(|all| all.named = nodes).await?;
+            for left in leaving {
+                // It fails only where the runtime ends.
+                let Ok(left) = left.await else { continue };
+                report.drained += left.drained;
+                report.cancelled += left.cancelled;
+                report.still_held += left.still_held;
+            }
+            Ok(report)
+        });
         setting.await.unwrap_or_else(|_| Ok(NodesReport::default()))
     }
 }
@@ -106,7 +122,7 @@ impl EngineInner {
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves the name of the replicas, and takes over what it says.
+    /// Resolves the name of the replicas, and takes over what it says. What leaves is not waited for.
     pub(super) async fn discover(self: &Arc<Self>, config: &DiscoveryConfig) -> io::Result<()> {
         let found = self.resolve(config).await?;
         let changed = self.lock_members().discovered != found;
@@ -120,9 +136,9 @@ impl EngineInner {
     pub(super) async fn discover_first(&self, config: &DiscoveryConfig) -> io::Result<()> {
         let mut members = self.lock_members().clone();
         members.discovered = self.resolve(config).await?;
-        let (nodes, _) = self.nodes_of(&members).map_err(io::Error::other)?;
+        let nodes = self.nodes_of(&members).map_err(io::Error::other)?;
         *self.lock_members() = members;
-        self.monitor.replace(nodes).await;
+        self.monitor.replace(nodes.all).await;
         Ok(())
     }
 
@@ -134,52 +150,46 @@ impl EngineInner {
     async fn change(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Members),
-    ) -> Result<NodesReport, ConfigError> {
-        let one_at_a_time = self.lifecycle.lock().await;
+    ) -> Result<(NodesReport, Vec<JoinHandle<CloseReport>>), ConfigError> {
+        let _one_at_a_time = self.lifecycle.lock().await;
         let mut members = self.lock_members().clone();
         change(&mut members);
         let before = self.nodes();
-        let (nodes, added) = self.nodes_of(&members)?;
+        let Nodes { all: nodes, added } = self.nodes_of(&members)?;
         let gone = |node: &&Arc<Node>| !nodes.iter().any(|stays| Arc::ptr_eq(stays, node));
         let removed: Vec<_> = before.iter().filter(gone).cloned().collect();
         let pool = members.pool.clone();
         *self.lock_members() = members;
         let names = |nodes: &[Arc<Node>]| nodes.iter().map(|node| node.name.to_string()).collect();
-        let mut report = NodesReport {
+        let report = NodesReport {
             added: names(&added),
             removed: names(&removed),
             ..NodesReport::default()
         };
         if added.is_empty() && removed.is_empty() {
-            return Ok(report);
+            return Ok((report, Vec::new()));
         }
         tracing::info!(added = ?report.added, removed = ?report.removed, "the nodes are others now");
+        // Those of nodes that left while the app held a connection of theirs.
+        self.lock_pools().retain(|pool| !pool.sqlx().is_closed() || pool.in_use() > 0);
         let is_open = self.is_open();
-        if is_open {
-            for node in &added {
+        for node in &added {
+            if is_open {
                 let pool = node.build_pool(&pool);
                 self.lock_pools().push(Arc::clone(&pool));
                 node.use_pool(pool);
+            } else if self.is_closed() {
+                node.shut();
             }
         }
         self.monitor.replace(nodes).await;
         if is_open && !self.monitor.is_running() {
             self.monitor.start(pool.max_connections).await.keep();
         }
-        let leaving: Vec<_> = removed.into_iter().map(|node| self.dismiss(node)).collect();
-        drop(one_at_a_time);
-        for left in leaving {
-            // It fails only where the runtime ends.
-            let Ok(left) = left.await else { continue };
-            report.drained += left.drained;
-            report.cancelled += left.cancelled;
-            report.still_held += left.still_held;
-        }
-        Ok(report)
+        Ok((report, removed.into_iter().map(|node| self.dismiss(node)).collect()))
     }
 
-    /// The nodes of these members, the main one first, and those among them that are new.
-    fn nodes_of(&self, members: &Members) -> Result<(Vec<Arc<Node>>, Vec<Arc<Node>>), ConfigError> {
+    fn nodes_of(&self, members: &Members) -> Result<Nodes, ConfigError> {
         let before = self.nodes();
         let mut nodes = vec![Arc::clone(self.main())];
         let mut added = Vec::new();
@@ -197,17 +207,20 @@ impl EngineInner {
             add(name, config, config.connect_options(ORIGIN, &path)?);
         }
         for address in &members.discovered {
-            let name = address.ip().to_string();
+            let host = address.ip().to_string();
+            let alone =
+                members.discovered.iter().filter(|one| one.ip() == address.ip()).count() == 1;
+            let name = if alone { host.clone() } else { address.to_string() };
             if members.named.contains_key(&name) {
                 continue;
             }
             let config = &self.config.main;
             let options = config.connect_options(ORIGIN, "")?;
-            let options = options.host(&name).port(address.port());
-            let (host, port) = (Some(name.clone()), Some(address.port()));
+            let options = options.host(&host).port(address.port());
+            let (host, port) = (Some(host), Some(address.port()));
             add(&name, &NodeConfig { host, port, ..config.clone() }, options);
         }
-        Ok((nodes, added))
+        Ok(Nodes { all: nodes, added })
     }
 
     /// Lets a node go that no statement is sent to any more.
@@ -220,7 +233,9 @@ impl EngineInner {
             let end = end_pools(&pools, engine.config.drain_timeout, NodePool::abort_waiting).await;
             pools.iter().for_each(|pool| pool.cut().cancel());
             let ended = |pool: &Arc<NodePool>| pools.iter().any(|left| Arc::ptr_eq(left, pool));
-            engine.lock_pools().retain(|pool| !ended(pool));
+            if end.still_held == 0 {
+                engine.lock_pools().retain(|pool| !ended(pool));
+            }
             node.line.close().await;
             tracing::info!(node = %node.name, ?end, "the node has left");
             end

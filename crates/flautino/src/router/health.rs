@@ -30,6 +30,8 @@ enum State {
 pub(crate) struct Health {
     state: State,
     contrary: u32,
+    /// Something spoke against it that does not count.
+    doubted: bool,
     /// Failures that turn it down.
     fall: u32,
     /// Answers that turn it up again.
@@ -38,19 +40,25 @@ pub(crate) struct Health {
 
 impl Health {
     pub(crate) fn new(fall: u32, rise: u32) -> Self {
-        Self { state: State::Unknown, contrary: 0, fall, rise }
+        Self { state: State::Unknown, contrary: 0, doubted: false, fall, rise }
     }
 
     pub(crate) fn is_up(self) -> bool {
         self.state == State::Up
     }
 
-    /// Whether it failed and was not yet turned down.
+    /// Whether it failed and was not yet turned down, or should be looked at again soon.
     pub(crate) fn is_suspect(self) -> bool {
-        self.state != State::Down && self.contrary > 0
+        self.state != State::Down && (self.contrary > 0 || self.doubted)
+    }
+
+    /// It did not answer as it should, and yet it lives.
+    pub(crate) fn doubt(&mut self) {
+        self.doubted = true;
     }
 
     pub(crate) fn observe(&mut self, observation: Observation) -> Option<Transition> {
+        self.doubted = false;
         // How many of this kind in a row flip the state; `None` where it agrees.
         let needed = match (self.state, observation) {
             (State::Up, Observation::Answered)

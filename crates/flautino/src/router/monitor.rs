@@ -26,6 +26,7 @@ use super::health::Transition;
 use super::topology::{Change, Topology};
 use super::{Access, Catalogue, Classifier, Exclusion, Plan, Snapshot};
 use crate::config::RoutingConfig;
+use crate::lease::server_keeps_session;
 use crate::node::{Node, Role};
 
 /// Two probes of a node are this far apart at least, however much happens.
@@ -37,6 +38,8 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// How often the catalogue is read again without being asked to: functions and views change
 /// through other programs too.
 const CATALOGUE_INTERVAL: Duration = Duration::from_secs(300);
+/// After which pause it is asked for again when the node was not there.
+const CATALOGUE_RETRY: Duration = Duration::from_secs(1);
 /// How often at most it is read when statements ask for it.
 const CATALOGUE_PAUSE: Duration = Duration::from_secs(5);
 /// How long reading it may take.
@@ -156,11 +159,11 @@ impl Monitor {
         // The main node first, since its system is the cluster's.
         self.probe(&nodes[0]).await;
         self.meet(&nodes[1..]).await;
-        self.read_catalogue().await;
+        let next = self.read_catalogue().await;
         nodes.iter().for_each(|node| self.watch(node));
         let (monitor, wanted) = (Arc::downgrade(self), Arc::clone(&self.catalogue_wanted));
         nodes[0].spawn(async move {
-            stop.run_until_cancelled(keep_catalogue(monitor, wanted)).await;
+            stop.run_until_cancelled(keep_catalogue(monitor, wanted, next)).await;
         });
         started
     }
@@ -350,13 +353,13 @@ impl Monitor {
         }
     }
 
-    /// Whether it could be read.
-    async fn read_catalogue(&self) -> bool {
+    /// Answers when it is to be read again.
+    async fn read_catalogue(&self) -> Next {
         let picture = self.snapshot().clone();
         let up =
             |number: &usize| picture.nodes[*number].up && picture.nodes[*number].excluded.is_none();
         let Some(number) = picture.primary.or_else(|| (0..picture.nodes.len()).find(up)) else {
-            return true;
+            return Next::Soon;
         };
         let node = &picture.servers[number];
         let reading = async {
@@ -372,17 +375,21 @@ impl Monitor {
                 if self.classifier.learn(catalogue) {
                     tracing::debug!(node = %node.name, "the catalogue of functions was read");
                 }
-                return true;
+                return Next::WhenWanted;
             }
-            Ok(Err(error)) => error.to_string(),
-            Err(_) => "no answer in time".to_owned(),
+            Ok(Err(error)) => error,
+            Err(_) => {
+                let text = "no answer in time";
+                sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+            }
         };
         tracing::warn!(
             node = %node.name, %error,
             "the catalogue of functions could not be read; calls of functions it does not list go \
              to the primary"
         );
-        false
+        // One that is too large, or that this role may not read, is not asked for in a row.
+        if server_keeps_session(&error) { Next::Late } else { Next::Soon }
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
@@ -440,9 +447,9 @@ async fn probe_again_and_again(monitor: Weak<Monitor>, node: Weak<Node>) {
         let Some((strong, server)) = both() else { return };
         let (interval, wake) = (strong.config.probe_interval, Arc::clone(&server.line.wake));
         drop((strong, server));
-        // A tenth more or less, so that many instances do not ask in step. One that failed is asked
-        // again at once, so that it is soon known.
-        let pause = if suspect { 0.0 } else { 0.9 + fastrand::f64() * 0.2 };
+        // A little sooner, by chance, so that many instances do not ask in step. One that failed is
+        // asked again at once, so that it is soon known.
+        let pause = if suspect { 0.0 } else { 0.8 + fastrand::f64() * 0.1 };
         let _ = tokio::time::timeout(interval.mul_f64(pause), wake.notified()).await;
         let began = Instant::now();
         let Some((strong, server)) = both() else { return };
@@ -455,15 +462,29 @@ async fn probe_again_and_again(monitor: Weak<Monitor>, node: Weak<Node>) {
     }
 }
 
+/// When the catalogue is to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Next {
+    WhenWanted,
+    /// Its node was not there.
+    Soon,
+    /// The server refused.
+    Late,
+}
+
 /// Reads the catalogue whenever it is asked for, but not too often; and now and then.
-async fn keep_catalogue(monitor: Weak<Monitor>, wanted: Arc<Notify>) {
-    let mut pause = CATALOGUE_PAUSE;
+async fn keep_catalogue(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: Next) {
     loop {
-        tokio::time::sleep(pause).await;
-        let _ = tokio::time::timeout(CATALOGUE_INTERVAL, wanted.notified()).await;
+        match next {
+            Next::Soon => tokio::time::sleep(CATALOGUE_RETRY).await,
+            Next::Late => tokio::time::sleep(CATALOGUE_INTERVAL).await,
+            Next::WhenWanted => {
+                tokio::time::sleep(CATALOGUE_PAUSE).await;
+                let _ = tokio::time::timeout(CATALOGUE_INTERVAL, wanted.notified()).await;
+            }
+        }
         let Some(strong) = monitor.upgrade() else { return };
-        // One that is too large, or that this role may not read, is not asked for in a row.
-        pause = if strong.read_catalogue().await { CATALOGUE_PAUSE } else { CATALOGUE_INTERVAL };
+        next = strong.read_catalogue().await;
     }
 }
 

@@ -11,7 +11,9 @@
 //! - by the control file: it names a place that replay has passed, and its timeline. True, but old.
 //! - by everybody: where the control file names the primary's timeline, replay is on that one or
 //!   on a later one; and it can only be on a later one if some node was promoted. Where all other
-//!   nodes were asked after it, and none was, it is on the primary's timeline.
+//!   nodes were asked after it, and none was, it is on the primary's timeline. An engine that is
+//!   opened while there is no primary takes the control files' latest timeline for that. If it was
+//!   wrong, what a replica has of that timeline is all that is left of it.
 
 use std::time::{Duration, Instant};
 
@@ -243,6 +245,11 @@ impl Topology {
         Change { transition, new_server: false }
     }
 
+    /// The node did not answer a probe, and answers statements.
+    pub(crate) fn doubt(&mut self, number: usize) {
+        self.nodes[number].health.doubt();
+    }
+
     /// A connection under the node's name reached another server than its probes.
     pub(crate) fn leads_to_several(&mut self, number: usize) {
         self.nodes[number].several_servers = Some(0);
@@ -440,10 +447,23 @@ impl Topology {
         }
     }
 
+    /// The timeline that all are on: that of the primary. Where none was ever met, the latest that
+    /// any replica's control file names.
+    fn timeline_of_all(&self) -> Option<u32> {
+        let control = |number| Some(self.progress(number)?.control?.0);
+        let latest = || {
+            (0..self.nodes.len())
+                .filter(|number| self.exclusion(*number, true).is_none())
+                .filter_map(control)
+                .max()
+        };
+        if self.timeline > 0 { Some(self.timeline) } else { latest() }
+    }
+
     /// By all others' word: see the module.
     fn prove_by_everybody(&mut self) {
-        let Some(primary) = self.primary else { return };
-        let (Some(system), true) = (self.system, self.timeline > 0) else { return };
+        let Some(system) = self.system else { return };
+        let Some(timeline) = self.timeline_of_all() else { return };
         for number in 0..self.nodes.len() {
             let Some((asked, lsn)) = self.nodes[number].candidate else { continue };
             let later = |moment: Option<Instant>| moment.is_some_and(|moment| moment > asked);
@@ -455,8 +475,8 @@ impl Topology {
                     Some(Exclusion::OtherSystem(_) | Exclusion::SameServer(_))
                 );
                 // Of several servers under one name, or a second primary, nothing can be said.
-                let speaks =
-                    other == primary || sample.is_some_and(|sample| sample.role == Role::Replica);
+                let speaks = Some(other) == self.primary
+                    || sample.is_some_and(|sample| sample.role == Role::Replica);
                 foreign
                     || later(node.refused)
                     || (speaks
@@ -465,10 +485,10 @@ impl Topology {
             });
             let control = self.progress(number).and_then(|progress| progress.control);
             // One that has not caught up with a promotion may also have stayed behind for good.
-            let fits = control.is_some_and(|(timeline, _)| timeline == self.timeline);
+            let fits = control.is_some_and(|(own, _)| own == timeline);
             let ours = self.server(number).is_some_and(|server| server.system == Some(system));
             if cleared && fits && ours {
-                let position = Position::new(system, self.timeline, lsn);
+                let position = Position::new(system, timeline, lsn);
                 let node = &mut self.nodes[number];
                 node.raise(position, Some(asked));
                 // The next question is already answered, if a later sample is there.

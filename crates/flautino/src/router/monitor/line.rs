@@ -207,7 +207,13 @@ impl Monitor {
             // The server is there, and has no place for one more.
             Err(error) if sqlstate(&error).as_deref() == Some("53300") => None,
             // It is busy, or this machine is: a full server is not a dead one.
-            Err(_) if node.gauges.answered_since(began) => None,
+            Err(_)
+                if node.gauges.answered_since(Instant::now() - self.config.probe_timeout / 2) =>
+            {
+                let doubted = |topology: &mut Topology, number| topology.doubt(number);
+                self.with(node, doubted);
+                None
+            }
             Err(error) => {
                 state.latest = None;
                 let refused = is_refusal(&error);
