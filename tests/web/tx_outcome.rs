@@ -81,7 +81,7 @@ async fn a_panic_that_nothing_catches_rolls_back() {
     let app = routes().layer(EngineLayer::new(engine.clone()));
     let app = App::start(app, engine.clone()).await;
     let request = reqwest::Client::new().post(format!("{}/panic", app.url));
-    request.send().await.unwrap_err();
+    assert_eq!(request.send().await.unwrap().status(), 500);
     nothing_stays(&cluster, &engine, &app).await;
     app.stop().await;
 }

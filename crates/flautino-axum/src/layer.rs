@@ -1,7 +1,6 @@
 //! The layer: puts a handle into each request, and ends the request's transaction.
 
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -137,16 +136,8 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjection::Inner { future } => {
-                    // It is not polled again after a panic: the next state replaces it.
-                    let polled = catch_unwind(AssertUnwindSafe(|| future.poll(cx)));
-                    let response = match polled {
-                        // An error has no response to speak for it: the transaction rolls back.
-                        Ok(polled) => ready!(polled)?,
-                        Err(_) => {
-                            tracing::error!("a handler panicked; the client gets a 500");
-                            internal_error()
-                        }
-                    };
+                    // An error has no response to speak for it: the transaction rolls back.
+                    let response = ready!(future.poll(cx))?;
                     let ending = match this.scope.end() {
                         AtEnd::Nothing => {
                             this.state.set(State::token(&this.scope.handle, response));

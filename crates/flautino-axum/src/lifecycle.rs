@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +16,7 @@ use axum_core::body::Body;
 use axum_core::response::Response;
 use flautino::{CloseReport, Engine, OpenError};
 use futures_core::future::BoxFuture;
-use http::Request;
+use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
@@ -32,7 +33,8 @@ const FIRST_REQUEST: Duration = Duration::from_millis(250);
 /// Opens the engine, serves the app, and on SIGTERM or Ctrl-C shuts down in order: readiness
 /// turns false, accepting stops, requests in flight get the drain time, the engine closes.
 ///
-/// A second signal ends the drain time at once. Handlers find the client's address in
+/// A second signal ends the drain time at once. A handler that panics is answered with a 500, unless a
+/// layer of the app's own catches it. Handlers find the client's address in
 /// [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken. Upgraded connections, such as WebSockets, are
 /// the app's own from then on: they are neither counted nor drained.
 ///
@@ -213,6 +215,17 @@ async fn now_or_never<T>(work: impl Future<Output = T>) -> Option<T> {
     .await
 }
 
+/// What the work answers, unless it panics.
+async fn caught<T>(work: impl Future<Output = T>) -> Option<T> {
+    let mut work = pin!(work);
+    std::future::poll_fn(|cx| match catch_unwind(AssertUnwindSafe(|| work.as_mut().poll(cx))) {
+        Ok(polled) => polled.map(Some),
+        // It is not polled again.
+        Err(_) => Poll::Ready(None),
+    })
+    .await
+}
+
 /// The signal came before the database did.
 async fn stopped_early(engine: &Engine) -> ServeReport {
     let started = Instant::now();
@@ -323,7 +336,12 @@ where
         let in_flight = self.requests.begin();
         let response = self.app.call(request);
         Box::pin(async move {
-            let response = response.await;
+            let response = caught(response).await.unwrap_or_else(|| {
+                tracing::error!("a handler panicked; its client gets a 500");
+                let mut response = Response::new(Body::empty());
+                *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+                Ok(response)
+            });
             drop(in_flight);
             response
         })

@@ -72,7 +72,8 @@ impl Engine {
     /// A new node is probed before this returns, and serves as soon as it may. One that leaves
     /// gets no statement from now on; what runs there may go on for `drain_timeout`, which is
     /// waited for. After that it is ended, and reads are run elsewhere. A handle that
-    /// [names](crate::Handle::node) a node that left gets [`UnknownNode`](crate::UnknownNode).
+    /// [names](crate::Handle::node) a node keeps to the name: it leads to a successor, and gets
+    /// [`UnknownNode`](crate::UnknownNode) where there is none.
     ///
     /// It may be called before `open` and after `close`, too.
     ///
