@@ -353,43 +353,42 @@ impl Monitor {
         }
     }
 
-    /// Answers when it is to be read again.
+    /// From the primary, or where that does not answer from a replica, which may know less: what it
+    /// does not know goes to the primary. Answers when it is to be read again.
     async fn read_catalogue(&self) -> Next {
         let picture = self.snapshot().clone();
-        let up =
-            |number: &usize| picture.nodes[*number].up && picture.nodes[*number].excluded.is_none();
-        let Some(number) = picture.primary.or_else(|| (0..picture.nodes.len()).find(up)) else {
-            return Next::Soon;
-        };
-        let node = &picture.servers[number];
-        let reading = async {
-            // On a connection of its own, since it may take longer than a probe.
-            let mut connection = node.connect_for_monitor().await?;
-            let catalogue = catalogue::read(node, &mut connection, CATALOGUE_TIMEOUT).await?;
-            let _ = connection.close().await;
-            Ok::<Catalogue, sqlx::Error>(catalogue)
-        };
-        // The server gives up by itself; this is for one that does not answer.
-        let error = match tokio::time::timeout(CATALOGUE_TIMEOUT * 2, reading).await {
-            Ok(Ok(catalogue)) => {
-                if self.classifier.learn(catalogue) {
-                    tracing::debug!(node = %node.name, "the catalogue of functions was read");
+        let others = (0..picture.nodes.len()).filter(|number| {
+            let node = &picture.nodes[*number];
+            Some(*number) != picture.primary && node.up && node.excluded.is_none()
+        });
+        for number in picture.primary.into_iter().chain(others) {
+            let node = &picture.servers[number];
+            // The server gives up by itself; this is for one that does not answer.
+            let reading = tokio::time::timeout(CATALOGUE_TIMEOUT * 2, catalogue_of(node));
+            let error = match reading.await {
+                Ok(Ok(catalogue)) => {
+                    if self.classifier.learn(catalogue) {
+                        tracing::debug!(node = %node.name, "the catalogue of functions was read");
+                    }
+                    return Next::WhenWanted;
                 }
-                return Next::WhenWanted;
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let text = "no answer in time";
+                    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+                }
+            };
+            tracing::warn!(
+                node = %node.name, %error,
+                "the catalogue of functions could not be read; calls of functions it does not list \
+                 go to the primary"
+            );
+            // One that is too large, or that this role may not read, is not asked for in a row.
+            if server_keeps_session(&error) {
+                return Next::Late;
             }
-            Ok(Err(error)) => error,
-            Err(_) => {
-                let text = "no answer in time";
-                sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
-            }
-        };
-        tracing::warn!(
-            node = %node.name, %error,
-            "the catalogue of functions could not be read; calls of functions it does not list go \
-             to the primary"
-        );
-        // One that is too large, or that this role may not read, is not asked for in a row.
-        if server_keeps_session(&error) { Next::Late } else { Next::Soon }
+        }
+        Next::Soon
     }
 
     fn lock_state(&self) -> MutexGuard<'_, State> {
@@ -402,6 +401,14 @@ impl Monitor {
         let number = place(&state.nodes, node)?;
         Some(work(&mut state.topology, number))
     }
+}
+
+/// Read over a connection of its own, since it may take longer than a probe.
+async fn catalogue_of(node: &Node) -> Result<Catalogue, sqlx::Error> {
+    let mut connection = node.connect_for_monitor().await?;
+    let catalogue = catalogue::read(node, &mut connection, CATALOGUE_TIMEOUT).await?;
+    let _ = connection.close().await;
+    Ok(catalogue)
 }
 
 fn tell_exclusion(node: &Node, reason: Option<String>) {
