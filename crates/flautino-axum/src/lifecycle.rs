@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::{Future, IntoFuture};
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,6 +22,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::task::JoinSet;
+use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
@@ -163,7 +164,9 @@ where
         // learns of them when it comes to ask.
         tokio::task::yield_now().await;
         for _ in 0..BACKLOG {
-            let Some((io, address)) = now_or_never(listener.accept()).await else { break };
+            let Some((io, address)) = now_or_never(unconstrained(listener.accept())).await else {
+                break;
+            };
             let app = Counted::new(&app, &requests, address);
             connections.spawn(connection(io, app, draining.clone()));
         }
@@ -190,7 +193,8 @@ where
         };
         let (cut, requests_cut) = (connections.len(), requests.count());
         connections.shutdown().await;
-        let left = drain_timeout.saturating_sub(signalled.elapsed());
+        let left = if in_a_hurry { Duration::ZERO } else { drain_timeout };
+        let left = left.saturating_sub(signalled.elapsed());
         let close = tokio::select! {
             close = engine.close_within(left) => close,
             () = again, if !in_a_hurry => engine.close_within(Duration::ZERO).await,
@@ -334,9 +338,16 @@ where
         request.extensions_mut().insert(ConnectInfo(self.address.clone()));
         self.begun.cancel();
         let in_flight = self.requests.begin();
-        let response = self.app.call(request);
+        let app = &mut self.app;
+        let response = catch_unwind(AssertUnwindSafe(|| app.call(request)));
         Box::pin(async move {
-            let response = caught(response).await.unwrap_or_else(|| {
+            let response = caught(async move {
+                match response {
+                    Ok(response) => response.await,
+                    Err(panic) => resume_unwind(panic),
+                }
+            });
+            let response = response.await.unwrap_or_else(|| {
                 tracing::error!("a handler panicked; its client gets a 500");
                 let mut response = Response::new(Body::empty());
                 *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;

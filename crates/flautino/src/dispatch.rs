@@ -88,7 +88,7 @@ impl Handle {
         error: &sqlx::Error,
         sent: Option<(&Statement, bool)>,
     ) -> bool {
-        if attempts.again(access, error, sent.map(|(statement, _)| statement.plan())) {
+        if attempts.elsewhere(access, error, sent.map(|(statement, _)| statement.plan())) {
             return true;
         }
         match (self.engine.monitor(), attempts.undone(error, sent)) {
@@ -151,7 +151,7 @@ impl Handle {
             let server = &snapshot.servers[decision.node];
             let up = || {
                 let now = monitor.snapshot();
-                target != Target::Auto
+                matches!(target, Target::Node(_))
                     || now.number(server).is_some_and(|number| now.nodes[number].up)
             };
             let lease = Lease::checkout_while(server, up).await;
@@ -164,7 +164,9 @@ impl Handle {
                 (Target::Node(_), Some(_)) => true,
                 (_, Some(number)) if on_replica => {
                     let node = &now.nodes[number];
-                    node.is_usable_replica() && request.floor.admits(decision.node, node)
+                    node.is_usable_replica()
+                        && node.incarnation == attempts.incarnation
+                        && request.floor.admits(decision.node, node)
                 }
                 (_, Some(number)) => now.writer == number && now.takes_writes(),
             };
@@ -234,7 +236,8 @@ impl Handle {
     ) -> Result<(), sqlx::Error> {
         let waited = attempts.waited();
         let left = monitor.config.failover_timeout.saturating_sub(waited);
-        let changed = tokio::time::timeout(left, news).await.is_ok();
+        // What stopped before the news was asked for does not tell.
+        let changed = monitor.is_running() && tokio::time::timeout(left, news).await.is_ok();
         if !monitor.is_running() {
             return Err(Error::Closed { node: self.writer().name.to_string() }.into());
         }
@@ -265,7 +268,7 @@ impl Handle {
             access,
             target,
             floor,
-            tried: attempts.tried,
+            tried: attempts.tried_in(snapshot),
             now,
             max_lag: config.max_lag,
             slow_start: config.slow_start,

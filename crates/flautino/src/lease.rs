@@ -423,6 +423,10 @@ async fn cut_short<T>(
     if let Some(result) = until_down.run_until_cancelled(work.as_mut()).await {
         return result;
     }
+    if grace.is_zero() || home.is_superseded() {
+        // Not polled once more: that might send it.
+        return Err(home.ended(true));
+    }
     let late = tokio::time::timeout(grace, home.cut().run_until_cancelled(work));
     match late.await {
         Ok(Some(result)) => result,

@@ -123,9 +123,7 @@ impl Meter {
             }
         }
     }
-}
 
-impl Meter {
     /// It began when there was one node only, and statements are routed by now: whatever was done on
     /// it was not followed.
     fn may_have_written_unseen(&self) {

@@ -266,6 +266,13 @@ impl Node {
         self.tasks.spawn(task);
     }
 
+    /// Another node is the primary: what runs here is given up.
+    pub(crate) fn supersede(&self) {
+        if let Ok(Some(pool)) = self.pool() {
+            pool.supersede();
+        }
+    }
+
     /// The node is down: whatever waits on it is told so.
     pub(crate) fn abort_waiting(&self) {
         if let Ok(Some(pool)) = self.pool() {

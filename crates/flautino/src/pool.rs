@@ -6,7 +6,7 @@
 //! hooks and code that holds the `PgPool` itself keep their turn.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
@@ -47,6 +47,8 @@ pub(crate) struct NodePool {
     cut: CancellationToken,
     /// Cancelled with it, and when the node turns down; a new one is made then.
     until_down: Mutex<CancellationToken>,
+    /// What was under way then may not be waited for: another node is the primary.
+    superseded: AtomicBool,
     tasks: TaskTracker,
     runtime: OnceLock<Runtime>,
     reaper: OnceLock<DropGuard>,
@@ -104,6 +106,7 @@ impl NodePool {
             waiting_in_pool: AtomicU32::new(0),
             generation: AtomicU64::new(0),
             until_down: Mutex::new(cut.child_token()),
+            superseded: AtomicBool::new(false),
             cut,
             tasks,
             runtime: OnceLock::new(),
@@ -126,6 +129,20 @@ impl NodePool {
 
     /// The node is down: what waits on it fails, and what rests is given up.
     pub(crate) fn abort_waiting(&self) {
+        self.abort(false);
+    }
+
+    /// Another node is the primary: whatever this one acknowledges from now on is lost.
+    pub(crate) fn supersede(&self) {
+        self.abort(true);
+    }
+
+    pub(crate) fn is_superseded(&self) -> bool {
+        self.superseded.load(Ordering::Acquire)
+    }
+
+    fn abort(&self, superseded: bool) {
+        self.superseded.store(superseded, Ordering::Release);
         let next = self.cut.child_token();
         let mut current = self.until_down.lock().unwrap_or_else(PoisonError::into_inner);
         let old = std::mem::replace(&mut *current, next);

@@ -14,6 +14,8 @@ const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
 /// its address (with its port, where a resolver of your own gives one address several); one that is no longer there leaves. All else is as on the main node: user,
 /// password, database, options.
 ///
+/// One that is promoted stays a node, whether it leaves the name or not.
+///
 /// The name must answer with all addresses at once, each of which is one server: a headless service
 /// of Kubernetes does, a load balancer does not. `verify-full` cannot be had so, since certificates
 /// name hosts; see [`Engine::set_nodes`](crate::Engine::set_nodes) for what knows host names.

@@ -9,7 +9,7 @@ use crate::error::{AcquireStep, Error};
 use crate::handle::Handle;
 use crate::lease::{server_keeps_session, sqlstate};
 use crate::node::{Node, Role};
-use crate::router::{Access, Decision, Picture, Plan, Reason, Target, Tried};
+use crate::router::{Access, Decision, Picture, Plan, Reason, Snapshot, Target, Tried};
 use crate::statement::Statement;
 
 /// The first pause before a write is sent again, doubled each time.
@@ -18,7 +18,8 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(500);
 
 /// Where a statement has been tried, and whether it may be tried again.
 pub(crate) struct Attempts {
-    pub(super) tried: Tried,
+    /// Lives of nodes on which it failed.
+    tried: Vec<u64>,
     pub(super) left: u32,
     /// Why it is not the first attempt.
     pub(super) cause: Option<Reason>,
@@ -28,7 +29,6 @@ pub(crate) struct Attempts {
     /// The handle names its node.
     named: bool,
     /// Where the current attempt goes, and in which of the node's lives.
-    node: usize,
     pub(super) server: Option<Arc<Node>>,
     pub(super) incarnation: u64,
     on_replica: bool,
@@ -53,13 +53,12 @@ pub(super) enum Undone {
 impl Attempts {
     pub(crate) fn new(handle: &Handle) -> Self {
         Self {
-            tried: Tried::default(),
+            tried: Vec::new(),
             left: handle.engine.monitor().map_or(0, |monitor| monitor.config.retries),
             cause: None,
             to_primary: false,
             target: handle.target,
             named: handle.named.is_some(),
-            node: 0,
             server: None,
             incarnation: 0,
             on_replica: false,
@@ -71,11 +70,21 @@ impl Attempts {
 
     pub(super) fn on(&mut self, decision: Decision, snapshot: &Picture) {
         let node = &snapshot.nodes[decision.node];
-        self.node = decision.node;
         self.server = Some(Arc::clone(&snapshot.servers[decision.node]));
         self.incarnation = node.incarnation;
         self.on_replica = node.role == Role::Replica;
         self.on_writer = decision.node == snapshot.writer;
+    }
+
+    /// Their numbers.
+    pub(super) fn tried_in(&self, snapshot: &Snapshot) -> Tried {
+        let mut tried = Tried::default();
+        if !self.tried.is_empty() {
+            let lives = snapshot.nodes.iter().map(|node| node.incarnation).enumerate();
+            let failed = lives.filter(|(_, life)| self.tried.contains(life));
+            failed.for_each(|(number, _)| tried.insert(number));
+        }
+        tried
     }
 
     /// Whether this may be run again at once, after it failed so before its first row; `plan` is the
@@ -83,7 +92,7 @@ impl Attempts {
     ///
     /// A read may, since it did nothing. What was asked of a replica may while a standby ran it,
     /// which cannot write. For writes see [`undone`](Attempts::undone).
-    pub(super) fn again(
+    pub(super) fn elsewhere(
         &mut self,
         access: Access,
         error: &sqlx::Error,
@@ -112,7 +121,7 @@ impl Attempts {
             return false;
         }
         self.left -= 1;
-        self.tried.insert(self.node);
+        self.tried.push(self.incarnation);
         self.cause = Some(Reason::Retried);
         true
     }

@@ -52,7 +52,7 @@ pub(super) async fn resolve(
     config: &DiscoveryConfig,
     port: u16,
 ) -> io::Result<BTreeSet<SocketAddr>> {
-    let answer = resolver(config.host.clone(), config.port.unwrap_or(port));
+    let answer = async { resolver(config.host.clone(), config.port.unwrap_or(port)).await };
     let answer = AssertUnwindSafe(answer).catch_unwind();
     let addresses = match tokio::time::timeout(RESOLVE_TIMEOUT, answer).await {
         Ok(Ok(answer)) => answer?,

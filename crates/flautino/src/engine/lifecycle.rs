@@ -63,7 +63,10 @@ impl EngineInner {
                     pool.give_back(taken);
                     drop(slot);
                 }
-                Err(source) if Arc::ptr_eq(node, self.main()) => {
+                Err(source)
+                    if Arc::ptr_eq(node, self.main())
+                        && (nodes.len() == 1 || is_final(&source)) =>
+                {
                     return Err(OpenError::Refused(failure(node, source)));
                 }
                 Err(source) => warnings.push(failure(node, source).to_string()),

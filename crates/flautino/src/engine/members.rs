@@ -114,7 +114,12 @@ impl Engine {
             }
             Ok(report)
         });
-        setting.await.unwrap_or_else(|_| Ok(NodesReport::default()))
+        match setting.await {
+            Ok(report) => report,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends.
+            Err(_) => Ok(NodesReport::default()),
+        }
     }
 }
 
@@ -125,8 +130,15 @@ impl EngineInner {
 
     /// Resolves the name of the replicas, and takes over what it says. What leaves is not waited for.
     pub(super) async fn discover(self: &Arc<Self>, config: &DiscoveryConfig) -> io::Result<()> {
-        let found = self.resolve(config).await?;
-        let changed = self.lock_members().discovered != found;
+        let mut found = self.resolve(config).await?;
+        // A replica that was promoted may leave the name, and is needed all the more.
+        let primary = self.monitor.snapshot().primary_node().map(|node| node.host_and_port());
+        let before = self.lock_members().discovered.clone();
+        let is_primary = |address: &&SocketAddr| {
+            primary.as_ref() == Some(&(address.ip().to_string(), address.port()))
+        };
+        found.extend(before.iter().filter(is_primary));
+        let changed = before != found;
         if changed {
             self.change(|all| all.discovered = found).await.map_err(io::Error::other)?;
         }
@@ -135,10 +147,10 @@ impl EngineInner {
 
     /// The same, while nothing is open and the caller has the turn.
     pub(super) async fn discover_first(&self, config: &DiscoveryConfig) -> io::Result<()> {
-        let mut members = self.lock_members().clone();
-        members.discovered = self.resolve(config).await?;
+        let found = self.resolve(config).await?;
+        let members = Members { discovered: found.clone(), ..self.lock_members().clone() };
         let nodes = self.nodes_of(&members).map_err(io::Error::other)?;
-        *self.lock_members() = members;
+        self.lock_members().discovered = found;
         self.monitor.replace(nodes.all).await;
         Ok(())
     }
@@ -159,8 +171,11 @@ impl EngineInner {
         let Nodes { all: nodes, added } = self.nodes_of(&members)?;
         let gone = |node: &&Arc<Node>| !nodes.iter().any(|stays| Arc::ptr_eq(stays, node));
         let removed: Vec<_> = before.iter().filter(gone).cloned().collect();
-        let pool = members.pool.clone();
-        *self.lock_members() = members;
+        let pool = members.pool;
+        {
+            let mut now = self.lock_members();
+            (now.named, now.discovered) = (members.named, members.discovered);
+        }
         let names = |nodes: &[Arc<Node>]| nodes.iter().map(|node| node.name.to_string()).collect();
         let report = NodesReport {
             added: names(&added),

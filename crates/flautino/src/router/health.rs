@@ -52,9 +52,18 @@ impl Health {
         self.state != State::Down && (self.contrary > 0 || self.doubted)
     }
 
-    /// It did not answer as it should, and yet it lives.
+    /// It did not answer as it should, and yet it lives. Once it is looked at again at once, the next
+    /// time not.
     pub(crate) fn doubt(&mut self) {
-        self.doubted = true;
+        self.doubted = !self.doubted;
+    }
+
+    /// It has no place for a probe, and so it lives.
+    pub(crate) fn lives(&mut self) {
+        self.doubted = false;
+        if self.state == State::Up {
+            self.contrary = 0;
+        }
     }
 
     pub(crate) fn observe(&mut self, observation: Observation) -> Option<Transition> {

@@ -319,9 +319,14 @@ impl Monitor {
             && old.primary_node().is_none_or(|before| !Arc::ptr_eq(before, primary))
         {
             tracing::info!(node = %primary.name, "the node is the primary");
-            if let Some(before) = old.primary_node() {
-                // Whatever it acknowledges from now on is lost.
-                before.abort_waiting();
+            let is_twin = |node: &Arc<Node>| {
+                let number = new.number(node);
+                let excluded = number.and_then(|number| new.nodes[number].excluded.as_ref());
+                matches!(excluded, Some(Exclusion::SameServer(_)))
+            };
+            // One server under two names is not its own successor.
+            if let Some(before) = old.primary_node().filter(|node| !is_twin(node)) {
+                before.supersede();
             }
         }
         self.news.notify_waiters();
@@ -436,6 +441,7 @@ impl Drop for Started {
     fn drop(&mut self) {
         if !self.keep {
             self.monitor.running.store(None);
+            self.monitor.news.notify_waiters();
             // A question under way puts nothing back by itself, since nothing runs any more.
             self.monitor.nodes().iter().for_each(|node| node.line.hang_up());
         }

@@ -199,6 +199,16 @@ impl Topology {
             self.moments.clear();
             0
         });
+        let systems = || {
+            self.nodes.iter().filter_map(|node| node.sample.and_then(|sample| sample.server.system))
+        };
+        if self.system.is_some_and(|system| !systems().any(|other| other == system)) {
+            // All of that cluster are gone.
+            self.system = systems().next();
+            self.timeline = 0;
+            self.moments.clear();
+            self.choose_primary();
+        }
     }
 
     /// A node answered a probe.
@@ -245,6 +255,11 @@ impl Topology {
         Change { transition, new_server: false }
     }
 
+    /// The node has no place for a probe.
+    pub(crate) fn is_full(&mut self, number: usize) {
+        self.nodes[number].health.lives();
+    }
+
     /// The node did not answer a probe, and answers statements.
     pub(crate) fn doubt(&mut self, number: usize) {
         self.nodes[number].health.doubt();
@@ -281,7 +296,9 @@ impl Topology {
 
     fn view(&self, number: usize, positions: bool) -> NodeView {
         let node = &self.nodes[number];
-        let Some(sample) = node.sample else { return NodeView::unknown() };
+        let Some(sample) = node.sample else {
+            return NodeView { incarnation: node.incarnation, ..NodeView::unknown() };
+        };
         let fresh_as_of = match sample.progress {
             // Without positions only the probe's own word says that it lives.
             _ if !positions => Some(sample.began),

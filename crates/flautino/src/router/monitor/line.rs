@@ -205,13 +205,15 @@ impl Monitor {
                 Some(sample)
             }
             // The server is there, and has no place for one more.
-            Err(error) if sqlstate(&error).as_deref() == Some("53300") => None,
+            Err(error) if sqlstate(&error).as_deref() == Some("53300") => {
+                self.with(node, Topology::is_full);
+                None
+            }
             // It is busy, or this machine is: a full server is not a dead one.
             Err(_)
                 if node.gauges.answered_since(Instant::now() - self.config.probe_timeout / 2) =>
             {
-                let doubted = |topology: &mut Topology, number| topology.doubt(number);
-                self.with(node, doubted);
+                self.with(node, Topology::doubt);
                 None
             }
             Err(error) => {
