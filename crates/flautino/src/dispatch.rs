@@ -1,20 +1,19 @@
 //! From a statement to a node, and to another one when that fails.
 
 mod attempts;
+mod routed;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_core::Stream;
-use futures_util::StreamExt;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::Notified;
 
 pub(crate) use self::attempts::Attempts;
 use self::attempts::Undone;
+pub(crate) use self::routed::Routed;
 use crate::config::{Fallback, RoutingMode};
 use crate::error::Error;
-use crate::executor::{Answer, Item, Source, Start, collect};
 use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::meter::{Follows, Meter};
@@ -30,8 +29,6 @@ const MOST_CHANGES: u32 = 5;
 /// A server that shuts down ends its sessions one after the other: so long after one of them, all
 /// know.
 const SHUTDOWN_SPREADS: Duration = Duration::from_millis(100);
-/// How many rows of a stream are read ahead at most, where they are there already.
-const TOGETHER: usize = 128;
 
 impl Handle {
     /// A lease on the node that such a statement goes to.
@@ -342,116 +339,4 @@ fn decide(
 fn load(picture: &Picture, number: usize) -> Load {
     let gauges = &picture.servers[number].gauges;
     Load::new(gauges.in_flight(), gauges.latency_us())
-}
-
-/// A statement through a handle: sent where the router says, and run again elsewhere where that
-/// is harmless.
-pub(crate) struct Routed {
-    handle: Handle,
-}
-
-impl Routed {
-    pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle }
-    }
-
-    /// A write counts as under way from now on, so that those who wait for a position wait for it.
-    async fn lease(&self, access: Access, attempts: &mut Attempts) -> Result<Lease, sqlx::Error> {
-        let monitor = self.handle.engine.monitor().filter(|_| access == Access::Write);
-        let writing = monitor.map(Monitor::write_begins);
-        let mut lease = self.handle.lease_within(access, attempts).await?;
-        if let Some(meter) = &mut lease.meter {
-            meter.adopt(writing);
-        }
-        Ok(lease)
-    }
-
-    /// What the statement needs, as far as that matters.
-    fn access(&self, statement: &Statement) -> Access {
-        match self.handle.engine.monitor() {
-            Some(monitor) => monitor.access(statement.plan(), statement.text()),
-            None => Access::Write,
-        }
-    }
-}
-
-impl Source for Routed {
-    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
-        let access = self.access(&statement);
-        let mut attempts = Attempts::new(&self.handle);
-        loop {
-            let mut lease = self.lease(access, &mut attempts).await?;
-            let mut completed = false;
-            let error = match collect(lease.stream(statement.clone()), &mut completed).await {
-                Ok(answer) => return Ok(answer),
-                Err(error) => error,
-            };
-            // What it holds is not held while a better node is waited for.
-            drop(lease);
-            if !self
-                .handle
-                .again(access, &mut attempts, &error, Some((&statement, completed)))
-                .await
-            {
-                return Err(error);
-            }
-        }
-    }
-
-    fn stream(
-        &mut self,
-        statement: Statement,
-    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
-        async_stream::try_stream! {
-            let access = self.access(&statement);
-            let mut attempts = Attempts::new(&self.handle);
-            loop {
-                let mut failed = None;
-                let mut completed = false;
-                {
-                    let mut lease = self.lease(access, &mut attempts).await?;
-                    // What arrives together is given out together, so that a small result whose
-                    // end is an error is run again as a whole.
-                    let mut items =
-                        std::pin::pin!(lease.stream(statement.clone()).ready_chunks(TOGETHER));
-                    let mut untouched = true;
-                    while let Some(mut together) = items.next().await {
-                        if untouched && together.last().is_some_and(Result::is_err) {
-                            failed = together.pop().and_then(Result::err);
-                            completed = together.iter().flatten().any(Item::is_left);
-                            break;
-                        }
-                        untouched = false;
-                        for item in together {
-                            yield item?;
-                        }
-                    }
-                }
-                let Some(error) = failed else { break };
-                if !self.handle.again(access, &mut attempts, &error, Some((&statement, completed))).await {
-                    Err(error)?;
-                }
-            }
-        }
-    }
-
-    async fn prepare<T: Send>(
-        &mut self,
-        statement: Statement,
-        start: impl Start<T>,
-    ) -> Result<T, sqlx::Error> {
-        let access = self.access(&statement);
-        let mut attempts = Attempts::new(&self.handle);
-        loop {
-            let mut lease = self.lease(access, &mut attempts).await?;
-            let error = match lease.prepare(statement.clone(), &start).await {
-                Ok(prepared) => return Ok(prepared),
-                Err(error) => error,
-            };
-            drop(lease);
-            if !self.handle.again(access, &mut attempts, &error, Some((&statement, false))).await {
-                return Err(error);
-            }
-        }
-    }
 }

@@ -14,7 +14,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use sqlx::Connection;
 use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -24,9 +23,8 @@ pub(crate) use self::line::{Line, Writing};
 pub(crate) use self::standing::Standing;
 use super::health::Transition;
 use super::topology::{Change, Topology};
-use super::{Access, Catalogue, Classifier, Exclusion, Plan, Snapshot};
+use super::{Access, Classifier, Exclusion, Plan, Snapshot};
 use crate::config::RoutingConfig;
-use crate::lease::server_keeps_session;
 use crate::node::{Node, Role};
 
 /// Two probes of a node are this far apart at least, however much happens.
@@ -35,16 +33,6 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// the primary had: it writes its log out within 200 ms by default (`wal_writer_delay`).
 const FIRST_ROUNDS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// How often the catalogue is read again without being asked to: functions and views change
-/// through other programs too.
-const CATALOGUE_INTERVAL: Duration = Duration::from_secs(300);
-/// After which pause it is asked for again when the node was not there.
-const CATALOGUE_RETRY: Duration = Duration::from_secs(1);
-/// How often at most it is read when statements ask for it.
-const CATALOGUE_PAUSE: Duration = Duration::from_secs(5);
-/// How long reading it may take.
-const CATALOGUE_TIMEOUT: Duration = Duration::from_secs(5);
-
 pub(crate) struct Monitor {
     pub(crate) config: RoutingConfig,
     classifier: Arc<Classifier>,
@@ -163,7 +151,7 @@ impl Monitor {
         nodes.iter().for_each(|node| self.watch(node));
         let (monitor, wanted) = (Arc::downgrade(self), Arc::clone(&self.catalogue_wanted));
         nodes[0].spawn(async move {
-            stop.run_until_cancelled(keep_catalogue(monitor, wanted, next)).await;
+            stop.run_until_cancelled(catalogue::keep(monitor, wanted, next)).await;
         });
         started
     }
@@ -358,44 +346,6 @@ impl Monitor {
         }
     }
 
-    /// From the primary, or where that does not answer from a replica, which may know less: what it
-    /// does not know goes to the primary. Answers when it is to be read again.
-    async fn read_catalogue(&self) -> Next {
-        let picture = self.snapshot().clone();
-        let others = (0..picture.nodes.len()).filter(|number| {
-            let node = &picture.nodes[*number];
-            Some(*number) != picture.primary && node.up && node.excluded.is_none()
-        });
-        for number in picture.primary.into_iter().chain(others) {
-            let node = &picture.servers[number];
-            // The server gives up by itself; this is for one that does not answer.
-            let reading = tokio::time::timeout(CATALOGUE_TIMEOUT * 2, catalogue_of(node));
-            let error = match reading.await {
-                Ok(Ok(catalogue)) => {
-                    if self.classifier.learn(catalogue) {
-                        tracing::debug!(node = %node.name, "the catalogue of functions was read");
-                    }
-                    return Next::WhenWanted;
-                }
-                Ok(Err(error)) => error,
-                Err(_) => {
-                    let text = "no answer in time";
-                    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
-                }
-            };
-            tracing::warn!(
-                node = %node.name, %error,
-                "the catalogue of functions could not be read; calls of functions it does not list \
-                 go to the primary"
-            );
-            // One that is too large, or that this role may not read, is not asked for in a row.
-            if server_keeps_session(&error) {
-                return Next::Late;
-            }
-        }
-        Next::Soon
-    }
-
     fn lock_state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -406,14 +356,6 @@ impl Monitor {
         let number = place(&state.nodes, node)?;
         Some(work(&mut state.topology, number))
     }
-}
-
-/// Read over a connection of its own, since it may take longer than a probe.
-async fn catalogue_of(node: &Node) -> Result<Catalogue, sqlx::Error> {
-    let mut connection = node.connect_for_monitor().await?;
-    let catalogue = catalogue::read(node, &mut connection, CATALOGUE_TIMEOUT).await?;
-    let _ = connection.close().await;
-    Ok(catalogue)
 }
 
 fn tell_exclusion(node: &Node, reason: Option<String>) {
@@ -472,32 +414,6 @@ async fn probe_again_and_again(monitor: Weak<Monitor>, node: Weak<Node>) {
             .unwrap_or_default();
         drop((strong, server));
         tokio::time::sleep(SHORTEST_PAUSE.saturating_sub(began.elapsed())).await;
-    }
-}
-
-/// When the catalogue is to be read again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
-    WhenWanted,
-    /// Its node was not there.
-    Soon,
-    /// The server refused.
-    Late,
-}
-
-/// Reads the catalogue whenever it is asked for, but not too often; and now and then.
-async fn keep_catalogue(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: Next) {
-    loop {
-        match next {
-            Next::Soon => tokio::time::sleep(CATALOGUE_RETRY).await,
-            Next::Late => tokio::time::sleep(CATALOGUE_INTERVAL).await,
-            Next::WhenWanted => {
-                tokio::time::sleep(CATALOGUE_PAUSE).await;
-                let _ = tokio::time::timeout(CATALOGUE_INTERVAL, wanted.notified()).await;
-            }
-        }
-        let Some(strong) = monitor.upgrade() else { return };
-        next = strong.read_catalogue().await;
     }
 }
 

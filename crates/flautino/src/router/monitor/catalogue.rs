@@ -1,11 +1,25 @@
-//! What the classifier wants to know of the server's catalogue.
+//! What the classifier wants to know of the server's catalogue, and when it is read.
 
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
+use tokio::sync::Notify;
 
+use super::Monitor;
+use crate::lease::server_keeps_session;
 use crate::node::Node;
 use crate::router::{Catalogue, HARMLESS, SERVER_VIEWS};
+
+/// How often the catalogue is read again without being asked to: functions and views change
+/// through other programs too.
+const INTERVAL: Duration = Duration::from_secs(300);
+/// After which pause it is asked for again when the node was not there.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often at most it is read when statements ask for it.
+const PAUSE: Duration = Duration::from_secs(5);
+/// How long reading it may take.
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Rows of a kind and a name: every function, the volatile ones, what is volatile wherever it
 /// stands, operators.
@@ -97,4 +111,78 @@ pub(super) async fn read(
     }
     catalogue.operators.sort();
     Ok(catalogue)
+}
+
+impl Monitor {
+    /// From the primary, or where that does not answer from a replica, which may know less: what it
+    /// does not know goes to the primary. Answers when it is to be read again.
+    pub(super) async fn read_catalogue(&self) -> Next {
+        let picture = self.snapshot().clone();
+        let others = (0..picture.nodes.len()).filter(|number| {
+            let node = &picture.nodes[*number];
+            Some(*number) != picture.primary && node.up && node.excluded.is_none()
+        });
+        for number in picture.primary.into_iter().chain(others) {
+            let node = &picture.servers[number];
+            // The server gives up by itself; this is for one that does not answer.
+            let reading = tokio::time::timeout(TIMEOUT * 2, read_from(node));
+            let error = match reading.await {
+                Ok(Ok(catalogue)) => {
+                    if self.classifier.learn(catalogue) {
+                        tracing::debug!(node = %node.name, "the catalogue of functions was read");
+                    }
+                    return Next::WhenWanted;
+                }
+                Ok(Err(error)) => error,
+                Err(_) => {
+                    let text = "no answer in time";
+                    sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+                }
+            };
+            tracing::warn!(
+                node = %node.name, %error,
+                "the catalogue of functions could not be read; calls of functions it does not list \
+                 go to the primary"
+            );
+            // One that is too large, or that this role may not read, is not asked for in a row.
+            if server_keeps_session(&error) {
+                return Next::Late;
+            }
+        }
+        Next::Soon
+    }
+}
+
+/// Read over a connection of its own, since it may take longer than a probe.
+async fn read_from(node: &Node) -> Result<Catalogue, sqlx::Error> {
+    let mut connection = node.connect_for_monitor().await?;
+    let catalogue = read(node, &mut connection, TIMEOUT).await?;
+    let _ = connection.close().await;
+    Ok(catalogue)
+}
+
+/// When the catalogue is to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Next {
+    WhenWanted,
+    /// Its node was not there.
+    Soon,
+    /// The server refused.
+    Late,
+}
+
+/// Reads the catalogue whenever it is asked for, but not too often; and now and then.
+pub(super) async fn keep(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: Next) {
+    loop {
+        match next {
+            Next::Soon => tokio::time::sleep(RETRY).await,
+            Next::Late => tokio::time::sleep(INTERVAL).await,
+            Next::WhenWanted => {
+                tokio::time::sleep(PAUSE).await;
+                let _ = tokio::time::timeout(INTERVAL, wanted.notified()).await;
+            }
+        }
+        let Some(strong) = monitor.upgrade() else { return };
+        next = strong.read_catalogue().await;
+    }
 }
