@@ -1,5 +1,5 @@
 //! All nodes are restarted, one at a time: no read fails, and of writes only those that waited past
-//! `failover_timeout`, or were under way and whose end the server did not tell.
+//! `failover_timeout`, or whose `COMMIT` was under way.
 
 use std::time::Instant;
 
@@ -32,20 +32,16 @@ async fn a_restart_of_all_nodes_costs_no_read_and_no_write_that_can_be_sent_agai
     tally.assert_free_reads_untouched();
     let failed = || tally.writes().filter(|op| !op.is_done());
     let is_own = |way| matches!(way, Way::Transaction | Way::HttpTx);
-    // No restart takes as long as `failover_timeout`. A statement that was under way is sent again
-    // where the server said that it ended it, and nearly always it says so; a `COMMIT` never is.
+    // No restart takes as long as `failover_timeout`. A statement that was under way is sent again,
+    // since the server says that it ended it; of a `COMMIT` that proves nothing.
     let untold = |op: &&Op| {
-        let unknown = match op.way {
-            Way::Closure => op.kind() == "CommitUnknown",
-            Way::HttpWrite => op.kind() == "500",
-            _ => op.kind().contains("ConnectionReset") || op.kind().contains("UnexpectedEof"),
-        };
+        let unknown = op.way == Way::Closure && op.kind() == "CommitUnknown";
         unknown
             && ended.iter().any(|(before, stopped)| op.started < *stopped && op.ended() > *before)
     };
     let sent_again = || failed().filter(|op| !is_own(op.way));
-    println!("{} writes whose end was not told", sent_again().filter(untold).count());
-    assert!(sent_again().count() <= 2, "{:#?}", sent_again().collect::<Vec<_>>());
+    println!("{} commits whose end is not known", sent_again().filter(untold).count());
+    assert!(sent_again().count() <= 1, "{:#?}", sent_again().collect::<Vec<_>>());
     assert_none("writes", sent_again().filter(|op| !untold(op)));
     // The server ends a transaction in the middle, and only its author can run it again: one for
     // each such client, at the moment when the server stops.

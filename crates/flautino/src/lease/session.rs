@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 
+use super::server_keeps_session;
 use crate::config::NodeConfig;
 use crate::node::Node;
 
@@ -159,7 +160,8 @@ impl Backend {
         }
         let row = match node.send(connection, ASK.to_owned()).await {
             Ok(rows) => rows.into_iter().next(),
-            Err(sqlx::Error::Database(_)) => None,
+            // A server's last word is not to be swallowed: the connection is dead.
+            Err(err) if server_keeps_session(&err) => None,
             Err(err) => return Err(err),
         };
         let read = |row: sqlx::postgres::PgRow| {
