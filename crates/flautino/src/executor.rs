@@ -18,24 +18,11 @@ macro_rules! executor_through {
         impl<'c> ::sqlx::Executor<'c> for $target {
             type Database = ::sqlx::Postgres;
 
-            fn execute<'e, 'q: 'e, E>(
-                self,
-                query: E,
-            ) -> ::futures_core::future::BoxFuture<
-                'e,
-                Result<::sqlx::postgres::PgQueryResult, ::sqlx::Error>,
-            >
-            where
-                'c: 'e,
-                E: 'q + ::sqlx::Execute<'q, Self::Database>,
-            {
-                let statement = $crate::statement::Statement::split(query, self.classifier());
-                Box::pin(async move {
-                    let ($this, statement) = (self, statement?);
-                    let $statement = &statement;
-                    let source: Result<_, ::sqlx::Error> = $source;
-                    $crate::executor::run(source?, statement).await
-                })
+            $crate::executor::collected! {
+                |$this, $statement| $source;
+                execute -> ::sqlx::postgres::PgQueryResult,
+                fetch_all -> Vec<::sqlx::postgres::PgRow>,
+                fetch_optional -> Option<::sqlx::postgres::PgRow>
             }
 
             fn fetch_many<'e, 'q: 'e, E>(
@@ -58,46 +45,6 @@ macro_rules! executor_through {
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
                     Ok((source?, statement))
-                })
-            }
-
-            fn fetch_all<'e, 'q: 'e, E>(
-                self,
-                query: E,
-            ) -> ::futures_core::future::BoxFuture<
-                'e,
-                Result<Vec<::sqlx::postgres::PgRow>, ::sqlx::Error>,
-            >
-            where
-                'c: 'e,
-                E: 'q + ::sqlx::Execute<'q, Self::Database>,
-            {
-                let statement = $crate::statement::Statement::split(query, self.classifier());
-                Box::pin(async move {
-                    let ($this, statement) = (self, statement?);
-                    let $statement = &statement;
-                    let source: Result<_, ::sqlx::Error> = $source;
-                    $crate::executor::run(source?, statement).await
-                })
-            }
-
-            fn fetch_optional<'e, 'q: 'e, E>(
-                self,
-                query: E,
-            ) -> ::futures_core::future::BoxFuture<
-                'e,
-                Result<Option<::sqlx::postgres::PgRow>, ::sqlx::Error>,
-            >
-            where
-                'c: 'e,
-                E: 'q + ::sqlx::Execute<'q, Self::Database>,
-            {
-                let statement = $crate::statement::Statement::split(query, self.classifier());
-                Box::pin(async move {
-                    let ($this, statement) = (self, statement?);
-                    let $statement = &statement;
-                    let source: Result<_, ::sqlx::Error> = $source;
-                    $crate::executor::run(source?, statement).await
                 })
             }
 
@@ -143,6 +90,32 @@ macro_rules! executor_through {
     };
 }
 pub(crate) use executor_through;
+
+/// The methods that read a result to its end.
+macro_rules! collected {
+    (
+        |$this:ident, $statement:pat_param| $source:expr;
+        $($method:ident -> $answer:ty),+
+    ) => {
+        $(fn $method<'e, 'q: 'e, E>(
+            self,
+            query: E,
+        ) -> ::futures_core::future::BoxFuture<'e, Result<$answer, ::sqlx::Error>>
+        where
+            'c: 'e,
+            E: 'q + ::sqlx::Execute<'q, Self::Database>,
+        {
+            let statement = $crate::statement::Statement::split(query, self.classifier());
+            Box::pin(async move {
+                let ($this, statement) = (self, statement?);
+                let $statement = &statement;
+                let source: Result<_, ::sqlx::Error> = $source;
+                $crate::executor::run(source?, statement).await
+            })
+        })+
+    };
+}
+pub(crate) use collected;
 
 /// Runs a statement to its end: over one lease, or wherever the router sends it.
 pub(crate) trait Source: Send {
