@@ -536,3 +536,16 @@ impl fmt::Display for Tally {
         Ok(())
     }
 }
+
+/// A primary and two replicas after a failover under load that lost nothing, and what the load saw.
+pub(crate) async fn failed_over(name: &str) -> (Rig, Tally) {
+    let rig = Rig::start(name, 2).await;
+    rig.lose_nothing().await;
+    let load = Load::start(&rig);
+    load.a_while().await;
+    rig.fail_over(&load).await;
+    load.a_while().await;
+    let tally = load.stop().await;
+    tally.assert_no_read_failed();
+    (rig, tally)
+}

@@ -3,19 +3,12 @@
 use flautino::Role;
 use flautino_tests::wait_until;
 
-use crate::common::{MAIN, REPLICAS, Rig};
-use crate::load::{Load, Tally, assert_none};
+use crate::common::{MAIN, REPLICAS};
+use crate::load::{Load, Tally, assert_none, failed_over};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_joins_by_itself_and_nobody_notices() {
-    let rig = Rig::start("rejoins", 2).await;
-    rig.lose_nothing().await;
-    let before = Load::start(&rig);
-    before.a_while().await;
-    rig.fail_over(&before).await;
-    before.a_while().await;
-    let before = before.stop().await;
-    before.assert_no_read_failed();
+    let (rig, before) = failed_over("rejoins").await;
 
     let load = Load::of(&rig.engine, &rig.app.url, 1_000_000);
     load.a_while().await;

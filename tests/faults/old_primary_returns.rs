@@ -5,7 +5,7 @@ use flautino::{Engine, Health};
 use flautino_tests::{App, ask, config, wait_until};
 
 use crate::common::{MAIN, REPLICAS, Rig, routes, status_of};
-use crate::load::{Load, Tally, assert_none};
+use crate::load::{Load, Tally, assert_none, failed_over};
 
 /// A row that nobody may see: every read of the load looks for it.
 const POISON: &str = "SET synchronous_commit = local; INSERT INTO entries VALUES (-1)";
@@ -32,14 +32,7 @@ fn verify(tally: &Tally) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_is_reported_never_read_from_and_never_written_to() {
-    let rig = Rig::start("returns", 2).await;
-    rig.lose_nothing().await;
-    let before = Load::start(&rig);
-    before.a_while().await;
-    rig.fail_over(&before).await;
-    before.a_while().await;
-    let before = before.stop().await;
-    before.assert_no_read_failed();
+    let (rig, before) = failed_over("returns").await;
 
     let old = rig.cluster.primary();
     let load = Load::of(&rig.engine, &rig.app.url, 1_000_000);

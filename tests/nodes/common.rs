@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flautino::{Engine, EngineConfig, Error, Handle, NodeConfig, NodeStatus, NodesReport};
+use flautino::{
+    Consistency, Engine, EngineConfig, Error, Handle, NodeConfig, NodeStatus, NodesReport,
+};
 use flautino_cluster::{Cluster, Node};
-use flautino_tests::{config, wait_until};
+use flautino_tests::{cluster, config, wait_until};
 use sqlx::AssertSqlSafe;
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
@@ -323,4 +325,30 @@ pub(crate) fn discovering(
     let engine = Engine::new(config).unwrap();
     registry.answer_for(&engine);
     engine
+}
+
+/// A session at the level `Session` that was just served by that node.
+pub(crate) async fn served_by(engine: &Engine, name: &str) -> Handle {
+    let mut found = None;
+    wait_until(&format!("{name} serves a session"), async || {
+        let db = engine.handle().with_consistency(Consistency::Session);
+        run(&db, COUNT).await.unwrap();
+        let is_it = node_of(&db) == name;
+        found = Some(db);
+        is_it
+    })
+    .await;
+    found.unwrap()
+}
+
+/// Three replicas in the rotation, of which the second shows one row and the others none.
+pub(crate) async fn one_ahead(app: &str) -> (Cluster, Engine) {
+    let cluster = with_table(cluster(3).await).await;
+    let engine = open(&cluster, app, &[0, 1, 2], frozen).await;
+    until_serve(&engine, &["r1", "r2", "r3"]).await;
+    cluster.replica(0).pause_replay().await.unwrap();
+    cluster.replica(2).pause_replay().await.unwrap();
+    cluster.primary().execute(INSERT).await.unwrap();
+    cluster.replica(1).catch_up_with(cluster.primary()).await.unwrap();
+    (cluster, engine)
 }

@@ -1,39 +1,12 @@
 //! Sessions while nodes come and go: they see their own writes, and never go backwards.
 
-use flautino::{Consistency, Handle};
-use flautino_cluster::Cluster;
+use flautino::Consistency;
 use flautino_tests::{cluster, wait_until};
 
 use crate::common::{
-    COUNT, INSERT, MAIN, Nodes, catch_up, frozen, hasty, node_of, number, open, run, set, these,
-    until_serve, with_table,
+    COUNT, INSERT, MAIN, Nodes, catch_up, frozen, hasty, node_of, number, one_ahead, open, run,
+    served_by, set, these, until_serve, with_table,
 };
-
-/// A session at the level `Session` that was just served by that node.
-async fn served_by(engine: &flautino::Engine, name: &str) -> Handle {
-    let mut found = None;
-    wait_until(&format!("{name} serves a session"), async || {
-        let db = engine.handle().with_consistency(Consistency::Session);
-        run(&db, COUNT).await.unwrap();
-        let is_it = node_of(&db) == name;
-        found = Some(db);
-        is_it
-    })
-    .await;
-    found.unwrap()
-}
-
-/// Two replicas in the rotation, of which the second shows one row and the first none.
-async fn one_ahead(app: &str) -> (Cluster, flautino::Engine) {
-    let cluster = with_table(cluster(3).await).await;
-    let engine = open(&cluster, app, &[0, 1, 2], frozen).await;
-    until_serve(&engine, &["r1", "r2", "r3"]).await;
-    cluster.replica(0).pause_replay().await.unwrap();
-    cluster.replica(2).pause_replay().await.unwrap();
-    cluster.primary().execute(INSERT).await.unwrap();
-    cluster.replica(1).catch_up_with(cluster.primary()).await.unwrap();
-    (cluster, engine)
-}
 
 #[tokio::test]
 async fn a_session_that_read_from_a_node_that_left_does_not_go_backwards() {

@@ -1,24 +1,11 @@
 //! Tokens of sessions that read from nodes that left, or have another number since.
 
-use flautino::{Consistency, Engine, Handle};
+use flautino::Consistency;
 use flautino_tests::{cluster, wait_until};
 
 use crate::common::{
-    COUNT, INSERT, frozen, node_of, number, open, run, set, these, until_serve, with_table,
+    COUNT, frozen, node_of, number, one_ahead, open, served_by, set, these, until_serve, with_table,
 };
-
-async fn served_by(engine: &Engine, name: &str) -> Handle {
-    let mut found = None;
-    wait_until(&format!("{name} serves a session"), async || {
-        let db = engine.handle().with_consistency(Consistency::Session);
-        run(&db, COUNT).await.unwrap();
-        let is_it = node_of(&db) == name;
-        found = Some(db);
-        is_it
-    })
-    .await;
-    found.unwrap()
-}
 
 #[tokio::test]
 async fn a_session_that_read_from_the_last_node_has_a_token_after_that_left() {
@@ -35,14 +22,8 @@ async fn a_session_that_read_from_the_last_node_has_a_token_after_that_left() {
 
 #[tokio::test]
 async fn the_token_of_what_a_session_saw_is_not_that_of_another_node() {
-    let cluster = with_table(cluster(3).await).await;
-    let engine = open(&cluster, "mixed", &[0, 1, 2], frozen).await;
-    until_serve(&engine, &["r1", "r2", "r3"]).await;
     // The second is ahead of the others, and so ahead of the one that gets its number.
-    cluster.replica(0).pause_replay().await.unwrap();
-    cluster.replica(2).pause_replay().await.unwrap();
-    cluster.primary().execute(INSERT).await.unwrap();
-    cluster.replica(1).catch_up_with(cluster.primary()).await.unwrap();
+    let (cluster, engine) = one_ahead("mixed").await;
     let db = served_by(&engine, "r2").await;
     assert_eq!(number(&db, COUNT).await, 1);
     set(&engine, these(&cluster, "mixed", &[1, 2])).await;

@@ -164,13 +164,13 @@ impl EngineInner {
     /// On the primary, or on the only node. Answers warnings.
     async fn create_extensions(&self) -> Vec<String> {
         let EngineConfig { extensions, startup_timeout, .. } = &self.config;
+        if extensions.is_empty() {
+            return Vec::new();
+        }
         let node = match self.monitor() {
             Some(monitor) => monitor.snapshot().primary_node().cloned(),
             None => Some(Arc::clone(self.main())),
         };
-        if extensions.is_empty() {
-            return Vec::new();
-        }
         let Some(node) = node else {
             let wanted = extensions.join("`, `");
             return vec![format!(
