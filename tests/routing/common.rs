@@ -1,11 +1,12 @@
 //! What these tests share: clusters with replicas of both kinds, and who answered.
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use flautino::router::Reason;
 use flautino::{Engine, EngineConfig, Handle, NodeStatus};
 use flautino_cluster::{Cluster, Node};
-use flautino_tests::{config, wait_until};
+use flautino_tests::{config, wait_until_or_tell};
 use sqlx::AssertSqlSafe;
 
 pub(crate) const MAIN: &str = "main";
@@ -34,20 +35,21 @@ pub(crate) async fn open_default(cluster: &Cluster, name: &str) -> Engine {
 /// Waits until each of these nodes, and no other, serves reads of new sessions.
 pub(crate) async fn until_reads_from(engine: &Engine, readers: &[&str]) {
     let wanted: BTreeSet<String> = readers.iter().map(|&name| name.to_owned()).collect();
-    let mut latest = BTreeSet::new();
     let what = format!("reads are served by {readers:?}");
-    wait_until(&what, async || {
-        latest.clear();
+    let latest = RefCell::new(BTreeSet::new());
+    let all_serve = async || {
+        latest.take();
         for _ in 0..60 {
-            let Ok(node) = reader(engine).await else { return false };
-            latest.insert(node);
-            if latest == wanted && latest.len() > 1 {
+            let node = reader(engine).await.unwrap_or_else(|error| error.to_string());
+            latest.borrow_mut().insert(node);
+            if *latest.borrow() == wanted && wanted.len() > 1 {
                 break;
             }
         }
-        latest == wanted
-    })
-    .await;
+        *latest.borrow() == wanted
+    };
+    let tell = || format!("served by {:?}; {:#?}", latest.borrow(), engine.status());
+    wait_until_or_tell(&what, all_serve, tell).await;
 }
 
 /// The node that serves a read of a new session.

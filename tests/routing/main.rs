@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod budget;
+mod catalogue;
 mod common;
 mod conflicts;
 mod counters;

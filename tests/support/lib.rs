@@ -16,7 +16,7 @@ pub use self::capture::{Capture, Event};
 pub use self::client::{App, sessions_of, until_sessions};
 pub use self::server::{ask, has_session, running, sqlstate, until_running};
 pub use self::token::{bare, summed};
-pub use self::wait::wait_until;
+pub use self::wait::{wait_until, wait_until_or_tell};
 
 use flautino::{Engine, EngineConfig, NodeConfig};
 use flautino_cluster::{Cluster, Node};

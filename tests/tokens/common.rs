@@ -12,7 +12,7 @@ use axum::routing::get;
 use flautino::{Engine, EngineConfig, Handle};
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
 use flautino_cluster::{Cluster, Node};
-use flautino_tests::{App, cluster, config, wait_until};
+use flautino_tests::{App, cluster, config, wait_until_or_tell};
 use futures_util::FutureExt;
 
 const UPSERT: &str = "INSERT INTO entries (key, value) VALUES ($1, $2) \
@@ -138,7 +138,7 @@ pub(crate) async fn engine(cluster: &Cluster, edit: impl Fn(&mut EngineConfig)) 
     edit(&mut config);
     let engine = Engine::new(config).unwrap();
     engine.open().await.unwrap();
-    wait_until("both replicas serve", async || {
+    let both = async || {
         if both_serve(&engine).await {
             return true;
         }
@@ -149,8 +149,8 @@ pub(crate) async fn engine(cluster: &Cluster, edit: impl Fn(&mut EngineConfig)) 
             engine.open().await.unwrap();
         }
         false
-    })
-    .await;
+    };
+    wait_until_or_tell("both replicas serve", both, || format!("{:#?}", engine.status())).await;
     engine
 }
 

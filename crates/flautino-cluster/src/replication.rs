@@ -250,7 +250,16 @@ impl Node {
         let targets: Vec<_> = others.map(Node::data_dir).collect();
         // The context keeps the folder until a copy that nobody waits for any more is done.
         let context = Arc::clone(self.context());
-        let copy = move || targets.iter().try_for_each(|to| context.runner.copy(&from, to));
+        let copy = move || {
+            targets.iter().try_for_each(|to| {
+                context.runner.copy(&from, to)?;
+                // As in a base backup: each server counts from its own start.
+                let statistics = to.join("pg_stat");
+                let step = || format!("empty {}", statistics.display());
+                std::fs::remove_dir_all(&statistics).step(step)?;
+                context.runner.create_private(&statistics)
+            })
+        };
         blocking(copy).await
     }
 

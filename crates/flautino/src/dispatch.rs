@@ -14,7 +14,7 @@ use self::attempts::Undone;
 pub(crate) use self::routed::Routed;
 use crate::config::{Fallback, RoutingMode};
 use crate::error::Error;
-use crate::handle::Handle;
+use crate::handle::{Aim, Handle};
 use crate::lease::Lease;
 use crate::meter::{Follows, Meter};
 use crate::node::Node;
@@ -30,6 +30,51 @@ const MOST_CHANGES: u32 = 5;
 /// know.
 const SHUTDOWN_SPREADS: Duration = Duration::from_millis(100);
 
+/// A node for a statement, and what that was decided on.
+struct Choice {
+    picture: Arc<Picture>,
+    request: Request,
+    decision: Decision,
+    /// A part of what the primary has for reads that no replica could serve.
+    budget: Option<OwnedSemaphorePermit>,
+}
+
+impl Choice {
+    /// A connection there; `None` where the node has become another, or has left, while it was
+    /// waited for.
+    async fn checkout(&self, monitor: &Monitor) -> Result<Option<Lease>, sqlx::Error> {
+        let server = &self.picture.servers[self.decision.node];
+        let is_named = matches!(self.request.target, Target::Node(_));
+        let up = || {
+            let now = monitor.snapshot();
+            is_named || now.number(server).is_some_and(|number| now.nodes[number].up)
+        };
+        let lease = Lease::checkout_while(server, up).await;
+        let now = monitor.snapshot();
+        let here = now.number(server);
+        let unused = match &lease {
+            Ok(_) => true,
+            Err(error) => {
+                here.is_none()
+                    || matches!(Error::of(error), Some(Error::NodeDown { sent: false, .. }))
+            }
+        };
+        let stands = here.is_some_and(|number| is_named || self.stands(&now, number));
+        if unused && !stands { Ok(None) } else { lease.map(Some) }
+    }
+
+    /// Whether the node, which has this number now, is still what it was chosen for.
+    fn stands(&self, now: &Picture, number: usize) -> bool {
+        let (decided, node) = (self.decision.node, &now.nodes[number]);
+        if decided == self.picture.writer {
+            return now.writer == number && now.takes_writes();
+        }
+        node.is_usable_replica()
+            && node.incarnation == self.picture.nodes[decided].incarnation
+            && self.request.floor.admits(decided, node)
+    }
+}
+
 impl Handle {
     /// A lease on the node that such a statement goes to.
     pub(crate) async fn lease(&self, access: Access) -> Result<Lease, sqlx::Error> {
@@ -38,13 +83,13 @@ impl Handle {
 
     /// The node that takes writes, or the one that was named.
     pub(crate) fn writer(&self) -> Arc<Node> {
-        match (&self.named, self.engine.monitor()) {
-            (Some(node), _) => Arc::clone(node),
-            (None, Some(monitor)) => {
+        match (&self.aim, self.engine.monitor()) {
+            (Aim::Node(node), _) => Arc::clone(node),
+            (_, Some(monitor)) => {
                 let picture = monitor.snapshot();
                 Arc::clone(&picture.servers[picture.writer])
             }
-            (None, None) => Arc::clone(self.engine.main()),
+            (_, None) => Arc::clone(self.engine.main()),
         }
     }
 
@@ -55,12 +100,12 @@ impl Handle {
         attempts: &mut Attempts,
     ) -> Result<Lease, sqlx::Error> {
         let Some(monitor) = self.engine.monitor() else {
-            let (node, reason) = match &self.named {
-                Some(node) if node.left.is_cancelled() => {
+            let (node, reason) = match &self.aim {
+                Aim::Node(node) if node.left.is_cancelled() => {
                     (self.engine.node(&node.name)?, Reason::NamedNode)
                 }
-                Some(node) => (Arc::clone(node), Reason::NamedNode),
-                None => (Arc::clone(self.engine.main()), Reason::MainNode),
+                Aim::Node(node) => (Arc::clone(node), Reason::NamedNode),
+                _ => (Arc::clone(self.engine.main()), Reason::MainNode),
             };
             let asked = Instant::now();
             let mut lease = Lease::checkout(&node).await?;
@@ -128,69 +173,49 @@ impl Handle {
         attempts: &mut Attempts,
     ) -> Result<Lease, sqlx::Error> {
         let asked = Instant::now();
-        let mut changes = 0;
-        while changes < MOST_CHANGES {
-            // Before the snapshot, so that no change is missed.
-            let news = monitor.news();
-            let snapshot = monitor.snapshot().clone();
-            let target = self.target_in(&snapshot)?;
-            let request = self.request(monitor, access, target, attempts, &snapshot);
-            let decision = decide(monitor, &request, attempts, &snapshot);
-            let needs_primary =
-                decision.node == snapshot.writer && decision.reason != Reason::NamedNode;
-            if needs_primary && !snapshot.takes_writes() {
-                self.wait_for_primary(monitor, news, attempts).await?;
-                continue;
-            }
-            let (decision, budget) =
-                self.within_budget(monitor, decision, &request, &snapshot).await?;
-            attempts.on(decision, &snapshot);
-            let server = &snapshot.servers[decision.node];
-            let up = || {
-                let now = monitor.snapshot();
-                matches!(target, Target::Node(_))
-                    || now.number(server).is_some_and(|number| now.nodes[number].up)
-            };
-            let lease = Lease::checkout_while(server, up).await;
-            let on_replica = decision.node != snapshot.writer;
-            // Waiting may have taken long enough for the node to become another, or to leave.
-            let now = monitor.snapshot();
-            let here = now.number(server);
-            let stands = match (target, here) {
-                (_, None) => false,
-                (Target::Node(_), Some(_)) => true,
-                (_, Some(number)) if on_replica => {
-                    let node = &now.nodes[number];
-                    node.is_usable_replica()
-                        && node.incarnation == attempts.incarnation
-                        && request.floor.admits(decision.node, node)
-                }
-                (_, Some(number)) => now.writer == number && now.takes_writes(),
-            };
-            let unused = match &lease {
-                Ok(_) => true,
-                Err(error) => {
-                    here.is_none()
-                        || matches!(Error::of(error), Some(Error::NodeDown { sent: false, .. }))
-                }
-            };
-            if !stands && unused {
-                changes += 1;
-                continue;
-            }
-            let mut lease = lease?;
+        for _ in 0..MOST_CHANGES {
+            let choice = self.choose(monitor, access, attempts).await?;
+            let Some(mut lease) = choice.checkout(monitor).await? else { continue };
             if access == Access::Read {
                 lease.expect_reads();
             }
-            let follows = self.follows(monitor, decision, &snapshot);
-            let reason = attempts.cause.unwrap_or(decision.reason);
+            let follows = self.follows(monitor, choice.decision, &choice.picture);
+            let reason = attempts.cause.unwrap_or(choice.decision.reason);
             let (engine, session) = (Arc::clone(&self.engine), Arc::clone(&self.session));
             lease.meter = Some(Meter::new(engine, session, reason, asked, Some(follows)));
-            lease.hold(budget);
+            lease.hold(choice.budget);
             return Ok(lease);
         }
         let node = self.writer().name.to_string();
         Err(Error::NodeDown { node, sent: false }.into())
+    }
+
+    /// The node for the next attempt. Waits while that is the primary and there is none, and for a
+    /// part of the primary's budget where it takes one.
+    async fn choose(
+        &self,
+        monitor: &Arc<Monitor>,
+        access: Access,
+        attempts: &mut Attempts,
+    ) -> Result<Choice, sqlx::Error> {
+        loop {
+            // Before the picture, so that no change is missed.
+            let news = monitor.news();
+            let picture = Arc::clone(&monitor.snapshot());
+            let target = self.target_in(&picture)?;
+            let request = self.request(monitor, access, target, attempts, &picture);
+            let decision = decide(monitor, &request, attempts, &picture);
+            let needs_primary =
+                decision.node == picture.writer && decision.reason != Reason::NamedNode;
+            if needs_primary && !picture.takes_writes() {
+                self.wait_for_primary(monitor, news, attempts).await?;
+                continue;
+            }
+            let (decision, budget) =
+                self.within_budget(monitor, decision, &request, &picture).await?;
+            attempts.on(decision, &picture);
+            return Ok(Choice { picture, request, decision, budget });
+        }
     }
 
     /// What a lease there tells the session.
@@ -213,7 +238,12 @@ impl Handle {
 
     /// What the handle was told, with the number that its node has now.
     fn target_in(&self, picture: &Picture) -> Result<Target, Error> {
-        let Some(node) = &self.named else { return Ok(self.target) };
+        let node = match &self.aim {
+            Aim::Auto => return Ok(Target::Auto),
+            Aim::Primary => return Ok(Target::Primary),
+            Aim::Replica => return Ok(Target::Replica),
+            Aim::Node(node) => node,
+        };
         // One that left may have a successor of its name.
         let number = picture
             .number(node)

@@ -12,7 +12,7 @@ use crate::error::UnknownNode;
 use crate::executor::executor_through;
 use crate::lease::Lease;
 use crate::node::Node;
-use crate::router::{Access, Classifier, Consistency, Reason, Target};
+use crate::router::{Access, Classifier, Consistency, Reason};
 use crate::session::{Session, TokenState};
 use crate::token::Token;
 use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
@@ -45,12 +45,20 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) engine: Arc<EngineInner>,
-    /// What the router is told, unless a node is named.
-    pub(crate) target: Target,
-    pub(crate) named: Option<Arc<Node>>,
+    pub(crate) aim: Aim,
     /// `None`: as configured.
     consistency: Option<Consistency>,
     pub(crate) session: Arc<Session>,
+}
+
+/// Where a handle's statements go.
+#[derive(Clone)]
+pub(crate) enum Aim {
+    /// Where the router says.
+    Auto,
+    Primary,
+    Replica,
+    Node(Arc<Node>),
 }
 
 /// One statement of a recorded session.
@@ -67,8 +75,7 @@ pub struct Timing {
 
 impl Handle {
     pub(crate) fn new(engine: Arc<EngineInner>) -> Self {
-        let session = Arc::default();
-        Self { engine, target: Target::Auto, named: None, consistency: None, session }
+        Self { engine, aim: Aim::Auto, consistency: None, session: Arc::default() }
     }
 
     /// A handle whose every statement goes to the named node.
@@ -77,13 +84,13 @@ impl Handle {
     ///
     /// [`UnknownNode`], which lists the nodes there are.
     pub fn node(&self, name: &str) -> Result<Self, UnknownNode> {
-        Ok(Self { named: Some(self.engine.node(name)?), ..self.clone() })
+        Ok(Self { aim: Aim::Node(self.engine.node(name)?), ..self.clone() })
     }
 
     /// A handle whose every statement goes to the primary.
     #[must_use]
     pub fn primary(&self) -> Self {
-        Self { target: Target::Primary, named: None, ..self.clone() }
+        Self { aim: Aim::Primary, ..self.clone() }
     }
 
     /// A handle whose every statement goes to a replica, also what would pass for a write: a
@@ -93,7 +100,7 @@ impl Handle {
     /// runs the statement; what a replica refuses is an error, and is not sent again.
     #[must_use]
     pub fn replica(&self) -> Self {
-        Self { target: Target::Replica, named: None, ..self.clone() }
+        Self { aim: Aim::Replica, ..self.clone() }
     }
 
     /// A handle whose reads are as fresh as this.
@@ -114,7 +121,10 @@ impl Handle {
     /// The name of the node that [`node`](Handle::node) chose, if it did.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
-        self.named.as_ref().map(|node| &*node.name)
+        match &self.aim {
+            Aim::Node(node) => Some(&node.name),
+            Aim::Auto | Aim::Primary | Aim::Replica => None,
+        }
     }
 
     /// The name of the node that ran the session's latest statement.
@@ -385,11 +395,21 @@ impl Acquire<'static> for &Handle {
     }
 }
 
+impl std::fmt::Debug for Aim {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("Auto"),
+            Self::Primary => f.write_str("Primary"),
+            Self::Replica => f.write_str("Replica"),
+            Self::Node(node) => f.debug_tuple("Node").field(&node.name).finish(),
+        }
+    }
+}
+
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle")
-            .field("target", &self.target)
-            .field("node", &self.node_name())
+            .field("aim", &self.aim)
             .field("consistency", &self.level())
             .finish_non_exhaustive()
     }

@@ -17,6 +17,7 @@ mod balance;
 mod classify;
 mod consistency;
 mod health;
+mod moments;
 mod monitor;
 mod position;
 mod snapshot;
@@ -261,17 +262,8 @@ pub fn route(
         }
         _ => {}
     }
-    let replica = |wanted: &dyn Fn(&NodeView) -> bool| {
-        let admitted = |number: usize| {
-            let node = &snapshot.nodes[number];
-            wanted(node) && request.floor.admits(number, node) && !request.tried.contains(number)
-        };
-        let load = |number: usize| {
-            let came_back = snapshot.nodes[number].readmitted;
-            load(number).readmitted(came_back, request.now, request.slow_start)
-        };
-        choose(snapshot.nodes.len(), admitted, load, random)
-    };
+    let replica =
+        |wanted: &dyn Fn(&NodeView) -> bool| best(request, snapshot, &load, random, wanted);
     let in_rotation = |node: &NodeView| node.in_rotation(request.now, request.max_lag);
     if let Some(node) = replica(&in_rotation) {
         let reason = match (request.target, request.floor) {
@@ -297,14 +289,27 @@ pub fn route_stale(
     load: impl Fn(usize) -> Load,
     random: u64,
 ) -> Option<Decision> {
+    let node = best(request, snapshot, load, random, &NodeView::is_usable_replica)?;
+    Some(Decision { node, reason: Reason::Stale })
+}
+
+/// The best of the nodes that are wanted, have what the session must see, and have not failed yet.
+fn best(
+    request: &Request,
+    snapshot: &Snapshot,
+    load: impl Fn(usize) -> Load,
+    random: u64,
+    wanted: &dyn Fn(&NodeView) -> bool,
+) -> Option<usize> {
     let admitted = |number: usize| {
         let node = &snapshot.nodes[number];
-        node.is_usable_replica()
-            && request.floor.admits(number, node)
-            && !request.tried.contains(number)
+        wanted(node) && request.floor.admits(number, node) && !request.tried.contains(number)
     };
-    let node = choose(snapshot.nodes.len(), admitted, load, random)?;
-    Some(Decision { node, reason: Reason::Stale })
+    let load = |number: usize| {
+        let came_back = snapshot.nodes[number].readmitted;
+        load(number).readmitted(came_back, request.now, request.slow_start)
+    };
+    choose(snapshot.nodes.len(), admitted, load, random)
 }
 
 fn why_not_a_replica(

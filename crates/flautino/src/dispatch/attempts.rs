@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgDatabaseError;
 
 use crate::error::{AcquireStep, Error};
-use crate::handle::Handle;
+use crate::handle::{Aim, Handle};
 use crate::lease::{server_keeps_session, sqlstate};
 use crate::node::{Node, Role};
-use crate::router::{Access, Decision, Picture, Plan, Reason, Snapshot, Target, Tried};
+use crate::router::{Access, Decision, Picture, Plan, Reason, Snapshot, Tried};
 use crate::statement::Statement;
 
 /// The first pause before a write is sent again, doubled each time.
@@ -25,9 +25,7 @@ pub(crate) struct Attempts {
     pub(super) cause: Option<Reason>,
     /// A standby refused it as a write.
     pub(super) to_primary: bool,
-    target: Target,
-    /// The handle names its node.
-    named: bool,
+    aim: Aim,
     /// Where the current attempt goes, and in which of the node's lives.
     pub(super) server: Option<Arc<Node>>,
     pub(super) incarnation: u64,
@@ -57,8 +55,7 @@ impl Attempts {
             left: handle.engine.monitor().map_or(0, |monitor| monitor.config.retries),
             cause: None,
             to_primary: false,
-            target: handle.target,
-            named: handle.named.is_some(),
+            aim: handle.aim.clone(),
             server: None,
             incarnation: 0,
             on_replica: false,
@@ -99,17 +96,16 @@ impl Attempts {
         plan: Option<&Plan>,
     ) -> bool {
         let code = sqlstate(error).unwrap_or_default();
-        let harmless = match self.target {
-            _ if self.named => false,
+        let harmless = match self.aim {
             // What a standby refused may write, whatever it was taken for.
-            Target::Auto | Target::Primary => access == Access::Read && !self.to_primary,
-            Target::Replica => self.on_replica,
-            Target::Node(_) => false,
+            Aim::Auto | Aim::Primary => access == Access::Read && !self.to_primary,
+            Aim::Replica => self.on_replica,
+            Aim::Node(_) => false,
         };
         if !harmless {
             return false;
         }
-        if self.on_replica && self.target == Target::Auto && is_for_the_primary(&code) {
+        if self.on_replica && matches!(self.aim, Aim::Auto) && is_for_the_primary(&code) {
             if let (Some(plan), "25006" | "0A000") = (plan, &*code) {
                 plan.rescue();
             }
@@ -135,7 +131,7 @@ impl Attempts {
         error: &sqlx::Error,
         sent: Option<(&Statement, bool)>,
     ) -> Option<Undone> {
-        if !self.on_writer || self.named {
+        if !self.on_writer || matches!(self.aim, Aim::Node(_)) {
             return None;
         }
         let Some((statement, completed)) = sent else {

@@ -18,12 +18,10 @@
 use std::time::{Duration, Instant};
 
 use super::health::{Health, Observation, Transition};
+use super::moments::Moments;
 use super::position::{Lsn, Position};
 use super::snapshot::{Exclusion, NodeView, Snapshot};
 use crate::node::Role;
-
-/// How many moments of the primary's progress are remembered.
-const MOST_MOMENTS: usize = 1024;
 
 /// A name that was found to lead to several servers is believed again when so many probes in a row,
 /// each over a new connection, met the same one: it had moved, or was set right.
@@ -50,6 +48,19 @@ pub(crate) struct Server {
     pub(crate) system: Option<u64>,
     /// When it started, in microseconds since 1970.
     pub(crate) started: i64,
+    /// Since when it counts what its background writer does. Anybody may reset that, so that it does
+    /// not tell a server from itself; see [`is_twin`](Server::is_twin).
+    pub(crate) counts_since: Option<i64>,
+}
+
+impl Server {
+    /// Whether that is the same server under another name. Servers that are started together may
+    /// well start in the same microsecond, and then what they count since tells them apart.
+    fn is_twin(self, other: Self) -> bool {
+        let apart =
+            self.counts_since.zip(other.counts_since).is_some_and(|(one, other)| one != other);
+        self.system.is_some() && self == other && !apart
+    }
 }
 
 impl PartialEq for Server {
@@ -68,6 +79,9 @@ impl PartialEq for Server {
 pub(crate) struct Progress {
     /// On a primary the insert position, on a replica what was replayed.
     pub(crate) lsn: Lsn,
+    /// On a primary, the number after the latest transaction that has ended; on a replica, the number
+    /// before which all have ended.
+    pub(crate) ended: Option<u64>,
     /// A primary's own timeline; on a replica that of its receiver, where the role may see it.
     pub(crate) timeline: Option<u32>,
     /// A place that a replica has passed for certain.
@@ -128,8 +142,8 @@ pub(crate) struct Topology {
     /// of another.
     lives: u64,
     rules: Rules,
-    /// The primary's progress on that timeline, oldest first.
-    moments: Vec<(Instant, Lsn)>,
+    /// The primary's progress on that timeline.
+    moments: Moments,
 }
 
 /// What it goes by.
@@ -137,12 +151,12 @@ pub(crate) struct Topology {
 struct Rules {
     fall: u32,
     rise: u32,
-    keep_moments: Duration,
+    max_lag: Duration,
 }
 
 impl Topology {
     pub(crate) fn new(nodes: usize, fall: u32, rise: u32, max_lag: Duration) -> Self {
-        let rules = Rules { fall, rise, keep_moments: max_lag * 2 };
+        let rules = Rules { fall, rise, max_lag };
         let mut new = Self::over(rules, 0);
         new.nodes = (0..nodes).map(|_| new.newcomer()).collect();
         new
@@ -157,7 +171,7 @@ impl Topology {
             writer: 0,
             lives,
             rules,
-            moments: Vec::new(),
+            moments: Moments::new(rules.max_lag * 2),
         }
     }
 
@@ -234,8 +248,8 @@ impl Topology {
             node.was_up = true;
         }
         self.choose_primary();
-        if self.primary == Some(number) {
-            self.remember(sample);
+        if let (Some(progress), true) = (sample.progress, self.primary == Some(number)) {
+            self.moments.remember(sample.began, progress);
         }
         self.prove(number, sample);
         self.prove_by_everybody();
@@ -302,7 +316,7 @@ impl Topology {
         let fresh_as_of = match sample.progress {
             // Without positions only the probe's own word says that it lives.
             _ if !positions => Some(sample.began),
-            Some(progress) => self.contained_at(progress.lsn),
+            Some(progress) => self.moments.contained_at(progress),
             None => None,
         };
         NodeView {
@@ -347,34 +361,36 @@ impl Topology {
         {
             return Some(Exclusion::OtherTimeline(timeline));
         }
-        let behind = self.moments.last().is_some_and(|(_, primary)| progress.lsn < *primary);
-        (progress.paused && behind).then_some(Exclusion::Paused)
+        (progress.paused && self.moments.is_behind(progress)).then_some(Exclusion::Paused)
     }
 
     /// The node before this one that is the same server.
     fn twin(&self, number: usize) -> Option<usize> {
         let server = self.server(number)?;
         (0..number).find(|other| {
-            let node = &self.nodes[*other];
-            node.health.is_up() && self.server(*other) == Some(server) && server.system.is_some()
+            let up = self.nodes[*other].health.is_up();
+            up && self.server(*other).is_some_and(|other| other.is_twin(server))
         })
     }
 
     /// Bytes and time by which a replica is behind the primary, as far as that is known.
     pub(crate) fn lag(&self, number: usize, now: Instant) -> (Option<u64>, Option<Duration>) {
         // Against a primary that does not answer, nothing is known.
-        let moment = self.primary.and(self.moments.last());
-        let (Some(progress), Some((_, primary))) = (self.progress(number), moment) else {
+        let behind = |progress: Progress| {
+            self.primary?;
+            Some((progress, self.moments.bytes_behind(progress)?))
+        };
+        let Some((progress, bytes)) = self.progress(number).and_then(behind) else {
             return (None, None);
         };
         if self.exclusion(number, true).is_some_and(|why| why != Exclusion::Paused) {
             return (None, None);
         }
-        let bytes = primary.0.saturating_sub(progress.lsn.0);
-        let time = match self.contained_at(progress.lsn) {
-            _ if bytes == 0 => Some(Duration::ZERO),
-            Some(moment) => Some(now.saturating_duration_since(moment)),
-            None => None,
+        let time = if self.moments.is_behind(progress) {
+            let moment = self.moments.contained_at(progress);
+            moment.map(|moment| now.saturating_duration_since(moment))
+        } else {
+            Some(Duration::ZERO)
         };
         (Some(bytes), time)
     }
@@ -415,34 +431,6 @@ impl Topology {
             self.writer = number;
             self.timeline = timeline;
         }
-    }
-
-    fn remember(&mut self, sample: Sample) {
-        let Some(progress) = sample.progress else { return };
-        match self.moments.last_mut() {
-            // It had nothing new: whoever has this much is fresh as of now.
-            Some((moment, lsn)) if *lsn == progress.lsn => *moment = sample.began,
-            _ => self.moments.push((sample.began, progress.lsn)),
-        }
-        let expired = |(moment, _): &(Instant, Lsn)| {
-            sample.began.saturating_duration_since(*moment) > self.rules.keep_moments
-        };
-        // The newest of the expired ones still answers for those that are far behind.
-        let old = self.moments.iter().take_while(|moment| expired(moment)).count();
-        self.moments.drain(..old.saturating_sub(1));
-        if self.moments.len() > MOST_MOMENTS {
-            let mut keep = false;
-            self.moments.retain(|_| {
-                keep = !keep;
-                keep
-            });
-        }
-    }
-
-    /// The latest moment at which the primary had no more than that.
-    fn contained_at(&self, lsn: Lsn) -> Option<Instant> {
-        let reached = self.moments.partition_point(|(_, primary)| *primary <= lsn);
-        reached.checked_sub(1).map(|index| self.moments[index].0)
     }
 
     /// By its own word: see the module.

@@ -14,7 +14,8 @@ use crate::router::{Catalogue, HARMLESS, SERVER_VIEWS};
 /// How often the catalogue is read again without being asked to: functions and views change
 /// through other programs too.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// After which pause it is asked for again when the node was not there.
+/// After which pause it is asked for again when the node was not there. Where the server refuses, or
+/// needs too long, the pause is doubled each time.
 const RETRY: Duration = Duration::from_secs(1);
 /// How often at most it is read when statements ask for it.
 const PAUSE: Duration = Duration::from_secs(5);
@@ -146,7 +147,7 @@ impl Monitor {
             );
             // One that is too large, or that this role may not read, is not asked for in a row.
             if server_keeps_session(&error) {
-                return Next::Late;
+                return Next::Later;
             }
         }
         Next::Soon
@@ -168,16 +169,21 @@ pub(super) enum Next {
     /// Its node was not there.
     Soon,
     /// The server refused.
-    Late,
+    Later,
 }
 
 /// Reads the catalogue whenever it is asked for, but not too often; and now and then.
 pub(super) async fn keep(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: Next) {
+    let mut later = RETRY;
     loop {
         match next {
             Next::Soon => tokio::time::sleep(RETRY).await,
-            Next::Late => tokio::time::sleep(INTERVAL).await,
+            Next::Later => {
+                tokio::time::sleep(later).await;
+                later = (later * 2).min(INTERVAL);
+            }
             Next::WhenWanted => {
+                later = RETRY;
                 tokio::time::sleep(PAUSE).await;
                 let _ = tokio::time::timeout(INTERVAL, wanted.notified()).await;
             }

@@ -26,13 +26,17 @@ const PROGRESS: &str = "SELECT recovers, \
      (extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) * 1000)::int8, \
      (SELECT min_recovery_end_lsn::text FROM pg_control_recovery()), \
      (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
-     pg_size_bytes(current_setting('wal_segment_size')) \
+     pg_size_bytes(current_setting('wal_segment_size')), \
+     (extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::int8, \
+     CASE WHEN recovers THEN txid_snapshot_xmin(txid_current_snapshot()) \
+     ELSE txid_snapshot_xmax(txid_current_snapshot()) END \
      FROM (SELECT pg_is_in_recovery() AS recovers OFFSET 0) AS role; \
      SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'";
 
 /// Only how far a primary is: what a token needs, as cheaply as can be.
 const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn), \
-     pg_size_bytes(current_setting('wal_segment_size')) \
+     pg_size_bytes(current_setting('wal_segment_size')), \
+     txid_snapshot_xmax(txid_current_snapshot()) \
      FROM (SELECT pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS position";
 
 /// Asks a primary how far it is, over the connection that `latest` came by. `None` where that
@@ -52,8 +56,10 @@ pub(super) async fn position(
     let (Some(row), Some(before)) = (row, latest.progress) else { return Ok(None) };
     let (lsn, file): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
     let segment = row.try_get(2)?;
+    let ended: i64 = row.try_get(3)?;
     let progress = lsn.parse().ok().map(|lsn| Progress {
         lsn: before_page_header(lsn, segment),
+        ended: u64::try_from(ended).ok(),
         timeline: timeline_of(file),
         ..before
     });
@@ -106,14 +112,13 @@ pub(super) async fn sample(
 fn read(rows: &[PgRow], began: Instant) -> Result<Sample, sqlx::Error> {
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     let role = if row.try_get(0)? { Role::Replica } else { Role::Primary };
-    let started = row.try_get(1)?;
-    let (system, progress) = if row.len() > 2 {
-        let system: Option<i64> = row.try_get(2)?;
-        (system.map(i64::cast_unsigned), read_progress(row, rows.get(1))?)
-    } else {
-        (None, None)
-    };
-    let server = Server { system, started };
+    let mut server = Server { system: None, started: row.try_get(1)?, counts_since: None };
+    let mut progress = None;
+    if row.len() > 2 {
+        server.system = row.try_get::<Option<i64>, _>(2)?.map(i64::cast_unsigned);
+        server.counts_since = row.try_get(10)?;
+        progress = read_progress(row, rows.get(1))?;
+    }
     Ok(Sample { began, round_trip: began.elapsed(), role, server, progress })
 }
 
@@ -130,12 +135,15 @@ fn read_progress(row: &PgRow, receiver: Option<&PgRow>) -> Result<Option<Progres
     let received: Option<i32> = receiver.map(|row| row.try_get(0)).transpose()?.flatten();
     let timeline = |number: i32| u32::try_from(number).ok().filter(|timeline| *timeline > 0);
     let control = row.try_get::<Option<i32>, _>(8)?.and_then(timeline);
-    let delay: i64 = row.try_get(6)?;
+    let number = |column: usize| -> Result<Option<u64>, sqlx::Error> {
+        Ok(u64::try_from(row.try_get::<i64, _>(column)?).ok())
+    };
     Ok(Some(Progress {
         lsn: own,
+        ended: number(11)?,
         timeline: on_primary.or(received.and_then(timeline)),
         control: control.zip(lsn(7)?),
         paused: row.try_get(5)?,
-        apply_delay: Duration::from_millis(u64::try_from(delay).unwrap_or(0)),
+        apply_delay: Duration::from_millis(number(6)?.unwrap_or(0)),
     }))
 }

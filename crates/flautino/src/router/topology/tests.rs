@@ -15,7 +15,9 @@ struct Answer {
     role: Role,
     system: u64,
     started: i64,
+    counts_since: Option<i64>,
     lsn: u64,
+    ended: Option<u64>,
     timeline: Option<u32>,
     control: Option<(u32, Lsn)>,
     paused: bool,
@@ -27,7 +29,9 @@ fn primary(timeline: u32, lsn: u64) -> Answer {
         role: Role::Primary,
         system: SYSTEM,
         started: 0,
+        counts_since: None,
         lsn,
+        ended: None,
         timeline,
         control: None,
         paused: false,
@@ -56,14 +60,16 @@ impl Nodes {
     }
 
     fn answers(&mut self, number: usize, millis: u64, answer: Answer) -> Change {
-        let Answer { role, system, started, lsn, timeline, control, paused } = answer;
+        let Answer { role, system, started, counts_since, lsn, ended, timeline, control, paused } =
+            answer;
         // Each node is a server of its own.
         let server = Server {
             system: Some(system),
             started: started + 1000 * i64::try_from(number).unwrap(),
+            counts_since,
         };
         let apply_delay = Duration::ZERO;
-        let progress = Progress { lsn: Lsn(lsn), timeline, control, paused, apply_delay };
+        let progress = Progress { lsn: Lsn(lsn), ended, timeline, control, paused, apply_delay };
         let sample = Sample {
             began: self.at(millis),
             round_trip: Duration::from_millis(1),
@@ -151,6 +157,40 @@ fn one_server_under_two_names_counts_once() {
     nodes.answers(2, 0, Answer { started: -1000, ..replica(1, 100) });
     assert_eq!(nodes.view(2).excluded, Some(Exclusion::SameServer(1)));
     assert!(nodes.in_rotation(1, 1) && !nodes.in_rotation(2, 1));
+}
+
+#[test]
+fn servers_that_started_in_the_same_microsecond_are_not_one() {
+    let mut nodes = Nodes::new(3);
+    nodes.answers(0, 0, primary(1, 100));
+    let (one, other) = (Some(5), Some(6));
+    nodes.answers(1, 0, Answer { counts_since: one, ..replica(1, 100) });
+    nodes.answers(2, 0, Answer { counts_since: other, started: -1000, ..replica(1, 100) });
+    assert_eq!(nodes.view(2).excluded, None);
+    assert!(nodes.in_rotation(1, 1) && nodes.in_rotation(2, 1));
+    // What they count since says nothing where one of them does not tell; and it may be reset.
+    nodes.answers(2, 1, Answer { started: -1000, ..replica(1, 100) });
+    assert_eq!(nodes.view(2).excluded, Some(Exclusion::SameServer(1)));
+    let incarnation = nodes.view(1).incarnation;
+    let change = nodes.answers(1, 2, Answer { counts_since: Some(7), ..replica(1, 100) });
+    assert!(!change.new_server && nodes.view(1).incarnation == incarnation);
+}
+
+#[test]
+fn log_without_a_transaction_keeps_no_replica_out() {
+    let mut nodes = Nodes::new(2);
+    let ended = Some(7);
+    for millis in (0..30_000).step_by(200) {
+        nodes.answers(0, millis, Answer { ended, ..primary(1, 150) });
+        nodes.answers(1, millis, Answer { ended, paused: true, ..replica(1, 100) });
+    }
+    assert!(nodes.in_rotation(1, 30_000));
+    let lag = |nodes: &Nodes| nodes.topology.lag(1, nodes.at(30_000));
+    assert_eq!(lag(&nodes), (Some(50), Some(Duration::ZERO)));
+    // It is paused, and there is something to replay now.
+    nodes.answers(0, 30_000, Answer { ended: Some(8), ..primary(1, 180) });
+    assert_eq!(nodes.view(1).excluded, Some(Exclusion::Paused));
+    assert_eq!(lag(&nodes), (Some(80), Some(Duration::from_millis(200))));
 }
 
 #[test]
@@ -286,7 +326,7 @@ fn a_server_without_positions_turns_the_cluster_to_time_windows() {
         began,
         round_trip: Duration::ZERO,
         role,
-        server: Server { system: None, started: number },
+        server: Server { system: None, started: number, counts_since: None },
         progress: None,
     };
     let began = nodes.at(0);
@@ -300,16 +340,4 @@ fn a_server_without_positions_turns_the_cluster_to_time_windows() {
     // Where the primary does tell, a replica that does not is unknown, and so out.
     nodes.answers(0, 2, primary(1, 100));
     assert_eq!(nodes.view(1).excluded, Some(Exclusion::NoPosition));
-}
-
-#[test]
-fn the_moments_that_are_remembered_are_bounded() {
-    let mut nodes = Nodes::new(2);
-    nodes.topology.rules.keep_moments = Duration::from_secs(1_000_000);
-    for step in 0..20_000 {
-        nodes.answers(0, step * 500, primary(1, 100 + step));
-    }
-    assert!(nodes.topology.moments.len() <= MOST_MOMENTS, "{}", nodes.topology.moments.len());
-    nodes.answers(1, 20_000 * 500, replica(1, 100 + 19_999));
-    assert_eq!(nodes.view(1).fresh_as_of, Some(nodes.at(19_999 * 500)));
 }
