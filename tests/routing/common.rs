@@ -40,9 +40,10 @@ pub(crate) async fn until_reads_from(engine: &Engine, readers: &[&str]) {
     let all_serve = async || {
         latest.take();
         for _ in 0..60 {
-            let node = reader(engine).await.unwrap_or_else(|error| error.to_string());
-            latest.borrow_mut().insert(node);
-            if *latest.borrow() == wanted && wanted.len() > 1 {
+            let node = reader(engine).await;
+            let failed = node.is_err();
+            latest.borrow_mut().insert(node.unwrap_or_else(|error| error.to_string()));
+            if failed || (*latest.borrow() == wanted && wanted.len() > 1) {
                 break;
             }
         }

@@ -33,12 +33,20 @@ pub(crate) async fn probe(node: &Node, connection: &mut PgConnection) -> Result<
     Ok(role)
 }
 
+/// When a server was started, in microseconds since 1970; a macro, for `concat!`.
+macro_rules! server_start {
+    () => {
+        "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8"
+    };
+}
+pub(crate) use server_start;
+
 /// Asks the server behind a connection when it was started, in microseconds since 1970.
 pub(crate) async fn started(
     node: &Node,
     connection: &mut PgConnection,
 ) -> Result<i64, sqlx::Error> {
-    const ASK: &str = "SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+    const ASK: &str = concat!("SELECT ", server_start!());
     let rows = node.send(connection, ASK.to_owned()).await?;
     rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
 }

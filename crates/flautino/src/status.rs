@@ -48,9 +48,9 @@ pub struct NodeStatus {
     pub position: Option<Lsn>,
     /// Bytes of log that it has not replayed; 0 for the primary.
     pub lag_bytes: Option<u64>,
-    /// At the most so long ago it had all that the primary had; 0 for the primary, and where the
-    /// log that is missing holds no end of a transaction. `None` where it cannot be told, which is
-    /// not zero.
+    /// At the most so long ago it had all that a query could see on the primary; 0 for the primary.
+    /// It may be 0 while bytes are missing, in which no transaction ends. `None` where it cannot be
+    /// told, which is not zero.
     pub lag_ms: Option<u64>,
     /// What has or waits for a connection.
     pub in_flight: u32,

@@ -11,10 +11,11 @@ const MOST: usize = 1024;
 /// Moments of the primary, and how far it was then: in its log, and in its transactions.
 ///
 /// A replica is as fresh as a moment when it has all the log that there was then. It is so too when
-/// every transaction that had ended then has ended for it. That is less, and it is all that a query
-/// can see: the log may hold more that is not sent, for as long as half a minute, while nothing
-/// happens at all. So it is after a read that has set hint bits (with `wal_log_hints`, or with
-/// checksums) and then failed: nobody hurries to flush that.
+/// every transaction that had ended then has ended for it. That is less, and all that a query can see,
+/// but for where sequences are: the log may hold more that is not sent, for as long as half a minute,
+/// while nothing happens at all. So it is after a read that has set hint bits (with `wal_log_hints`,
+/// or with checksums) and then failed: nobody hurries to flush that. While a transaction is open that
+/// is older than the latest one to end, only the log can tell.
 #[derive(Debug)]
 pub(super) struct Moments {
     log: Frontier<Lsn>,
@@ -37,23 +38,19 @@ impl Moments {
     pub(super) fn remember(&mut self, began: Instant, primary: Progress) {
         self.log.hold(began, primary.lsn);
         self.log.trim(began, self.keep);
-        if let Some(ended) = primary.ended {
-            self.transactions.hold(began, ended);
-            self.transactions.trim(began, self.keep);
-        }
+        self.transactions.hold(began, primary.ended);
+        self.transactions.trim(began, self.keep);
     }
 
     /// The latest moment at which the primary had no more than the replica.
     pub(super) fn contained_at(&self, replica: Progress) -> Option<Instant> {
-        let by_transactions = replica.ended.and_then(|ended| self.transactions.at(ended));
-        self.log.at(replica.lsn).max(by_transactions)
+        self.log.at(replica.lsn).max(self.transactions.at(replica.ended))
     }
 
     /// Whether the replica lacks something that the primary had the last time.
     pub(super) fn is_behind(&self, replica: Progress) -> bool {
-        let ended = replica.ended.zip(self.transactions.latest());
-        self.bytes_behind(replica).is_some_and(|bytes| bytes > 0)
-            && ended.is_none_or(|(replica, primary)| replica < primary)
+        let lacks_log = self.log.latest().is_some_and(|primary| replica.lsn < primary);
+        lacks_log && self.transactions.latest().is_some_and(|primary| replica.ended < primary)
     }
 
     /// How many bytes of log it lacks.
@@ -115,7 +112,7 @@ mod tests {
         start: Instant,
     }
 
-    fn progress(lsn: u64, ended: Option<u64>) -> Progress {
+    fn progress(lsn: u64, ended: u64) -> Progress {
         Progress {
             lsn: Lsn(lsn),
             ended,
@@ -135,17 +132,17 @@ mod tests {
             self.start + Duration::from_millis(millis)
         }
 
-        fn says(&mut self, millis: u64, lsn: u64, ended: Option<u64>) {
+        fn says(&mut self, millis: u64, lsn: u64, ended: u64) {
             self.moments.remember(self.at(millis), progress(lsn, ended));
         }
 
         /// When what a replica has was all there was, in milliseconds from the start.
-        fn fresh(&self, lsn: u64, ended: Option<u64>) -> Option<u128> {
+        fn fresh(&self, lsn: u64, ended: u64) -> Option<u128> {
             let moment = self.moments.contained_at(progress(lsn, ended))?;
             Some(moment.duration_since(self.start).as_millis())
         }
 
-        fn is_behind(&self, lsn: u64, ended: Option<u64>) -> bool {
+        fn is_behind(&self, lsn: u64, ended: u64) -> bool {
             self.moments.is_behind(progress(lsn, ended))
         }
     }
@@ -153,45 +150,38 @@ mod tests {
     #[test]
     fn who_has_all_the_log_is_as_fresh_as_the_last_question() {
         let mut primary = Primary::new();
-        primary.says(0, 100, None);
-        assert_eq!(primary.fresh(99, None), None);
-        primary.says(500, 200, None);
-        primary.says(900, 200, None);
-        assert_eq!((primary.fresh(199, None), primary.fresh(200, None)), (Some(0), Some(900)));
-        assert!(primary.is_behind(199, None) && !primary.is_behind(200, None));
-        assert_eq!(primary.moments.bytes_behind(progress(150, None)), Some(50));
+        primary.says(0, 100, 7);
+        // An old transaction is open, so that only the log tells.
+        assert_eq!(primary.fresh(99, 5), None);
+        primary.says(500, 200, 8);
+        primary.says(900, 200, 8);
+        assert_eq!((primary.fresh(199, 5), primary.fresh(200, 5)), (Some(0), Some(900)));
+        assert!(primary.is_behind(199, 5) && !primary.is_behind(200, 5));
+        assert_eq!(primary.moments.bytes_behind(progress(150, 5)), Some(50));
     }
 
     #[test]
     fn log_without_a_transaction_makes_no_replica_old() {
         let mut primary = Primary::new();
-        primary.says(0, 100, Some(7));
+        primary.says(0, 100, 7);
         for step in 1..50 {
-            primary.says(step * 200, 150, Some(7));
+            primary.says(step * 200, 150, 7);
         }
-        assert_eq!(primary.fresh(100, Some(7)), Some(9_800));
-        assert!(!primary.is_behind(100, Some(7)));
+        assert_eq!((primary.fresh(100, 7), primary.is_behind(100, 7)), (Some(9_800), false));
         // A transaction ended, and the replica has not seen that.
-        primary.says(10_000, 170, Some(8));
-        assert_eq!(primary.fresh(100, Some(7)), Some(9_800));
-        assert!(primary.is_behind(100, Some(7)));
-        // Another one, older, goes on there: all the log is needed.
-        assert_eq!(primary.fresh(169, Some(6)), Some(9_800));
-        assert_eq!(primary.fresh(170, Some(6)), Some(10_000));
-        assert!(!primary.is_behind(170, Some(6)));
-        // Where one of them does not tell, the log does.
-        assert_eq!((primary.fresh(100, None), primary.is_behind(100, None)), (Some(0), true));
+        primary.says(10_000, 170, 8);
+        assert_eq!((primary.fresh(100, 7), primary.is_behind(100, 7)), (Some(9_800), true));
     }
 
     #[test]
     fn a_crash_that_loses_log_takes_its_moments_back() {
         let mut primary = Primary::new();
-        primary.says(0, 100, Some(7));
-        primary.says(200, 900, Some(9));
-        primary.says(3000, 120, Some(8));
-        assert_eq!(primary.fresh(120, None), Some(3000));
-        assert_eq!((primary.fresh(0, Some(8)), primary.fresh(0, Some(7))), (Some(3000), Some(0)));
-        assert!(!primary.is_behind(120, Some(0)));
+        primary.says(0, 100, 7);
+        primary.says(200, 900, 9);
+        primary.says(3000, 120, 8);
+        assert_eq!((primary.fresh(120, 0), primary.fresh(100, 0)), (Some(3000), Some(0)));
+        assert_eq!((primary.fresh(0, 8), primary.fresh(0, 7)), (Some(3000), Some(0)));
+        assert!(!primary.is_behind(120, 0));
     }
 
     #[test]
@@ -199,16 +189,16 @@ mod tests {
         let mut primary = Primary::new();
         primary.moments.keep = Duration::from_secs(1_000_000);
         for step in 0..10_000 {
-            primary.says(step, step * 10, Some(step));
-            assert_eq!(primary.fresh(step * 10, None), Some(step.into()));
+            primary.says(step, step * 10, step);
+            assert_eq!(primary.fresh(step * 10, 0), Some(step.into()));
         }
         let entries = |primary: &Primary| {
             primary.moments.log.0.len().max(primary.moments.transactions.0.len())
         };
         assert!(entries(&primary) <= MOST, "{}", entries(&primary));
         primary.moments.keep = Duration::from_secs(1);
-        primary.says(20_000, 200_000, Some(20_000));
+        primary.says(20_000, 200_000, 20_000);
         assert_eq!(entries(&primary), 2);
-        assert_eq!(primary.fresh(150_000, Some(0)), Some(9_999));
+        assert_eq!(primary.fresh(150_000, 0), Some(9_999));
     }
 }

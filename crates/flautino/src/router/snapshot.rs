@@ -33,7 +33,8 @@ pub struct NodeView {
     /// How far it certainly is, and, where that is known, a moment before which nothing happened
     /// on it that lies beyond. Behind the truth at the most: replay only advances.
     pub position: Option<(Position, Option<Instant>)>,
-    /// A replica has everything that its primary had at this moment, of this machine's clock.
+    /// A replica has everything that a query could see on its primary at this moment, of this
+    /// machine's clock; sequences excepted.
     pub fresh_as_of: Option<Instant>,
     /// Which of its lives this is: another server under its name, a restart, another role begin a new
     /// one. No two nodes ever have the same.
@@ -56,7 +57,7 @@ pub enum Exclusion {
     SeveralServers,
     /// It takes writes, and another node is the primary, of this number.
     SecondPrimary(usize),
-    /// Its replay is paused, and there is something to replay.
+    /// Its replay is paused, and a transaction has ended that it has not replayed.
     Paused,
     /// It does not say how far it is.
     NoPosition,

@@ -40,7 +40,7 @@ pub(crate) struct Sample {
     pub(crate) progress: Option<Progress>,
 }
 
-/// Which server answered: two answers that differ here come from two servers, or from before and
+/// Which server answered. Two answers that are not equal come from two servers, or from before and
 /// after a restart.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Server {
@@ -48,14 +48,14 @@ pub(crate) struct Server {
     pub(crate) system: Option<u64>,
     /// When it started, in microseconds since 1970.
     pub(crate) started: i64,
-    /// Since when it counts what its background writer does. Anybody may reset that, so that it does
-    /// not tell a server from itself; see [`is_twin`](Server::is_twin).
+    /// Since when it counts what its background writer does, where that is cheap to know. Anybody may
+    /// reset it, so another value does not mean another server.
     pub(crate) counts_since: Option<i64>,
 }
 
 impl Server {
-    /// Whether that is the same server under another name. Servers that are started together may
-    /// well start in the same microsecond, and then what they count since tells them apart.
+    /// Whether that is the same server under another name. Servers that are started together now and
+    /// then start in the same microsecond; what they count since nearly always tells them apart then.
     fn is_twin(self, other: Self) -> bool {
         let apart =
             self.counts_since.zip(other.counts_since).is_some_and(|(one, other)| one != other);
@@ -81,7 +81,7 @@ pub(crate) struct Progress {
     pub(crate) lsn: Lsn,
     /// On a primary, the number after the latest transaction that has ended; on a replica, the number
     /// before which all have ended.
-    pub(crate) ended: Option<u64>,
+    pub(crate) ended: u64,
     /// A primary's own timeline; on a replica that of its receiver, where the role may see it.
     pub(crate) timeline: Option<u32>,
     /// A place that a replica has passed for certain.

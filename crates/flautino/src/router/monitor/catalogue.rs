@@ -14,10 +14,10 @@ use crate::router::{Catalogue, HARMLESS, SERVER_VIEWS};
 /// How often the catalogue is read again without being asked to: functions and views change
 /// through other programs too.
 const INTERVAL: Duration = Duration::from_secs(300);
-/// After which pause it is asked for again when the node was not there. Where the server refuses, or
-/// needs too long, the pause is doubled each time.
+/// After which pause it is asked for again when the node was not there.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often at most it is read when statements ask for it.
+/// How often at most it is read when statements ask for it. Also the first pause where the server
+/// refused, or needed too long; that is doubled each time, up to [`INTERVAL`].
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long reading it may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -145,7 +145,7 @@ impl Monitor {
                 "the catalogue of functions could not be read; calls of functions it does not list \
                  go to the primary"
             );
-            // One that is too large, or that this role may not read, is not asked for in a row.
+            // One that is too large, or that this role may not read, is asked for ever more rarely.
             if server_keeps_session(&error) {
                 return Next::Later;
             }
@@ -174,7 +174,7 @@ pub(super) enum Next {
 
 /// Reads the catalogue whenever it is asked for, but not too often; and now and then.
 pub(super) async fn keep(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: Next) {
-    let mut later = RETRY;
+    let mut later = PAUSE;
     loop {
         match next {
             Next::Soon => tokio::time::sleep(RETRY).await,
@@ -183,7 +183,7 @@ pub(super) async fn keep(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: 
                 later = (later * 2).min(INTERVAL);
             }
             Next::WhenWanted => {
-                later = RETRY;
+                later = PAUSE;
                 tokio::time::sleep(PAUSE).await;
                 let _ = tokio::time::timeout(INTERVAL, wanted.notified()).await;
             }

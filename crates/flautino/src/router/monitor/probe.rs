@@ -5,38 +5,49 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
+use crate::bootstrap::server_start;
 use crate::node::{Node, Role};
 use crate::router::Lsn;
 use crate::router::topology::{Progress, Sample, Server};
 
 /// What every server tells.
-const WHO: &str = "SELECT pg_is_in_recovery(), \
-     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8";
+const WHO: &str =
+    concat!("SELECT pg_is_in_recovery() AS recovers, ", server_start!(), " AS started");
 
 /// The same, and how far it is. The receiver's timeline is asked *after* the replay position, so
 /// that replay cannot have gone on to a later one in between.
 ///
 /// A primary's timeline is that of its current file: the control file learns of a promotion late.
-const PROGRESS: &str = "SELECT recovers, \
-     (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8, \
-     (SELECT system_identifier FROM pg_control_system()), \
-     (CASE WHEN recovers THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)::text, \
-     CASE WHEN NOT recovers THEN pg_walfile_name(pg_current_wal_insert_lsn()) END, \
-     CASE WHEN recovers THEN pg_is_wal_replay_paused() ELSE false END, \
-     (extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) * 1000)::int8, \
-     (SELECT min_recovery_end_lsn::text FROM pg_control_recovery()), \
-     (SELECT min_recovery_end_timeline FROM pg_control_recovery()), \
-     pg_size_bytes(current_setting('wal_segment_size')), \
-     (extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::int8, \
+/// Of a snapshot's ends the earlier one counts on a replica, and the later one on a primary: see
+/// [`Progress::ended`]. Statistics are left alone before PostgreSQL 15, which would write them to a
+/// file for us.
+const PROGRESS: &str = concat!(
+    "SELECT recovers, ",
+    server_start!(),
+    " AS started, \
+     (SELECT system_identifier FROM pg_control_system()) AS system, \
+     CASE WHEN current_setting('server_version_num')::int >= 150000 \
+     THEN (extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::int8 END \
+     AS counts_since, \
+     (CASE WHEN recovers THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)::text \
+     AS lsn, \
+     CASE WHEN NOT recovers THEN pg_walfile_name(pg_current_wal_insert_lsn()) END AS file, \
+     pg_size_bytes(current_setting('wal_segment_size')) AS segment, \
      CASE WHEN recovers THEN txid_snapshot_xmin(txid_current_snapshot()) \
-     ELSE txid_snapshot_xmax(txid_current_snapshot()) END \
+     ELSE txid_snapshot_xmax(txid_current_snapshot()) END AS ended, \
+     CASE WHEN recovers THEN pg_is_wal_replay_paused() ELSE false END AS paused, \
+     (extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) * 1000)::int8 \
+     AS delay_ms, \
+     (SELECT min_recovery_end_lsn::text FROM pg_control_recovery()) AS control_lsn, \
+     (SELECT min_recovery_end_timeline FROM pg_control_recovery()) AS control_timeline \
      FROM (SELECT pg_is_in_recovery() AS recovers OFFSET 0) AS role; \
-     SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'";
+     SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+);
 
 /// Only how far a primary is: what a token needs, as cheaply as can be.
-const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn), \
-     pg_size_bytes(current_setting('wal_segment_size')), \
-     txid_snapshot_xmax(txid_current_snapshot()) \
+const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn) AS file, \
+     pg_size_bytes(current_setting('wal_segment_size')) AS segment, \
+     txid_snapshot_xmax(txid_current_snapshot()) AS ended \
      FROM (SELECT pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS position";
 
 /// Asks a primary how far it is, over the connection that `latest` came by. `None` where that
@@ -54,12 +65,11 @@ pub(super) async fn position(
         Err(error) => return Err(error),
     };
     let (Some(row), Some(before)) = (row, latest.progress) else { return Ok(None) };
-    let (lsn, file): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
-    let segment = row.try_get(2)?;
-    let ended: i64 = row.try_get(3)?;
+    let (lsn, file): (&str, &str) = (row.try_get("lsn")?, row.try_get("file")?);
+    let (segment, ended) = (row.try_get("segment")?, unsigned(&row, "ended")?);
     let progress = lsn.parse().ok().map(|lsn| Progress {
         lsn: before_page_header(lsn, segment),
-        ended: u64::try_from(ended).ok(),
+        ended,
         timeline: timeline_of(file),
         ..before
     });
@@ -111,39 +121,47 @@ pub(super) async fn sample(
 
 fn read(rows: &[PgRow], began: Instant) -> Result<Sample, sqlx::Error> {
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    let role = if row.try_get(0)? { Role::Replica } else { Role::Primary };
-    let mut server = Server { system: None, started: row.try_get(1)?, counts_since: None };
+    let role = if row.try_get("recovers")? { Role::Replica } else { Role::Primary };
+    let mut server = Server { system: None, started: row.try_get("started")?, counts_since: None };
     let mut progress = None;
-    if row.len() > 2 {
-        server.system = row.try_get::<Option<i64>, _>(2)?.map(i64::cast_unsigned);
-        server.counts_since = row.try_get(10)?;
-        progress = read_progress(row, rows.get(1))?;
+    if row.try_column("lsn").is_ok() {
+        server.system = row.try_get::<Option<i64>, _>("system")?.map(i64::cast_unsigned);
+        server.counts_since = row.try_get("counts_since")?;
+        progress = read_progress(row, role, rows.get(1))?;
     }
     Ok(Sample { began, round_trip: began.elapsed(), role, server, progress })
 }
 
-fn read_progress(row: &PgRow, receiver: Option<&PgRow>) -> Result<Option<Progress>, sqlx::Error> {
-    let lsn = |column: usize| -> Result<Option<Lsn>, sqlx::Error> {
+fn read_progress(
+    row: &PgRow,
+    role: Role,
+    receiver: Option<&PgRow>,
+) -> Result<Option<Progress>, sqlx::Error> {
+    let lsn = |column: &str| -> Result<Option<Lsn>, sqlx::Error> {
         let text: Option<&str> = row.try_get(column)?;
         // 0/0 is no place.
         Ok(text.and_then(|text| text.parse().ok()).filter(|lsn| *lsn != Lsn(0)))
     };
-    let Some(own) = lsn(3)? else { return Ok(None) };
-    let own = if row.try_get(0)? { own } else { before_page_header(own, row.try_get(9)?) };
-    let file: Option<&str> = row.try_get(4)?;
-    let on_primary = file.and_then(timeline_of);
-    let received: Option<i32> = receiver.map(|row| row.try_get(0)).transpose()?.flatten();
+    let Some(mut own) = lsn("lsn")? else { return Ok(None) };
+    if role == Role::Primary {
+        own = before_page_header(own, row.try_get("segment")?);
+    }
+    let file: Option<&str> = row.try_get("file")?;
+    let received: Option<i32> =
+        receiver.map(|row| row.try_get("received_tli")).transpose()?.flatten();
     let timeline = |number: i32| u32::try_from(number).ok().filter(|timeline| *timeline > 0);
-    let control = row.try_get::<Option<i32>, _>(8)?.and_then(timeline);
-    let number = |column: usize| -> Result<Option<u64>, sqlx::Error> {
-        Ok(u64::try_from(row.try_get::<i64, _>(column)?).ok())
-    };
+    let control: Option<i32> = row.try_get("control_timeline")?;
     Ok(Some(Progress {
         lsn: own,
-        ended: number(11)?,
-        timeline: on_primary.or(received.and_then(timeline)),
-        control: control.zip(lsn(7)?),
-        paused: row.try_get(5)?,
-        apply_delay: Duration::from_millis(number(6)?.unwrap_or(0)),
+        ended: unsigned(row, "ended")?,
+        timeline: file.and_then(timeline_of).or(received.and_then(timeline)),
+        control: control.and_then(timeline).zip(lsn("control_lsn")?),
+        paused: row.try_get("paused")?,
+        apply_delay: Duration::from_millis(unsigned(row, "delay_ms")?),
     }))
+}
+
+/// A number that is never negative.
+fn unsigned(row: &PgRow, column: &str) -> Result<u64, sqlx::Error> {
+    Ok(row.try_get::<i64, _>(column)?.max(0).cast_unsigned())
 }

@@ -17,7 +17,7 @@ struct Answer {
     started: i64,
     counts_since: Option<i64>,
     lsn: u64,
-    ended: Option<u64>,
+    ended: u64,
     timeline: Option<u32>,
     control: Option<(u32, Lsn)>,
     paused: bool,
@@ -31,7 +31,7 @@ fn primary(timeline: u32, lsn: u64) -> Answer {
         started: 0,
         counts_since: None,
         lsn,
-        ended: None,
+        ended: 1,
         timeline,
         control: None,
         paused: false,
@@ -39,7 +39,7 @@ fn primary(timeline: u32, lsn: u64) -> Answer {
 }
 
 fn replica(timeline: u32, lsn: u64) -> Answer {
-    Answer { role: Role::Replica, ..primary(timeline, lsn) }
+    Answer { role: Role::Replica, ended: 0, ..primary(timeline, lsn) }
 }
 
 /// As an ordinary role sees it: only the control file's old word.
@@ -179,7 +179,7 @@ fn servers_that_started_in_the_same_microsecond_are_not_one() {
 #[test]
 fn log_without_a_transaction_keeps_no_replica_out() {
     let mut nodes = Nodes::new(2);
-    let ended = Some(7);
+    let ended = 7;
     for millis in (0..30_000).step_by(200) {
         nodes.answers(0, millis, Answer { ended, ..primary(1, 150) });
         nodes.answers(1, millis, Answer { ended, paused: true, ..replica(1, 100) });
@@ -188,7 +188,7 @@ fn log_without_a_transaction_keeps_no_replica_out() {
     let lag = |nodes: &Nodes| nodes.topology.lag(1, nodes.at(30_000));
     assert_eq!(lag(&nodes), (Some(50), Some(Duration::ZERO)));
     // It is paused, and there is something to replay now.
-    nodes.answers(0, 30_000, Answer { ended: Some(8), ..primary(1, 180) });
+    nodes.answers(0, 30_000, Answer { ended: 8, ..primary(1, 180) });
     assert_eq!(nodes.view(1).excluded, Some(Exclusion::Paused));
     assert_eq!(lag(&nodes), (Some(80), Some(Duration::from_millis(200))));
 }
