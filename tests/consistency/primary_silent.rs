@@ -112,3 +112,27 @@ async fn until_met(engine: &flautino::Engine, token: Token) {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_token_that_nobody_polls_keeps_no_probe_from_the_primary() {
+    let cluster = cluster_with_table(1).await;
+    let engine = engine_with(&cluster, "unpolled", lively).await;
+    let db = engine.handle();
+    insert(&db, 1).await;
+    cluster.primary().hang().await.unwrap();
+    let mut token = std::pin::pin!(db.token());
+    // It has asked, and is left alone.
+    let asks = token_probes(&engine);
+    std::future::poll_fn(|cx| {
+        assert!(token.as_mut().poll(cx).is_pending());
+        std::task::Poll::Ready(())
+    })
+    .await;
+    flautino_tests::wait_until("it asks", async || token_probes(&engine) > asks).await;
+    flautino_tests::wait_until("the primary is down", async || engine.status().primary.is_none())
+        .await;
+    cluster.primary().resume().await.unwrap();
+    until_primary(&engine, "main").await;
+    assert!(token.await.is_some_and(is_until));
+    engine.close().await;
+}

@@ -1,5 +1,7 @@
 //! Replicas that a name leads to: found at open, joining, leaving.
 
+use std::time::Duration;
+
 use flautino::{Health, Role};
 use flautino_tests::{cluster, wait_until};
 
@@ -96,7 +98,7 @@ async fn a_node_that_drains_does_not_keep_others_from_being_found() {
     let servers = one_port(&cluster).await;
     let registry = Registry::new(at(&servers, &[1]));
     let engine = discovering(&servers, "meanwhile", &registry, |config| {
-        config.drain_timeout = std::time::Duration::from_secs(300);
+        config.drain_timeout = Duration::from_secs(300);
     });
     engine.open().await.unwrap();
     let lease = engine.handle().node(FOUND[0]).unwrap().acquire().await.unwrap();
@@ -104,9 +106,9 @@ async fn a_node_that_drains_does_not_keep_others_from_being_found() {
     wait_until("the address left", async || engine.handle().node(FOUND[0]).is_err()).await;
     // The name is resolved each second, whatever still runs on what it led to before.
     registry.say(at(&servers, &[2]));
-    let found = tokio::time::timeout(std::time::Duration::from_secs(15), async {
+    let found = tokio::time::timeout(Duration::from_secs(15), async {
         while engine.handle().node(FOUND[1]).is_err() {
-            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            tokio::time::sleep(Duration::from_millis(50)).await;
         }
     })
     .await;
@@ -209,5 +211,48 @@ async fn servers_on_two_ports_of_one_address_are_two_nodes_with_two_names() {
     names.sort();
     names.dedup();
     assert_eq!(names.len(), 3, "two nodes have one name: {names:?}");
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn one_that_was_promoted_stays_though_its_name_leads_elsewhere_while_it_is_down() {
+    let cluster = with_table(cluster(2).await).await;
+    let servers = one_port(&cluster).await;
+    let registry = Registry::new(at(&servers, &[1, 2]));
+    let engine = discovering(&servers, "promoted", &registry, |_| ());
+    engine.open().await.unwrap();
+    until_serve(&engine, &FOUND[..2]).await;
+    cluster.primary().kill().await.unwrap();
+    cluster.replica(0).promote().await.unwrap();
+    let is_primary = async || engine.status().primary.as_deref() == Some(FOUND[0]);
+    wait_until("it is the primary", is_primary).await;
+    cluster.replica(0).stop().await.unwrap();
+    wait_until("it is down", async || engine.status().primary.is_none()).await;
+    registry.say(at(&servers, &[2]));
+    registry.until_asked(3).await;
+    cluster.replica(0).start().await.unwrap();
+    wait_until("it is the primary again", is_primary).await;
+    let db = engine.handle();
+    run(&db, INSERT).await.unwrap();
+    assert_eq!(node_of(&db), FOUND[0]);
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn one_whose_promotion_was_not_noticed_yet_stays_too() {
+    let cluster = with_table(cluster(2).await).await;
+    let servers = one_port(&cluster).await;
+    let registry = Registry::new(at(&servers, &[1, 2]));
+    let engine = discovering(&servers, "unnoticed", &registry, |config| {
+        // By its own will the monitor asks nobody again.
+        config.routing.probe_interval = Duration::from_secs(3600);
+    });
+    engine.open().await.unwrap();
+    cluster.replica(0).promote().await.unwrap();
+    registry.say(at(&servers, &[2]));
+    registry.until_asked(3).await;
+    assert_eq!(names(&engine), [MAIN, FOUND[0], FOUND[1]]);
+    // The primary that it succeeds is a stray copy now.
+    assert_eq!(engine.status().primary.as_deref(), Some(FOUND[0]));
     engine.close().await;
 }

@@ -161,3 +161,35 @@ async fn a_read_that_is_dropped_while_it_waits_or_runs_gives_its_part_back() {
     run(&engine.handle(), "SELECT 1").await.unwrap();
     engine.close().await;
 }
+
+#[tokio::test]
+async fn reads_that_wait_for_their_part_go_to_replicas_that_are_back() {
+    let cluster = with_tables().await;
+    let mut config = config(&cluster, "back");
+    config.pool.acquire_timeout = Duration::from_secs(30);
+    // One connection.
+    config.routing.fallback_share = 0.1;
+    let engine = open(config, &REPLICAS).await;
+    for replica in cluster.nodes().skip(1) {
+        replica.pause_replay().await.unwrap();
+    }
+    cluster.primary().execute("INSERT INTO w VALUES (0)").await.unwrap();
+    until_reads_from(&engine, &[MAIN]).await;
+    let mut watching = cluster.primary().connect().await.unwrap();
+    let story = async {
+        wait_until("one reads", async || reading(&mut watching).await == 1).await;
+        for replica in cluster.nodes().skip(1) {
+            replica.resume_replay().await.unwrap();
+        }
+    };
+    // One after the other they would take a minute, and twice their patience.
+    let reads = join_all((0..300).map(async |_| {
+        let db = engine.handle();
+        run(&db, LONG).await.unwrap();
+        node_of(&db)
+    }));
+    let (nodes, ()) = tokio::join!(reads, story);
+    let elsewhere = nodes.iter().filter(|node| **node != MAIN).count();
+    assert!(elsewhere > 200, "{elsewhere} of 300 reads went elsewhere");
+    engine.close().await;
+}

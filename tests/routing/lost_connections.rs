@@ -1,15 +1,17 @@
 //! Connections to replicas are lost in every way, and no read fails.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use flautino::Engine;
 use flautino::router::Reason;
 use flautino_cluster::Proxy;
-use flautino_tests::{ask, config, wait_until};
+use flautino_tests::{ask, cluster, config, wait_until};
 use futures_util::future::join_all;
 
 use crate::common::{
-    REPLICAS, cascade, count, decisions, node_of, open, open_default, status_of, until_reads_from,
+    MAIN, REPLICAS, cascade, count, decisions, node_of, open, open_default, status_of,
+    until_reads_from,
 };
 
 const SLOW: &str = "SELECT count(*) FROM (SELECT pg_sleep(0.01) FROM generate_series(1, 5)) s";
@@ -118,5 +120,27 @@ async fn a_replica_that_is_killed_and_comes_back_costs_no_read() {
     assert!(reads > 50, "{reads}");
     none(&failed);
     until_reads_from(&engine, &REPLICAS).await;
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_read_for_a_replica_that_the_primary_runs_is_run_again_too() {
+    let cluster = cluster(1).await;
+    let mut config = config(&cluster, "in_place");
+    config.routing.max_lag = Duration::from_secs(1);
+    let engine = open(config, &REPLICAS[..1]).await;
+    cluster.replica(0).pause_replay().await.unwrap();
+    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
+    until_reads_from(&engine, &[MAIN]).await;
+    let db = engine.handle().replica();
+    let story = async {
+        let ending = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                      WHERE application_name = 'in_place' AND state = 'active'";
+        let ended = async || ask::<i64>(cluster.primary(), ending).await == 1;
+        wait_until("its session is ended", ended).await;
+    };
+    let sql = "SELECT count(*) FROM (SELECT pg_sleep(1)) s";
+    let (read, ()) = tokio::join!(count(&db, sql), story);
+    assert_eq!(read.unwrap(), 1);
     engine.close().await;
 }

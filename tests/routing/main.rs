@@ -13,6 +13,7 @@ mod lag;
 mod lost_connections;
 mod lost_streams;
 mod memory;
+mod migrations;
 mod monitor;
 mod monitor_limits;
 mod policies;

@@ -3,6 +3,7 @@
 mod attempts;
 mod routed;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -141,7 +142,12 @@ impl Handle {
 
     /// Whether what provably did nothing is to be sent again: within `failover_timeout`, and where
     /// its server is not the primary it was. Then there may be another one soon.
-    async fn may_resend(&self, monitor: &Monitor, attempts: &mut Attempts, undone: Undone) -> bool {
+    async fn may_resend(
+        &self,
+        monitor: &Arc<Monitor>,
+        attempts: &mut Attempts,
+        undone: Undone,
+    ) -> bool {
         if attempts.waited() >= monitor.config.failover_timeout {
             return false;
         }
@@ -202,17 +208,19 @@ impl Handle {
             // Before the picture, so that no change is missed.
             let news = monitor.news();
             let picture = Arc::clone(&monitor.snapshot());
-            let target = self.target_in(&picture)?;
-            let request = self.request(monitor, access, target, attempts, &picture);
-            let decision = decide(monitor, &request, attempts, &picture);
+            let (request, decision) = self.decide(monitor, access, attempts, &picture)?;
             let needs_primary =
                 decision.node == picture.writer && decision.reason != Reason::NamedNode;
             if needs_primary && !picture.takes_writes() {
                 self.wait_for_primary(monitor, news, attempts).await?;
                 continue;
             }
-            let (decision, budget) =
-                self.within_budget(monitor, decision, &request, &picture).await?;
+            let falls_back = || {
+                let again = self.decide(monitor, access, attempts, &monitor.snapshot());
+                again.is_ok_and(|(_, decision)| decision.reason.is_fallback())
+            };
+            let within = self.within_budget(monitor, decision, &request, &picture, falls_back);
+            let Some((decision, budget)) = within.await? else { continue };
             attempts.on(decision, &picture);
             return Ok(Choice { picture, request, decision, budget });
         }
@@ -234,6 +242,19 @@ impl Handle {
             changes_schema: false,
             bare: false,
         }
+    }
+
+    /// The node for the next attempt, as things stand in the picture.
+    fn decide(
+        &self,
+        monitor: &Monitor,
+        access: Access,
+        attempts: &Attempts,
+        picture: &Picture,
+    ) -> Result<(Request, Decision), sqlx::Error> {
+        let target = self.target_in(picture)?;
+        let request = self.request(monitor, access, target, attempts, picture);
+        Ok((request, decide(monitor, &request, attempts, picture)))
     }
 
     /// What the handle was told, with the number that its node has now.
@@ -302,35 +323,48 @@ impl Handle {
         }
     }
 
-    /// A read that the primary runs in place of replicas takes a part of the budget for those.
+    /// A read that the primary runs in place of replicas takes a part of the budget for those. `None`
+    /// where it need not any more, which `falls_back` tells, while it waits for that.
     async fn within_budget(
         &self,
         monitor: &Monitor,
         decision: Decision,
         request: &Request,
         snapshot: &Picture,
-    ) -> Result<(Decision, Option<OwnedSemaphorePermit>), sqlx::Error> {
+        falls_back: impl Fn() -> bool,
+    ) -> Result<Option<(Decision, Option<OwnedSemaphorePermit>)>, sqlx::Error> {
         if !decision.reason.is_fallback() {
-            return Ok((decision, None));
+            return Ok(Some((decision, None)));
         }
         if decision.reason == Reason::ForeignToken && self.session.knows_of_a_promotion(snapshot) {
             monitor.suspect_all();
         }
         if let Some(permit) = monitor.try_budget() {
-            return Ok((decision, Some(permit)));
+            return Ok(Some((decision, Some(permit))));
         }
         let node = &snapshot.servers[decision.node];
         let started = Instant::now();
         if monitor.config.fallback == Fallback::Stale {
             let load = |number| load(snapshot, number);
             if let Some(stale) = route_stale(request, snapshot, load, fastrand::u64(..)) {
-                return Ok((stale, None));
+                return Ok(Some((stale, None)));
             }
         }
-        if monitor.config.fallback != Fallback::Refuse
-            && let Some(permit) = monitor.wait_budget(node.acquire_timeout()).await
-        {
-            return Ok((decision, Some(permit)));
+        if monitor.config.fallback != Fallback::Refuse {
+            let mut permit = pin!(monitor.wait_budget(node.acquire_timeout()));
+            loop {
+                let news = monitor.news();
+                if !falls_back() {
+                    return Ok(None);
+                }
+                tokio::select! {
+                    permit = &mut permit => match permit {
+                        Some(permit) => return Ok(Some((decision, Some(permit)))),
+                        None => break,
+                    },
+                    () = news => {}
+                }
+            }
         }
         if monitor.is_running() {
             let (node, waited) = (node.name.to_string(), started.elapsed());

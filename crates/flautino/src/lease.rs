@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::future::BoxFuture;
 use sqlx::postgres::{PgQueryResult, PgRow};
-use sqlx::{Either, PgConnection};
+use sqlx::{Connection, Either, PgConnection};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
@@ -25,6 +25,7 @@ use crate::meter::Meter;
 use crate::node::Node;
 use crate::pool::{NodePool, Slot, Taken};
 use crate::router::{Classifier, Reason};
+use crate::server_error::{is_outdated, server_keeps_session, sqlstate};
 use crate::statement::{PoolerMode, Statement};
 
 /// How long a write that is under way may still answer after its node turned down: a server that
@@ -82,6 +83,8 @@ enum State {
     Used,
     /// A statement was sent and its result is not read to the end.
     Busy,
+    /// A statement that it keeps prepared does not fit its tables any more.
+    Outdated,
 }
 
 /// Errors that the server answered on a lease.
@@ -289,6 +292,14 @@ impl Lease {
         }
     }
 
+    /// Forgets the statements that it keeps prepared. Where that fails, so will what comes next.
+    pub(crate) async fn forget_prepared(&mut self) {
+        let before = self.begin_use();
+        let (connection, _, cut) = self.parts();
+        let forgotten = cut_short(cut, connection.clear_cached_statements()).await;
+        self.settle(before, false, &forgotten);
+    }
+
     fn start_meter(&mut self, statement: &Statement) -> Option<Reason> {
         let meter = self.meter.as_mut()?;
         meter.statement_starts(statement);
@@ -342,7 +353,7 @@ impl Lease {
             return Ok(());
         }
         loop {
-            match cut_short(cut, sqlx::Connection::ping(&mut *connection)).await {
+            match cut_short(cut, connection.ping()).await {
                 Err(err) if server_keeps_session(&err) => {}
                 result => return result,
             }
@@ -381,8 +392,13 @@ impl Lease {
         }
         self.node.gauges.answered();
         // The end of this statement is also the end of one that was dropped before it.
-        let was_clean = state == State::Clean && !changes;
-        self.state = if was_clean { State::Clean } else { State::Used };
+        let outdated = result.as_ref().is_err_and(is_outdated);
+        self.state = match state {
+            _ if outdated => State::Outdated,
+            State::Outdated => State::Outdated,
+            State::Clean if !changes => State::Clean,
+            State::Clean | State::Used | State::Busy => State::Used,
+        };
     }
 }
 
@@ -423,27 +439,17 @@ async fn cut_short<T>(
     if let Some(result) = until_down.run_until_cancelled(work.as_mut()).await {
         return result;
     }
+    // Another one by now: cancelled when the node is superseded, and with the engine.
+    let until_superseded = home.until_down();
     if grace.is_zero() || home.is_superseded() {
         // Not polled once more: that might send it.
         return Err(home.ended(true));
     }
-    let late = tokio::time::timeout(grace, home.cut().run_until_cancelled(work));
+    let late = tokio::time::timeout(grace, until_superseded.run_until_cancelled(work));
     match late.await {
         Ok(Some(result)) => result,
         Ok(None) | Err(_) => Err(home.ended(true)),
     }
-}
-
-pub(crate) fn sqlstate(err: &sqlx::Error) -> Option<std::borrow::Cow<'_, str>> {
-    err.as_database_error().and_then(sqlx::error::DatabaseError::code)
-}
-
-/// Whether the error is the server's answer to a statement, on a session that goes on.
-pub(crate) fn server_keeps_session(err: &sqlx::Error) -> bool {
-    use sqlx::postgres::{PgDatabaseError, PgSeverity};
-    err.as_database_error()
-        .and_then(|err| err.try_downcast_ref::<PgDatabaseError>())
-        .is_some_and(|err| !matches!(err.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 executor_through!(&'c mut Lease, |lease, _statement| {
@@ -494,6 +500,7 @@ impl Drop for Lease {
         };
         match self.state {
             State::Busy => home.abandon(taken, slot),
+            State::Outdated => home.throw_away(taken),
             State::Clean if !self.in_transaction => home.give_back(taken),
             // Behind a pooler no session is ours to wash, and in a pool made elsewhere a hook may
             // have set what washing would take away.

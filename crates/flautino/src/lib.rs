@@ -48,6 +48,7 @@ mod meter;
 mod node;
 mod pool;
 pub mod router;
+mod server_error;
 mod session;
 mod statement;
 mod status;

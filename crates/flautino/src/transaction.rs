@@ -24,8 +24,9 @@ use sqlx_postgres::PgTransactionManager;
 
 use crate::error::Error;
 use crate::executor::executor_through;
-use crate::lease::{Lease, Seen, server_keeps_session, sqlstate};
+use crate::lease::{Lease, Seen};
 use crate::router::Classifier;
+use crate::server_error::{server_keeps_session, sqlstate};
 use crate::statement::Statement;
 
 /// Fails in an aborted transaction (25P02) and outside of one (25P01), and does nothing else.

@@ -3,13 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use sqlx::postgres::PgDatabaseError;
-
 use crate::error::{AcquireStep, Error};
 use crate::handle::{Aim, Handle};
-use crate::lease::{server_keeps_session, sqlstate};
 use crate::node::{Node, Role};
 use crate::router::{Access, Decision, Picture, Plan, Reason, Snapshot, Tried};
+use crate::server_error::{is_outdated, said_by, server_keeps_session, sqlstate};
 use crate::statement::Statement;
 
 /// The first pause before a write is sent again, doubled each time.
@@ -31,6 +29,8 @@ pub(crate) struct Attempts {
     pub(super) incarnation: u64,
     on_replica: bool,
     on_writer: bool,
+    /// It met a connection that had prepared it too long ago.
+    pub(super) outdated: bool,
     /// How often it was sent again because it had done nothing.
     pub(super) resent: u32,
     /// Since when it waits for a primary, or for a better one.
@@ -60,6 +60,7 @@ impl Attempts {
             incarnation: 0,
             on_replica: false,
             on_writer: true,
+            outdated: false,
             resent: 0,
             waits_since: None,
         }
@@ -99,7 +100,7 @@ impl Attempts {
         let harmless = match self.aim {
             // What a standby refused may write, whatever it was taken for.
             Aim::Auto | Aim::Primary => access == Access::Read && !self.to_primary,
-            Aim::Replica => self.on_replica,
+            Aim::Replica => self.on_replica || access == Access::Read,
             Aim::Node(_) => false,
         };
         if !harmless {
@@ -153,6 +154,14 @@ impl Attempts {
         said_by(error, "25006", "PreventCommand").then_some(Undone::Refused)
     }
 
+    /// Whether a statement was not run because it was prepared before its tables changed. It is
+    /// prepared anew, once.
+    pub(super) fn is_outdated(&mut self, error: &sqlx::Error) -> bool {
+        let first = !self.outdated;
+        self.outdated = is_outdated(error);
+        first && self.outdated
+    }
+
     /// How long to wait before it is sent again.
     pub(super) fn pause(&self) -> Duration {
         (FIRST_PAUSE * 2_u32.pow(self.resent.min(10))).min(LONGEST_PAUSE)
@@ -186,16 +195,6 @@ impl Attempts {
             ),
         }
     }
-}
-
-/// Whether that code is the server's own word, said by that routine of its source: not a function of
-/// the user's own with the same code, nor a pooler.
-fn said_by(error: &sqlx::Error, code: &str, routine: &str) -> bool {
-    let error =
-        error.as_database_error().and_then(|error| error.try_downcast_ref::<PgDatabaseError>());
-    error.is_some_and(|error| {
-        error.code() == code && error.routine().is_some_and(|name| name.starts_with(routine))
-    })
 }
 
 /// Whether a server that refuses a connection so would do it after a failover too: it does not accept

@@ -32,6 +32,9 @@ impl Routed {
         if let Some(meter) = &mut lease.meter {
             meter.adopt(writing);
         }
+        if attempts.outdated {
+            lease.forget_prepared().await;
+        }
         Ok(lease)
     }
 
@@ -57,6 +60,9 @@ impl Source for Routed {
             };
             // What it holds is not held while a better node is waited for.
             drop(lease);
+            if attempts.is_outdated(&error) {
+                continue;
+            }
             if !self
                 .handle
                 .again(access, &mut attempts, &error, Some((&statement, completed)))
@@ -97,6 +103,9 @@ impl Source for Routed {
                     }
                 }
                 let Some(error) = failed else { break };
+                if attempts.is_outdated(&error) {
+                    continue;
+                }
                 if !self.handle.again(access, &mut attempts, &error, Some((&statement, completed))).await {
                     Err(error)?;
                 }

@@ -131,13 +131,12 @@ impl EngineInner {
     /// Resolves the name of the replicas, and takes over what it says. What leaves is not waited for.
     pub(super) async fn discover(self: &Arc<Self>, config: &DiscoveryConfig) -> io::Result<()> {
         let mut found = self.resolve(config).await?;
-        // A replica that was promoted may leave the name, and is needed all the more.
-        let primary = self.monitor.snapshot().primary_node().map(|node| node.host_and_port());
         let before = self.lock_members().discovered.clone();
-        let is_primary = |address: &&SocketAddr| {
-            primary.as_ref() == Some(&(address.ip().to_string(), address.port()))
-        };
-        found.extend(before.iter().filter(is_primary));
+        for address in before.difference(&found).copied().collect::<Vec<_>>() {
+            if self.needs(address).await {
+                found.insert(address);
+            }
+        }
         let changed = before != found;
         if changed {
             self.change(|all| all.discovered = found).await.map_err(io::Error::other)?;
@@ -145,7 +144,21 @@ impl EngineInner {
         Ok(())
     }
 
-    /// The same, while nothing is open and the caller has the turn.
+    /// Whether a node must stay although its name does not lead to it any more: a replica that was
+    /// promoted may leave the name, and is needed all the more. It may not be known as a primary yet,
+    /// or down for a moment.
+    async fn needs(&self, address: SocketAddr) -> bool {
+        let picture = self.monitor.snapshot().clone();
+        let address = (address.ip().to_string(), address.port());
+        let is_there = |node: &Arc<Node>| node.host_and_port() == address;
+        let Some(number) = picture.servers.iter().position(is_there) else { return false };
+        let may_be_next = picture.primary.is_none() && picture.nodes[number].up;
+        number == picture.writer
+            || may_be_next
+            || self.monitor.is_primary_now(&picture.servers[number]).await
+    }
+
+    /// The same as [`discover`](Self::discover), while nothing is open and the caller has the turn.
     pub(super) async fn discover_first(&self, config: &DiscoveryConfig) -> io::Result<()> {
         let found = self.resolve(config).await?;
         let members = Members { discovered: found.clone(), ..self.lock_members().clone() };

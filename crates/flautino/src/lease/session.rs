@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 
-use super::server_keeps_session;
 use crate::config::NodeConfig;
 use crate::node::Node;
+use crate::server_error::server_keeps_session;
 
 /// The first version with `client_connection_check_interval`.
 const CLIENT_CHECK_SINCE: u32 = 140_000;

@@ -307,13 +307,14 @@ impl Monitor {
             && old.primary_node().is_none_or(|before| !Arc::ptr_eq(before, primary))
         {
             tracing::info!(node = %primary.name, "the node is the primary");
-            let is_twin = |node: &Arc<Node>| {
-                let number = new.number(node);
-                let excluded = number.and_then(|number| new.nodes[number].excluded.as_ref());
-                matches!(excluded, Some(Exclusion::SameServer(_)))
-            };
+            // The one before may be down already, and still be answering.
+            let before = &old.servers[old.writer];
+            let number = new.number(before);
+            let excluded = number.and_then(|number| new.nodes[number].excluded.as_ref());
             // One server under two names is not its own successor.
-            if let Some(before) = old.primary_node().filter(|node| !is_twin(node)) {
+            let is_twin = matches!(excluded, Some(Exclusion::SameServer(_)));
+            let was_primary = old.nodes[old.writer].role == Role::Primary;
+            if was_primary && !is_twin && !Arc::ptr_eq(before, primary) {
                 before.supersede();
             }
         }

@@ -7,9 +7,9 @@ use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::Notify;
 
 use super::Monitor;
-use crate::lease::server_keeps_session;
 use crate::node::Node;
 use crate::router::{Catalogue, HARMLESS, SERVER_VIEWS};
+use crate::server_error::server_keeps_session;
 
 /// How often the catalogue is read again without being asked to: functions and views change
 /// through other programs too.

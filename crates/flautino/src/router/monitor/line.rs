@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, oneshot};
 
 use super::{Monitor, probe};
-use crate::lease::sqlstate;
 use crate::node::{Node, Role};
 use crate::router::Position;
 use crate::router::topology::{Sample, Topology};
+use crate::server_error::sqlstate;
 
 /// How long those who ask for a position may be kept waiting for more of them.
 const LONGEST_GATHERING: Duration = Duration::from_millis(20);
@@ -37,6 +37,8 @@ pub(crate) struct Line {
 struct LineState {
     connection: Option<PgConnection>,
     latest: Option<Sample>,
+    /// When the latest question began that got no answer.
+    unanswered: Option<Instant>,
 }
 
 impl Line {
@@ -56,7 +58,7 @@ impl Line {
     pub(crate) async fn close(&self) {
         let goodbye = async {
             let mut state = self.state.lock().await;
-            state.latest = None;
+            (state.latest, state.unanswered) = (None, None);
             if let Some(connection) = state.connection.take() {
                 connection.close().await.unwrap_or_default();
             }
@@ -98,7 +100,10 @@ impl Monitor {
 
     /// Where the primary is, at a moment after `event`; `None` where it does not say so in time.
     /// All who wait share one question that begins after the last of their events.
-    pub(crate) async fn primary_position_after(&self, event: Instant) -> Option<Position> {
+    pub(crate) async fn primary_position_after(
+        self: &Arc<Self>,
+        event: Instant,
+    ) -> Option<Position> {
         let primary = self.snapshot().primary_node()?.clone();
         let sample = self.sample_after(&primary, event).await?;
         (sample.role == Role::Primary).then(|| position_of(&sample)).flatten()
@@ -106,41 +111,69 @@ impl Monitor {
 
     /// As [`primary_position_after`](Monitor::primary_position_after), of that node.
     pub(crate) async fn position_after(
-        &self,
+        self: &Arc<Self>,
         node: &Arc<Node>,
         event: Instant,
     ) -> Option<Position> {
         position_of(&self.sample_after(node, event).await?)
     }
 
-    /// Whether the node answers now that it is a primary, in the same life as then.
-    pub(crate) async fn is_still_primary(&self, node: &Arc<Node>, incarnation: u64) -> bool {
+    /// Whether the node answers now that it is a primary.
+    pub(crate) async fn is_primary_now(self: &Arc<Self>, node: &Arc<Node>) -> bool {
         let sample = self.sample_after(node, Instant::now()).await;
-        let picture = self.snapshot();
         sample.is_some_and(|sample| sample.role == Role::Primary)
+    }
+
+    /// Whether the node answers now that it is a primary, in the same life as then.
+    pub(crate) async fn is_still_primary(
+        self: &Arc<Self>,
+        node: &Arc<Node>,
+        incarnation: u64,
+    ) -> bool {
+        let answers = self.is_primary_now(node).await;
+        let picture = self.snapshot();
+        answers
             && picture.is_writer(node)
             && picture.nodes[picture.writer].incarnation == incarnation
     }
 
-    async fn sample_after(&self, node: &Arc<Node>, event: Instant) -> Option<Sample> {
-        let line = &node.line;
-        let asking = async {
-            let _waiting = Waiting::begin(line);
-            let mut state = line.state.lock().await;
-            if let Some(latest) = state.latest.filter(|latest| latest.began > event) {
-                return Some(latest);
+    /// In a task of its own, so that one who waits for it and is not polled holds nobody up.
+    async fn sample_after(self: &Arc<Self>, node: &Arc<Node>, event: Instant) -> Option<Sample> {
+        let (answer, answered) = oneshot::channel();
+        let (monitor, asked) = (Arc::clone(self), Arc::clone(node));
+        node.spawn(async move {
+            let _waiting = Waiting::begin(&asked.line);
+            let mut state = asked.line.state.lock().await;
+            if !answer.is_closed() {
+                // Nobody waits any more where this fails.
+                let _ = answer.send(monitor.ask_after(&asked, event, &mut state).await);
             }
-            if self.snapshot().primary_node().is_some_and(|primary| Arc::ptr_eq(primary, node)) {
-                self.gather(line).await;
-            }
-            line.token_probes.fetch_add(1, Ordering::Relaxed);
-            match self.ask_position(node, &mut state).await {
-                Some(sample) => Some(sample),
-                None => self.ask(node, &mut state).await,
-            }
-        };
+        });
         let longest = self.config.probe_timeout * 2;
-        tokio::time::timeout(longest, asking).await.ok().flatten()
+        tokio::time::timeout(longest, answered).await.ok()?.ok()?
+    }
+
+    async fn ask_after(
+        &self,
+        node: &Arc<Node>,
+        event: Instant,
+        state: &mut LineState,
+    ) -> Option<Sample> {
+        if let Some(latest) = state.latest.filter(|latest| latest.began > event) {
+            return Some(latest);
+        }
+        if state.unanswered.is_some_and(|began| began > event) {
+            return None;
+        }
+        if self.snapshot().primary_node().is_some_and(|primary| Arc::ptr_eq(primary, node)) {
+            self.gather(&node.line).await;
+        }
+        node.line.token_probes.fetch_add(1, Ordering::Relaxed);
+        match self.ask_position(node, state).await {
+            Asked::Answered(sample) => Some(sample),
+            Asked::Unanswered => None,
+            Asked::Untold => self.ask(node, state).await,
+        }
     }
 
     /// Waits for writes that are about to end, so that one sample serves them too: for as long as a
@@ -162,16 +195,27 @@ impl Monitor {
         self.ask(node, &mut state).await
     }
 
-    /// Asks a primary for its position only. Where that fails for any reason, the whole question
-    /// finds out why.
-    async fn ask_position(&self, node: &Arc<Node>, state: &mut LineState) -> Option<Sample> {
-        let latest = state.latest.filter(|latest| latest.role == Role::Primary)?;
-        let mut connection = state.connection.take()?;
+    /// Asks a primary for its position only.
+    async fn ask_position(&self, node: &Arc<Node>, state: &mut LineState) -> Asked {
+        let latest = state.latest.filter(|latest| latest.role == Role::Primary);
+        let (Some(latest), Some(mut connection)) = (latest, state.connection.take()) else {
+            return Asked::Untold;
+        };
+        let began = Instant::now();
         let asking = probe::position(node, &mut connection, latest);
-        let answer = tokio::time::timeout(self.config.probe_timeout, asking).await.ok()?.ok()?;
-        let sample = answer?;
-        self.keep(node, state, connection, sample);
-        Some(sample)
+        match tokio::time::timeout(self.config.probe_timeout, asking).await {
+            Ok(Ok(Some(sample))) => {
+                self.keep(node, state, connection, sample);
+                Asked::Answered(sample)
+            }
+            // The whole question finds out why.
+            Ok(Ok(None) | Err(_)) => Asked::Untold,
+            Err(_) => {
+                self.failed(node, state, began, &self.no_answer());
+                node.line.suspect();
+                Asked::Unanswered
+            }
+        }
     }
 
     /// Asks the node, and publishes what that changes.
@@ -193,10 +237,7 @@ impl Monitor {
         };
         let answer = match tokio::time::timeout(self.config.probe_timeout, asking).await {
             Ok(answer) => answer,
-            Err(_) => {
-                let text = format!("did not answer within {:?}", self.config.probe_timeout);
-                Err(sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text)))
-            }
+            Err(_) => Err(self.no_answer()),
         };
         match answer {
             Ok((connection, sample)) => {
@@ -204,28 +245,36 @@ impl Monitor {
                 self.keep(node, state, connection, sample);
                 Some(sample)
             }
-            // The server is there, and has no place for one more.
-            Err(error) if sqlstate(&error).as_deref() == Some("53300") => {
-                self.with(node, Topology::is_full);
-                None
-            }
-            // It is busy, or this machine is: a full server is not a dead one.
-            Err(_)
-                if node.gauges.answered_since(Instant::now() - self.config.probe_timeout / 2) =>
-            {
-                self.with(node, Topology::doubt);
-                None
-            }
             Err(error) => {
-                state.latest = None;
-                let refused = is_refusal(&error);
-                let failed =
-                    |topology: &mut Topology, number| topology.failed(number, began, refused);
-                if let Some(change) = self.with(node, failed) {
-                    self.apply(node, change, Some(&error), None);
-                }
+                self.failed(node, state, began, &error);
                 None
             }
+        }
+    }
+
+    fn no_answer(&self) -> sqlx::Error {
+        let text = format!("did not answer within {:?}", self.config.probe_timeout);
+        sqlx::Error::Io(std::io::Error::new(std::io::ErrorKind::TimedOut, text))
+    }
+
+    /// Publishes what a question changes that began then and failed so.
+    fn failed(&self, node: &Arc<Node>, state: &mut LineState, began: Instant, error: &sqlx::Error) {
+        state.unanswered = Some(began);
+        // The server is there, and has no place for one more.
+        if sqlstate(error).as_deref() == Some("53300") {
+            self.with(node, Topology::is_full);
+            return;
+        }
+        // It is busy, or this machine is: a full server is not a dead one.
+        if node.gauges.answered_since(Instant::now() - self.config.probe_timeout / 2) {
+            self.with(node, Topology::doubt);
+            return;
+        }
+        state.latest = None;
+        let refused = is_refusal(error);
+        let failed = |topology: &mut Topology, number| topology.failed(number, began, refused);
+        if let Some(change) = self.with(node, failed) {
+            self.apply(node, change, Some(error), None);
         }
     }
 
@@ -245,6 +294,14 @@ impl Monitor {
             self.apply(node, change, None, Some(sample.role));
         }
     }
+}
+
+/// What became of a question for a position.
+enum Asked {
+    Answered(Sample),
+    Unanswered,
+    /// The server answers, and does not tell it so; or it was not asked.
+    Untold,
 }
 
 /// One who waits for a sample.
