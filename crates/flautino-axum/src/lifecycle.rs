@@ -30,11 +30,14 @@ use tower_service::Service;
 const BACKLOG: u32 = 1024;
 /// A connection that is no older may still bring its first request.
 const FIRST_REQUEST: Duration = Duration::from_millis(250);
+/// How long connections that are cut may take to end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Opens the engine, serves the app, and on SIGTERM or Ctrl-C shuts down in order: readiness
 /// turns false, accepting stops, requests in flight get the drain time, the engine closes.
 ///
-/// A second signal ends the drain time at once. A handler that panics is answered with a 500, unless a
+/// A second signal ends the drain time at once. A handler that blocks its thread cannot be cut: its
+/// statement is, when the engine closes, and anything else it waits for is left behind. A handler that panics is answered with a 500, unless a
 /// layer of the app's own catches it. Handlers find the client's address in
 /// [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken. Upgraded connections, such as WebSockets, are
 /// the app's own from then on: they are neither counted nor drained.
@@ -186,13 +189,17 @@ where
             again.await;
             tracing::warn!("a second signal: shutting down at once");
         });
-        let drained = async { while connections.join_next().await.is_some() {} };
-        let in_a_hurry = tokio::select! {
-            _ = tokio::time::timeout(drain_timeout, drained) => false,
+        let mut in_a_hurry = tokio::select! {
+            _ = tokio::time::timeout(drain_timeout, all_ended(&mut connections)) => false,
             () = &mut again => true,
         };
         let (cut, requests_cut) = (connections.len(), requests.count());
-        connections.shutdown().await;
+        connections.abort_all();
+        // A handler that blocks its thread keeps its task, maybe until its statement is cut below.
+        tokio::select! {
+            _ = tokio::time::timeout(LAST_WORDS, all_ended(&mut connections)) => {}
+            () = &mut again, if !in_a_hurry => in_a_hurry = true,
+        }
         let left = if in_a_hurry { Duration::ZERO } else { drain_timeout };
         let left = left.saturating_sub(signalled.elapsed());
         let close = tokio::select! {
@@ -207,6 +214,10 @@ where
             close,
         })
     }
+}
+
+async fn all_ended(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
 }
 
 /// What the work answers at once, if it does.
