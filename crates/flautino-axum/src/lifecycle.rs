@@ -30,6 +30,8 @@ use tower_service::Service;
 const BACKLOG: u32 = 1024;
 /// A connection that is no older may still bring its first request.
 const FIRST_REQUEST: Duration = Duration::from_millis(250);
+/// The shortest time that the runtime's timers know.
+const A_TURN: Duration = Duration::from_millis(1);
 /// How long connections that are cut may take to end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 
@@ -276,8 +278,12 @@ where
         // hyper would drop one of which it has not read a byte.
         let left = FIRST_REQUEST.saturating_sub(accepted.elapsed());
         let _ = tokio::time::timeout(left, begun.cancelled()).await;
+        // Nor would it look into the socket again. The runtime asks what is there before timers fire.
+        tokio::time::sleep(A_TURN).await;
     };
     let ended = tokio::select! {
+        // First to read, then to end. It is pending between any two reads, so `over` has its turn.
+        biased;
         ended = serving.as_mut() => ended,
         () = over => {
             serving.as_mut().graceful_shutdown();
