@@ -39,10 +39,10 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 /// turns false, accepting stops, requests in flight get the drain time, the engine closes.
 ///
 /// A second signal ends the drain time at once. A handler that blocks its thread cannot be cut: its
-/// statement is, when the engine closes, and anything else it waits for is left behind. A handler that panics is answered with a 500, unless a
-/// layer of the app's own catches it. Handlers find the client's address in
-/// [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken. Upgraded connections, such as WebSockets, are
-/// the app's own from then on: they are neither counted nor drained.
+/// statement is, when the engine closes, and whatever else it waits for is not waited for here. A
+/// handler that panics is answered with a 500, unless a layer of the app's own catches it. Handlers
+/// find the client's address in [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken. Upgraded connections,
+/// such as WebSockets, are the app's own from then on: they are neither counted nor drained.
 ///
 /// ```no_run
 /// # async fn f(app: axum::Router, engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -282,7 +282,8 @@ where
         tokio::time::sleep(A_TURN).await;
     };
     let ended = tokio::select! {
-        // First to read, then to end. It is pending between any two reads, so `over` has its turn.
+        // First to read, then to end. Under a flood of requests it is pending now and then too, by
+        // hyper's limit of rounds and tokio's budget, so that `over` has its turn.
         biased;
         ended = serving.as_mut() => ended,
         () = over => {
