@@ -153,6 +153,7 @@ fn app(engine: &Engine, begun: &Begun) -> Router {
         .route("/read/{id}/{ms}", get(read))
         .route("/write/{id}/{ms}", post(write))
         .route("/tx/{id}/{ms}", post(transaction))
+        .route("/blocking/{id}/{ms}", get(blocking))
         .route_layer(from_fn_with_state(Arc::clone(begun), note))
         .route("/background/{id}/{ms}", post(background))
         .layer(EngineLayer::new(engine.clone()))
@@ -179,6 +180,12 @@ async fn count(State(begun): State<Begun>) -> String {
 async fn read(db: Db, Path((_, ms)): Path<(i64, f64)>) -> Result<&'static str, DbError> {
     sqlx::query("SELECT pg_sleep($1 / 1000)").bind(ms).execute(&db).await?;
     Ok("done")
+}
+
+/// As [`read`], and keeps the thread meanwhile.
+async fn blocking(db: Db, path: Path<(i64, f64)>) -> Result<&'static str, DbError> {
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::block_in_place(|| runtime.block_on(read(db, path)))
 }
 
 const STORE: &str = "INSERT INTO entries SELECT $1 FROM (SELECT pg_sleep($2 / 1000)) AS slept";

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use flautino_cluster::{Cluster, Node};
-use flautino_tests::{ask, until_sessions, wait_until};
+use flautino_tests::{ask, until_running, until_sessions, wait_until};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use reqwest::{Client, Response};
+use tokio::task::JoinHandle;
 
 use crate::child::{Child, Report};
 use crate::common::{AT_ONCE, SLACK, cluster};
@@ -267,4 +268,48 @@ async fn a_second_signal_ends_it_at_once_with_statements_of_background_tasks() {
     assert!(took < 3 * AT_ONCE, "it took {took:?}");
     no_session_is_left(&cluster).await;
     assert_eq!(stored(cluster.primary()).await, []);
+}
+
+/// A request whose handler blocks its thread while the statement runs.
+async fn with_a_blocking_request(
+    cluster: &Cluster,
+    drain: Duration,
+) -> (Child, JoinHandle<reqwest::Result<Response>>) {
+    let app = Child::start(cluster, drain).await;
+    let url = format!("{}/blocking/0/60000", app.url);
+    let request = tokio::spawn(reqwest::get(url));
+    until_running(cluster.primary(), "told", "SELECT pg_sleep($1 / 1000)").await;
+    (app, request)
+}
+
+/// Its connection is cut, or an error is what still came over it.
+async fn is_not_answered(request: JoinHandle<reqwest::Result<Response>>) {
+    request.await.unwrap().and_then(Response::error_for_status).unwrap_err();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_blocks_its_thread_does_not_hold_up_the_end() {
+    let cluster = cluster(0).await;
+    let drain = Duration::from_millis(300);
+    let (mut app, request) = with_a_blocking_request(&cluster, drain).await;
+    app.send(Signal::SIGTERM);
+    let signalled = Instant::now();
+    let report = app.ended().await;
+    let took = signalled.elapsed();
+    println!("it was over after {took:?}: {report:?}");
+    assert!(took < drain + GRACE, "it took {took:?}");
+    assert_eq!((report.requests_cut, report.connections_cut), (1, 1));
+    no_session_is_left(&cluster).await;
+    is_not_answered(request).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_signal_ends_it_at_once_with_a_handler_that_blocks_its_thread() {
+    let cluster = cluster(0).await;
+    let (mut app, request) = with_a_blocking_request(&cluster, Duration::from_secs(20)).await;
+    let took = told_twice(&mut app).await;
+    println!("it was over after {took:?}");
+    assert!(took < 3 * AT_ONCE, "it took {took:?}");
+    no_session_is_left(&cluster).await;
+    is_not_answered(request).await;
 }

@@ -7,6 +7,7 @@ mod back_to_one;
 mod bad_nodes;
 mod before_and_after;
 mod cancelled;
+mod closing;
 mod common;
 mod concurrent;
 mod discovery_changes;

@@ -10,6 +10,7 @@ mod http2;
 mod missing_layer;
 mod server_timing;
 mod shutdown;
+mod shutdown_last_requests;
 mod shutdown_streams;
 mod shutdown_tasks;
 mod startup;

@@ -1,5 +1,6 @@
 //! The orderly end: what `serve` finishes, what it cuts, and how long it takes.
 
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -9,6 +10,7 @@ use flautino_axum::{Db, DbError, EngineLayer, status_routes};
 use flautino_cluster::Cluster;
 use flautino_tests::{App, cluster, config, sessions_of, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 
 use crate::common::{SOON, ask, dial, serve_plainly, sessions_in};
 
@@ -128,4 +130,29 @@ async fn connections_that_are_kept_alive_do_not_hold_up_the_end() {
     assert_eq!(report.connections_cut, 0, "{report:?}");
     assert_eq!(kept.read(&mut answer).await.unwrap(), 0, "it is closed");
     drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_handler_that_never_gives_its_thread_back_does_not_hold_up_the_end() {
+    let cluster = cluster(0).await;
+    let engine = Engine::new(config(&cluster, "blocks")).unwrap();
+    // The handler goes on when the sender is dropped, also where the test fails.
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let released = Arc::new(Mutex::new(released));
+    let begun = Arc::new(Notify::new());
+    let begins = Arc::clone(&begun);
+    let block = async move || {
+        begins.notify_one();
+        let _ = tokio::task::block_in_place(|| released.lock().unwrap().recv());
+    };
+    let router = Router::new().route("/", get(block));
+    let drain = Duration::from_millis(300);
+    let app = App::start_with_drain(router, engine, drain).await;
+    let client = ask(&app.url, "/").await;
+    begun.notified().await;
+
+    let report = tokio::time::timeout(drain + Duration::from_secs(5), app.stop()).await.unwrap();
+    assert_eq!((report.connections_cut, report.requests_cut), (1, 1), "{report:?}");
+    assert!(report.close.was_open, "{report:?}");
+    drop((release, client));
 }

@@ -30,14 +30,19 @@ use tower_service::Service;
 const BACKLOG: u32 = 1024;
 /// A connection that is no older may still bring its first request.
 const FIRST_REQUEST: Duration = Duration::from_millis(250);
+/// The shortest time that the runtime's timers know.
+const A_TURN: Duration = Duration::from_millis(1);
+/// How long connections that are cut may take to end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 
 /// Opens the engine, serves the app, and on SIGTERM or Ctrl-C shuts down in order: readiness
 /// turns false, accepting stops, requests in flight get the drain time, the engine closes.
 ///
-/// A second signal ends the drain time at once. A handler that panics is answered with a 500, unless a
-/// layer of the app's own catches it. Handlers find the client's address in
-/// [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken. Upgraded connections, such as WebSockets, are
-/// the app's own from then on: they are neither counted nor drained.
+/// A second signal ends the drain time at once. A handler that blocks its thread cannot be cut: its
+/// statement is, when the engine closes, and whatever else it waits for is not waited for here. A
+/// handler that panics is answered with a 500, unless a layer of the app's own catches it. Handlers
+/// find the client's address in [`ConnectInfo`]. HTTP/1 and HTTP/2 are spoken. Upgraded connections,
+/// such as WebSockets, are the app's own from then on: they are neither counted nor drained.
 ///
 /// ```no_run
 /// # async fn f(app: axum::Router, engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -186,13 +191,17 @@ where
             again.await;
             tracing::warn!("a second signal: shutting down at once");
         });
-        let drained = async { while connections.join_next().await.is_some() {} };
-        let in_a_hurry = tokio::select! {
-            _ = tokio::time::timeout(drain_timeout, drained) => false,
+        let mut in_a_hurry = tokio::select! {
+            _ = tokio::time::timeout(drain_timeout, all_ended(&mut connections)) => false,
             () = &mut again => true,
         };
         let (cut, requests_cut) = (connections.len(), requests.count());
-        connections.shutdown().await;
+        connections.abort_all();
+        // A handler that blocks its thread keeps its task, maybe until its statement is cut below.
+        tokio::select! {
+            _ = tokio::time::timeout(LAST_WORDS, all_ended(&mut connections)) => {}
+            () = &mut again, if !in_a_hurry => in_a_hurry = true,
+        }
         let left = if in_a_hurry { Duration::ZERO } else { drain_timeout };
         let left = left.saturating_sub(signalled.elapsed());
         let close = tokio::select! {
@@ -207,6 +216,10 @@ where
             close,
         })
     }
+}
+
+async fn all_ended(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
 }
 
 /// What the work answers at once, if it does.
@@ -265,8 +278,13 @@ where
         // hyper would drop one of which it has not read a byte.
         let left = FIRST_REQUEST.saturating_sub(accepted.elapsed());
         let _ = tokio::time::timeout(left, begun.cancelled()).await;
+        // Nor would it look into the socket again. The runtime asks what is there before timers fire.
+        tokio::time::sleep(A_TURN).await;
     };
     let ended = tokio::select! {
+        // First to read, then to end. Under a flood of requests it is pending now and then too, by
+        // hyper's limit of rounds and tokio's budget, so that `over` has its turn.
+        biased;
         ended = serving.as_mut() => ended,
         () = over => {
             serving.as_mut().graceful_shutdown();

@@ -55,6 +55,8 @@ pub(crate) struct EngineInner {
     phase: AtomicU8,
     /// Held while opening or closing, so that these happen one at a time.
     lifecycle: tokio::sync::Mutex<()>,
+    /// Told when the phase becomes [`CLOSING`].
+    closing: Notify,
     /// Ends the task that resolves the replicas' name, when it is dropped.
     discovery: Mutex<Option<DropGuard>>,
     /// The pools of the nodes, until `close` is through with them, or those of a node that left.
@@ -181,6 +183,7 @@ impl Engine {
                 parts,
                 phase: AtomicU8::new(phase),
                 lifecycle: tokio::sync::Mutex::default(),
+                closing: Notify::new(),
                 discovery: Mutex::default(),
                 pools: Mutex::default(),
                 decisions: Default::default(),
@@ -233,7 +236,7 @@ impl Engine {
     /// Closes every pool, within a bound: idle connections at once, busy ones when they end or
     /// when `drain_timeout` is over, whichever is first. Statements that run then are cut off
     /// ([`Error::Cut`](crate::Error::Cut)). Up to three seconds are added for goodbyes that are
-    /// not answered. An `open` under way is waited for.
+    /// not answered. An `open` under way is waited for; nodes that join are not.
     ///
     /// # Cancellation
     ///
@@ -371,6 +374,15 @@ impl EngineInner {
 
     fn is_closed(&self) -> bool {
         matches!(self.phase.load(Ordering::Acquire), CLOSING | CLOSED)
+    }
+
+    /// Ready when the engine closes or is closed.
+    async fn closing(&self) {
+        // It hears of all that comes after this, and the phase says what came before.
+        let told = self.closing.notified();
+        if !self.is_closed() {
+            told.await;
+        }
     }
 
     fn lock_discovery(&self) -> MutexGuard<'_, Option<DropGuard>> {

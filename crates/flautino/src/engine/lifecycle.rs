@@ -96,6 +96,13 @@ impl EngineInner {
 
     /// See [`Engine::close_within`](super::Engine::close_within).
     pub(super) async fn close(&self, drain: Duration) -> CloseReport {
+        // Before its turn, so that a change of the nodes does not keep the turn for their answers.
+        let order = Ordering::AcqRel;
+        let closing = |phase| matches!(phase, OPEN | DRAINING).then_some(CLOSING);
+        if self.phase.fetch_update(order, Ordering::Acquire, closing).is_ok() {
+            self.shut_nodes();
+            self.closing.notify_waiters();
+        }
         let _one_at_a_time = self.lifecycle.lock().await;
         if matches!(self.phase.load(Ordering::Acquire), UNOPENED | CLOSED) {
             tracing::info!("the engine is not open; there is nothing to close");
@@ -190,9 +197,7 @@ impl EngineInner {
         let started = Instant::now();
         self.phase.store(CLOSING, Ordering::Release);
         self.lock_discovery().take();
-        for node in &*self.nodes() {
-            node.shut();
-        }
+        self.shut_nodes();
         self.monitor.stop().await;
         let pools = self.lock_pools().clone();
         let end = end_pools(&pools, drain, |pool| pool.cut().cancel()).await;
@@ -204,6 +209,12 @@ impl EngineInner {
         tasks.reopen();
         self.phase.store(CLOSED, Ordering::Release);
         CloseReport { was_open: true, elapsed: started.elapsed(), ..end }
+    }
+
+    fn shut_nodes(&self) {
+        for node in &*self.nodes() {
+            node.shut();
+        }
     }
 }
 

@@ -69,11 +69,11 @@ impl Engine {
     /// [discovery](DiscoveryConfig) found stay besides. Nodes of the same name and configuration stay
     /// as they are.
     ///
-    /// A new node is probed before this returns, and serves as soon as it may. One that leaves
-    /// gets no statement from now on; what runs there may go on for `drain_timeout`, which is
-    /// waited for. After that it is ended, and reads are run elsewhere. A handle that
-    /// [names](crate::Handle::node) a node keeps to the name: it leads to a successor, and gets
-    /// [`UnknownNode`](crate::UnknownNode) where there is none.
+    /// A new node is probed before this returns (unless the engine closes meanwhile), and serves as
+    /// soon as it may. One that leaves gets no statement from now on; what runs there may go on for
+    /// `drain_timeout`, which is waited for. After that it is ended, and reads are run elsewhere. A
+    /// handle that [names](crate::Handle::node) a node keeps to the name: it leads to a successor,
+    /// and gets [`UnknownNode`](crate::UnknownNode) where there is none.
     ///
     /// It may be called before `open` and after `close`, too.
     ///
@@ -211,9 +211,18 @@ impl EngineInner {
                 node.shut();
             }
         }
-        self.monitor.replace(nodes).await;
-        if is_open && !self.monitor.is_running() {
-            self.monitor.start(pool.max_connections).await.keep();
+        let meeting = async {
+            self.monitor.replace(nodes).await;
+            if is_open && !self.monitor.is_running() {
+                self.monitor.start(pool.max_connections).await.keep();
+            }
+        };
+        // After `close` nobody needs the answers: the next `open` asks anew.
+        tokio::select! {
+            // First, since the nodes are replaced before anything is waited for.
+            biased;
+            () = meeting => {}
+            () = self.closing() => {}
         }
         Ok((report, removed.into_iter().map(|node| self.dismiss(node)).collect()))
     }
