@@ -24,6 +24,7 @@ mod log_queries;
 mod log_responses;
 mod log_secrets;
 mod migrations;
+mod min_connections;
 mod nodes;
 mod open_failures;
 mod pgbouncer;

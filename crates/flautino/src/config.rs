@@ -223,7 +223,11 @@ impl EngineConfig {
 pub struct PoolConfig {
     /// The most connections to one node. Default: 10, as in sqlx.
     pub max_connections: u32,
-    /// How many connections are kept open when idle. Default: 0.
+    /// How many connections to one node are kept open, those in use counted too. Default: 0.
+    /// `open` waits for the first; the others are opened in the background, one at a time. What is
+    /// missing later is opened within a second, and a second after an attempt that failed; not
+    /// while the router knows that the node is down, nor while checkouts want every connection. One
+    /// that the server ended while it was idle counts until it is used or another is lost in use.
     pub min_connections: u32,
     /// How long a statement waits for a connection, a new one's making included, before it fails
     /// with [`Error::AcquireTimeout`](crate::Error::AcquireTimeout). Default: 5 s, so that an

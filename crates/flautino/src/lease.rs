@@ -383,8 +383,7 @@ impl Lease {
                 // Whatever was not committed is undone with the session.
                 self.seen.retryable = true;
                 if let Some(LeasedConnection::Pooled { home, .. }) = &self.connection {
-                    // Others that rest may have died with it; sqlx's pool pings before it lends.
-                    home.return_warm();
+                    home.lost_one();
                 }
                 self.node.suspect();
                 return;

@@ -122,13 +122,13 @@ impl Node {
         let node_config = NodeConfig::default();
         let node = Self::new(name, &node_config, options, &config, logger, classifier, tasks);
         let node = Arc::new(Self { setup: SessionSetup::none(), ..node });
-        node.use_pool(node.in_front_of(pool, config.warm_time));
+        node.use_pool(node.in_front_of(pool, 0, config.warm_time));
         node
     }
 
-    fn in_front_of(self: &Arc<Self>, pool: PgPool, warm_time: Duration) -> Arc<NodePool> {
+    fn in_front_of(self: &Arc<Self>, pool: PgPool, min: u32, warm_time: Duration) -> Arc<NodePool> {
         let (name, tasks) = (Arc::clone(&self.name), self.tasks.clone());
-        NodePool::new(name, Arc::downgrade(self), pool, warm_time, tasks)
+        NodePool::new(name, Arc::downgrade(self), pool, min, warm_time, tasks)
     }
 
     /// The pool to take a connection from, `None` before `open`.
@@ -165,7 +165,8 @@ impl Node {
             (Arc::downgrade(self), Arc::downgrade(self), Arc::downgrade(self));
         let options = PgPoolOptions::new()
             .max_connections(*max_connections)
-            .min_connections(*min_connections)
+            // The pool in front keeps the minimum.
+            .min_connections(0)
             .acquire_timeout(*acquire_timeout)
             .idle_timeout(limit(*idle_timeout))
             .max_lifetime(limit(*max_lifetime))
@@ -198,10 +199,11 @@ impl Node {
                 })
             });
         let pool = options.connect_lazy_with(self.options.clone());
-        self.in_front_of(pool, *warm_time)
+        self.in_front_of(pool, *min_connections, *warm_time)
     }
 
     pub(crate) fn use_pool(&self, pool: Arc<NodePool>) {
+        pool.keep_minimum();
         self.set_phase(Phase::Open(pool));
     }
 
@@ -242,6 +244,11 @@ impl Node {
 
     fn watch(&self) -> Option<Arc<Monitor>> {
         self.watch.get()?.upgrade().filter(|monitor| monitor.is_running())
+    }
+
+    /// Whether a monitor says so. Without one, only connecting tells.
+    pub(crate) fn is_known_down(&self) -> bool {
+        self.watch().is_some() && self.trouble().is_some()
     }
 
     /// Something speaks against the node: a lost connection, a refused write.

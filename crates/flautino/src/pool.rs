@@ -5,6 +5,8 @@
 //! [`warm_time`](crate::PoolConfig::warm_time) it returns to sqlx's pool, so that lifetimes,
 //! hooks and code that holds the `PgPool` itself keep their turn.
 
+mod minimum;
+
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
@@ -35,12 +37,16 @@ pub(crate) struct NodePool {
     /// One permit for each connection that may be checked out; fair, and safe to cancel.
     slots: Arc<Semaphore>,
     max: u32,
+    /// How many connections are kept open; 0 in a pool made elsewhere, which keeps its own.
+    min: u32,
     acquire_timeout: Duration,
     warm_time: Duration,
     warm: Mutex<Vec<Warm>>,
     warm_arrived: Arc<Notify>,
     /// Checkouts that wait inside sqlx's pool, where the warm stack cannot reach them.
     waiting_in_pool: AtomicU32,
+    /// Told when a checkout may need the last connection that sqlx's pool may make.
+    crowded: Notify,
     /// Connections taken in an earlier generation are thrown away when they come back.
     generation: AtomicU64,
     /// Cancelled to end the statements that still run.
@@ -87,6 +93,7 @@ impl NodePool {
         name: Arc<str>,
         node: Weak<Node>,
         pool: PgPool,
+        min: u32,
         warm_time: Duration,
         tasks: TaskTracker,
     ) -> Arc<Self> {
@@ -96,6 +103,7 @@ impl NodePool {
         Arc::new(Self {
             slots: Arc::new(Semaphore::new(max as usize)),
             max,
+            min,
             acquire_timeout: options.get_acquire_timeout(),
             name,
             node,
@@ -104,6 +112,7 @@ impl NodePool {
             warm: Mutex::default(),
             warm_arrived: Arc::default(),
             waiting_in_pool: AtomicU32::new(0),
+            crowded: Notify::new(),
             generation: AtomicU64::new(0),
             until_down: Mutex::new(cut.child_token()),
             superseded: AtomicBool::new(false),
@@ -236,6 +245,9 @@ impl NodePool {
             let generation = self.generation.load(Ordering::Acquire);
             let connection = {
                 let _waiting = Waiting::begin(&self.waiting_in_pool);
+                if self.slots.available_permits() == 0 {
+                    self.crowded.notify_waiters();
+                }
                 self.pool.acquire().await?
             };
             // Dropped before it is known to answer, it must not go back: sqlx's pool would ping it,
@@ -262,7 +274,7 @@ impl NodePool {
             && self.waiting_in_pool.load(Ordering::Acquire) == 0
             && !self.pool.is_closed();
         if !stays_warm {
-            return self.return_to_sqlx(taken);
+            return self.return_to_sqlx(taken.connection);
         }
         self.lock_warm().push(Warm(taken));
         self.warm_arrived.notify_one();
@@ -324,9 +336,8 @@ impl NodePool {
     }
 
     /// sqlx's pool pings what it takes back; one that does not answer is closed.
-    fn return_to_sqlx(&self, taken: Taken) {
+    fn return_to_sqlx(&self, mut connection: PoolConnection<Postgres>) {
         let _context = self.runtime.get().map(Runtime::enter);
-        let mut connection = taken.connection;
         let returning = tokio::time::timeout(RETURN_TIMEOUT, connection.return_to_pool());
         self.spawn(async move { drop(returning.await) });
     }
@@ -391,7 +402,7 @@ impl NodePool {
     pub(crate) fn return_warm(&self) {
         let warm = std::mem::take(&mut *self.lock_warm());
         for Warm(taken) in warm {
-            self.return_to_sqlx(taken);
+            self.return_to_sqlx(taken.connection);
         }
     }
 
@@ -400,7 +411,7 @@ impl NodePool {
         self.warm.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// On the first checkout: remembers the runtime and starts the reaper on it.
+    /// Before anything runs: remembers the runtime and starts the reaper on it.
     fn start(self: &Arc<Self>) {
         self.reaper.get_or_init(|| {
             let runtime = self.runtime.get_or_init(Runtime::current);
@@ -432,7 +443,7 @@ impl NodePool {
             warm.iter().map(|Warm(taken)| taken.since).min()
         };
         for Warm(taken) in due {
-            self.return_to_sqlx(taken);
+            self.return_to_sqlx(taken.connection);
         }
         next.map(|since| self.warm_time.saturating_sub(since.elapsed()).max(SHORTEST_REAP))
     }
