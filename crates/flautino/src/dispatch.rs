@@ -1,6 +1,8 @@
 //! From a statement to a node, and to another one when that fails.
 
+mod aim;
 mod attempts;
+mod choice;
 mod routed;
 
 use std::pin::pin;
@@ -10,12 +12,14 @@ use std::time::{Duration, Instant};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::Notified;
 
+pub(crate) use self::aim::Aim;
 pub(crate) use self::attempts::Attempts;
 use self::attempts::Undone;
+use self::choice::Choice;
 pub(crate) use self::routed::Routed;
 use crate::config::{Fallback, RoutingMode};
 use crate::error::Error;
-use crate::handle::{Aim, Handle};
+use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::meter::{Follows, Meter};
 use crate::node::Node;
@@ -30,51 +34,6 @@ const MOST_CHANGES: u32 = 5;
 /// A server that shuts down ends its sessions one after the other: so long after one of them, all
 /// know.
 const SHUTDOWN_SPREADS: Duration = Duration::from_millis(100);
-
-/// A node for a statement, and what that was decided on.
-struct Choice {
-    picture: Arc<Picture>,
-    request: Request,
-    decision: Decision,
-    /// A part of what the primary has for reads that no replica could serve.
-    budget: Option<OwnedSemaphorePermit>,
-}
-
-impl Choice {
-    /// A connection there; `None` where the node has become another, or has left, while it was
-    /// waited for.
-    async fn checkout(&self, monitor: &Monitor) -> Result<Option<Lease>, sqlx::Error> {
-        let server = &self.picture.servers[self.decision.node];
-        let is_named = matches!(self.request.target, Target::Node(_));
-        let up = || {
-            let now = monitor.snapshot();
-            is_named || now.number(server).is_some_and(|number| now.nodes[number].up)
-        };
-        let lease = Lease::checkout_while(server, up).await;
-        let now = monitor.snapshot();
-        let here = now.number(server);
-        let unused = match &lease {
-            Ok(_) => true,
-            Err(error) => {
-                here.is_none()
-                    || matches!(Error::of(error), Some(Error::NodeDown { sent: false, .. }))
-            }
-        };
-        let stands = here.is_some_and(|number| is_named || self.stands(&now, number));
-        if unused && !stands { Ok(None) } else { lease.map(Some) }
-    }
-
-    /// Whether the node, which has this number now, is still what it was chosen for.
-    fn stands(&self, now: &Picture, number: usize) -> bool {
-        let (decided, node) = (self.decision.node, &now.nodes[number]);
-        if decided == self.picture.writer {
-            return now.writer == number && now.takes_writes();
-        }
-        node.is_usable_replica()
-            && node.incarnation == self.picture.nodes[decided].incarnation
-            && self.request.floor.admits(decided, node)
-    }
-}
 
 impl Handle {
     /// A lease on the node that such a statement goes to.
@@ -252,27 +211,9 @@ impl Handle {
         attempts: &Attempts,
         picture: &Picture,
     ) -> Result<(Request, Decision), sqlx::Error> {
-        let target = self.target_in(picture)?;
+        let target = self.aim.target_in(picture, &self.engine)?;
         let request = self.request(monitor, access, target, attempts, picture);
         Ok((request, decide(monitor, &request, attempts, picture)))
-    }
-
-    /// What the handle was told, with the number that its node has now.
-    fn target_in(&self, picture: &Picture) -> Result<Target, Error> {
-        let node = match &self.aim {
-            Aim::Auto => return Ok(Target::Auto),
-            Aim::Primary => return Ok(Target::Primary),
-            Aim::Replica => return Ok(Target::Replica),
-            Aim::Node(node) => node,
-        };
-        // One that left may have a successor of its name.
-        let number = picture
-            .number(node)
-            .or_else(|| picture.servers.iter().position(|successor| successor.name == node.name));
-        match number {
-            Some(number) => Ok(Target::Node(number)),
-            None => Err(self.engine.unknown(&node.name).into()),
-        }
     }
 
     /// Waits until something changes, for `failover_timeout` in all.

@@ -6,12 +6,11 @@ use std::time::{Duration, Instant};
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Postgres};
 
-use crate::dispatch::{Attempts, Routed};
+use crate::dispatch::{Aim, Attempts, Routed};
 use crate::engine::EngineInner;
 use crate::error::UnknownNode;
 use crate::executor::executor_through;
 use crate::lease::Lease;
-use crate::node::Node;
 use crate::router::{Access, Classifier, Consistency, Reason};
 use crate::session::{Session, TokenState};
 use crate::token::Token;
@@ -49,16 +48,6 @@ pub struct Handle {
     /// `None`: as configured.
     consistency: Option<Consistency>,
     pub(crate) session: Arc<Session>,
-}
-
-/// Where a handle's statements go.
-#[derive(Clone)]
-pub(crate) enum Aim {
-    /// Where the router says.
-    Auto,
-    Primary,
-    Replica,
-    Node(Arc<Node>),
 }
 
 /// One statement of a recorded session.
@@ -392,17 +381,6 @@ impl Acquire<'static> for &Handle {
             let begun = this.engine.tasks().spawn(async move { pool.begin().await });
             begun.await.map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))?
         })
-    }
-}
-
-impl std::fmt::Debug for Aim {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Auto => f.write_str("Auto"),
-            Self::Primary => f.write_str("Primary"),
-            Self::Replica => f.write_str("Replica"),
-            Self::Node(node) => f.debug_tuple("Node").field(&node.name).finish(),
-        }
     }
 }
 

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Aim;
 use crate::error::{AcquireStep, Error};
-use crate::handle::{Aim, Handle};
+use crate::handle::Handle;
 use crate::node::{Node, Role};
 use crate::router::{Access, Decision, Picture, Plan, Reason, Snapshot, Tried};
 use crate::server_error::{is_outdated, said_by, server_keeps_session, sqlstate};
