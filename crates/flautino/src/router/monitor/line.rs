@@ -198,9 +198,8 @@ impl Monitor {
     /// Asks a primary for its position only.
     async fn ask_position(&self, node: &Arc<Node>, state: &mut LineState) -> Asked {
         let latest = state.latest.filter(|latest| latest.role == Role::Primary);
-        let (Some(latest), Some(mut connection)) = (latest, state.connection.take()) else {
-            return Asked::Untold;
-        };
+        let Some(latest) = latest else { return Asked::Untold };
+        let Some(mut connection) = state.connection.take() else { return Asked::Untold };
         let began = Instant::now();
         let asking = probe::position(node, &mut connection, latest);
         match tokio::time::timeout(self.config.probe_timeout, asking).await {
