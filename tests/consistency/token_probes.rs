@@ -72,3 +72,23 @@ async fn many_writers_at_once_share_their_questions() {
     assert!(probes * 10 <= u64::from(WRITERS * WRITES), "{probes} probes for 640 writes");
     engine.close().await;
 }
+
+#[tokio::test]
+async fn a_replica_is_asked_over_the_connection_that_is_there() {
+    let cluster = cluster_with_table(1).await;
+    let engine = frozen_engine(&cluster, "same").await;
+    let asker = async || -> i64 {
+        let sql = "SELECT pid::int8 FROM pg_stat_activity \
+                   WHERE application_name = 'same (flautino monitor)'";
+        flautino_tests::ask(cluster.replica(0), sql).await
+    };
+    let (before, probes) = (asker().await, token_probes(&engine));
+    for _ in 0..5 {
+        let db = session(&engine);
+        assert!(read(&engine, &db, COUNT).await.is_from_replica());
+        assert!(db.token().await.is_some());
+    }
+    assert!(token_probes(&engine) >= probes + 5, "it was asked");
+    assert_eq!(asker().await, before);
+    engine.close().await;
+}
