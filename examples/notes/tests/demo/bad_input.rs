@@ -15,7 +15,8 @@ async fn goes_on(client: &Client, url: &str) {
 async fn bad_input_is_refused_and_the_service_goes_on() {
     let place = Place::new();
     let demo = Demo::start(&mut place.command()).await;
-    let client = Client::new();
+    // With cookies: what is read at the end must know all that was written before.
+    let client = &demo.client;
     let url = &demo.url;
     let json = |method: Method, path: &str, body: &str| {
         let request = client.request(method, format!("{url}{path}"));
@@ -68,7 +69,7 @@ async fn bad_input_is_refused_and_the_service_goes_on() {
         assert_eq!(answer.status(), status, "{what}");
         let text = answer.text().await.unwrap();
         assert!(!text.contains("INSERT") && !text.contains("SELECT"), "{what}: {text}");
-        goes_on(&client, url).await;
+        goes_on(client, url).await;
     }
     // None of it was stored, and no 500 was due to any.
     let answer = get("/notes?limit=1000").send().await.unwrap();
