@@ -32,7 +32,7 @@ async fn a_statement_that_ends_within_the_drain_time_is_let_go_on() {
     let cluster = cluster(0).await;
     let engine = engine(&cluster, "draining").await;
     let db = engine.handle();
-    let sql = "SELECT 7 FROM pg_sleep(0.5)";
+    let sql = "SELECT 7 FROM pg_sleep(2)";
     let query = tokio::spawn(async move { sqlx::query_scalar::<_, i32>(sql).fetch_one(&db).await });
     until_running(cluster.primary(), "draining", sql).await;
     let report = engine.close_within(Duration::from_secs(20)).await;

@@ -67,10 +67,13 @@ async fn closing_the_pool_from_outside_is_not_blocked_by_warm_connections() {
 #[tokio::test]
 async fn the_pool_of_an_engine_can_be_closed_from_outside_too() {
     let cluster = cluster(0).await;
-    let engine = flautino_tests::engine(&cluster, "outside").await;
+    let mut config = flautino_tests::config(&cluster, "outside");
+    config.pool.warm_time = Duration::from_secs(60);
+    let engine = Engine::new(config).unwrap();
+    engine.open().await.unwrap();
     sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap();
     let pool = engine.pool("main").unwrap();
-    tokio::time::timeout(Duration::from_millis(700), pool.close()).await.expect("not blocked");
+    tokio::time::timeout(Duration::from_secs(10), pool.close()).await.expect("not blocked");
     sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap_err();
     engine.close().await;
     engine.open().await.unwrap();

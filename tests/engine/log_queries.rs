@@ -1,5 +1,7 @@
 //! `log_queries`: an event before each statement is sent, and one after.
 
+use std::time::Duration;
+
 use flautino::{Engine, EngineConfig};
 use flautino_cluster::Proxy;
 use flautino_tests::{Capture, Event, cluster, config, polled_at_most, wait_until};
@@ -8,7 +10,10 @@ use futures_util::TryStreamExt;
 const TARGET: &str = "flautino::query";
 
 fn logging(cluster: &flautino_cluster::Cluster) -> EngineConfig {
-    EngineConfig { log_queries: true, ..config(cluster, "logged") }
+    let mut config = EngineConfig { log_queries: true, ..config(cluster, "logged") };
+    // What has rested for a second is looked at, and that is logged too.
+    config.pool.warm_time = Duration::from_secs(60);
+    config
 }
 
 /// What was sent, in order.
@@ -36,7 +41,7 @@ async fn each_kind_of_statement_is_logged_with_its_node_rows_and_outcome() {
     let capture = Capture::start();
     let engine = Engine::new(logging(&cluster)).unwrap();
     engine.open().await.unwrap();
-    let db = engine.handle();
+    let db = engine.handle().primary();
     let run = async |sql: &'static str| drop(sqlx::query(sql).execute(&db).await);
     run("CREATE TABLE t (a int)").await;
     run("INSERT INTO t VALUES (1), (2), (3)").await;

@@ -90,7 +90,7 @@ async fn a_main_node_that_stays_away_is_an_error_that_names_every_node_after_the
     let err = engine.open().await.unwrap_err();
     assert!(started.elapsed() < Duration::from_secs(5), "{err}");
     let OpenError::Unreachable { nodes, waited } = &err else { panic!("{err:?}") };
-    assert!(*waited <= Duration::from_millis(2500), "{waited:?}");
+    assert!(*waited <= Duration::from_millis(4500), "{waited:?}");
     let names: Vec<_> = nodes.iter().map(|node| node.node.as_str()).collect();
     assert_eq!(names, ["main", "read_replica_1"]);
     for part in ["main", "read_replica_1", &cluster.primary().port().to_string(), "refused"] {

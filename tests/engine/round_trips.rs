@@ -1,5 +1,7 @@
 //! What a statement costs on the wire, counted by a proxy in front of the server.
 
+use std::time::Duration;
+
 use flautino::{Engine, EngineConfig};
 use flautino_cluster::Proxy;
 use flautino_tests::cluster;
@@ -13,6 +15,8 @@ async fn a_warm_query_costs_one_round_trip_and_one_through_sqlx_s_pool_three() {
 
     let mut config = EngineConfig::from_url(&url).unwrap();
     config.extensions.clear();
+    // What has rested for a second is looked at again.
+    config.pool.warm_time = Duration::from_secs(60);
     let engine = Engine::new(config).unwrap();
     engine.open().await.unwrap();
     let db = engine.handle();

@@ -2,10 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use flautino::Engine;
+use flautino::{Engine, Role};
 use flautino_cluster::{Node, Proxy};
 use flautino_tests::{ask, cluster, config, sessions_of, wait_until};
 use futures_util::future::join_all;
+use tokio::net::TcpListener;
 
 use crate::common::{REPLICAS, cascade, open, open_default, run, until_reads_from};
 
@@ -49,6 +50,29 @@ async fn it_has_one_session_a_node_whatever_the_traffic_and_none_after_close() {
     for node in cluster.nodes() {
         wait_until("no session is left", async || ask::<i64>(node, monitoring).await == 0).await;
     }
+}
+
+#[tokio::test]
+async fn a_node_whose_first_probe_fails_is_known_after_open_all_the_same() {
+    let cluster = cluster(1).await;
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let proxy = Proxy::start(cluster.replica(0).addr()).await.unwrap();
+    let mut config = config(&cluster, "again");
+    for node in config.extra_nodes.values_mut() {
+        node.url = Some(proxy.url());
+    }
+    config.routing.probe_interval = Duration::from_secs(3600);
+    let engine = Engine::new(config).unwrap();
+    let (opened, ()) = tokio::join!(engine.open(), async {
+        // The first connection looks whether it is there, the second is the monitor's.
+        wait_until("it was looked at", async || proxy.accepted() == 1).await;
+        proxy.set_target(silent.local_addr().unwrap());
+        wait_until("it is probed", async || proxy.accepted() == 2).await;
+        proxy.set_target(cluster.replica(0).addr());
+    });
+    opened.unwrap();
+    assert_eq!(engine.status().nodes[1].role, Role::Replica);
+    engine.close().await;
 }
 
 /// Counts probes while `trouble` is made again and again for three seconds.

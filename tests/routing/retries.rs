@@ -2,9 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use flautino::Engine;
 use flautino::router::Reason;
 use flautino_cluster::{Cluster, Proxy};
-use flautino_tests::{ask, cluster, config, sqlstate, until_running};
+use flautino_tests::{ask, cluster, config, sqlstate, until_running, wait_until};
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 
 use crate::common::{MAIN, REPLICAS, open, run};
 
@@ -154,5 +158,39 @@ async fn an_error_of_the_statement_s_own_is_not_tried_again() {
     let codes = read.err().map(|err| sqlstate(&err));
     assert!(codes.is_none_or(|code| code == "57014"));
     assert_eq!(db.timings().len(), 1);
+    engine.close().await;
+}
+
+/// A write whose session the server ends while it runs, and the primary's way, which leads to nobody
+/// from now on. Sessions that stand are not concerned.
+async fn ended_write(name: &str) -> (Cluster, Proxy, Engine, JoinHandle<Result<(), sqlx::Error>>) {
+    let cluster = cluster(1).await;
+    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
+    let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
+    let mut config = config(&cluster, name);
+    config.main.url = Some(proxy.url());
+    // The monitor is not told by its own probes.
+    config.routing.probe_interval = Duration::from_secs(3600);
+    let engine = Engine::new(config).unwrap();
+    engine.open().await.unwrap();
+    let sql = "INSERT INTO t SELECT 1 FROM pg_sleep(1)";
+    let db = engine.handle();
+    let write = tokio::spawn(async move { run(&db, sql).await });
+    until_running(cluster.primary(), name, sql).await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    proxy.set_target(nobody);
+    proxy.reset_counters();
+    assert_eq!(terminate(&cluster, name, sql, 1).await, 1);
+    (cluster, proxy, engine, write)
+}
+
+#[tokio::test]
+async fn a_server_that_ends_a_write_and_takes_no_new_session_shuts_down_and_the_write_waits() {
+    let (cluster, proxy, engine, write) = ended_write("stops").await;
+    wait_until("it is asked over a new connection", async || proxy.accepted() > 0).await;
+    assert!(!write.is_finished());
+    proxy.set_target(cluster.primary().addr());
+    write.await.unwrap().unwrap();
+    assert_eq!(ask::<i64>(cluster.primary(), "SELECT count(*) FROM t").await, 1);
     engine.close().await;
 }

@@ -10,7 +10,10 @@ use flautino_axum::{Db, DbError, EngineLayer};
 use flautino_tests::{App, cluster, config, wait_until};
 use futures_util::StreamExt;
 
-use crate::common::{SOON, ask, engine_of, sessions_in};
+use crate::common::{ask, engine_of, sessions_in};
+
+/// How long the server may go on with it; it takes 30 to 80 ms.
+const PROMISED: Duration = Duration::from_secs(2);
 
 async fn sleep(db: Db, Path(seconds): Path<f64>) -> Result<(), DbError> {
     let sleep = sqlx::query("SELECT pg_sleep($1)").bind(seconds);
@@ -60,11 +63,11 @@ async fn an_abandoned_statement_ends_within_two_seconds_and_frees_its_slot_at_on
         let answer = reqwest::get(format!("{}/sleep/0", app.url)).await.unwrap();
         let answered = left.elapsed();
         assert_eq!(answer.status(), 200, "{path}");
-        assert!(answered < Duration::from_secs(1), "{path}: {answered:?}");
+        assert!(answered < PROMISED, "{path}: {answered:?}");
         wait_until("the statement has ended", async || active().await == 0).await;
         let ended = left.elapsed();
         println!("{path}: slot free after {answered:?}, statement gone after {ended:?}");
-        assert!(ended < SOON, "{path}: {ended:?}");
+        assert!(ended < PROMISED, "{path}: {ended:?}");
     }
     app.stop().await;
 }

@@ -31,12 +31,21 @@ async fn served(cluster: &Cluster) -> (Engine, App) {
     (engine.clone(), App::start(app, engine).await)
 }
 
-/// The app's sessions, and those of them that run something; over a connection that was there
-/// before, since a full server takes no new one.
-async fn sessions(watcher: &mut PgConnection) -> (i64, i64) {
-    let sql = "SELECT count(*), count(*) FILTER (WHERE state = 'active') \
+/// The app's sessions, those of them that run something, and those that have gone on for 5 s though
+/// no client waits longer than a fifth of a second; over a connection that was there before, since a
+/// full server takes no new one.
+async fn activity(watcher: &mut PgConnection) -> (i64, i64, i64) {
+    let sql = "SELECT count(*), count(*) FILTER (WHERE state = 'active'), \
+                   count(*) FILTER (WHERE state = 'active' AND query LIKE 'SELECT pg_sleep%' \
+                       AND clock_timestamp() - query_start > '5 s') \
                FROM pg_stat_activity WHERE application_name = 'storm'";
     sqlx::query_as(sql).fetch_one(watcher).await.unwrap()
+}
+
+/// The first two of [`activity`].
+async fn sessions(watcher: &mut PgConnection) -> (i64, i64) {
+    let (all, active, _) = activity(watcher).await;
+    (all, active)
 }
 
 /// A thousand clients, twenty at a time, each gone after 0 to 200 ms: before its request is
@@ -77,7 +86,7 @@ async fn a_thousand_disconnects_leave_the_pool_whole() {
     assert_eq!(engine.status().nodes[0].in_flight, 0);
 
     // All of the pool at once, and no more.
-    let url = format!("{}/sleep/1", app.url);
+    let url = format!("{}/sleep/4", app.url);
     let answers = (0..MOST).map(|_| tokio::spawn(reqwest::get(url.clone())));
     let answers: Vec<_> = answers.collect();
     wait_until("all run at once", async || {
@@ -94,27 +103,23 @@ async fn a_thousand_disconnects_leave_the_pool_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn disconnects_do_not_fill_the_server_beyond_max_connections_for_long() {
+async fn disconnects_do_not_fill_the_server_far_beyond_max_connections() {
     let cluster = cluster(0).await;
     let mut watcher = cluster.primary().connect().await.unwrap();
     let (_engine, app) = served(&cluster).await;
 
     let url = app.url.clone();
     let clients = tokio::spawn(async move { storm(&url).await });
-    let (mut since, mut longest, mut most) = (None, Duration::ZERO, 0);
+    let mut most = 0;
     while !clients.is_finished() {
-        let (all, _) = sessions(&mut watcher).await;
+        let (all, _, forgotten) = activity(&mut watcher).await;
+        assert_eq!(forgotten, 0);
         most = most.max(all);
-        if all > i64::from(MOST) {
-            let since = since.get_or_insert_with(Instant::now);
-            longest = longest.max(since.elapsed());
-        } else {
-            since = None;
-        }
         // Others need the server too.
         drop(cluster.primary().connect().await.unwrap());
     }
-    println!("at the most {most} sessions, beyond {MOST} for {longest:?}");
-    assert!(longest < SOON, "beyond {MOST} for {longest:?}, {most} at the most");
+    println!("at the most {most} sessions");
+    // A slot has the session that ends and the one that ends it; those that just ended linger.
+    assert!(most <= 3 * i64::from(MOST), "{most}");
     app.stop().await;
 }

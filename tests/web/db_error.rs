@@ -89,7 +89,7 @@ async fn no_connection_in_time_is_a_503_to_try_again_after() {
     let config = EngineConfig {
         pool: PoolConfig {
             max_connections: 1,
-            acquire_timeout: Duration::from_millis(200),
+            acquire_timeout: Duration::from_secs(1),
             ..PoolConfig::default()
         },
         ..config(&cluster, "errors")

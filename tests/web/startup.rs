@@ -32,6 +32,10 @@ async fn the_server_sees_every_pool_open_in_the_first_request_and_none_after_ser
     until_sessions(cluster.primary(), "startup", 0).await;
     let app = Router::new().route("/", get(count)).layer(EngineLayer::new(engine.clone()));
     let app = App::start(app, engine).await;
+    // Nobody has asked for anything. The connection that `open` looked with ends by itself.
+    for node in cluster.nodes() {
+        until_sessions(node, "startup", 1).await;
+    }
     let answer = reqwest::get(&app.url).await.unwrap().text().await.unwrap();
     assert_eq!(answer, "1 1");
 

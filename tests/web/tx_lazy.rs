@@ -1,5 +1,7 @@
 //! What `Tx` sends, and when.
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
@@ -44,7 +46,9 @@ async fn unused_but_ended(tx: Tx) -> Result<(), DbError> {
 async fn the_transaction_begins_with_the_first_statement_and_ends_with_the_response() {
     let cluster = cluster(0).await;
     create_notes(cluster.primary()).await;
-    let config = EngineConfig { log_queries: true, ..config(&cluster, "lazy") };
+    let mut config = EngineConfig { log_queries: true, ..config(&cluster, "lazy") };
+    // What has rested for a second is looked at, and that is logged too.
+    config.pool.warm_time = Duration::from_secs(60);
     let engine = Engine::new(config).unwrap();
     engine.open().await.unwrap();
     let app = Router::new()

@@ -1,5 +1,7 @@
 //! What the layer costs a request that does not query: nothing (trap 23).
 
+use std::time::Duration;
+
 use axum::Router;
 use axum::routing::get;
 use flautino::{Engine, EngineConfig};
@@ -39,6 +41,8 @@ async fn a_request_that_does_not_query_costs_the_server_nothing() {
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
     let mut config = EngineConfig::from_url(&proxy.url()).unwrap();
     config.extensions.clear();
+    // What has rested for a second would be looked at.
+    config.pool.warm_time = Duration::from_secs(60);
     let engine = Engine::new(config).unwrap();
     let url = serve_plainly(app(&engine)).await;
 

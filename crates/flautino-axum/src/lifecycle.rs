@@ -165,6 +165,8 @@ where
         }
 
         let signalled = Instant::now();
+        // Before anybody can see that it shuts down; these see only what comes from now on.
+        let signals = Signals::install();
         // Clients that wait in the system's queue already believe that they are served. The runtime
         // learns of them when it comes to ask.
         tokio::task::yield_now().await;
@@ -180,15 +182,11 @@ where
         draining.cancel();
         let open = connections.len();
         tracing::info!(connections = open, requests = requests.count(), "shutting down");
-        // These see only what comes from now on.
-        let again = async {
-            match Signals::install() {
+        let mut again = pin!(async {
+            match signals {
                 Ok(mut signals) => signals.next().await,
                 Err(_) => std::future::pending().await,
             }
-        };
-        let mut again = pin!(async {
-            again.await;
             tracing::warn!("a second signal: shutting down at once");
         });
         let mut in_a_hurry = tokio::select! {

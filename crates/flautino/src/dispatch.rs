@@ -7,7 +7,7 @@ mod routed;
 
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::futures::Notified;
@@ -31,9 +31,6 @@ use crate::statement::Statement;
 
 /// How often a decision is taken anew because the nodes changed while a connection was waited for.
 const MOST_CHANGES: u32 = 5;
-/// A server that shuts down ends its sessions one after the other: so long after one of them, all
-/// know.
-const SHUTDOWN_SPREADS: Duration = Duration::from_millis(100);
 
 impl Handle {
     /// A lease on the node that such a statement goes to.
@@ -110,14 +107,18 @@ impl Handle {
         if attempts.waited() >= monitor.config.failover_timeout {
             return false;
         }
-        let pause = match undone {
-            Undone::Unsent | Undone::Refused => attempts.pause(),
-            Undone::Ended => SHUTDOWN_SPREADS,
-        };
-        tokio::time::sleep(pause).await;
-        let stands = match &attempts.server {
-            Some(server) => monitor.is_still_primary(server, attempts.incarnation).await,
-            None => false,
+        let stands = match (&attempts.server, undone) {
+            (None, _) => false,
+            (Some(server), Undone::Ended) => {
+                // A server that shuts down ends its sessions one after the other, the monitor's too,
+                // and refuses new ones before it ends the first.
+                monitor.renew_line(server).await;
+                monitor.is_still_primary(server, attempts.incarnation).await
+            }
+            (Some(server), Undone::Unsent | Undone::Refused) => {
+                tokio::time::sleep(attempts.pause()).await;
+                monitor.is_still_primary(server, attempts.incarnation).await
+            }
         };
         let again = match undone {
             Undone::Unsent => true,

@@ -29,8 +29,9 @@ use crate::node::{Node, Role};
 
 /// Two probes of a node are this far apart at least, however much happens.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
-/// How often at most, and after which pause, `open` asks replicas again that have not replayed what
-/// the primary had: it writes its log out within 200 ms by default (`wal_writer_delay`).
+/// How often at most, and after which pause, `open` asks nodes again that answered it before and not
+/// the first probe, and replicas that have not replayed what the primary had: it writes its log out
+/// within 200 ms by default (`wal_writer_delay`).
 const FIRST_ROUNDS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) struct Monitor {
@@ -146,7 +147,8 @@ impl Monitor {
         let started = Started { monitor: Arc::clone(self), keep: false };
         // The main node first, since its system is the cluster's.
         self.probe(&nodes[0]).await;
-        self.meet(&nodes[1..]).await;
+        self.probe_all(&nodes[1..]).await;
+        self.settle(&nodes).await;
         let next = self.read_catalogue().await;
         nodes.iter().for_each(|node| self.watch(node));
         let (monitor, wanted) = (Arc::downgrade(self), Arc::clone(&self.catalogue_wanted));
@@ -156,22 +158,28 @@ impl Monitor {
         started
     }
 
-    /// Asks nodes for the first time.
-    async fn meet(&self, nodes: &[Arc<Node>]) {
-        futures_util::future::join_all(nodes.iter().map(|node| self.probe(node))).await;
+    async fn probe_all(&self, nodes: impl IntoIterator<Item = &Arc<Node>>) {
+        let probes = nodes.into_iter().map(|node| self.probe(node));
+        futures_util::future::join_all(probes).await;
+    }
+
+    /// Asks nodes again whose first probe has left open what they are good for.
+    async fn settle(&self, nodes: &[Arc<Node>]) {
         for _ in 0..FIRST_ROUNDS {
-            // Log that was written and not yet sent keeps a replica's age unknown.
             let picture = self.snapshot().clone();
-            let of_unknown_age = |node: &&Arc<Node>| {
+            let is_open = |node: &&Arc<Node>| {
                 let view = picture.number(node).map(|number| &picture.nodes[number]);
-                view.is_some_and(|view| view.is_usable_replica() && view.fresh_as_of.is_none())
+                view.is_some_and(|view| match view.role {
+                    Role::Unknown => node.role() != Role::Unknown,
+                    _ => view.is_usable_replica() && view.fresh_as_of.is_none(),
+                })
             };
-            let asked: Vec<_> = nodes.iter().filter(of_unknown_age).collect();
+            let asked: Vec<_> = nodes.iter().filter(is_open).collect();
             if asked.is_empty() {
                 break;
             }
             tokio::time::sleep(FIRST_PAUSE).await;
-            futures_util::future::join_all(asked.into_iter().map(|node| self.probe(node))).await;
+            self.probe_all(asked).await;
         }
     }
 
@@ -198,7 +206,8 @@ impl Monitor {
         new.iter().for_each(|node| node.watched_by(Arc::downgrade(self)));
         self.publish();
         if self.is_running() {
-            self.meet(&new).await;
+            self.probe_all(&new).await;
+            self.settle(&new).await;
             new.iter().for_each(|node| self.watch(node));
         }
     }

@@ -32,7 +32,7 @@ async fn ctrl_c_and_sigterm_leave_no_process_and_no_folder() {
 async fn a_request_in_flight_at_sigterm_is_answered() {
     let place = Place::new();
     let mut demo = Demo::start(&mut place.command()).await;
-    let sleeping = tokio::spawn(reqwest::get(format!("{}/sleep?seconds=1", demo.url)));
+    let sleeping = tokio::spawn(reqwest::get(format!("{}/sleep?seconds=3", demo.url)));
     wait_until("the statement runs", async || {
         let status = reqwest::get(format!("{}/status.json", demo.url)).await;
         let status: serde_json::Value = status.unwrap().json().await.unwrap();

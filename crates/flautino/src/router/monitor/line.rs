@@ -137,6 +137,18 @@ impl Monitor {
             && picture.nodes[picture.writer].incarnation == incarnation
     }
 
+    /// Has the next question to the node go over a new connection.
+    pub(crate) async fn renew_line(&self, node: &Arc<Node>) {
+        let (done, is_done) = oneshot::channel();
+        let asked = Arc::clone(node);
+        // One who waits for the lock and is not polled would hold up everybody.
+        node.spawn(async move {
+            asked.line.state.lock().await.connection = None;
+            let _ = done.send(());
+        });
+        let _ = tokio::time::timeout(self.config.probe_timeout * 2, is_done).await;
+    }
+
     /// In a task of its own, so that one who waits for it and is not polled holds nobody up.
     async fn sample_after(self: &Arc<Self>, node: &Arc<Node>, event: Instant) -> Option<Sample> {
         let (answer, answered) = oneshot::channel();
