@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flautino::{Engine, Role};
+use flautino::{Engine, Health};
 use flautino_cluster::{Node, Proxy};
 use flautino_tests::{ask, cluster, config, sessions_of, wait_until};
 use futures_util::future::join_all;
@@ -71,7 +71,7 @@ async fn a_node_whose_first_probe_fails_is_known_after_open_all_the_same() {
         proxy.set_target(cluster.replica(0).addr());
     });
     opened.unwrap();
-    assert_eq!(engine.status().nodes[1].role, Role::Replica);
+    assert_eq!(engine.status().nodes[1].health, Health::Up);
     engine.close().await;
 }
 
