@@ -57,6 +57,12 @@ const BAD: &[(&str, &str)] = &[
     ("password = ['hunter2']", "password"),
     ("password = { hunter2 = 'hunter2' }", "password"),
     ("[extra_nodes.a]\npassword = 12345", "extra_nodes.a.password"),
+    ("[extra_nodes]\na = 'postgres://u:hunter2@h/db'", "extra_nodes.a"),
+    ("[extra_nodes]\nurl = 'postgres://u:hunter2@h/db'", "extra_nodes.url"),
+    ("extra_nodes = 'postgres://u:hunter2@h/db'", "extra_nodes"),
+    ("discovery = 'postgres://u:hunter2@h/db\", expected'", "discovery"),
+    ("options = 'password=hunter2'", "options"),
+    ("port = 'hunter2'", "port"),
     ("ssl_mode = 'sometimes'", "ssl_mode"),
     ("log_statements = 'loud'", "log_statements"),
 ];

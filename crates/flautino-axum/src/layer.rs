@@ -87,13 +87,10 @@ where
         let EngineLayer { engine, server_timing } = &self.layer;
         let handle = engine.handle();
         let handle = if *server_timing { handle.recorded() } else { handle };
-        // Where there is one node, tokens say nothing.
-        let carried = engine
-            .has_replicas()
-            .then(|| Carried::observe(request.headers(), request.uri(), &handle, engine));
+        let carried = Carried::observe(request.headers(), request.uri(), &handle, engine);
         let scope = Scope::new(handle);
         request.extensions_mut().insert(scope.clone());
-        let tokens = carried.map(|carried| (carried, engine.clone()));
+        let tokens = (carried, engine.clone());
         ResponseFuture { state: State::Inner { future: self.service.call(request) }, scope, tokens }
     }
 }
@@ -105,7 +102,7 @@ pin_project! {
         #[pin]
         state: State<F, R>,
         scope: Scope,
-        tokens: Option<(Carried, Engine)>,
+        tokens: (Carried, Engine),
     }
 }
 
@@ -171,7 +168,8 @@ where
                         None => None,
                     };
                     let mut response = response.take().unwrap_or_else(internal_error);
-                    if let (Some(token), Some((carried, engine))) = (token, &this.tokens) {
+                    if let Some(token) = token {
+                        let (carried, engine) = this.tokens;
                         carried.give(token, response.headers_mut(), engine);
                     }
                     add_timings(&mut response, &this.scope.handle.timings());

@@ -155,13 +155,18 @@ where
         let requests = Requests::default();
         let mut connections = JoinSet::new();
         loop {
-            tokio::select! {
-                (io, address) = listener.accept() => {
-                    connections.spawn(connection(io, Counted::new(&app, &requests, address), draining.clone()));
+            // Not dropped when a connection ends: a listener may be in the middle of a handshake.
+            let mut accept = pin!(listener.accept());
+            let accepted = loop {
+                tokio::select! {
+                    accepted = &mut accept => break Some(accepted),
+                    () = &mut stop => break None,
+                    Some(_) = connections.join_next(), if !connections.is_empty() => {}
                 }
-                () = &mut stop => break,
-                Some(_) = connections.join_next(), if !connections.is_empty() => {}
-            }
+            };
+            let Some((io, address)) = accepted else { break };
+            let app = Counted::new(&app, &requests, address);
+            connections.spawn(connection(io, app, draining.clone()));
         }
 
         let signalled = Instant::now();

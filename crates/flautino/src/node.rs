@@ -358,12 +358,16 @@ impl Node {
         result
     }
 
-    /// Sends the library's own SQL, kept prepared for the next time.
+    /// Sends the library's own SQL, kept prepared for the next time; not behind PgBouncer, where the
+    /// session is other clients' as well.
     pub(crate) async fn send_prepared(
         &self,
         connection: &mut PgConnection,
         sql: &'static str,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
+        if self.pooler {
+            return self.send(connection, sql.to_owned()).await;
+        }
         let entry = self.logger.sending(&self.name, sql, Values::None, None);
         let result = sqlx::query(sql).persistent(self.keeps_prepared).fetch_all(connection).await;
         entry.finish(&result);

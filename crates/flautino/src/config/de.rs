@@ -191,7 +191,18 @@ pub(super) fn key_error(
     ConfigError::Key {
         origin: format!("{origin}, line {line}"),
         key: if path == "." { "top level".to_owned() } else { path },
-        message: err.inner().message().to_owned(),
+        message: without_text(err.inner().message()),
+    }
+}
+
+/// A text where none belongs may be a URL with its password, and serde quotes it.
+fn without_text(message: &str) -> String {
+    const BEFORE: &str = "string";
+    match (message.find("string \""), message.rfind("\", expected")) {
+        (Some(from), Some(to)) if from + BEFORE.len() < to => {
+            format!("{}{}", &message[..from + BEFORE.len()], &message[to + 1..])
+        }
+        _ => message.to_owned(),
     }
 }
 

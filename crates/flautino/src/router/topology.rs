@@ -218,11 +218,29 @@ impl Topology {
         };
         if self.system.is_some_and(|system| !systems().any(|other| other == system)) {
             // All of that cluster are gone.
-            self.system = systems().next();
-            self.timeline = 0;
-            self.moments.clear();
+            self.adopt(systems().next());
             self.choose_primary();
         }
+    }
+
+    /// The nodes are another cluster from now on.
+    fn adopt(&mut self, system: Option<u64>) {
+        self.system = system;
+        self.timeline = 0;
+        self.moments.clear();
+    }
+
+    /// Whether the cluster was replaced under its nodes' names: where writes go there is the primary
+    /// of another one by now, and nobody is up who is of the one before.
+    fn is_replaced(&self, number: usize, sample: Sample) -> bool {
+        let is_ours = |node: &NodeState| {
+            let system = node.sample.and_then(|sample| sample.server.system);
+            node.health.is_up() && system == self.system
+        };
+        sample.role == Role::Primary
+            && (number == 0 || number == self.writer)
+            && sample.server.system.is_some_and(|system| self.system != Some(system))
+            && !self.nodes.iter().any(is_ours)
     }
 
     /// A node answered a probe.
@@ -246,6 +264,9 @@ impl Topology {
         if transition == Some(Transition::WentUp) {
             node.readmitted = node.was_up.then_some(sample.began);
             node.was_up = true;
+        }
+        if self.is_replaced(number, sample) {
+            self.adopt(sample.server.system);
         }
         self.choose_primary();
         if let (Some(progress), true) = (sample.progress, self.primary == Some(number)) {

@@ -32,7 +32,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// (foreign). So is a type, when a cast to it calls one. Expressions are read as text, since
 /// `pg_depend` leaves out the functions that come with PostgreSQL, and `pg_proc` calls every
 /// aggregate immutable.
-const CATALOGUE: &str = "SET statement_timeout = {timeout}; WITH RECURSIVE
+///
+/// One message is one transaction, and `LOCAL` ends with it: behind PgBouncer the session is other
+/// clients' as well.
+const CATALOGUE: &str = "SET LOCAL statement_timeout = {timeout}; WITH RECURSIVE
     simple AS MATERIALIZED (
         SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
         WHERE p.provolatile = 'v' AND p.prokind <> 'p'
