@@ -128,13 +128,15 @@ async fn the_app() {
     });
     let main = nodes.next().unwrap();
     let names = (1..).map(|number| format!("read_replica_{number}"));
-    let config = EngineConfig {
+    let mut config = EngineConfig {
         main,
         extra_nodes: names.zip(nodes).collect(),
         extensions: Vec::new(),
         drain_timeout: Duration::from_millis(drain.parse().unwrap()),
         ..EngineConfig::default()
     };
+    // Whoever is in the queue when the signal comes is in it still.
+    config.pool.acquire_timeout = Duration::from_secs(60);
     let engine = Engine::new(config).unwrap();
     let begun = Begun::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -138,7 +138,7 @@ async fn a_panic_costs_no_other_request_on_the_same_http_2_connection() {
     let engine = Engine::new(config(&cluster, "neighbours")).unwrap();
     let app = served(&engine).await;
     let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
-    let neighbours = join_all((0..5).map(|_| http.get(format!("{}/sleeps/700", app.url)).send()));
+    let neighbours = join_all((0..5).map(|_| http.get(format!("{}/sleeps/3000", app.url)).send()));
     let neighbours = tokio::spawn(neighbours);
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'neighbours' \
                AND state = 'active' AND query LIKE '%pg_sleep%'";

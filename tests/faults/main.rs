@@ -14,6 +14,7 @@ mod old_primary_returns;
 mod pool_exhausted;
 mod primary_killed;
 mod primary_promoted;
+mod pulse;
 mod replay;
 mod replica_flaps;
 mod replica_hangs;

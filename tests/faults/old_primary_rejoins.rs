@@ -4,7 +4,7 @@ use flautino::Role;
 use flautino_tests::wait_until;
 
 use crate::common::{MAIN, REPLICAS};
-use crate::load::{Load, Tally, assert_none, failed_over};
+use crate::load::{Load, assert_none, failed_over};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_joins_by_itself_and_nobody_notices() {
@@ -26,7 +26,6 @@ async fn it_joins_by_itself_and_nobody_notices() {
     let strayed = tally.writes().filter(|op| op.node.as_deref() == Some(MAIN));
     assert_none("written to a replica", strayed);
     assert!(tally.reads().any(|op| op.node.as_deref() == Some(MAIN)), "it was not read from");
-    let ops = before.ops.into_iter().chain(tally.ops).collect();
-    Tally { ops }.assert_ledger(new).await;
+    tally.and(before).assert_ledger(new).await;
     rig.stop().await;
 }

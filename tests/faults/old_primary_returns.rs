@@ -59,8 +59,7 @@ async fn it_is_reported_never_read_from_and_never_written_to() {
     verify(&tally);
     tally.assert_writes_untouched();
     assert_eq!(ask::<i64>(old, COUNT).await, stored);
-    let ops = before.ops.into_iter().chain(tally.ops).collect();
-    Tally { ops }.assert_ledger(rig.cluster.replica(0)).await;
+    tally.and(before).assert_ledger(rig.cluster.replica(0)).await;
     rig.stop().await;
 }
 
@@ -93,7 +92,6 @@ async fn an_app_that_starts_now_neither_reads_from_it_nor_writes_to_it_though_it
     verify(&tally);
     tally.assert_no_write_failed();
     assert_eq!(ask::<i64>(old, COUNT).await, stored);
-    let ops = before.ops.into_iter().chain(tally.ops).collect();
-    Tally { ops }.assert_ledger(cluster.replica(0)).await;
+    tally.and(before).assert_ledger(cluster.replica(0)).await;
     app.stop().await;
 }

@@ -13,7 +13,8 @@ use crate::common::{
 use crate::load::{Load, assert_none};
 
 fn waited_for_a_primary(took: Duration) -> bool {
-    (FAILOVER_TIMEOUT..FAILOVER_TIMEOUT + 2 * SLACK).contains(&took)
+    // Who waits twice takes twenty seconds.
+    (FAILOVER_TIMEOUT..FAILOVER_TIMEOUT + 8 * SLACK).contains(&took)
 }
 
 /// Sessions that bring the token along read, at once, what it is a token of.
@@ -97,7 +98,7 @@ async fn an_app_that_starts_without_a_primary_serves_reads_and_writes_wait_and_a
     let took = started.elapsed();
     println!("open took {took:?}: {:?}", report.warnings);
     // The longest pause between two attempts is two seconds.
-    assert!(took < FAILOVER_TIMEOUT + Duration::from_secs(2) + 2 * SLACK, "{took:?}");
+    assert!(took < FAILOVER_TIMEOUT + Duration::from_secs(2) + AT_ONCE, "{took:?}");
     let port = cluster.primary().port().to_string();
     assert!(report.warnings.iter().any(|text| text.contains(&port)), "{:?}", report.warnings);
     assert!(

@@ -62,7 +62,8 @@ async fn a_slow_replica_serves_little_until_it_is_fast_again_and_is_not_called_d
     let (rig, proxies) = Rig::behind_proxies("slow", 2).await;
     let load = Load::start(&rig);
     wait_until("each has its part", async || part(&rig, 200).await > 0.3).await;
-    proxies[1].slow(Duration::from_millis(100));
+    // A probe that has to connect first is some three round trips, within its half a second.
+    proxies[1].slow(Duration::from_millis(60));
     load.until_more(600, 100).await;
     let slow = part(&rig, 1000).await;
     println!("its part while it is slow: {slow}");
@@ -83,8 +84,7 @@ async fn a_replica_that_comes_and_goes_serves_little_until_it_stays() {
         proxies[1].cut().await;
         load.a_while().await;
         rig.until_down(REPLICAS[1]).await;
-        let down = part(&rig, 200).await;
-        assert!(down < f64::EPSILON, "its part is {down} while it is down");
+        rig.is_not_chosen(REPLICAS[1], &load).await;
         proxies[1].heal().unwrap();
         rig.until_serves(REPLICAS[1]).await;
         let since = Instant::now();

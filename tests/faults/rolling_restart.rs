@@ -19,7 +19,8 @@ async fn a_restart_of_all_nodes_costs_no_read_and_no_write_that_can_be_sent_agai
         let before = Instant::now();
         node.stop().await.unwrap();
         let stopped = Instant::now();
-        load.a_while_of_reads().await;
+        // Not many: writes wait for the primary, and no longer than for `failover_timeout`.
+        load.until_more(100, 0).await;
         node.start().await.unwrap();
         println!("{name} was away for {:?}", before.elapsed());
         load.a_while().await;

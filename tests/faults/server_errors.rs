@@ -34,6 +34,11 @@ async fn process(db: &Handle, node: &str) -> i32 {
     sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&db).await.unwrap()
 }
 
+/// How many statements all nodes were sent.
+fn sent(engine: &Engine) -> u64 {
+    engine.status().nodes.iter().map(|node| node.statements).sum()
+}
+
 /// Whether a session of the app has been left in a transaction.
 async fn is_in_a_transaction(node: &Node, name: &str) -> bool {
     let sql = format!(
@@ -46,19 +51,19 @@ async fn is_in_a_transaction(node: &Node, name: &str) -> bool {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_statement_that_takes_too_long_is_57014_and_its_connection_is_kept() {
     let cluster = cluster(1).await;
-    let timeout = Duration::from_millis(300);
+    let timeout = Duration::from_secs(1);
     let engine = of_one(&cluster, "late", Some(timeout)).await;
     let db = engine.handle();
     let before = [process(&db, MAIN).await, process(&db, REPLICAS[0]).await];
     for sql in
         ["INSERT INTO entries SELECT 1 FROM (SELECT pg_sleep(20)) AS slept", "SELECT pg_sleep(20)"]
     {
-        let started = Instant::now();
+        let (started, before) = (Instant::now(), sent(&engine));
         let failed = sqlx::query(sql).execute(&engine.handle()).await.unwrap_err();
         assert_eq!(sqlstate(&failed), "57014", "{failed}");
-        // It is not run again elsewhere.
         let took = started.elapsed();
-        assert!(took >= timeout && took < timeout + SLACK, "{sql} took {took:?}");
+        assert!(took >= timeout && took < Duration::from_secs(10), "{sql} took {took:?}");
+        assert_eq!(sent(&engine) - before, 1, "{sql} was run again elsewhere");
     }
     let mut transaction = db.begin().await.unwrap();
     sqlx::query("INSERT INTO entries VALUES (2)").execute(&mut transaction).await.unwrap();
@@ -162,6 +167,7 @@ async fn deadlocks_and_serialization_failures_are_retried_where_that_is_asked_fo
     with_rows(&cluster).await;
     let engine = flautino_tests::engine(&cluster, "retried").await;
     for isolation in [IsolationLevel::ReadCommitted, IsolationLevel::Serializable] {
+        let before: i64 = ask(cluster.primary(), "SELECT sum(n) FROM rows").await;
         let options =
             TransactionOptions { isolation: Some(isolation), retries: 50, ..Default::default() };
         let adders = (0..8).map(|n| {
@@ -179,15 +185,13 @@ async fn deadlocks_and_serialization_failures_are_retried_where_that_is_asked_fo
             tokio::spawn(work)
         });
         let adders: Vec<_> = adders.collect();
-        let before: i64 = ask(cluster.primary(), "SELECT sum(n) FROM rows").await;
         for adder in adders {
             let done: Result<(), sqlx::Error> = adder.await.unwrap();
             done.unwrap_or_else(|error| panic!("{isolation:?}: {error}"));
         }
         let after: i64 = ask(cluster.primary(), "SELECT sum(n) FROM rows").await;
-        assert!(after - before <= 16, "added {} times", after - before);
+        assert_eq!(after - before, 16, "{isolation:?}");
     }
-    assert_eq!(ask::<i64>(cluster.primary(), "SELECT sum(n) FROM rows").await, 32);
     assert!(!is_in_a_transaction(cluster.primary(), "retried").await);
     engine.close().await;
 }
@@ -264,7 +268,11 @@ async fn a_primary_at_max_connections_is_503_for_those_that_need_one_more_and_is
     let store = |id: i64| http.post(format!("{}/ids/{id}", rig.app.url)).send();
     assert_eq!(store(1).await.unwrap().status(), 201);
     let taken = fill(rig.cluster.primary()).await;
-    let hold = rig.engine.handle().acquire().await.unwrap();
+    // All that the pool has: it may have made one more while the first was being looked at.
+    let mut held = Vec::new();
+    for _ in 0..rig.engine.pool(MAIN).unwrap().size() {
+        held.push(rig.engine.handle().acquire().await.unwrap());
+    }
     let story = async {
         let started = Instant::now();
         let answers = join_all((2..8).map(store)).await;
@@ -279,8 +287,8 @@ async fn a_primary_at_max_connections_is_503_for_those_that_need_one_more_and_is
         }
         println!("{stored} stored, after {:?}", started.elapsed());
         assert!(stored < 7, "nothing was short of connections, so this test tests nothing");
-        // The default of `acquire_timeout`.
-        assert!(started.elapsed() < Duration::from_secs(5) + 2 * SLACK, "{:?}", started.elapsed());
+        // The default of `acquire_timeout`, once and not twice.
+        assert!(started.elapsed() < Duration::from_secs(5) + 8 * SLACK, "{:?}", started.elapsed());
         for _ in 0..50 {
             sqlx::query("SELECT count(*) FROM entries")
                 .execute(&rig.engine.handle())
@@ -290,7 +298,7 @@ async fn a_primary_at_max_connections_is_503_for_those_that_need_one_more_and_is
         stored
     };
     let stored = all_are_up_while(&rig.engine, story).await;
-    drop(hold);
+    drop(held);
     // What it has, it keeps and uses.
     wait_until("the connection it has is free", async || store(8).await.unwrap().status() == 201)
         .await;

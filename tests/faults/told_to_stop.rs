@@ -94,9 +94,11 @@ async fn two_hundred_requests_in_flight_are_all_answered_and_no_new_one_is_accep
     let mut app = Child::start(&cluster, drain).await;
     let clients = Clients::new();
     clients.warm_up(&app).await;
-    // Some wait for a connection, in queues that take some two seconds.
+    // Most wait for a connection, in queues that take some four seconds.
+    let answered = AtomicUsize::new(0);
     let answers = join_all((0..REQUESTS).map(async |n| {
-        let answer = clients.request(&app, n, 200).await;
+        let answer = clients.request(&app, n, 400).await;
+        answered.fetch_add(1, Ordering::Relaxed);
         (n, answer)
     }));
     let story = async {
@@ -104,10 +106,11 @@ async fn two_hundred_requests_in_flight_are_all_answered_and_no_new_one_is_accep
         app.send(Signal::SIGTERM);
         let signalled = Instant::now();
         until_refused(&app).await;
-        (signalled, signalled.elapsed())
+        (signalled, answered.load(Ordering::Relaxed))
     };
-    let (answers, (signalled, refused)) = tokio::join!(answers, story);
-    assert!(refused < AT_ONCE, "it accepted for {refused:?}");
+    let (answers, (signalled, before)) = tokio::join!(answers, story);
+    // When it has answered all, it ends, and nobody listens any more.
+    assert!(before < REQUESTS, "it accepted until all were answered");
     for (n, answer) in answers {
         let answer = answer.unwrap_or_else(|error| panic!("request {n} was dropped: {error:?}"));
         assert!(answer.status().is_success(), "request {n}: {answer:?}");
@@ -116,14 +119,16 @@ async fn two_hundred_requests_in_flight_are_all_answered_and_no_new_one_is_accep
     let Report { requests_cut, connections_cut, begun, .. } = app.ended().await;
     let took = signalled.elapsed();
     println!("two hundred requests were answered in {took:?}");
-    assert!(took < Duration::from_secs(10), "it took {took:?}, with nothing left to do");
+    assert!(took < drain * 3 / 4, "it took {took:?}, with nothing left to do");
     assert_eq!((requests_cut, connections_cut, begun.len()), (0, 0, REQUESTS));
     let wanted: Vec<_> = (0..REQUESTS).filter(|n| is_write(*n)).map(|n| (n, 1)).collect();
     assert_eq!(stored(cluster.primary()).await, wanted);
     no_session_is_left(&cluster).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+// On one thread: hyper's client may lose a request that is sent on another thread while its connection
+// ends there, and never tells (hyper's issue 4122). The app has threads of its own.
+#[tokio::test]
 async fn under_load_that_goes_on_every_request_that_began_is_answered() {
     let cluster = cluster(2).await;
     let mut app = Child::start(&cluster, Duration::from_secs(20)).await;
@@ -243,6 +248,7 @@ async fn a_second_signal_ends_it_at_once_with_requests_in_flight() {
     wait_until("all are in flight", async || app.begun().await == REQUESTS).await;
     let took = told_twice(&mut app).await;
     println!("it was over after {took:?}");
+    // Without the second signal it is twenty seconds.
     assert!(took < 2 * AT_ONCE, "it took {took:?}");
     for request in requests {
         request.await.unwrap().unwrap_err();
@@ -265,7 +271,7 @@ async fn a_second_signal_ends_it_at_once_with_statements_of_background_tasks() {
     let took = told_twice(&mut app).await;
     println!("it was over after {took:?}");
     // The pool gives what it cuts a second, and its goodbyes another.
-    assert!(took < 3 * AT_ONCE, "it took {took:?}");
+    assert!(took < 2 * AT_ONCE, "it took {took:?}");
     no_session_is_left(&cluster).await;
     assert_eq!(stored(cluster.primary()).await, []);
 }
@@ -309,7 +315,7 @@ async fn a_second_signal_ends_it_at_once_with_a_handler_that_blocks_its_thread()
     let (mut app, request) = with_a_blocking_request(&cluster, Duration::from_secs(20)).await;
     let took = told_twice(&mut app).await;
     println!("it was over after {took:?}");
-    assert!(took < 3 * AT_ONCE, "it took {took:?}");
+    assert!(took < 2 * AT_ONCE, "it took {took:?}");
     no_session_is_left(&cluster).await;
     is_not_answered(request).await;
 }

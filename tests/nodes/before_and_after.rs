@@ -58,7 +58,7 @@ async fn after_close_it_says_what_the_next_open_opens() {
         engine.open().await.unwrap();
     }
     until_serve(&engine, &["r1"]).await;
-    assert_eq!(sessions(cluster.replica(1), "after").await, 0);
+    until_no_sessions(cluster.replica(1), "after").await;
     engine.close().await;
 }
 

@@ -22,6 +22,8 @@ pub(crate) const MAIN: &str = "main";
 /// The names of the cluster's replicas, in its order.
 pub(crate) const NAMES: [&str; 3] = ["r1", "r2", "r3"];
 const HOUR: Duration = Duration::from_secs(3600);
+/// For what must succeed, also on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A server as a node, with sessions of this name.
 pub(crate) fn node(server: &Node, app: &str) -> NodeConfig {
@@ -75,6 +77,8 @@ pub(crate) fn lively(config: &mut EngineConfig) {
 /// A node is asked when it is met and not again: one that falls behind stays in the rotation.
 pub(crate) fn frozen(config: &mut EngineConfig) {
     config.routing.probe_interval = HOUR;
+    // The only chance.
+    config.routing.probe_timeout = PATIENCE;
     config.routing.max_lag = HOUR;
     config.routing.token_window = HOUR;
 }

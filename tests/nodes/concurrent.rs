@@ -79,19 +79,24 @@ async fn beside_close_it_costs_close_no_time() {
     let cluster = cluster(1).await;
     let engine = open(&cluster, "quick", &[0], hasty).await;
     until_serve(&engine, &["r1"]).await;
-    let plain = engine.close().await;
-    engine.open().await.unwrap();
-    // The call waits for `close`, which has its turn first, and `close` must not wait for it.
-    let closing = {
-        let engine = engine.clone();
-        tokio::spawn(async move { engine.close().await })
-    };
-    tokio::task::yield_now().await;
-    let report = set(&engine, Nodes::new()).await;
-    assert_eq!(report.removed, ["r1"]);
-    let beside = closing.await.unwrap();
-    let most = plain.elapsed + Duration::from_millis(800);
-    assert!(beside.elapsed < most, "{beside:?}, and {plain:?} alone");
+    let plain = engine.close().await.elapsed;
+    let mut best = Duration::MAX;
+    // The best of three, so that a busy machine is no excuse.
+    for _ in 0..3 {
+        engine.open().await.unwrap();
+        // The call waits for `close`, which has its turn first, and `close` must not wait for it: it
+        // would be a second.
+        let closing = {
+            let engine = engine.clone();
+            tokio::spawn(async move { engine.close().await })
+        };
+        tokio::task::yield_now().await;
+        let report = set(&engine, Nodes::new()).await;
+        assert_eq!(report.removed, ["r1"]);
+        best = best.min(closing.await.unwrap().elapsed);
+        set(&engine, these(&cluster, "quick", &[0])).await;
+    }
+    assert!(best < plain + Duration::from_millis(800), "{best:?}, and {plain:?} alone");
 }
 
 #[tokio::test]

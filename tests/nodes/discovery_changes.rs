@@ -6,8 +6,8 @@ use flautino::{Health, Role};
 use flautino_tests::{cluster, wait_until};
 
 use crate::common::{
-    COUNT, FOUND, INSERT, MAIN, Registry, Says, at, discovering, ip, lively, names, node, node_of,
-    number, one_port, reader, run, sessions, set, status_of, these, unknown_node,
+    COUNT, FOUND, INSERT, MAIN, PATIENCE, Registry, Says, at, discovering, ip, lively, names, node,
+    node_of, number, one_port, reader, run, sessions, set, status_of, these, unknown_node,
     until_no_sessions, until_serve, with_table,
 };
 
@@ -246,6 +246,7 @@ async fn one_whose_promotion_was_not_noticed_yet_stays_too() {
     let engine = discovering(&servers, "unnoticed", &registry, |config| {
         // By its own will the monitor asks nobody again.
         config.routing.probe_interval = Duration::from_secs(3600);
+        config.routing.probe_timeout = PATIENCE;
     });
     engine.open().await.unwrap();
     cluster.replica(0).promote().await.unwrap();

@@ -47,11 +47,16 @@ async fn close_does_not_wait_for_an_answer() {
     let servers = one_port(&cluster).await;
     let registry = Registry::new(at(&servers, &[1]));
     let engine = discovering(&servers, "unanswered", &registry, |_| ());
-    engine.open().await.unwrap();
-    registry.say(Says::Hangs);
-    registry.until_asked(1).await;
-    let report = engine.close().await;
-    assert!(report.elapsed < Duration::from_millis(900), "{report:?}");
+    let mut best = Duration::MAX;
+    // The best of three, so that a busy machine is no excuse; who waits for the answer takes a second.
+    for _ in 0..3 {
+        registry.say(at(&servers, &[1]));
+        engine.open().await.unwrap();
+        registry.say(Says::Hangs);
+        registry.until_asked(1).await;
+        best = best.min(engine.close().await.elapsed);
+    }
+    assert!(best < Duration::from_millis(900), "{best:?}");
     wait_until("no task is left", async || tasks() <= servers.len() * 3).await;
 }
 

@@ -14,7 +14,7 @@ use crate::common::{
 async fn a_statement_that_ends_within_the_drain_time_is_let_go_on() {
     let cluster = cluster(1).await;
     let engine = open(&cluster, "drained", &[0], lively).await;
-    let sql = "SELECT 7::int8 FROM pg_sleep(1)";
+    let sql = "SELECT 7::int8 FROM pg_sleep(4)";
     let db = engine.handle().node("r1").unwrap();
     let query = {
         let db = db.clone();

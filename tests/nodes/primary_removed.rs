@@ -7,8 +7,8 @@ use flautino_cluster::Cluster;
 use flautino_tests::{cluster, wait_until};
 
 use crate::common::{
-    COUNT, INSERT, MAIN, catch_up, lively, names, node, node_of, number, open, run, set, these,
-    until_serve, with_table,
+    COUNT, INSERT, MAIN, PATIENCE, catch_up, lively, names, node, node_of, number, open, run, set,
+    these, until_serve, with_table,
 };
 
 /// `r1` is the primary, and `r2` follows it.
@@ -17,7 +17,7 @@ async fn failed_over(app: &str, patience: Duration) -> (Cluster, Engine) {
     let engine = open(&cluster, app, &[0, 1], |config| {
         lively(config);
         config.routing.failover_timeout = patience;
-        config.drain_timeout = Duration::from_millis(500);
+        config.drain_timeout = PATIENCE;
     })
     .await;
     until_serve(&engine, &["r1", "r2"]).await;

@@ -6,8 +6,8 @@ use super::{Check, Violation};
 use crate::history::{History, Kind, Op, Outcome, Rule, Window};
 
 /// How long after a break a statement may still be sent into a connection whose end nobody has
-/// noticed, on a machine under load.
-const UNNOTICED: Duration = Duration::from_millis(500);
+/// noticed: it may rest for a second (`warm_time`), and the machine is under load.
+const UNNOTICED: Duration = Duration::from_millis(1500);
 /// A request that was sent so long before its app was told to stop was begun by then.
 const BEGUN: Duration = Duration::from_millis(250);
 /// What a wait for `failover_timeout` may fall short of it by the clock of a client.
