@@ -199,13 +199,17 @@ impl Monitor {
         let before = {
             let mut state = self.lock_state();
             let kept: Vec<_> = nodes.iter().map(|node| place(&state.nodes, node)).collect();
-            state.topology.replace(&kept);
+            state.topology.replace(&kept, Instant::now());
             std::mem::replace(&mut state.nodes, nodes.clone().into())
         };
         let new: Vec<_> = nodes.into_iter().filter(|node| place(&before, node).is_none()).collect();
         new.iter().for_each(|node| node.watched_by(Arc::downgrade(self)));
         self.publish();
         if self.is_running() {
+            if before.len() == 1 {
+                // How far it was before does not count.
+                self.probe(&before[0]).await;
+            }
             self.probe_all(&new).await;
             self.settle(&new).await;
             new.iter().for_each(|node| self.watch(node));

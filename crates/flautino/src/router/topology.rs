@@ -144,6 +144,9 @@ pub(crate) struct Topology {
     rules: Rules,
     /// The primary's progress on that timeline.
     moments: Moments,
+    /// When a node came to a single one. Sessions did not remember what they did there before, so
+    /// nothing from before counts as fresh.
+    routed_since: Option<Instant>,
 }
 
 /// What it goes by.
@@ -172,6 +175,7 @@ impl Topology {
             lives,
             rules,
             moments: Moments::new(rules.max_lag * 2),
+            routed_since: None,
         }
     }
 
@@ -198,8 +202,12 @@ impl Topology {
         *self = new;
     }
 
-    /// Other nodes: for each of them its number up to now, or `None` where it is new.
-    pub(crate) fn replace(&mut self, kept: &[Option<usize>]) {
+    /// Other nodes from now on: for each of them its number up to now, or `None` where it is new.
+    pub(crate) fn replace(&mut self, kept: &[Option<usize>], moment: Instant) {
+        if self.nodes.len() == 1 {
+            self.moments.clear();
+            self.routed_since = Some(moment);
+        }
         let mut old: Vec<_> = std::mem::take(&mut self.nodes).into_iter().map(Some).collect();
         for number in kept {
             let node = number.and_then(|number| old[number].take());
@@ -269,7 +277,8 @@ impl Topology {
             self.adopt(sample.server.system);
         }
         self.choose_primary();
-        if let (Some(progress), true) = (sample.progress, self.primary == Some(number)) {
+        let counts = self.routed_since.is_none_or(|since| sample.began > since);
+        if let (Some(progress), true) = (sample.progress, counts && self.primary == Some(number)) {
             self.moments.remember(sample.began, progress);
         }
         self.prove(number, sample);
