@@ -90,7 +90,6 @@ async fn beside_close_it_costs_close_no_time() {
             let engine = engine.clone();
             tokio::spawn(async move { engine.close().await })
         };
-        tokio::task::yield_now().await;
         let report = set(&engine, Nodes::new()).await;
         assert_eq!(report.removed, ["r1"]);
         best = best.min(closing.await.unwrap().elapsed);

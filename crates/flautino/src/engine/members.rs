@@ -103,7 +103,8 @@ impl Engine {
     ) -> Result<NodesReport, ConfigError> {
         EngineConfig::check_nodes(&nodes, ORIGIN)?;
         let inner = Arc::clone(&self.inner);
-        let setting = self.inner.tasks().spawn(async move {
+        // None of the tasks that `close` waits for: it may wait for its turn until that is over.
+        let setting = tokio::spawn(async move {
             let (mut report, leaving) = inner.change(|all| all.named = nodes).await?;
             for left in leaving {
                 // It fails only where the runtime ends.
