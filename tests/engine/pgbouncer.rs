@@ -1,23 +1,30 @@
 //! The real PgBouncer in transaction mode, between the engine and the server.
 
-use flautino::{Engine, EngineConfig, Handle};
+use flautino::{Engine, EngineConfig, Handle, NodeConfig};
 use flautino_cluster::Node;
 use flautino_tests::{Bouncer, ask, cluster, sqlstate, wait_until};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions, Row};
 
-/// An engine through PgBouncer; `None` where it is not installed, which fails under `CI=true`.
-async fn start(node: &Node) -> Option<(Bouncer, Engine)> {
-    let bouncer = Bouncer::start(node).await?;
-    let mut config = EngineConfig::from_url(&format!(
-        "postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable",
-        bouncer.port
-    ))
-    .unwrap();
+fn url(bouncer: &Bouncer) -> String {
+    format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", bouncer.port)
+}
+
+fn through(bouncer: &Bouncer) -> EngineConfig {
+    let mut config = EngineConfig::from_url(&url(bouncer)).unwrap();
     config.main.pgbouncer = true;
     config.pool.max_connections = 32;
     config.pool.acquire_timeout = std::time::Duration::from_secs(30);
     config.extensions.clear();
+    config
+}
+
+/// An engine through PgBouncer; `None` where it is not installed, which fails under `CI=true`.
+async fn start(node: &Node) -> Option<(Bouncer, Engine)> {
+    let bouncer = Bouncer::start(node).await?;
+    let config = through(&bouncer);
     let engine = Engine::new(config).unwrap();
     engine.open().await.unwrap();
     Some((bouncer, engine))
@@ -149,4 +156,33 @@ async fn utility_commands_and_abandoned_statements_work_through_it_too() {
     })
     .await;
     engine.close().await;
+}
+
+#[tokio::test]
+async fn the_monitor_leaves_nothing_in_sessions_that_others_share() {
+    let cluster = cluster(1).await;
+    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
+    let Some(bouncer) = Bouncer::start(cluster.primary()).await else { return };
+    let mut config = through(&bouncer);
+    let replica = NodeConfig { url: Some(cluster.replica(0).url()), ..NodeConfig::default() };
+    config.extra_nodes.insert("replica".to_owned(), replica);
+    let engine = Engine::new(config).unwrap();
+    engine.open().await.unwrap();
+    for _ in 0..20 {
+        let db = engine.handle();
+        sqlx::query("INSERT INTO t VALUES (1)").execute(&db).await.unwrap();
+        assert!(db.token().await.is_some());
+    }
+    engine.close().await;
+    // As many at once as there are servers.
+    let looks = (0..5).map(async |_| {
+        let options: PgConnectOptions = url(&bouncer).parse().unwrap();
+        // PgBouncer refuses it at the start.
+        let mut connection = options.extra_float_digits(None).connect().await.unwrap();
+        let sql = "SELECT current_setting('statement_timeout') || \
+                       (SELECT count(*) FROM pg_prepared_statements) FROM pg_sleep(0.5)";
+        let row = sqlx::raw_sql(sql).fetch_one(&mut connection).await.unwrap();
+        row.get::<String, _>(0)
+    });
+    assert_eq!(join_all(looks).await, ["00"; 5]);
 }

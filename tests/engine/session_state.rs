@@ -44,6 +44,7 @@ const UNUSUAL: &[(&str, &str)] = &[
     ),
     ("SELECT \"set_config\"('work_mem', '9MB', false)", NO_WORK_MEM),
     ("EXPLAIN ANALYZE CREATE TEMP TABLE left_behind AS SELECT 1", NO_TABLE),
+    ("SET \"app.who\" = local", "SELECT coalesce(current_setting('app.who', true), '') = ''"),
 ];
 
 async fn start() -> (Cluster, Engine, Handle) {
@@ -124,6 +125,19 @@ async fn statements_prepared_in_sql_do_not_leak() {
 #[tokio::test]
 async fn what_is_left_in_unusual_ways_does_not_leak() {
     check(UNUSUAL).await;
+}
+
+#[tokio::test]
+async fn a_seed_does_not_leak() {
+    let (_cluster, engine, db) = start().await;
+    let mut lease = db.acquire().await.unwrap();
+    sqlx::query("SELECT setseed(0.5)").execute(&mut lease).await.unwrap();
+    let seeded: f64 = sqlx::query_scalar("SELECT random()").fetch_one(&mut lease).await.unwrap();
+    drop(lease);
+    sqlx::query("SELECT setseed(0.5)").execute(&db).await.unwrap();
+    let next: f64 = sqlx::query_scalar("SELECT random()").fetch_one(&db).await.unwrap();
+    assert!((seeded - next).abs() > 0.0, "{next}");
+    engine.close().await;
 }
 
 #[tokio::test]

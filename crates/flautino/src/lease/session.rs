@@ -88,7 +88,8 @@ impl SessionSetup {
     /// Resets a used session, in one round trip. `false` where that is not enough: a transaction
     /// is open on it that nobody told us of, or a statement was prepared in SQL.
     ///
-    /// It is `DISCARD ALL` without the prepared statements, since sqlx counts on its own.
+    /// It is `DISCARD ALL` without the prepared statements, since sqlx counts on its own; and a new
+    /// seed for `random()`.
     pub(crate) async fn wash(
         &self,
         connection: &mut PgConnection,
@@ -100,7 +101,9 @@ impl SessionSetup {
              AND NOT EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql); \
              CLOSE ALL; UNLISTEN *; \
              SELECT pg_advisory_unlock_all(); SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
-             DISCARD TEMP; DISCARD SEQUENCES",
+             DISCARD TEMP; DISCARD SEQUENCES; \
+             SELECT setseed(('x' || encode(substr(uuid_send(gen_random_uuid()), 1, 3), 'hex')) \
+                 ::bit(24)::int / 16777216.0)",
         );
         if let Some(commands) = self.commands(connection, node) {
             sql = format!("{sql}; {commands}");

@@ -94,6 +94,8 @@ impl<'a> Command<'a> {
                 self.changes_session |= names_session_state(text) || self.makes_temporary(token);
             }
             Token::Quoted(text) => {
+                // A name like any other, and no key word.
+                self.second = self.second.or(Some(token).filter(|_| self.first.is_some()));
                 self.changes_session |= names_session_state(text.trim_matches('"'));
             }
             Token::Literal | Token::Semicolon | Token::Other => {}
@@ -151,6 +153,8 @@ fn names_session_state(name: &str) -> bool {
     let starts =
         |word: &str| name.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
     is("set_config")
+        || is("setseed")
+        || is("set_limit")
         || is("pg_settings")
         || starts("pg_temp")
         || starts("pg_advisory")
@@ -217,6 +221,9 @@ mod tests {
             "set search_path = x",
             "SELECT set_config('a', 'b', false)",
             "select pg_catalog.\"set_config\"('a', 'b', false)",
+            "select setseed(0.5)",
+            "set \"a.b\" = local",
+            "set \"a.b\" to transaction",
             "update pg_settings set setting = 1",
             "listen x",
             "select pg_advisory_lock(1)",

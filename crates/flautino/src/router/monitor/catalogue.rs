@@ -28,8 +28,8 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Things carry a mark, under which the stored expressions of others refer to them. A view, a table
 /// with policies, a domain, a default of a function's argument is volatile when its expression
 /// refers to what is: a volatile function, an operator or an aggregate of one, a relation that
-/// describes one server, or one that a standby does not have (unlogged) or that leads elsewhere
-/// (foreign). So is a type, when a cast to it calls one. Expressions are read as text, since
+/// describes one server, or one that a standby does not have (unlogged), that leads elsewhere
+/// (foreign), or whose log runs ahead of it (sequences). So is a type, when a cast to it calls one. Expressions are read as text, since
 /// `pg_depend` leaves out the functions that come with PostgreSQL, and `pg_proc` calls every
 /// aggregate immutable.
 ///
@@ -75,7 +75,7 @@ const CATALOGUE: &str = "SET LOCAL statement_timeout = {timeout}; WITH RECURSIVE
         SELECT 'funcid ' || oid AS mark, NULL::name AS name FROM volatile
         UNION
         SELECT 'relid ' || oid, relname FROM pg_class
-        WHERE relkind = 'f' OR (relpersistence = 'u' AND relkind IN ('r', 'p', 'm'))
+        WHERE relkind IN ('f', 'S') OR (relpersistence = 'u' AND relkind IN ('r', 'p', 'm'))
             OR (oid < 16384 AND relkind = 'v' AND relname ~ '{server}')
         UNION
         SELECT r.mark, r.name FROM refers r JOIN tainted t ON t.mark = r.to_mark

@@ -150,6 +150,30 @@ fn a_node_of_another_system_is_neither_primary_nor_replica() {
 }
 
 #[test]
+fn a_cluster_that_is_replaced_under_its_names_is_taken_over_when_all_of_the_old_one_are_down() {
+    let mut nodes = Nodes::new(3);
+    nodes.answers(0, 0, primary(4, 900));
+    nodes.answers(1, 0, replica(4, 900));
+    nodes.answers(2, 0, Answer { system: 8, ..primary(1, 50) });
+    nodes.refuses(0, 1);
+    let newer = Answer { system: 9, started: 5, ..primary(1, 100) };
+    for millis in [2, 3] {
+        nodes.answers(0, millis, newer);
+        assert_eq!(nodes.primary(), None, "a replica of the old one is up");
+    }
+    nodes.refuses(1, 4);
+    nodes.answers(2, 5, Answer { system: 8, ..primary(1, 50) });
+    assert_eq!(nodes.primary(), None, "no write went there before");
+    nodes.answers(0, 6, newer);
+    assert_eq!(nodes.primary(), Some(0));
+    assert_eq!(nodes.view(2).excluded, Some(Exclusion::OtherSystem(8)));
+    for millis in [7, 8] {
+        nodes.answers(1, millis, Answer { system: 9, started: 5, ..replica(1, 100) });
+    }
+    assert!(nodes.in_rotation(1, 9));
+}
+
+#[test]
 fn one_server_under_two_names_counts_once() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
