@@ -20,6 +20,10 @@ use crate::token::Carried;
 /// will do, tonic's too: there [`Db::from_extensions`](crate::Db::from_extensions) gives the
 /// handle. ([`Tx`](crate::Tx) judges by the HTTP status, which gRPC does not use.)
 ///
+/// A response gets the token of what its request wrote as it passes through here. Layers that answer
+/// themselves when a handler panics or takes too long belong below this one, else what the handler
+/// wrote before has no token. Nor has what is written while a body is streamed.
+///
 /// ```
 /// use axum::{Router, routing::get};
 /// use flautino::{Engine, EngineConfig};

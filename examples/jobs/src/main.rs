@@ -23,6 +23,13 @@ struct Job {
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
+    tokio::select! {
+        shown = show() => shown,
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?), // drops the cluster, which ends it
+    }
+}
+
+async fn show() -> Result<(), Failure> {
     let cluster = Cluster::builder().replicas(1).start().await?;
     let (primary, replica) = (cluster.primary(), cluster.replica(0));
     primary.execute("CREATE TABLE orders (id bigserial PRIMARY KEY, item text)").await?;

@@ -1,13 +1,15 @@
 //! The example server: notes over a primary and two streaming replicas.
 //!
 //! Run with `cargo run -p notes`. It starts a throwaway cluster of its own and removes it on
-//! Ctrl-C or SIGTERM; with `DATABASE_URL` or `FLAUTINO_CONF` it uses that database instead.
+//! Ctrl-C, SIGTERM or SIGHUP; with `DATABASE_URL` or `FLAUTINO_CONF` it uses that database instead.
 //! `PORT` says where it listens: 3000 by default, 0 for any free port.
 
 mod notes;
 mod reply;
 
 use std::error::Error;
+use std::fmt::Write as _;
+use std::io::Write as _;
 use std::pin::Pin;
 
 use axum::Router;
@@ -46,13 +48,15 @@ async fn run() -> Result<(), Box<dyn Error>> {
         .layer(EngineLayer::new(engine.clone()).server_timing(true))
         .merge(flautino_axum::status_routes(engine.clone()));
 
-    println!("listening on http://127.0.0.1:{}", listener.local_addr()?.port());
+    let mut text = format!("listening on http://127.0.0.1:{}\n", listener.local_addr()?.port());
     for node in engine.status().nodes {
-        println!("  {:<16} {}:{} {:?}", node.name, node.host, node.port, node.role);
+        writeln!(text, "  {:<16} {}:{} {:?}", node.name, node.host, node.port, node.role)?;
     }
     if let Some(cluster) = &cluster {
-        println!("  try: psql {}", cluster.primary().url());
+        writeln!(text, "  try: psql {}", cluster.primary().url())?;
     }
+    // Who has read the first line may be gone.
+    let _ = std::io::stdout().write_all(text.as_bytes());
     let report = flautino_axum::serve(listener, app, engine).with_shutdown(stop).await?;
     eprintln!("stopped: {report:?}");
     if let Some(cluster) = cluster {
@@ -61,14 +65,16 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Ready at the first SIGTERM or Ctrl-C.
+/// Ready at the first SIGTERM or Ctrl-C, and when the terminal is closed.
 fn stop_signal() -> std::io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
     Ok(Box::pin(async move {
         tokio::select! {
             _ = terminate.recv() => {}
             _ = interrupt.recv() => {}
+            _ = hang_up.recv() => {}
         }
     }))
 }

@@ -68,8 +68,9 @@ pub struct RoutingConfig {
     /// least.
     #[serde(with = "de::duration")]
     pub probe_interval: Duration,
-    /// How long a probe may take, connecting included, and how long a token waits for its
-    /// position. Default: 500 ms.
+    /// How long a probe may take, connecting included. A token waits for its position twice as long
+    /// at most, since a probe may be under way; and as long again for the primary's where it read from
+    /// a node that does not tell. Default: 500 ms.
     #[serde(with = "de::duration")]
     pub probe_timeout: Duration,
     /// How many probes in a row must fail before a node is down; a refused connection is enough

@@ -9,8 +9,8 @@ use crate::child::{Demo, Place};
 use crate::processes::alive;
 
 #[tokio::test]
-async fn ctrl_c_and_sigterm_leave_no_process_and_no_folder() {
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+async fn ctrl_c_and_sigterm_and_sighup_leave_no_process_and_no_folder() {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         let place = Place::new();
         let mut demo = Demo::start(&mut place.command()).await;
         let family = demo.family();
