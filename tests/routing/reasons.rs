@@ -122,6 +122,7 @@ async fn lagging_gone_and_stale_replicas_each_have_their_reason() {
 
     // A dead primary: they lag for ever, and are all there is.
     cluster.primary().kill().await.unwrap();
+    wait_until("it is known to be gone", async || engine.status().primary.is_none()).await;
     until_reads_from(&engine, &REPLICAS).await;
     expect(&engine, &engine.handle().recorded(), READ, false, Reason::Stale).await;
 
