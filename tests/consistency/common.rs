@@ -9,8 +9,9 @@ use flautino_tests::{cluster, config, wait_until};
 
 /// Far longer than any test: a monitor with this interval asks at open, and when it must.
 pub(crate) const NEVER: Duration = Duration::from_secs(3600);
-/// What counts as no wait, on a machine that is busy with other things.
-pub(crate) const NO_WAIT: Duration = Duration::from_millis(900);
+/// What counts as no wait, on a machine that is busy with other things. Who waits for a connection or
+/// for a primary does so for `acquire_timeout` (5 s) or `failover_timeout` (10 s).
+pub(crate) const NO_WAIT: Duration = Duration::from_secs(3);
 /// The rows of `t`.
 pub(crate) const COUNT: &str = "SELECT count(*) FROM t";
 
@@ -28,6 +29,14 @@ pub(crate) async fn caught_up(cluster: &Cluster) {
     }
 }
 
+/// As [`caught_up`], and further than any token of before: those tell how far the primary has come,
+/// which may be beyond what it has written to disk. A commit writes all of it.
+pub(crate) async fn caught_up_with_tokens(cluster: &Cluster) {
+    let commit = "SELECT pg_logical_emit_message(true, 'test', 'commit')";
+    cluster.primary().execute(commit).await.unwrap();
+    caught_up(cluster).await;
+}
+
 pub(crate) async fn pause(cluster: &Cluster) {
     for replica in cluster.nodes().skip(1) {
         replica.pause_replay().await.unwrap();
@@ -40,13 +49,15 @@ pub(crate) async fn resume(cluster: &Cluster) {
     }
 }
 
-/// An open engine whose configuration was changed.
+/// An open engine whose configuration was changed. Its servers have time to answer, since the token
+/// of a write is a position only if the primary has said in time where it is.
 pub(crate) async fn engine_with(
     cluster: &Cluster,
     name: &str,
     change: impl FnOnce(&mut EngineConfig),
 ) -> Engine {
     let mut config = config(cluster, name);
+    config.routing.probe_timeout = Duration::from_secs(5);
     change(&mut config);
     let engine = Engine::new(config).unwrap();
     engine.open().await.unwrap();
@@ -175,6 +186,18 @@ pub(crate) fn token_probes(engine: &Engine) -> u64 {
     engine.status().nodes.iter().map(|node| node.token_probes).sum()
 }
 
+/// Has each of two replicas asked until its latency is that of a server at work. The only probe of a
+/// frozen monitor is its first, and one that took long would leave a replica without reads.
+async fn warm_up(engine: &Engine) {
+    for _ in 0..10 {
+        for replica in ["read_replica_1", "read_replica_2"] {
+            let db = session(engine);
+            read(engine, &db.node(replica).unwrap(), COUNTER).await;
+            db.token().await.unwrap();
+        }
+    }
+}
+
 /// Two processes over a counter, and replicas of which the second shows it as it was.
 pub(crate) async fn counter() -> (Cluster, Engine, Engine) {
     let cluster = cluster_with_table(2).await;
@@ -182,6 +205,8 @@ pub(crate) async fn counter() -> (Cluster, Engine, Engine) {
     caught_up(&cluster).await;
     let (one, other) =
         (frozen_engine(&cluster, "one").await, frozen_engine(&cluster, "other").await);
+    warm_up(&one).await;
+    warm_up(&other).await;
     cluster.replica(1).pause_replay().await.unwrap();
     (cluster, one, other)
 }

@@ -44,7 +44,7 @@ async fn is_healed(cluster: &Cluster, engine: &Engine, odd: Token, sane: Token) 
     // It covers at least what was there.
     assert_eq!(read(engine, &with_token(engine, next), COUNT).await.value, 1);
     resume(cluster).await;
-    caught_up(cluster).await;
+    caught_up_with_tokens(cluster).await;
     let fresh = frozen_engine(cluster, "fresh").await;
     let read = read(&fresh, &with_token(&fresh, next), COUNT).await;
     assert_eq!((read.value, &*read.reason), (1, "floor_met"), "{odd} became {next}: {read:?}");

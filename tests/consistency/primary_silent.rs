@@ -1,14 +1,26 @@
 //! Where the position cannot be had, the token says "the primary, for a while", soon.
 
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use flautino::Token;
+use flautino::{EngineConfig, Token};
 use flautino_cluster::Proxy;
 
 use crate::common::*;
 
-/// The longest that a token may take: two probes.
-const BOUND: Duration = Duration::from_millis(1900);
+/// A token may take two probes, one second. Who waits for a connection waits for five.
+const BOUND: Duration = Duration::from_secs(3);
+
+/// Half a second without an answer is silence, as it is by default.
+fn impatient(config: &mut EngineConfig) {
+    config.routing.probe_timeout = Duration::from_millis(500);
+}
+
+/// No probe answers a token before it is asked for.
+fn frozen_and_impatient(config: &mut EngineConfig) {
+    frozen(config);
+    impatient(config);
+}
 
 fn says_primary(token: Option<Token>, started: Instant) -> Token {
     let took = started.elapsed();
@@ -22,8 +34,7 @@ fn says_primary(token: Option<Token>, started: Instant) -> Token {
 #[tokio::test]
 async fn while_the_primary_hangs_the_token_says_primary_for_a_while() {
     let cluster = cluster_with_table(1).await;
-    // A probe between the write and the hang would answer the token.
-    let engine = frozen_engine(&cluster, "hangs").await;
+    let engine = engine_with(&cluster, "hangs", frozen_and_impatient).await;
     let other = frozen_engine(&cluster, "other").await;
     let db = engine.handle();
     insert(&db, 1).await;
@@ -48,6 +59,7 @@ async fn while_the_network_stalls_the_token_says_primary_for_a_while_and_later_t
     let cluster = cluster_with_table(1).await;
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
     let engine = engine_with(&cluster, "stalls", |config| {
+        impatient(config);
         config.main.url = Some(proxy.url());
     })
     .await;
@@ -69,7 +81,7 @@ async fn while_the_network_stalls_the_token_says_primary_for_a_while_and_later_t
 #[tokio::test]
 async fn while_the_replica_that_was_read_from_hangs_the_primary_is_asked_instead() {
     let cluster = cluster_with_table(1).await;
-    let engine = engine_with(&cluster, "replica_hangs", |_| {}).await;
+    let engine = engine_with(&cluster, "replica_hangs", frozen_and_impatient).await;
     until_replicas_serve(&engine, &["read_replica_1"]).await;
     let db = session(&engine);
     assert!(read(&engine, &db, COUNT).await.is_from_replica());
@@ -85,7 +97,11 @@ async fn while_the_replica_that_was_read_from_hangs_the_primary_is_asked_instead
 #[tokio::test]
 async fn readers_whose_floor_replicas_meet_do_not_notice_that_the_primary_hangs() {
     let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, "unnoticed", |_| {}).await;
+    // A read that is sent to the primary, or has it asked, waits for two probes: longer than `NO_WAIT`.
+    let engine = engine_with(&cluster, "unnoticed", |config| {
+        config.routing.probe_timeout = Duration::from_secs(2);
+    })
+    .await;
     let db = engine.handle();
     insert(&db, 1).await;
     let token = db.token().await.unwrap();
@@ -93,7 +109,7 @@ async fn readers_whose_floor_replicas_meet_do_not_notice_that_the_primary_hangs(
     cluster.primary().hang().await.unwrap();
     let hung = Instant::now();
     let mut reasons = std::collections::BTreeSet::new();
-    while hung.elapsed() < Duration::from_secs(3) {
+    while hung.elapsed() < Duration::from_secs(6) {
         let read = read(&engine, &with_token(&engine, token), COUNT).await;
         assert_eq!(read.value, 1);
         assert!(read.is_from_replica() && read.took < NO_WAIT, "{read:?}");
@@ -116,17 +132,25 @@ async fn until_met(engine: &flautino::Engine, token: Token) {
 #[tokio::test]
 async fn a_token_that_nobody_polls_keeps_no_probe_from_the_primary() {
     let cluster = cluster_with_table(1).await;
-    let engine = engine_with(&cluster, "unpolled", lively).await;
-    let db = engine.handle();
-    insert(&db, 1).await;
-    cluster.primary().hang().await.unwrap();
-    let mut token = std::pin::pin!(db.token());
-    // It asks, or waits for who does, and is left alone.
-    std::future::poll_fn(|cx| {
-        assert!(token.as_mut().poll(cx).is_pending());
-        std::task::Poll::Ready(())
+    let engine = engine_with(&cluster, "unpolled", |config| {
+        lively(config);
+        impatient(config);
     })
     .await;
+    let db = engine.handle();
+    let token = loop {
+        insert(&db, 1).await;
+        cluster.primary().hang().await.unwrap();
+        let mut token = Box::pin(db.token());
+        // It asks, or waits for who does, and is left alone.
+        let polled = std::future::poll_fn(|cx| Poll::Ready(token.as_mut().poll(cx))).await;
+        if polled.is_pending() {
+            break token;
+        }
+        // A probe came between.
+        cluster.primary().resume().await.unwrap();
+        until_primary(&engine, "main").await;
+    };
     flautino_tests::wait_until("the primary is down", async || engine.status().primary.is_none())
         .await;
     cluster.primary().resume().await.unwrap();

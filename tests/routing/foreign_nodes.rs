@@ -91,9 +91,15 @@ async fn of_two_primaries_of_one_system_the_one_of_the_lower_timeline_is_ignored
     for replica in [0, 1] {
         cluster.replica(replica).catch_up_with(cluster.primary()).await.unwrap();
     }
-    // The second copy is promoted, and the first follows it: the former primary is the stray.
-    cluster.replica(1).promote().await.unwrap();
-    cluster.replica(0).follow(cluster.replica(1)).await.unwrap();
+    // The second copy is promoted, and the first follows it: the former primary is the stray. The first
+    // is down meanwhile, so that it gets nothing that the second has not.
+    let (first, second) = (cluster.replica(0), cluster.replica(1));
+    first.stop().await.unwrap();
+    second.catch_up_with(cluster.primary()).await.unwrap();
+    second.promote().await.unwrap();
+    first.follow(second).await.unwrap();
+    first.start().await.unwrap();
+    first.wait_until_streaming().await.unwrap();
     let capture = Capture::start();
     let mut config = with_bad(&cluster, "stray", cluster.primary().url());
     config.main.url = Some(cluster.replica(1).url());

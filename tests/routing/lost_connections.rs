@@ -139,7 +139,7 @@ async fn a_read_for_a_replica_that_the_primary_runs_is_run_again_too() {
         let ended = async || ask::<i64>(cluster.primary(), ending).await == 1;
         wait_until("its session is ended", ended).await;
     };
-    let sql = "SELECT count(*) FROM (SELECT pg_sleep(1)) s";
+    let sql = "SELECT count(*) FROM (SELECT pg_sleep(3)) s";
     let (read, ()) = tokio::join!(count(&db, sql), story);
     assert_eq!(read.unwrap(), 1);
     engine.close().await;

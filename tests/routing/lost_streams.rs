@@ -3,11 +3,12 @@
 
 use std::time::Duration;
 
+use flautino::Consistency;
 use flautino::router::Reason;
 use flautino_tests::{ask, config, running, sqlstate, wait_until};
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::common::{MAIN, REPLICAS, cascade, count, node_of, open, open_default, run};
+use crate::common::{MAIN, REPLICAS, cascade, catch_up, count, node_of, open, open_default, run};
 
 #[tokio::test]
 async fn a_stream_that_has_given_rows_ends_with_the_error_and_one_that_has_not_starts_again() {
@@ -59,26 +60,57 @@ async fn a_stream_that_has_given_rows_ends_with_the_error_and_one_that_has_not_s
 async fn a_read_that_began_on_a_replica_sees_its_session_s_floor_on_the_next() {
     let cluster = cascade().await;
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
+    catch_up(&cluster).await;
     let mut config = config(&cluster, "floors");
-    config.routing.probe_interval = Duration::from_secs(60);
+    // Those that will be behind stay in the rotation.
+    config.routing.probe_interval = Duration::from_secs(300);
+    config.routing.max_lag = Duration::from_secs(300);
+    config.routing.token_window = Duration::from_secs(300);
+    config.routing.probe_timeout = Duration::from_secs(5);
     let engine = open(config, &REPLICAS).await;
-    for replica in cluster.nodes().skip(1) {
-        replica.pause_replay().await.unwrap();
+    for behind in [0, 2] {
+        cluster.replica(behind).pause_replay().await.unwrap();
     }
-    let db = engine.handle();
-    run(&db, "INSERT INTO t VALUES (1)").await.unwrap();
-    for _ in 0..20 {
-        for replica in cluster.nodes() {
-            replica
-                .execute(
-                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
-                     WHERE application_name = 'floors'",
-                )
-                .await
-                .unwrap();
-        }
+    let writer = engine.handle();
+    run(&writer, "INSERT INTO t VALUES (1)").await.unwrap();
+    let token = writer.token().await.unwrap();
+    let session = || {
+        let db = engine.handle().recorded();
+        db.observe(&token);
+        db
+    };
+    wait_until("the one that has the row serves it", async || {
+        // This has it asked how far it is.
+        let asking = engine.handle().with_consistency(Consistency::Session);
+        run(&asking.node(REPLICAS[1]).unwrap(), "SELECT 1").await.unwrap();
+        asking.token().await.unwrap();
+        let db = session();
         assert_eq!(count(&db, "SELECT count(*) FROM t").await.unwrap(), 1);
-        assert_eq!(node_of(&db), MAIN);
+        node_of(&db) == REPLICAS[1]
+    })
+    .await;
+    let sql = "SELECT count(*) FROM t, pg_sleep(2)";
+    let end = format!(
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
+         WHERE application_name = 'floors' AND state = 'active' AND query = '{sql}'"
+    );
+    for _ in 0..2 {
+        let db = session();
+        let ended = async || ask::<i64>(cluster.replica(1), &end).await == 1;
+        let (read, _) = tokio::join!(count(&db, sql), wait_until("it is ended", ended));
+        assert_eq!(read.unwrap(), 1);
+        let timings = db.timings().into_iter();
+        let attempts: Vec<_> =
+            timings.map(|timing| (timing.node.to_string(), timing.reason)).collect();
+        let wanted = [(REPLICAS[1], Reason::FloorMet), (MAIN, Reason::Retried)];
+        assert_eq!(attempts, wanted.map(|(node, reason)| (node.to_owned(), reason)));
+        // It comes back into use with its next answer.
+        wait_until("it serves again", async || {
+            let db = session();
+            run(&db, "SELECT 1").await.unwrap();
+            node_of(&db) == REPLICAS[1]
+        })
+        .await;
     }
     engine.close().await;
 }

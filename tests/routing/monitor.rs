@@ -8,7 +8,7 @@ use flautino_tests::{ask, cluster, config, sessions_of, wait_until};
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 
-use crate::common::{REPLICAS, cascade, open, open_default, run, until_reads_from};
+use crate::common::{REPLICAS, cascade, open, run, until_reads_from};
 
 async fn monitors(node: &Node, name: &str) -> i64 {
     sessions_of(node, &format!("{name} (flautino monitor)")).await
@@ -17,7 +17,10 @@ async fn monitors(node: &Node, name: &str) -> i64 {
 #[tokio::test]
 async fn it_has_one_session_a_node_whatever_the_traffic_and_none_after_close() {
     let cluster = cascade().await;
-    let engine = open_default(&cluster, "own").await;
+    let mut config = config(&cluster, "own");
+    // One that came late would be asked again over another connection.
+    config.routing.probe_timeout = Duration::from_secs(5);
+    let engine = open(config, &REPLICAS).await;
     for _ in 0..5 {
         join_all((0..30).map(async |turn| {
             let db = engine.handle();
@@ -41,11 +44,14 @@ async fn it_has_one_session_a_node_whatever_the_traffic_and_none_after_close() {
     for node in cluster.nodes() {
         wait_until("no session is left", async || ask::<i64>(node, monitoring).await == 0).await;
     }
-    let probes: Vec<_> = engine.status().nodes.iter().map(|node| node.probes).collect();
+    let probes = || -> Vec<_> { engine.status().nodes.iter().map(|node| node.probes).collect() };
+    let before = probes();
+    tokio::time::sleep(3 * engine.routing().probe_interval).await;
+    assert_eq!(probes(), before, "a closed engine asks nobody");
 
     engine.open().await.unwrap();
     until_reads_from(&engine, &REPLICAS).await;
-    assert!(probes.len() == 4);
+    assert!(probes().iter().zip(&before).all(|(after, before)| after > before));
     engine.close().await;
     for node in cluster.nodes() {
         wait_until("no session is left", async || ask::<i64>(node, monitoring).await == 0).await;

@@ -8,8 +8,7 @@ use flautino_cluster::Cluster;
 use flautino_tests::{config, summed, wait_until};
 
 use crate::common::{
-    MAIN, REPLICAS, cascade, catch_up, decisions, is_replica, open, open_default, until_reads_from,
-    why,
+    MAIN, REPLICAS, cascade, catch_up, decisions, is_replica, open, until_reads_from, why,
 };
 
 const READ: &str = "SELECT count(*) FROM t";
@@ -52,6 +51,7 @@ async fn reasons_of_sessions_that_need_nothing_wrote_or_brought_a_token() {
     config.routing.probe_interval = Duration::from_secs(60);
     config.routing.max_lag = Duration::from_secs(300);
     config.routing.token_window = Duration::from_secs(300);
+    config.routing.probe_timeout = Duration::from_secs(5);
     let engine = open(config, &REPLICAS).await;
     let db = || engine.handle().recorded();
     expect(&engine, &db(), READ, false, Reason::NoFloor).await;
@@ -89,7 +89,9 @@ async fn reasons_of_sessions_that_need_nothing_wrote_or_brought_a_token() {
 #[tokio::test]
 async fn a_replica_that_has_the_session_s_write_serves_it_and_the_floor_is_met() {
     let cluster = with_table().await;
-    let engine = open_default(&cluster, "met").await;
+    let mut config = config(&cluster, "met");
+    config.routing.probe_timeout = Duration::from_secs(5);
+    let engine = open(config, &REPLICAS).await;
     let writer = engine.handle().recorded();
     expect(&engine, &writer, "INSERT INTO t VALUES (1)", true, Reason::Write).await;
     let token = writer.token().await.unwrap().to_string();
@@ -120,6 +122,7 @@ async fn lagging_gone_and_stale_replicas_each_have_their_reason() {
 
     // A dead primary: they lag for ever, and are all there is.
     cluster.primary().kill().await.unwrap();
+    wait_until("it is known to be gone", async || engine.status().primary.is_none()).await;
     until_reads_from(&engine, &REPLICAS).await;
     expect(&engine, &engine.handle().recorded(), READ, false, Reason::Stale).await;
 

@@ -132,9 +132,11 @@ pub(crate) fn replicas(cluster: &Cluster) -> [&Node; 2] {
     [cluster.replica(0), cluster.replica(1)]
 }
 
-/// An open engine that both replicas serve.
+/// An open engine that both replicas serve. Its servers have time to answer, since the token of a
+/// write is a position only if the primary has said in time where it is.
 pub(crate) async fn engine(cluster: &Cluster, edit: impl Fn(&mut EngineConfig)) -> Engine {
     let mut config = config(cluster, "tokens");
+    config.routing.probe_timeout = Duration::from_secs(5);
     edit(&mut config);
     let engine = Engine::new(config).unwrap();
     engine.open().await.unwrap();

@@ -80,7 +80,8 @@ async fn a_bad_cookie_means_the_primary_once_and_then_replicas_again() {
             browser.cookies.push((name.to_owned(), text.clone()));
             let started = Instant::now();
             let answer = browser.get(&pair.url(number, "value/a")).await;
-            assert!(started.elapsed() < Duration::from_secs(2), "{:?}", started.elapsed());
+            // Who waits for a connection does so for five seconds, for a primary ten.
+            assert!(started.elapsed() < Duration::from_secs(4), "{:?}", started.elapsed());
             assert_healed(&answer, value, &real, text);
             assert_eq!(browser.cookies.len(), 2, "{text}: {:?}", browser.cookies);
             let answer = browser.get(&pair.url(number + 1, "value/a")).await;

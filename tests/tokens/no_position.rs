@@ -55,6 +55,7 @@ async fn a_primary_that_hangs_after_the_commit_delays_the_response_a_little() {
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
     let through = engine(&cluster, |config| {
         frozen(config);
+        config.routing.probe_timeout = Duration::from_millis(500);
         config.main.url = Some(proxy.url());
     })
     .await;

@@ -10,11 +10,14 @@ use sqlx::Connection;
 use crate::browser::{Answer, Browser, get, headers};
 use crate::common::{Pair, lively};
 
+/// What waits, waits for this long. Connecting must not take longer.
+const WAIT: Duration = Duration::from_secs(1);
+
 /// One connection of the primary for such reads.
 fn narrow(config: &mut EngineConfig) {
     lively(config);
     config.pool.max_connections = 2;
-    config.pool.acquire_timeout = Duration::from_millis(500);
+    config.pool.acquire_timeout = WAIT;
 }
 
 /// Only the primary may answer who brings this.
@@ -66,12 +69,13 @@ async fn second_read(pair: &Pair) -> (Answer, Duration) {
 async fn refused_at_once() {
     let pair = Pair::start(|config| {
         narrow(config);
+        config.pool.acquire_timeout = Duration::from_secs(5);
         config.routing.fallback = Fallback::Refuse;
     })
     .await;
     let (answer, took) = second_read(&pair).await;
     assert_overloaded(&answer);
-    assert!(took < Duration::from_millis(450), "{took:?}");
+    assert!(took < Duration::from_secs(2), "it waited: {took:?}");
     pair.stop().await;
 }
 
@@ -80,6 +84,6 @@ async fn refused_after_the_acquire_timeout() {
     let pair = Pair::start(narrow).await;
     let (answer, took) = second_read(&pair).await;
     assert_overloaded(&answer);
-    assert!(took >= Duration::from_millis(500) && took < Duration::from_secs(5), "{took:?}");
+    assert!(took >= WAIT && took < 5 * WAIT, "{took:?}");
     pair.stop().await;
 }
