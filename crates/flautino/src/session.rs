@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::handle::Timing;
+use crate::node::Role;
 use crate::router::{Consistency, Floor, Lsn, Position, Reason, Snapshot};
 use crate::token::{Kind, Token, unix_seconds};
 
@@ -181,7 +182,9 @@ impl Session {
             _ => return floor.map_or(Floor::None, Floor::At),
         }
         let number = match &state.reads[..] {
-            [seen] => seen.number(snapshot).filter(|number| *number != snapshot.writer),
+            [seen] => {
+                seen.number(snapshot).filter(|number| snapshot.nodes[*number].role == Role::Replica)
+            }
             _ => None,
         };
         // The primary is further than any of its replicas.
