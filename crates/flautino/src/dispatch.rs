@@ -327,16 +327,17 @@ fn decide(
     if attempts.to_primary {
         return Decision::writer(snapshot, Reason::Rescued);
     }
-    // The last attempt is where a conflict with replay cannot be.
-    let has_primary = snapshot.primary.is_some_and(|primary| !request.tried.contains(primary));
-    let is_last = attempts.cause == Some(Reason::Retried) && attempts.left == 0;
-    if reads && is_last && has_primary {
-        return Decision::writer(snapshot, Reason::Retried);
-    }
     if reads && request.target == Target::Auto && monitor.config.mode == RoutingMode::Primary {
         return Decision::writer(snapshot, Reason::PrimaryMode);
     }
-    route(request, snapshot, |number| load(snapshot, number), fastrand::u64(..))
+    let decision = route(request, snapshot, |number| load(snapshot, number), fastrand::u64(..));
+    // The last attempt is where a conflict with replay cannot be, in place of a replica.
+    let is_last = reads && attempts.cause == Some(Reason::Retried) && attempts.left == 0;
+    let has_primary = snapshot.primary.is_some_and(|primary| !request.tried.contains(primary));
+    if is_last && has_primary && !decision.as_writer {
+        return Decision::writer(snapshot, Reason::NoReplica);
+    }
+    decision
 }
 
 /// What a node carries.
