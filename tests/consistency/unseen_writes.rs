@@ -3,7 +3,9 @@
 
 use std::time::{Duration, Instant};
 
+use flautino::Handle;
 use flautino_cluster::Cluster;
+use flautino_tests::{until_running, wait_until};
 use futures_util::TryStreamExt;
 
 use crate::common::*;
@@ -95,5 +97,48 @@ async fn sqlx_s_own_transaction_counts_as_a_write_also_when_it_outlasts_the_toke
     tx.commit().await.unwrap();
     let next = read(&engine, &db, COUNT).await;
     assert_eq!(next.value, 1, "{next:?}");
+    engine.close().await;
+}
+
+/// Drops a write while the server runs it.
+async fn give_up_a_write(cluster: &Cluster, db: &Handle, application: &str) {
+    let insert = "INSERT INTO t SELECT 1 FROM pg_sleep(5)";
+    tokio::select! {
+        _ = sqlx::query(insert).execute(db) => unreachable!(),
+        () = until_running(cluster.primary(), application, insert) => {}
+    }
+}
+
+/// The server may do it after whatever position the primary tells now.
+#[tokio::test]
+async fn the_token_of_a_write_that_was_given_up_means_the_primary_also_after_a_later_write() {
+    let cluster = cluster_with_table(1).await;
+    let engine = frozen_engine(&cluster, "given up").await;
+    let db = engine.handle();
+    give_up_a_write(&cluster, &db, "given up").await;
+    assert!(db.owes_token());
+    for _ in 0..2 {
+        let token = db.token().await.unwrap();
+        assert!(is_until(token), "{token}");
+        let next = read(&engine, &with_token(&engine, token), COUNT).await;
+        assert_eq!((&*next.node, &*next.reason), ("main", "token_window"));
+        insert(&db, 2).await;
+    }
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn when_the_window_of_a_write_that_was_given_up_is_over_the_token_is_a_position() {
+    let cluster = cluster_with_table(1).await;
+    let engine = engine_with(&cluster, "over", |config| {
+        lively(config);
+        config.routing.max_lag = Duration::from_secs(2);
+        config.routing.token_window = Duration::from_secs(2);
+    })
+    .await;
+    let db = engine.handle();
+    give_up_a_write(&cluster, &db, "over").await;
+    assert!(is_until(db.token().await.unwrap()));
+    wait_until("the window is over", async || !is_until(db.token().await.unwrap())).await;
     engine.close().await;
 }

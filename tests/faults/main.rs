@@ -21,4 +21,5 @@ mod replica_hangs;
 mod replica_killed;
 mod rolling_restart;
 mod server_errors;
+mod standby_as_writer;
 mod told_to_stop;

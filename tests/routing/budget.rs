@@ -164,6 +164,39 @@ async fn read_only_transactions_and_replica_handles_keep_to_the_budget_too() {
     engine.close().await;
 }
 
+/// Ends whatever the replicas run of the long read, again and again.
+async fn end_long_reads(cluster: &Cluster) {
+    let mut replicas = Vec::new();
+    for replica in cluster.nodes().skip(1) {
+        replicas.push(replica.connect().await.unwrap());
+    }
+    loop {
+        for replica in &mut replicas {
+            let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
+                WHERE query = $1 AND state = 'active'";
+            sqlx::query(end).bind(LONG).execute(replica).await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_all_its_replicas_lost_is_read_within_the_budget_too() {
+    let cluster = with_tables().await;
+    let mut config = config(&cluster, "lost");
+    assert_eq!((config.pool.max_connections, config.routing.retries), (10, 2));
+    config.pool.acquire_timeout = Duration::from_secs(20);
+    let engine = open(config, &REPLICAS).await;
+    let (most, writes, longest) = tokio::select! {
+        loaded = load(&engine, cluster.primary()) => loaded,
+        () = end_long_reads(&cluster) => unreachable!(),
+    };
+    assert!((2..=5).contains(&most), "{most} reads at once");
+    assert!(writes > 50, "{writes} writes");
+    assert!(longest < Duration::from_secs(1), "a write took {longest:?}");
+    assert!(decisions(&engine, Reason::Retried) >= 40);
+    engine.close().await;
+}
+
 #[tokio::test]
 async fn a_read_that_is_dropped_while_it_waits_or_runs_gives_its_part_back() {
     let cluster = with_tables().await;

@@ -169,9 +169,7 @@ impl Handle {
             let news = monitor.news();
             let picture = Arc::clone(&monitor.snapshot());
             let (request, decision) = self.decide(monitor, access, attempts, &picture)?;
-            let needs_primary =
-                decision.node == picture.writer && decision.reason != Reason::NamedNode;
-            if needs_primary && !picture.takes_writes() {
+            if decision.as_writer && !picture.takes_writes() {
                 self.wait_for_primary(monitor, news, attempts).await?;
                 continue;
             }
@@ -191,10 +189,11 @@ impl Handle {
         let view = &snapshot.nodes[decision.node];
         let foreign =
             matches!(view.excluded, Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers));
+        let is_named = decision.reason == Reason::NamedNode;
         Follows {
             monitor: Arc::clone(monitor),
             incarnation: view.incarnation,
-            is_writer: decision.node == snapshot.writer,
+            is_writer: decision.as_writer || (is_named && decision.node == snapshot.writer),
             remembers_reads: !foreign && self.level() == Consistency::Session,
             writing: None,
             write: None,
@@ -326,19 +325,19 @@ fn decide(
 ) -> Decision {
     let reads = request.access == Access::Read;
     if attempts.to_primary {
-        return Decision { node: snapshot.writer, reason: Reason::Rescued };
-    }
-    // The last attempt is where a conflict with replay cannot be.
-    let primary = snapshot.primary.filter(|primary| !request.tried.contains(*primary));
-    if let (Some(Reason::Retried), 0, Some(node), true) =
-        (attempts.cause, attempts.left, primary, reads)
-    {
-        return Decision { node, reason: Reason::Retried };
+        return Decision::writer(snapshot, Reason::Rescued);
     }
     if reads && request.target == Target::Auto && monitor.config.mode == RoutingMode::Primary {
-        return Decision { node: snapshot.writer, reason: Reason::PrimaryMode };
+        return Decision::writer(snapshot, Reason::PrimaryMode);
     }
-    route(request, snapshot, |number| load(snapshot, number), fastrand::u64(..))
+    let decision = route(request, snapshot, |number| load(snapshot, number), fastrand::u64(..));
+    // The last attempt is where a conflict with replay cannot be, in place of a replica.
+    let is_last = reads && attempts.cause == Some(Reason::Retried) && attempts.left == 0;
+    let has_primary = snapshot.primary.is_some_and(|primary| !request.tried.contains(primary));
+    if is_last && has_primary && !decision.as_writer {
+        return Decision::writer(snapshot, Reason::NoReplica);
+    }
+    decision
 }
 
 /// What a node carries.

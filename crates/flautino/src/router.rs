@@ -242,6 +242,19 @@ pub struct Decision {
     pub node: usize,
     /// Why that one.
     pub reason: Reason,
+    /// Whether it was chosen as the one for writes. While there is no primary, a replica may stand there.
+    pub(crate) as_writer: bool,
+}
+
+impl Decision {
+    pub(crate) const fn writer(snapshot: &Snapshot, reason: Reason) -> Self {
+        Self { node: snapshot.writer, reason, as_writer: true }
+    }
+
+    /// A replica, or the node that was named.
+    const fn other(node: usize, reason: Reason) -> Self {
+        Self { node, reason, as_writer: false }
+    }
 }
 
 /// Chooses the node for a statement. `load` tells what a node carries; `random` decides between
@@ -252,13 +265,13 @@ pub fn route(
     load: impl Fn(usize) -> Load,
     random: u64,
 ) -> Decision {
-    let decision = |node, reason| Decision { node, reason };
+    let writer = |reason| Decision::writer(snapshot, reason);
     match (request.target, request.access, request.floor) {
-        (Target::Node(node), _, _) => return decision(node, Reason::NamedNode),
-        (Target::Primary, _, _) => return decision(snapshot.writer, Reason::PrimaryChosen),
-        (Target::Auto, Access::Write, _) => return decision(snapshot.writer, Reason::Write),
+        (Target::Node(node), _, _) => return Decision::other(node, Reason::NamedNode),
+        (Target::Primary, _, _) => return writer(Reason::PrimaryChosen),
+        (Target::Auto, Access::Write, _) => return writer(Reason::Write),
         (Target::Auto, Access::Read, Floor::Primary(reason)) if !reason.is_fallback() => {
-            return decision(snapshot.writer, reason);
+            return writer(reason);
         }
         _ => {}
     }
@@ -272,13 +285,13 @@ pub fn route(
             (_, Floor::SeenOn(..)) => Reason::SameNode,
             _ => Reason::FloorMet,
         };
-        return decision(node, reason);
+        return Decision::other(node, reason);
     }
     let primary_is_gone = snapshot.primary.is_none_or(|primary| request.tried.contains(primary));
     if primary_is_gone && let Some(node) = replica(&NodeView::is_usable_replica) {
-        return decision(node, Reason::Stale);
+        return Decision::other(node, Reason::Stale);
     }
-    decision(snapshot.writer, why_not_a_replica(request, snapshot, in_rotation))
+    writer(why_not_a_replica(request, snapshot, in_rotation))
 }
 
 /// The replica to fall back to when the primary is left to writes: one that may lag, and still
@@ -290,7 +303,7 @@ pub fn route_stale(
     random: u64,
 ) -> Option<Decision> {
     let node = best(request, snapshot, load, random, &NodeView::is_usable_replica)?;
-    Some(Decision { node, reason: Reason::Stale })
+    Some(Decision::other(node, Reason::Stale))
 }
 
 /// The best of the nodes that are wanted, have what the session must see, and have not failed yet.

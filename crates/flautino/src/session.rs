@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::handle::Timing;
+use crate::node::Role;
 use crate::router::{Consistency, Floor, Lsn, Position, Reason, Snapshot};
 use crate::token::{Kind, Token, unix_seconds};
 
@@ -30,6 +31,8 @@ struct State {
     unreadable: bool,
     /// The primary is asked for until then.
     primary_until: Option<Instant>,
+    /// Until then the server may do a write whose end was not seen: no position covers it.
+    unseen_until: Option<Instant>,
     /// Writes under way.
     writing: u32,
     /// A connection was handed out for good, and whatever is done on it is not seen.
@@ -90,14 +93,16 @@ impl SessionWrite {
 
 impl Drop for SessionWrite {
     fn drop(&mut self) {
-        let now = Instant::now();
         let mut state = self.session.lock();
+        // Under the lock, so that it never goes back.
+        let now = Instant::now();
         state.writing -= 1;
         state.wrote = Some(now);
         state.owes_token = true;
         if !self.ended {
             // The server may do it later, or not at all.
             state.ask_primary_until(now + self.window);
+            state.unseen_until = state.unseen_until.max(Some(now + self.window));
         }
     }
 }
@@ -181,7 +186,9 @@ impl Session {
             _ => return floor.map_or(Floor::None, Floor::At),
         }
         let number = match &state.reads[..] {
-            [seen] => seen.number(snapshot).filter(|number| *number != snapshot.writer),
+            [seen] => {
+                seen.number(snapshot).filter(|number| snapshot.nodes[*number].role == Role::Replica)
+            }
             _ => None,
         };
         // The primary is further than any of its replicas.
@@ -255,7 +262,9 @@ impl Session {
         let foreign =
             state.unreadable || floor.is_some_and(|floor| is_foreign(floor, snapshot, now));
         let changed = unsettled || foreign || state.wrote.is_some();
-        if !snapshot.positions && (changed || !state.reads.is_empty()) {
+        let tells = snapshot.positions || (!changed && state.reads.is_empty());
+        if !tells || state.may_be_written(now) {
+            // From now on, since it stands for all else, too.
             state.owes_token = unsettled;
             return TokenState::Ready(Token::primary_for(window));
         }
@@ -311,6 +320,9 @@ impl Session {
             || state.untracked
             || state.wrote.is_some()
             || !state.reads.is_empty();
+        if state.may_be_written(Instant::now()) {
+            token = Some(Token::primary_for(window));
+        }
         let floor = state.floor.map_or(position, |(floor, _)| floor);
         token.unwrap_or_else(|| Token::at(floor))
     }
@@ -319,6 +331,11 @@ impl Session {
 impl State {
     fn ask_primary_until(&mut self, until: Instant) {
         self.primary_until = Some(self.primary_until.map_or(until, |other| other.max(until)));
+    }
+
+    /// Whether the server may still do a write whose end was not seen.
+    fn may_be_written(&self, now: Instant) -> bool {
+        self.unseen_until.is_some_and(|until| now < until)
     }
 
     /// Takes over what the monitor has learnt since: positions for what was written and seen.
@@ -389,4 +406,24 @@ fn is_foreign(floor: Position, snapshot: &Snapshot, now: Instant) -> bool {
         !primary.reaches(Position { lsn: Lsn(0), ..floor })
             || floor.lsn.0.saturating_sub(primary.lsn.0) > FARTHEST_AHEAD.saturating_add(written)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn writes_that_end_together_do_not_move_the_latest_end_back() {
+        let session = Arc::new(Session::default());
+        let write = session.write_begins(Duration::ZERO);
+        let mut state = session.lock();
+        let ending = std::thread::spawn(move || write.end());
+        // It waits for the lock.
+        std::thread::sleep(Duration::from_millis(100));
+        let latest = Instant::now();
+        state.wrote = Some(latest);
+        drop(state);
+        ending.join().unwrap();
+        assert!(session.lock().wrote.unwrap() >= latest);
+    }
 }

@@ -72,7 +72,7 @@ impl Attempts {
         self.server = Some(Arc::clone(&snapshot.servers[decision.node]));
         self.incarnation = node.incarnation;
         self.on_replica = node.role == Role::Replica;
-        self.on_writer = decision.node == snapshot.writer;
+        self.on_writer = decision.as_writer;
     }
 
     /// Their numbers.

@@ -44,7 +44,7 @@ impl Choice {
     /// Whether the node, which has this number now, is still what it was chosen for.
     fn stands(&self, now: &Picture, number: usize) -> bool {
         let (decided, node) = (self.decision.node, &now.nodes[number]);
-        if decided == self.picture.writer {
+        if self.decision.as_writer {
             return now.writer == number && now.takes_writes();
         }
         node.is_usable_replica()
