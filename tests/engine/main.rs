@@ -27,6 +27,7 @@ mod migrations;
 mod min_connections;
 mod nodes;
 mod open_failures;
+mod outdated;
 mod pgbouncer;
 mod roles;
 mod round_trips;

@@ -1,12 +1,13 @@
-//! The real PgBouncer in transaction mode, between the engine and the server.
+//! The real PgBouncer in transaction mode, between the engine and the server. What a test asks of
+//! the engine alone, it asks with `pgbouncer = true` and the server itself.
 
 use flautino::{Engine, EngineConfig, Handle, NodeConfig};
-use flautino_cluster::Node;
-use flautino_tests::{Bouncer, ask, cluster, sqlstate, wait_until};
+use flautino_cluster::{Cluster, Node};
+use flautino_tests::{Bouncer, ask, cluster, config, polled_at_most, sqlstate, wait_until};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions, Row};
+use sqlx::{ConnectOptions, Row, SqlStr};
 
 fn url(bouncer: &Bouncer) -> String {
     format!("postgres://postgres@127.0.0.1:{}/postgres?sslmode=disable", bouncer.port)
@@ -143,8 +144,8 @@ async fn utility_commands_and_abandoned_statements_work_through_it_too() {
     }
     for polls in 0..40_usize {
         let abandoned = sqlx::query("SELECT pg_sleep(0.01), $1::int4").bind(1).execute(&db);
-        let _ = flautino_tests::polled_at_most(polls % 6, abandoned).await;
-        let begun = flautino_tests::polled_at_most(polls % 4, db.begin()).await;
+        let _ = polled_at_most(polls % 6, abandoned).await;
+        let begun = polled_at_most(polls % 4, db.begin()).await;
         drop(begun);
         let n = i32::try_from(polls).unwrap();
         let same: i32 = sqlx::query_scalar("SELECT $1::int4").bind(n).fetch_one(&db).await.unwrap();
@@ -185,4 +186,97 @@ async fn the_monitor_leaves_nothing_in_sessions_that_others_share() {
         row.get::<String, _>(0)
     });
     assert_eq!(join_all(looks).await, ["00"; 5]);
+}
+
+/// An engine as for PgBouncer, with one connection to the server itself.
+async fn straight(cluster: &Cluster, name: &str) -> Engine {
+    let mut config = config(cluster, name);
+    config.main.pgbouncer = true;
+    config.pool.max_connections = 1;
+    let engine = Engine::new(config).unwrap();
+    engine.open().await.unwrap();
+    engine
+}
+
+#[tokio::test]
+async fn a_write_after_a_half_read_stream_on_a_lease_is_committed() {
+    let cluster = cluster(0).await;
+    let node = cluster.primary();
+    node.execute("CREATE TABLE t (a int)").await.unwrap();
+    let engine = straight(&cluster, "half_read").await;
+    let mut lease = engine.handle().acquire().await.unwrap();
+    for rows in [5_i32, 100_000] {
+        let series = sqlx::query("SELECT generate_series(1, $1)").bind(rows);
+        series.fetch(&mut lease).try_next().await.unwrap();
+        let insert = sqlx::query("INSERT INTO t VALUES ($1)").bind(rows);
+        assert_eq!(insert.execute(&mut lease).await.unwrap().rows_affected(), 1);
+    }
+    // One that fails after its first row.
+    let fails = sqlx::query("SELECT 1 / ($1 - n) FROM generate_series(0, 9) n").bind(5_i32);
+    fails.fetch(&mut lease).try_next().await.unwrap();
+    sqlx::query("INSERT INTO t VALUES ($1)").bind(0).execute(&mut lease).await.unwrap();
+    drop(lease);
+    assert_eq!(ask::<Vec<i32>>(node, "SELECT array_agg(a) FROM t").await, [5, 100_000, 0]);
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_write_after_a_statement_dropped_at_any_point_on_a_lease_is_committed() {
+    let cluster = cluster(0).await;
+    let node = cluster.primary();
+    node.execute("CREATE TABLE t (a int)").await.unwrap();
+    let engine = straight(&cluster, "points").await;
+    let mut dropped = 0;
+    for polls in 1..12_i32 {
+        for prepares in [false, true] {
+            let mut lease = engine.handle().acquire().await.unwrap();
+            let times = usize::try_from(polls).unwrap();
+            let ended = if prepares {
+                let sql = SqlStr::from_static("SELECT $1::int4");
+                let prepared = sqlx::Executor::prepare(&mut lease, sql);
+                polled_at_most(times, prepared).await.is_some()
+            } else {
+                let slow = sqlx::query("SELECT pg_sleep(0.01), $1::int4").bind(polls);
+                polled_at_most(times, slow.execute(&mut lease)).await.is_some()
+            };
+            dropped += i32::from(!ended);
+            let insert = sqlx::query("INSERT INTO t VALUES ($1)").bind(polls);
+            insert.execute(&mut lease).await.unwrap();
+            // Seen by others at once, and so not in a transaction that is open still.
+            let count = format!("SELECT count(*) FROM t WHERE a = {polls}");
+            assert_eq!(ask::<i64>(node, &count).await, 1 + i64::from(prepares), "{polls}");
+        }
+    }
+    assert!(dropped >= 3, "{dropped}");
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_transaction_of_the_user_s_own_on_a_lease_stays_as_it_is() {
+    let cluster = cluster(0).await;
+    let node = cluster.primary();
+    node.execute("CREATE TABLE t (a int)").await.unwrap();
+    let engine = straight(&cluster, "own").await;
+    let mut lease = engine.handle().acquire().await.unwrap();
+    sqlx::raw_sql("BEGIN; INSERT INTO t VALUES (1)").execute(&mut lease).await.unwrap();
+    sqlx::raw_sql("SELECT 1; SELECT 2").fetch(&mut lease).try_next().await.unwrap();
+    sqlx::raw_sql("ROLLBACK").execute(&mut lease).await.unwrap();
+    drop(lease);
+    assert_eq!(ask::<i64>(node, "SELECT count(*) FROM t").await, 0);
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_write_that_is_refused_at_its_commit_does_not_fail_the_next_statement() {
+    let cluster = cluster(0).await;
+    let node = cluster.primary();
+    node.execute("CREATE TABLE t (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)").await.unwrap();
+    let engine = straight(&cluster, "deferred").await;
+    let db = engine.handle();
+    let insert = async || sqlx::query("INSERT INTO t VALUES ($1)").bind(1).execute(&db).await;
+    insert().await.unwrap();
+    assert_eq!(sqlstate(&insert().await.unwrap_err()), "23505");
+    let two: i32 = sqlx::query_scalar("SELECT $1::int4").bind(2).fetch_one(&db).await.unwrap();
+    assert_eq!(two, 2);
+    engine.close().await;
 }

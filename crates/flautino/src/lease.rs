@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use futures_core::future::BoxFuture;
 use sqlx::postgres::{PgQueryResult, PgRow};
-use sqlx::{Connection, Either, PgConnection};
+use sqlx::{Connection, Either, PgConnection, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
@@ -55,6 +55,8 @@ pub struct Lease {
     node: Arc<Node>,
     /// Whether a transaction of ours is open, so that a pooler keeps the server by itself.
     in_transaction: bool,
+    /// The statement under way is wrapped in a transaction, for a pooler.
+    wrapped: bool,
     /// Whether a refused write says that the server is no primary (any more).
     expects_writes: bool,
     /// What the statements on it met, for the transaction that holds it.
@@ -128,6 +130,7 @@ impl Lease {
             state: State::Clean,
             node: Arc::clone(node),
             in_transaction: false,
+            wrapped: false,
             expects_writes: true,
             seen: Seen::default(),
             meter: None,
@@ -214,6 +217,7 @@ impl Lease {
         let changes = statement.may_change_session();
         self.make_way().await?;
         let before = self.begin_use();
+        self.wrapped = mode == PoolerMode::InTransaction;
         let reason = self.start_meter(&statement);
         let (connection, node, cut) = self.parts();
         node.gauges.statement();
@@ -252,6 +256,7 @@ impl Lease {
                 return;
             }
             let before = self.begin_use();
+            self.wrapped = mode == PoolerMode::InTransaction;
             let reason = self.start_meter(&statement);
             let (connection, node, cut) = self.parts();
             node.gauges.statement();
@@ -337,9 +342,10 @@ impl Lease {
     }
 
     /// Before a statement is sent: refuses it where the engine has closed. Where the last one was
-    /// dropped half-way, reads to its end, so that its error does not pass for this one's.
+    /// dropped half-way, reads to its end, so that its error does not pass for this one's, and ends
+    /// the transaction that it was wrapped in, so that this one is not part of it.
     async fn make_way(&mut self) -> Result<(), sqlx::Error> {
-        let busy = self.state == State::Busy;
+        let (busy, wrapped) = (self.state == State::Busy, self.wrapped);
         let (connection, _, cut) = self.parts();
         if let Some(Cut { until_down, home, .. }) = cut
             && until_down.is_cancelled()
@@ -353,11 +359,18 @@ impl Lease {
             return Ok(());
         }
         loop {
-            match cut_short(cut, connection.ping()).await {
+            let clearing = async {
+                connection.ping().await?;
+                if wrapped { end_forgotten_transaction(connection).await } else { Ok(()) }
+            };
+            match cut_short(cut, clearing).await {
                 Err(err) if server_keeps_session(&err) => {}
-                result => return result,
+                Err(err) => return Err(err),
+                Ok(()) => break,
             }
         }
+        self.wrapped = false;
+        Ok(())
     }
 
     /// Until the end of a statement is seen, the worst is assumed.
@@ -390,6 +403,7 @@ impl Lease {
             }
         }
         self.node.gauges.answered();
+        self.wrapped = false;
         // The end of this statement is also the end of one that was dropped before it.
         let outdated = result.as_ref().is_err_and(is_outdated);
         self.state = match state {
@@ -406,11 +420,25 @@ async fn end_pooler_transaction(
     connection: &mut PgConnection,
     keep: bool,
 ) -> Result<(), sqlx::Error> {
-    if keep {
-        PgTransactionManager::commit(connection).await
-    } else {
-        PgTransactionManager::rollback(connection).await
+    if !keep {
+        return PgTransactionManager::rollback(connection).await;
     }
+    let committed = PgTransactionManager::commit(connection).await;
+    if committed.as_ref().is_err_and(server_keeps_session) {
+        // It is over at the server, and sqlx counts it still.
+        PgTransactionManager::rollback(connection).await?;
+    }
+    committed
+}
+
+/// The same, where the statement was dropped half-way. One that failed is rolled back by its `COMMIT`.
+async fn end_forgotten_transaction(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    if PgTransactionManager::get_transaction_depth(connection) > 0 {
+        return end_pooler_transaction(connection, true).await;
+    }
+    // Dropped in its `BEGIN`, which sqlx does not count then.
+    let commit = Statement::simple(SqlStr::from_static("COMMIT"));
+    sqlx::Executor::execute(connection, commit).await.map(drop)
 }
 
 /// Around a statement at work: which node, and why.

@@ -276,7 +276,14 @@ impl NodePool {
         if !stays_warm {
             return self.return_to_sqlx(taken.connection);
         }
-        self.lock_warm().push(Warm(taken));
+        let mut warm = self.lock_warm();
+        // Compared under the lock: what `renew` does not give up, since it comes later, is seen here.
+        if taken.generation != self.generation.load(Ordering::Acquire) {
+            drop(warm);
+            return self.throw_away(taken);
+        }
+        warm.push(Warm(taken));
+        drop(warm);
         self.warm_arrived.notify_one();
         // `close` may have drained the stack between the check and the push.
         if self.pool.is_closed() {

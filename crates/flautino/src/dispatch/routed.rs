@@ -8,7 +8,7 @@ use crate::executor::{Answer, Item, Source, Start, collect};
 use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::router::{Access, Monitor};
-use crate::statement::Statement;
+use crate::statement::{Statement, Tokens};
 
 /// How many rows of a stream are read ahead at most, where they are there already.
 const TOGETHER: usize = 128;
@@ -38,6 +38,19 @@ impl Routed {
         Ok(lease)
     }
 
+    /// Whether what failed so, before its first row, is to be run again. `sent` is the statement, and
+    /// whether the server said that it was completed.
+    async fn again(
+        &self,
+        access: Access,
+        attempts: &mut Attempts,
+        error: &sqlx::Error,
+        sent: (&Statement, bool),
+    ) -> bool {
+        (!commits_by_itself(sent.0) && attempts.is_outdated(error))
+            || self.handle.again(access, attempts, error, Some(sent)).await
+    }
+
     /// What the statement needs, as far as that matters.
     fn access(&self, statement: &Statement) -> Access {
         match self.handle.engine.monitor() {
@@ -60,14 +73,8 @@ impl Source for Routed {
             };
             // What it holds is not held while a better node is waited for.
             drop(lease);
-            if attempts.is_outdated(&error) {
-                continue;
-            }
-            if !self
-                .handle
-                .again(access, &mut attempts, &error, Some((&statement, completed)))
-                .await
-            {
+            let sent = (&statement, completed);
+            if !self.again(access, &mut attempts, &error, sent).await {
                 return Err(error);
             }
         }
@@ -103,10 +110,8 @@ impl Source for Routed {
                     }
                 }
                 let Some(error) = failed else { break };
-                if attempts.is_outdated(&error) {
-                    continue;
-                }
-                if !self.handle.again(access, &mut attempts, &error, Some((&statement, completed))).await {
+                let sent = (&statement, completed);
+                if !self.again(access, &mut attempts, &error, sent).await {
                     Err(error)?;
                 }
             }
@@ -127,9 +132,15 @@ impl Source for Routed {
                 Err(error) => error,
             };
             drop(lease);
-            if !self.handle.again(access, &mut attempts, &error, Some((&statement, false))).await {
+            if !self.again(access, &mut attempts, &error, (&statement, false)).await {
                 return Err(error);
             }
         }
     }
+}
+
+/// Whether it may have committed something before it met a statement that was outdated.
+fn commits_by_itself(statement: &Statement) -> bool {
+    let first = Tokens::of(statement.text()).next();
+    statement.plan().look.several || first.is_some_and(|(word, _)| word.is_any(&["call", "do"]))
 }
