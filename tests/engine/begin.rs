@@ -2,9 +2,10 @@
 
 use std::time::Duration;
 
-use flautino::Engine;
+use flautino::{Engine, Error};
 use flautino_cluster::{Cluster, Proxy};
 use flautino_tests::{ask, cluster, config, polled_at_most, wait_until};
+use tokio::task::JoinHandle;
 
 async fn one_connection(cluster: &Cluster, url: String, name: &str) -> Engine {
     let mut config = config(cluster, name);
@@ -113,4 +114,70 @@ async fn a_commit_cancelled_at_any_point_commits_all_or_nothing_and_leaves_no_tr
         assert_eq!(ask::<i64>(cluster.primary(), odd).await, 0);
     }
     engine.close().await;
+}
+
+/// An engine, and a `BEGIN` through sqlx that its server does not answer.
+async fn unanswered(
+    cluster: &Cluster,
+    proxy: &Proxy,
+    name: &str,
+    pooler: bool,
+    patience: Duration,
+) -> (Engine, JoinHandle<Result<(), sqlx::Error>>) {
+    let mut config = config(cluster, name);
+    config.main.url = Some(proxy.url());
+    config.main.pgbouncer = pooler;
+    config.pool.max_connections = 1;
+    config.pool.acquire_timeout = patience;
+    let engine = Engine::new(config).unwrap();
+    engine.open().await.unwrap();
+    let db = engine.handle();
+    drop(sqlx::Acquire::begin(&db).await.unwrap());
+    let pool = engine.pool("main").unwrap();
+    wait_until("its connection rests", async || pool.num_idle() == 1).await;
+    proxy.slow(Duration::from_millis(150));
+    let begun = tokio::spawn(async move { sqlx::Acquire::begin(&db).await.map(drop) });
+    // sqlx's pool pings first, which takes two of these.
+    tokio::time::sleep(Duration::from_millis(450)).await;
+    proxy.stall();
+    (engine, begun)
+}
+
+#[tokio::test]
+async fn a_begin_through_sqlx_on_a_server_that_hangs_fails_in_time_and_leaves_the_pool_whole() {
+    let cluster = cluster(0).await;
+    let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
+    for (name, pooler) in [("hangs", false), ("hangs_pooler", true)] {
+        let patience = Duration::from_secs(2);
+        let (engine, begun) = unanswered(&cluster, &proxy, name, pooler, patience).await;
+        let error = tokio::time::timeout(Duration::from_secs(6), begun).await.expect("a bound");
+        let error = error.unwrap().unwrap_err();
+        assert!(matches!(error, sqlx::Error::PoolTimedOut), "{error:?}");
+        if !pooler {
+            let pool = engine.pool("main").unwrap();
+            let freed = wait_until("its place is free", async || pool.size() == 0).await;
+            assert!(freed < Duration::from_secs(3), "{freed:?}");
+        }
+        proxy.heal().unwrap();
+        sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap();
+        none_is_open(&cluster, name).await;
+        engine.close().await;
+    }
+}
+
+#[tokio::test]
+async fn a_begin_through_sqlx_on_a_server_that_hangs_ends_with_the_engine() {
+    let cluster = cluster(0).await;
+    let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
+    for (name, pooler) in [("ends", false), ("ends_pooler", true)] {
+        let patience = Duration::from_secs(60);
+        let (engine, begun) = unanswered(&cluster, &proxy, name, pooler, patience).await;
+        let report = engine.close_within(Duration::from_millis(200)).await;
+        assert!(report.elapsed < Duration::from_secs(5), "{report:?}");
+        let error = tokio::time::timeout(Duration::from_secs(1), begun).await.expect("a bound");
+        let error = error.unwrap().unwrap_err();
+        assert!(matches!(Error::of(&error), Some(Error::Closed { .. })), "{error:?}");
+        proxy.heal().unwrap();
+        none_is_open(&cluster, name).await;
+    }
 }

@@ -373,13 +373,19 @@ impl Acquire<'static> for &Handle {
     ) -> BoxFuture<'static, Result<sqlx::Transaction<'static, Postgres>, sqlx::Error>> {
         let this = self.clone();
         Box::pin(async move {
-            let pool = this.writer().pool_for_sqlx()?;
+            let node = this.writer();
+            let home = node.pool()?;
             // What happens in it, and when it ends, is not seen.
             this.session.lose_track();
-            // In a task of its own, since sqlx's `begin` leaves the transaction open on the
-            // connection when it is cancelled half-way.
-            let begun = this.engine.tasks().spawn(async move { pool.begin().await });
-            begun.await.map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))?
+            match home {
+                Some(home) => home.begin(node.setup.owns_sessions()).await,
+                // Cancelled half-way, its pool goes with it.
+                None => {
+                    let pool = node.pool_for_sqlx()?;
+                    let begun = tokio::time::timeout(node.acquire_timeout(), pool.begin()).await;
+                    begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+                }
+            }
         })
     }
 }

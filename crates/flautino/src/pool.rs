@@ -8,12 +8,13 @@
 mod minimum;
 
 use std::fmt;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres};
+use sqlx::{PgPool, Postgres, Transaction};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -262,6 +263,40 @@ impl NodePool {
                 let connection = unproven.connection.take().ok_or(sqlx::Error::PoolClosed)?;
                 return Ok(Taken { connection, backend, since: Instant::now(), generation });
             }
+        }
+    }
+
+    /// A transaction of sqlx's own. `washed` tells whether sqlx's pool resets what it takes back.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+        washed: bool,
+    ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        let until_down = self.until_down();
+        let (home, until) = (Arc::clone(self), until_down.clone());
+        // In a task of its own, since sqlx's `begin` leaves the transaction open on the connection
+        // when it is cancelled half-way. Where nothing washes that, it goes on until the pool is closed.
+        let begun = self.tasks.spawn(async move {
+            let beginning = home.pool.begin();
+            if washed {
+                return home.in_time(&until, beginning).await;
+            }
+            home.cut.run_until_cancelled(beginning).await.unwrap_or_else(|| Err(home.ended(false)))
+        });
+        let begun = async { begun.await.map_err(|err| sqlx::Error::Io(io::Error::other(err)))? };
+        self.in_time(&until_down, begun).await
+    }
+
+    /// The work's result, unless it takes longer than `acquire_timeout` or the node turns down.
+    async fn in_time<T>(
+        &self,
+        until_down: &CancellationToken,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        let work = until_down.run_until_cancelled(work);
+        match tokio::time::timeout(self.acquire_timeout, work).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err(self.ended(false)),
+            Err(_) => Err(sqlx::Error::PoolTimedOut),
         }
     }
 

@@ -1,10 +1,12 @@
 //! What a session is set to when it is new, and how a used one is made as new again.
 
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 
+use super::WASH_TIMEOUT;
 use crate::config::NodeConfig;
 use crate::node::Node;
 use crate::server_error::server_keeps_session;
@@ -108,8 +110,11 @@ impl SessionSetup {
         if let Some(commands) = self.commands(connection, node) {
             sql = format!("{sql}; {commands}");
         }
-        let rows = node.send(connection, sql).await?;
-        rows.first().map_or(Ok(false), |row| row.try_get(0))
+        // sqlx's pool, which washes what it takes back, sets no bound, and keeps the place so long.
+        let Ok(rows) = tokio::time::timeout(WASH_TIMEOUT, node.send(connection, sql)).await else {
+            return Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+        };
+        rows?.first().map_or(Ok(false), |row| row.try_get(0))
     }
 
     /// The settings as one message, if there are any to make.
