@@ -409,21 +409,4 @@ fn is_foreign(floor: Position, snapshot: &Snapshot, now: Instant) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn writes_that_end_together_do_not_move_the_latest_end_back() {
-        let session = Arc::new(Session::default());
-        let write = session.write_begins(Duration::ZERO);
-        let mut state = session.lock();
-        let ending = std::thread::spawn(move || write.end());
-        // It waits for the lock.
-        std::thread::sleep(Duration::from_millis(100));
-        let latest = Instant::now();
-        state.wrote = Some(latest);
-        drop(state);
-        ending.join().unwrap();
-        assert!(session.lock().wrote.unwrap() >= latest);
-    }
-}
+mod tests;
