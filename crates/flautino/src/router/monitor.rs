@@ -34,6 +34,7 @@ const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// within 200 ms by default (`wal_writer_delay`).
 const FIRST_ROUNDS: u32 = 3;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
 pub(crate) struct Monitor {
     pub(crate) config: RoutingConfig,
     classifier: Arc<Classifier>,

@@ -28,10 +28,10 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Things carry a mark, under which the stored expressions of others refer to them. A view, a table
 /// with policies, a domain, a default of a function's argument is volatile when its expression
 /// refers to what is: a volatile function, an operator or an aggregate of one, a relation that
-/// describes one server, or one that a standby does not have (unlogged), that leads elsewhere
-/// (foreign), or whose log runs ahead of it (sequences). So is a type, when a cast to it calls one. Expressions are read as text, since
-/// `pg_depend` leaves out the functions that come with PostgreSQL, and `pg_proc` calls every
-/// aggregate immutable.
+/// describes one server, that a standby does not have (unlogged), that leads elsewhere (foreign), or
+/// whose log runs ahead of it (sequences). So is a type, when a cast to it calls one. Expressions are
+/// read as text, since `pg_depend` leaves out the functions that come with PostgreSQL, and `pg_proc`
+/// calls every aggregate immutable.
 ///
 /// One message is one transaction, and `LOCAL` ends with it: behind PgBouncer the session is other
 /// clients' as well.
