@@ -107,18 +107,15 @@ impl Handle {
         if attempts.waited() >= monitor.config.failover_timeout {
             return false;
         }
-        let stands = match (&attempts.server, undone) {
-            (None, _) => false,
-            (Some(server), Undone::Ended) => {
-                // A server that shuts down ends its sessions one after the other, the monitor's too,
-                // and refuses new ones before it ends the first.
-                monitor.renew_line(server).await;
-                monitor.is_still_primary(server, attempts.incarnation).await
-            }
-            (Some(server), Undone::Unsent | Undone::Refused) => {
-                tokio::time::sleep(attempts.pause()).await;
-                monitor.is_still_primary(server, attempts.incarnation).await
-            }
+        match (&attempts.server, undone) {
+            // A server that shuts down ends its sessions one after the other, the monitor's too, and
+            // refuses new ones before it ends the first.
+            (Some(server), Undone::Ended) => monitor.renew_line(server).await,
+            _ => tokio::time::sleep(attempts.pause()).await,
+        }
+        let stands = match &attempts.server {
+            Some(server) => monitor.is_still_primary(server, attempts.incarnation).await,
+            None => false,
         };
         let again = match undone {
             Undone::Unsent => true,
