@@ -135,10 +135,10 @@ async fn unanswered(
     drop(sqlx::Acquire::begin(&db).await.unwrap());
     let pool = engine.pool("main").unwrap();
     wait_until("its connection rests", async || pool.num_idle() == 1).await;
-    proxy.slow(Duration::from_millis(150));
+    proxy.slow(Duration::from_millis(400));
     let begun = tokio::spawn(async move { sqlx::Acquire::begin(&db).await.map(drop) });
-    // sqlx's pool pings first, which takes two of these.
-    tokio::time::sleep(Duration::from_millis(450)).await;
+    // sqlx's pool pings first, which takes two of these; so does the answer to the `BEGIN` then.
+    tokio::time::sleep(Duration::from_millis(1200)).await;
     proxy.stall();
     (engine, begun)
 }
