@@ -224,10 +224,10 @@ pub struct PoolConfig {
     /// The most connections to one node. Default: 10, as in sqlx.
     pub max_connections: u32,
     /// How many connections to one node are kept open, those in use counted too. Default: 0.
-    /// `open` waits for the first; the others are opened in the background, one at a time. What is
-    /// missing later is opened within a second, and a second after an attempt that failed; not
-    /// while the router knows that the node is down, nor while checkouts want every connection. One
-    /// that the server ended while it was idle counts until it is used or another is lost in use.
+    /// `open` waits for the first; the others are opened in the background. What is missing later is
+    /// opened within a second, and a second after an attempt that failed; not while the router knows
+    /// that the node is down. One that the server ended while it was idle counts until it is used or
+    /// another is lost in use.
     pub min_connections: u32,
     /// How long a statement waits for a connection, a new one's making included, before it fails
     /// with [`Error::AcquireTimeout`](crate::Error::AcquireTimeout). Default: 5 s, so that an
@@ -237,14 +237,25 @@ pub struct PoolConfig {
     /// How long a connection may lie idle before it is closed; 0 for ever. Default: 10 min.
     #[serde(with = "de::duration")]
     pub idle_timeout: Duration,
-    /// How old a connection may grow before it is replaced; 0 for ever. Default: 30 min.
+    /// How old a connection may grow before it is replaced; 0 for ever. Default: 30 min. Each ends up to
+    /// a tenth earlier, by chance, so that those made together do not end together.
     #[serde(with = "de::duration")]
     pub max_lifetime: Duration,
-    /// How long a connection serves without a ping before sqlx's pool has it back for its
-    /// checks; 0 to check at each use, at five round trips a statement. Default: 1 s.
+    /// A connection that was used within this time is lent as it is; one that rested longer is pinged
+    /// first, at one round trip more. 0 to ping at each use. Default: 1 s.
     #[serde(with = "de::duration")]
     pub warm_time: Duration,
-    /// From which wait for a connection on sqlx logs a warning. Default: 2 s.
+    /// How long that ping may take before the connection counts as lost, such as one that a firewall
+    /// forgot. Default: 500 ms.
+    #[serde(with = "de::duration")]
+    pub ping_timeout: Duration,
+    /// How many connections to one node are made at a time, so that a cold start does not storm the
+    /// server. Default: 4.
+    pub connect_concurrency: u32,
+    /// The most connections of the `PgPool` that [`Engine::pool`](crate::Engine::pool) makes when it is
+    /// asked for one. They count beside `max_connections`. Default: 10, as in sqlx.
+    pub sqlx_connections: u32,
+    /// From which wait for a connection on a warning is logged. Default: 2 s.
     #[serde(with = "de::duration")]
     pub acquire_slow_threshold: Duration,
 }
@@ -258,6 +269,9 @@ impl Default for PoolConfig {
             idle_timeout: Duration::from_secs(10 * 60),
             max_lifetime: Duration::from_secs(30 * 60),
             warm_time: Duration::from_secs(1),
+            ping_timeout: Duration::from_millis(500),
+            connect_concurrency: 4,
+            sqlx_connections: 10,
             acquire_slow_threshold: Duration::from_secs(2),
         }
     }
@@ -274,25 +288,37 @@ impl PoolConfig {
             idle_timeout,
             max_lifetime,
             warm_time,
+            ping_timeout,
+            connect_concurrency,
+            sqlx_connections,
             acquire_slow_threshold,
         } = self;
-        if !(1..=MOST_CONNECTIONS).contains(max_connections) {
-            let message = format!("is {max_connections}; expected 1 to {MOST_CONNECTIONS}");
-            return Err(("max_connections", message));
+        let counts = [
+            ("max_connections", max_connections),
+            ("connect_concurrency", connect_concurrency),
+            ("sqlx_connections", sqlx_connections),
+        ];
+        for (key, count) in counts {
+            if !(1..=MOST_CONNECTIONS).contains(count) {
+                return Err((key, format!("is {count}; expected 1 to {MOST_CONNECTIONS}")));
+            }
         }
         if min_connections > max_connections {
             let message =
                 format!("is {min_connections}, more than `max_connections` ({max_connections})");
             return Err(("min_connections", message));
         }
-        if acquire_timeout.is_zero() {
-            return Err(("acquire_timeout", "is 0; expected a time such as \"5s\"".to_owned()));
+        for (key, time) in [("acquire_timeout", acquire_timeout), ("ping_timeout", ping_timeout)] {
+            if time.is_zero() {
+                return Err((key, "is 0; expected a time such as \"5s\"".to_owned()));
+            }
         }
         let times = [
             ("acquire_timeout", acquire_timeout),
             ("idle_timeout", idle_timeout),
             ("max_lifetime", max_lifetime),
             ("warm_time", warm_time),
+            ("ping_timeout", ping_timeout),
             ("acquire_slow_threshold", acquire_slow_threshold),
         ];
         match times.into_iter().find(|(_, time)| **time > LONGEST) {

@@ -8,8 +8,9 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use sqlx::PgPool;
+use futures_core::future::BoxFuture;
 use sqlx::postgres::PgConnectOptions;
+use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
@@ -21,7 +22,7 @@ use crate::error::{ConfigError, OpenError, UnknownNode};
 use crate::handle::Handle;
 use crate::logging::Logger;
 use crate::node::Node;
-use crate::pool::NodePool;
+use crate::pool::{HookCell, NodePool};
 use crate::router::{Access, Classifier, Monitor, Nodes, Reason};
 use crate::status::EngineStatus;
 
@@ -70,6 +71,7 @@ pub(crate) struct EngineInner {
 struct Parts {
     logger: Arc<Logger>,
     classifier: Arc<Classifier>,
+    hooks: Arc<HookCell>,
     tasks: TaskTracker,
 }
 
@@ -82,8 +84,8 @@ impl Parts {
         pool: &PoolConfig,
     ) -> Arc<Node> {
         let (logger, classifier) = (Arc::clone(&self.logger), Arc::clone(&self.classifier));
-        let tasks = self.tasks.clone();
-        Arc::new(Node::new(name, config, options, pool, logger, classifier, tasks))
+        let (hooks, tasks) = (Arc::clone(&self.hooks), self.tasks.clone());
+        Arc::new(Node::new(name, config, options, pool, logger, classifier, hooks, tasks))
     }
 }
 
@@ -135,7 +137,8 @@ impl Engine {
         config.validate(ORIGIN)?;
         let (classifier, catalogue_wanted) = classifier_of(config.routing.statement_cache);
         let logger = Arc::new(Logger::new(config.log_queries, config.log_responses));
-        let parts = Parts { logger, classifier, tasks: TaskTracker::new() };
+        let (hooks, tasks) = (Arc::default(), TaskTracker::new());
+        let parts = Parts { logger, classifier, hooks, tasks };
         let named = config.extra_nodes.iter().map(|(name, node)| (name.as_str(), node));
         let nodes = std::iter::once((MAIN, &config.main)).chain(named).map(|(name, node)| {
             let options = node.connect_options(ORIGIN, "")?;
@@ -146,9 +149,10 @@ impl Engine {
     }
 
     /// An engine of one node over a pool that exists, for `#[sqlx::test]` and for apps that move
-    /// over step by step. It counts as open; `close` closes the pool. The pool's own settings
-    /// and hooks stay as they are, and no session setting is made: a connection whose session was
-    /// changed is closed, not reset.
+    /// over step by step. It counts as open; `close` closes the pool. Each lease takes a connection of
+    /// that pool and gives it back, so that the pool's own settings and hooks hold, which costs sqlx's
+    /// pings. No session setting is made: a connection whose session was changed is closed, not reset.
+    /// Hooks of the engine do not run on it.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
@@ -158,10 +162,74 @@ impl Engine {
         let node =
             Node::over(MAIN, pool, Arc::clone(&logger), Arc::clone(&classifier), tasks.clone());
         let pools = node.pool().ok().flatten().into_iter().collect();
-        let parts = Parts { logger, classifier, tasks };
+        let parts = Parts { logger, classifier, hooks: Arc::default(), tasks };
         let engine = Self::assemble(vec![node], config, parts, catalogue_wanted, OPEN);
         *engine.inner.lock_pools() = pools;
         engine
+    }
+
+    /// From now on this runs on each new connection of each node, before anyone uses it, as with sqlx's
+    /// `PgPoolOptions::after_connect`: what an app sets in every session of its own. It runs again after
+    /// a session was reset, since that takes such settings away; and in the task of whoever asked for
+    /// the connection, within `acquire_timeout`. Its error is that one's error.
+    ///
+    /// To be called before [`open`](Engine::open): a pool keeps to the hooks that there were when it was
+    /// opened. The monitor's own connections are left alone.
+    ///
+    /// ```no_run
+    /// # fn f(config: flautino::EngineConfig) -> Result<(), flautino::ConfigError> {
+    /// use sqlx::Executor;
+    ///
+    /// let engine = flautino::Engine::new(config)?.after_connect(|connection| {
+    ///     Box::pin(async move { connection.execute("SET search_path = app").await.map(drop) })
+    /// });
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn after_connect<H>(self, hook: H) -> Self
+    where
+        H: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<(), sqlx::Error>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.inner.parts.hooks.set(|hooks| hooks.after_connect = Some(Arc::new(hook)));
+        self
+    }
+
+    /// From now on this runs each time that a connection is lent, in the task of the one who asked for
+    /// it, within `acquire_timeout`. `Ok(false)` has the connection closed, and another one taken; its
+    /// error is the asker's error.
+    ///
+    /// What it sets in the session stays there for the next one, unless it sets it anew each time; see
+    /// [`after_connect`](Engine::after_connect) for when to call it.
+    #[must_use]
+    pub fn before_acquire<H>(self, hook: H) -> Self
+    where
+        H: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<bool, sqlx::Error>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.inner.parts.hooks.set(|hooks| hooks.before_acquire = Some(Arc::new(hook)));
+        self
+    }
+
+    /// From now on this runs each time that a connection comes back, before its session is reset where
+    /// it was changed. `Ok(false)`, or an error, has the connection closed. Since a lease may be dropped
+    /// anywhere, it runs in a task of the engine's own, and the connection's place is taken so long.
+    ///
+    /// See [`after_connect`](Engine::after_connect) for when to call it.
+    #[must_use]
+    pub fn after_release<H>(self, hook: H) -> Self
+    where
+        H: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<bool, sqlx::Error>>
+            + Send
+            + Sync
+            + 'static,
+    {
+        self.inner.parts.hooks.set(|hooks| hooks.after_release = Some(Arc::new(hook)));
+        self
     }
 
     /// The main node first.
@@ -279,12 +347,18 @@ impl Engine {
         Handle::new(Arc::clone(&self.inner))
     }
 
-    /// sqlx's own pool of a node, while the engine is open: for code that wants a `PgPool`.
+    /// A `PgPool` of a node, while the engine is open: for code that wants one, such as a job queue or
+    /// `PgListener`.
+    ///
+    /// It stands beside the engine's own pool: it is made at the first call, and its connections, up to
+    /// [`sqlx_connections`](PoolConfig::sqlx_connections), count extra. Their sessions are set up as the
+    /// engine's own, reset between two users, and replaced when the node's role changes; the engine's
+    /// hooks run on them, and `close` closes them. Of an engine [over a pool](Engine::from_pool) it is
+    /// that pool.
     #[must_use]
     pub fn pool(&self, node: &str) -> Option<PgPool> {
         let node = self.inner.node(node).ok()?;
-        let pool = node.pool().ok()??;
-        Some(pool.sqlx().clone())
+        node.pool().ok()??.sqlx_pool()
     }
 
     /// What a statement needs, as the router sees it: for tests and explanations. Before `open`,

@@ -26,7 +26,7 @@ pub enum Error {
         node: String,
         /// How long the caller waited.
         waited: Duration,
-        /// Which of the two steps it was in.
+        /// Which step it was in.
         step: AcquireStep,
         /// Connections checked out at that moment.
         in_use: u32,
@@ -173,6 +173,8 @@ pub enum AcquireStep {
     WaitingForSlot,
     /// There was a free slot, but the server did not answer or refused the connection.
     Connecting,
+    /// A hook of the app's own ran on the connection.
+    Hook,
 }
 
 impl AcquireStep {
@@ -182,6 +184,7 @@ impl AcquireStep {
                 "raise `pool.max_connections`, or look for statements that hold connections for long"
             }
             Self::Connecting => "look whether the server is up, and takes more connections",
+            Self::Hook => "look at `after_connect` and `before_acquire`",
         }
     }
 }
@@ -191,6 +194,7 @@ impl std::fmt::Display for AcquireStep {
         f.write_str(match self {
             Self::WaitingForSlot => "waiting for a free connection",
             Self::Connecting => "connecting to the server",
+            Self::Hook => "running the engine's hooks",
         })
     }
 }

@@ -374,14 +374,14 @@ impl Acquire<'static> for &Handle {
         let this = self.clone();
         Box::pin(async move {
             let node = this.writer();
-            let home = node.pool()?;
+            let pool = node.pool()?;
             // What happens in it, and when it ends, is not seen.
             this.session.lose_track();
-            match home {
-                Some(home) => home.begin(node.setup.owns_sessions()).await,
+            match pool {
+                Some(pool) => pool.begin().await,
                 // Cancelled half-way, its pool goes with it.
                 None => {
-                    let pool = node.pool_for_sqlx()?;
+                    let pool = node.single_sqlx_pool();
                     let begun = tokio::time::timeout(node.acquire_timeout(), pool.begin()).await;
                     begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))
                 }

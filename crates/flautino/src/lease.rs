@@ -1,11 +1,9 @@
 //! A checked-out connection, guarded: clean it goes back, dirty it is thrown away.
 
-mod session;
-
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_core::future::BoxFuture;
 use sqlx::postgres::{PgQueryResult, PgRow};
@@ -13,17 +11,15 @@ use sqlx::{Connection, Either, PgConnection, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
-use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
-pub(crate) use self::session::{Backend, SessionSetup};
 use crate::error::Error;
 use crate::executor::{Start, executor_through};
 use crate::gauges::{Gauges, InFlight};
 use crate::logging::Values;
 use crate::meter::Meter;
 use crate::node::Node;
-use crate::pool::{NodePool, Slot, Taken};
+use crate::pool::{EndReason, Epoch, NodePool, PooledConnection};
 use crate::router::{Classifier, Reason};
 use crate::server_error::{is_outdated, server_keeps_session, sqlstate};
 use crate::statement::{PoolerMode, Statement};
@@ -31,16 +27,13 @@ use crate::statement::{PoolerMode, Statement};
 /// How long a write that is under way may still answer after its node turned down: a server that
 /// shuts down says what became of it.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
-/// How long the washing of a returned connection may take.
-const WASH_TIMEOUT: Duration = Duration::from_secs(1);
-
 /// One connection of a node, for what needs the same session from one statement to the next:
 /// `COPY`, advisory locks, temporary tables, session settings.
 ///
 /// Statements go through `&mut lease`, or through the [`PgConnection`] it dereferences to. When
 /// the lease is dropped the session is reset (`RESET ALL`, locks, cursors, temporary tables)
-/// before anyone else gets the connection; if a statement was under way, the connection is
-/// closed instead and the server ends that statement.
+/// before anyone else gets the connection; if a statement was under way, that is cancelled at the
+/// server first.
 ///
 /// ```no_run
 /// # async fn f(engine: flautino::Engine) -> Result<(), sqlx::Error> {
@@ -66,13 +59,7 @@ pub struct Lease {
 }
 
 enum LeasedConnection {
-    Pooled {
-        taken: Taken,
-        home: Arc<NodePool>,
-        slot: Slot,
-        /// Cancelled when nothing may wait on the node any more.
-        until_down: CancellationToken,
-    },
+    Pooled(PooledConnection),
     /// Before `open`: a connection of its own.
     Single(PgConnection),
 }
@@ -114,15 +101,7 @@ impl Lease {
     ) -> Result<Self, sqlx::Error> {
         let in_flight = Gauges::begin(node);
         let connection = match node.pool()? {
-            Some(home) => {
-                // Before the look at the node, so that one that turns down after it is noticed.
-                let until_down = home.until_down();
-                if !up() {
-                    return Err(home.ended(false));
-                }
-                let (taken, slot) = home.checkout(&until_down).await?;
-                LeasedConnection::Pooled { taken, home, slot, until_down }
-            }
+            Some(pool) => LeasedConnection::Pooled(pool.checkout(up).await?),
             None => LeasedConnection::Single(node.connect().await?),
         };
         Ok(Self {
@@ -142,6 +121,30 @@ impl Lease {
     #[must_use]
     pub fn node(&self) -> &str {
         &self.node.name
+    }
+
+    /// Takes the connection out of the pool for good: its place there is free for another, and what
+    /// becomes of it is yours. `close` of the engine does not wait for it.
+    #[must_use]
+    pub fn detach(mut self) -> PgConnection {
+        match self.connection.take() {
+            Some(LeasedConnection::Pooled(connection)) => connection.detach(),
+            Some(LeasedConnection::Single(connection)) => connection,
+            None => unreachable!("a lease has its connection until it is dropped"),
+        }
+    }
+
+    /// Closes the connection, and so ends its session and what that holds.
+    ///
+    /// # Errors
+    ///
+    /// What the connection says to the goodbye; it is closed all the same.
+    ///
+    /// # Cancellation
+    ///
+    /// Dropped half-way, the socket is closed without a goodbye.
+    pub async fn close(self) -> Result<(), sqlx::Error> {
+        self.detach().close().await
     }
 
     /// From now on whatever happened in the session counts as unknown.
@@ -187,8 +190,8 @@ impl Lease {
     /// Keeps a part of the primary's budget for reads that replicas should have served, for as long
     /// as it keeps its slot.
     pub(crate) fn hold(&mut self, budget: Option<OwnedSemaphorePermit>) {
-        if let Some(LeasedConnection::Pooled { slot, .. }) = &mut self.connection {
-            slot.budget = budget;
+        if let Some(LeasedConnection::Pooled(connection)) = &mut self.connection {
+            connection.hold(budget);
         }
     }
 
@@ -333,8 +336,9 @@ impl Lease {
     fn parts(&mut self) -> (&mut PgConnection, &Node, Option<Cut<'_>>) {
         let grace = if self.expects_writes { LAST_ANSWER } else { Duration::ZERO };
         match self.connection.as_mut() {
-            Some(LeasedConnection::Pooled { taken, home, until_down, .. }) => {
-                (&mut taken.connection, &self.node, Some(Cut { until_down, home, grace }))
+            Some(LeasedConnection::Pooled(pooled)) => {
+                let (connection, epoch, pool) = pooled.parts();
+                (connection, &self.node, Some(Cut { epoch, pool, grace }))
             }
             Some(LeasedConnection::Single(connection)) => (connection, &self.node, None),
             None => unreachable!("a lease has its connection until it is dropped"),
@@ -347,10 +351,10 @@ impl Lease {
     async fn make_way(&mut self) -> Result<(), sqlx::Error> {
         let (busy, wrapped) = (self.state == State::Busy, self.wrapped);
         let (connection, _, cut) = self.parts();
-        if let Some(Cut { until_down, home, .. }) = cut
-            && until_down.is_cancelled()
+        if let Some(Cut { epoch, pool, .. }) = cut
+            && epoch.is_ended()
         {
-            let ended = home.ended(false);
+            let ended = pool.ended(epoch, false);
             // A transaction can be tried again as a whole: nothing of it was committed.
             self.seen.retryable |= matches!(Error::of(&ended), Some(Error::NodeDown { .. }));
             return Err(ended);
@@ -395,8 +399,8 @@ impl Lease {
             if !server_keeps_session(err) {
                 // Whatever was not committed is undone with the session.
                 self.seen.retryable = true;
-                if let Some(LeasedConnection::Pooled { home, .. }) = &self.connection {
-                    home.lost_one();
+                if let Some(LeasedConnection::Pooled(connection)) = &self.connection {
+                    connection.pool().suspect_idle();
                 }
                 self.node.suspect();
                 return;
@@ -450,8 +454,8 @@ fn span_of(node: &Node, reason: Option<Reason>) -> tracing::Span {
 /// What ends a statement before its time.
 #[derive(Clone, Copy)]
 struct Cut<'a> {
-    until_down: &'a CancellationToken,
-    home: &'a NodePool,
+    epoch: &'a Epoch,
+    pool: &'a NodePool,
     /// How long a node that turned down may still answer.
     grace: Duration,
 }
@@ -461,21 +465,20 @@ async fn cut_short<T>(
     cut: Option<Cut<'_>>,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let Some(Cut { until_down, home, grace }) = cut else { return work.await };
+    let Some(Cut { epoch, pool, grace }) = cut else { return work.await };
     let mut work = std::pin::pin!(work);
-    if let Some(result) = until_down.run_until_cancelled(work.as_mut()).await {
+    if let Some(result) = epoch.run(work.as_mut()).await {
         return result;
     }
-    // Another one by now: cancelled when the node is superseded, and with the engine.
-    let until_superseded = home.until_down();
-    if grace.is_zero() || home.is_superseded() {
+    // The epoch after it is ended when the node is superseded, and with the engine.
+    let next = pool.epoch();
+    if grace.is_zero() || epoch.end_reason() != Some(EndReason::Down) {
         // Not polled once more: that might send it.
-        return Err(home.ended(true));
+        return Err(pool.ended(epoch, true));
     }
-    let late = tokio::time::timeout(grace, until_superseded.run_until_cancelled(work));
-    match late.await {
+    match tokio::time::timeout(grace, next.run(work)).await {
         Ok(Some(result)) => result,
-        Ok(None) | Err(_) => Err(home.ended(true)),
+        Ok(None) | Err(_) => Err(pool.ended(epoch, true)),
     }
 }
 
@@ -489,7 +492,7 @@ impl Deref for Lease {
 
     fn deref(&self) -> &PgConnection {
         match self.connection.as_ref() {
-            Some(LeasedConnection::Pooled { taken, .. }) => &taken.connection,
+            Some(LeasedConnection::Pooled(connection)) => connection,
             Some(LeasedConnection::Single(connection)) => connection,
             None => unreachable!("a lease has its connection until it is dropped"),
         }
@@ -520,50 +523,19 @@ impl Drop for Lease {
         {
             meter.ended();
         }
-        let (taken, home, slot) = match self.connection.take() {
-            Some(LeasedConnection::Pooled { taken, home, slot, .. }) => (taken, home, slot),
+        let connection = match self.connection.take() {
+            Some(LeasedConnection::Pooled(connection)) => connection,
             // Nothing of it may stay behind: closing the socket ends the session.
             Some(LeasedConnection::Single(_)) | None => return,
         };
         match self.state {
-            State::Busy => home.abandon(taken, slot),
-            State::Outdated => home.throw_away(taken),
-            State::Clean if !self.in_transaction => home.give_back(taken),
-            // Behind a pooler no session is ours to wash, and in a pool made elsewhere a hook may
-            // have set what washing would take away.
-            _ if !self.node.setup.owns_sessions() => home.throw_away(taken),
-            State::Clean | State::Used => {
-                let node = Arc::clone(&self.node);
-                let keeper = Arc::clone(&home);
-                home.spawn(wash(taken, keeper, node, slot));
-            }
+            // Dropped, it is recovered.
+            State::Busy => drop(connection),
+            State::Outdated => connection.discard(),
+            State::Clean if !self.in_transaction => connection.release(),
+            State::Clean | State::Used => connection.wash(),
         }
     }
-}
-
-/// Makes a used session as good as new, or throws it away. The slot is held so long.
-async fn wash(mut taken: Taken, home: Arc<NodePool>, node: Arc<Node>, slot: Slot) {
-    let started = Instant::now();
-    let washing = async {
-        // A transaction that was dropped open: its `ROLLBACK` is the first thing to send.
-        while PgTransactionManager::get_transaction_depth(&taken.connection) > 0 {
-            let entry = node.logger.sending(&node.name, "ROLLBACK", Values::None, None);
-            let rolled_back = PgTransactionManager::rollback(&mut taken.connection).await;
-            entry.finish(&rolled_back);
-            rolled_back?;
-        }
-        node.setup.wash(&mut taken.connection, &node).await
-    };
-    let clean = home.cut().run_until_cancelled(tokio::time::timeout(WASH_TIMEOUT, washing)).await;
-    match clean {
-        Some(Ok(Ok(true))) => home.give_back(taken),
-        outcome => {
-            let elapsed = started.elapsed();
-            tracing::debug!(node = %node.name, ?elapsed, ?outcome, "a used connection could not be washed and is closed");
-            return home.abandon(taken, slot);
-        }
-    }
-    drop(slot);
 }
 
 impl fmt::Debug for Lease {

@@ -32,9 +32,8 @@
 //! - [`router`]: which node, and why; `dispatch` acts on it, and tries again elsewhere
 //! - `meter`, `lease`, `pool`: [`Lease`]: a checked-out connection, and where it goes afterwards
 //! - [`transaction`]: begin, savepoint, commit, rollback
-//! - `node`, `bootstrap`, `status`, `logging`, `error`
+//! - `node`, `status`, `logging`, `error`
 
-mod bootstrap;
 mod config;
 mod dispatch;
 mod engine;

@@ -1,5 +1,9 @@
 //! One PostgreSQL server under a name: how to reach it, what it is now, what runs on it.
 
+mod backend;
+mod extensions;
+mod setup;
+
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
@@ -10,13 +14,14 @@ use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection, PgPool, SqlSaf
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::bootstrap;
+pub(crate) use self::backend::{Backend, Stop};
+pub(crate) use self::extensions::create_extensions;
+pub(crate) use self::setup::{Hello, SessionSetup, server_start};
 use crate::config::{NodeConfig, PoolConfig};
 use crate::error::Error;
 use crate::gauges::Gauges;
-use crate::lease::SessionSetup;
 use crate::logging::{Logger, Values};
-use crate::pool::NodePool;
+use crate::pool::{EndReason, HookCell, NodePool};
 use crate::router::{Classifier, Line, Monitor};
 use crate::statement::Statement;
 
@@ -54,8 +59,8 @@ pub(crate) struct Node {
     trouble: Mutex<Option<String>>,
     phase: RwLock<Phase>,
     last_renewal: Mutex<Option<Instant>>,
-    /// Connections made before are not to be used.
-    renewed: Mutex<Option<Instant>>,
+    /// What the app runs on its connections.
+    hooks: Arc<HookCell>,
     tasks: TaskTracker,
     classifier: Arc<Classifier>,
     /// Who probes it while the engine has more than one node.
@@ -83,6 +88,7 @@ impl Node {
         pool: &PoolConfig,
         logger: Arc<Logger>,
         classifier: Arc<Classifier>,
+        hooks: Arc<HookCell>,
         tasks: TaskTracker,
     ) -> Self {
         Self {
@@ -99,7 +105,7 @@ impl Node {
             trouble: Mutex::default(),
             phase: RwLock::new(Phase::Unopened),
             last_renewal: Mutex::default(),
-            renewed: Mutex::default(),
+            hooks,
             tasks,
             classifier,
             watch: OnceLock::new(),
@@ -117,18 +123,14 @@ impl Node {
         classifier: Arc<Classifier>,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        let config = PoolConfig::default();
         let options = pool.connect_options().as_ref().clone();
-        let node_config = NodeConfig::default();
-        let node = Self::new(name, &node_config, options, &config, logger, classifier, tasks);
+        let (config, hooks) = (PoolConfig::default(), Arc::default());
+        let node = NodeConfig::default();
+        let node =
+            Self::new(name, &node, options, &config, logger, classifier, hooks, tasks.clone());
         let node = Arc::new(Self { setup: SessionSetup::none(), ..node });
-        node.use_pool(node.in_front_of(pool, 0, config.warm_time));
+        node.set_phase(Phase::Open(NodePool::borrowing(&node, pool, tasks)));
         node
-    }
-
-    fn in_front_of(self: &Arc<Self>, pool: PgPool, min: u32, warm_time: Duration) -> Arc<NodePool> {
-        let (name, tasks) = (Arc::clone(&self.name), self.tasks.clone());
-        NodePool::new(name, Arc::downgrade(self), pool, min, warm_time, tasks)
     }
 
     /// The pool to take a connection from, `None` before `open`.
@@ -140,66 +142,14 @@ impl Node {
         }
     }
 
-    /// sqlx's own pool; before `open` one that is made for the occasion.
-    pub(crate) fn pool_for_sqlx(&self) -> Result<PgPool, Error> {
-        Ok(match self.pool()? {
-            Some(pool) => pool.sqlx().clone(),
-            None => PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options.clone()),
-        })
+    /// Before `open`: a pool that is made for the occasion.
+    pub(crate) fn single_sqlx_pool(&self) -> PgPool {
+        PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options.clone())
     }
 
     /// A pool with these settings, not yet in use.
     pub(crate) fn build_pool(self: &Arc<Self>, config: &PoolConfig) -> Arc<NodePool> {
-        let limit = |time: Duration| (!time.is_zero()).then_some(time);
-        // Exhaustive, so that a new setting cannot be forgotten here.
-        let PoolConfig {
-            max_connections,
-            min_connections,
-            acquire_timeout,
-            idle_timeout,
-            max_lifetime,
-            warm_time,
-            acquire_slow_threshold,
-        } = config;
-        let (node, lent, released) =
-            (Arc::downgrade(self), Arc::downgrade(self), Arc::downgrade(self));
-        let options = PgPoolOptions::new()
-            .max_connections(*max_connections)
-            // The pool in front keeps the minimum.
-            .min_connections(0)
-            .acquire_timeout(*acquire_timeout)
-            .idle_timeout(limit(*idle_timeout))
-            .max_lifetime(limit(*max_lifetime))
-            .acquire_slow_threshold(*acquire_slow_threshold)
-            .after_connect(move |connection, _| {
-                let node = node.upgrade();
-                Box::pin(async move {
-                    match node {
-                        Some(node) => node.welcome(connection).await,
-                        None => Ok(()),
-                    }
-                })
-            })
-            .before_acquire(move |_, metadata| {
-                let node = lent.upgrade();
-                // One that was on its way back when all others were given up.
-                let usable = node.is_none_or(|node| node.is_current(metadata.age));
-                Box::pin(async move { Ok(usable) })
-            })
-            .after_release(move |connection, _| {
-                let node = released.upgrade();
-                Box::pin(async move {
-                    match node {
-                        // Others than leases take connections too, and may leave anything behind.
-                        Some(node) if node.setup.owns_sessions() => {
-                            node.setup.wash(connection, &node).await
-                        }
-                        _ => Ok(true),
-                    }
-                })
-            });
-        let pool = options.connect_lazy_with(self.options.clone());
-        self.in_front_of(pool, *min_connections, *warm_time)
+        NodePool::new(self, config.clone(), self.hooks.get(), self.tasks.clone())
     }
 
     pub(crate) fn use_pool(&self, pool: Arc<NodePool>) {
@@ -220,21 +170,39 @@ impl Node {
         *self.phase.write().unwrap_or_else(PoisonError::into_inner) = phase;
     }
 
-    /// Sets up a pool's new connection. One to a node that was down till now learns its role.
-    async fn welcome(self: &Arc<Self>, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-        if self.role() == Role::Unknown {
-            let role = bootstrap::probe(self, connection).await?;
-            self.set_role(role);
+    /// A new connection for the pool, with its session set up, and the process that serves it.
+    pub(crate) async fn open_session(
+        self: &Arc<Self>,
+    ) -> Result<(PgConnection, Option<Backend>), sqlx::Error> {
+        let mut connection = self.options.connect().await?;
+        let backend = self.greet(&mut connection).await?;
+        Ok((connection, backend))
+    }
+
+    /// Sets up a new session. A node that was down till now learns its role from it.
+    pub(crate) async fn greet(
+        self: &Arc<Self>,
+        connection: &mut PgConnection,
+    ) -> Result<Option<Backend>, sqlx::Error> {
+        let is_unknown = self.role() == Role::Unknown;
+        // Behind a pooler there is nothing to set up.
+        if !self.setup.owns_sessions() && !is_unknown {
+            return Ok(None);
+        }
+        let hello = self.setup.hello(connection, self).await?;
+        if is_unknown {
+            hello.look_at_version(self);
+            self.set_role(hello.role);
             if self.watch().is_none() {
                 self.set_trouble(None);
             }
-            tracing::info!(node = %self.name, ?role, "the node is reachable");
+            tracing::info!(node = %self.name, role = ?hello.role, "the node is reachable");
         }
-        self.setup.apply(connection, self).await?;
-        if let (Some(monitor), false) = (self.watch(), self.pooler) {
-            monitor.met(self, bootstrap::started(self, connection).await?).await;
+        let Some((backend, started)) = hello.process else { return Ok(None) };
+        if let Some(monitor) = self.watch() {
+            monitor.met(self, started).await;
         }
-        Ok(())
+        Ok(Some(backend))
     }
 
     /// It is probed by that monitor, while that runs.
@@ -258,14 +226,18 @@ impl Node {
         }
     }
 
-    /// A bare connection for the monitor, which has deadlines of its own. Its sessions can be told
-    /// apart in `pg_stat_activity`.
-    pub(crate) async fn connect_for_monitor(&self) -> Result<PgConnection, sqlx::Error> {
-        let name = self.options.get_application_name().map_or_else(
-            || "flautino monitor".to_owned(),
-            |name| format!("{name} (flautino monitor)"),
-        );
-        self.options.clone().application_name(&name).connect().await
+    /// A connection for the engine's own questions, which has deadlines of its own. Its session can be
+    /// told apart in `pg_stat_activity`, by `purpose`.
+    pub(crate) async fn connect_beside(&self, purpose: &str) -> Result<PgConnection, sqlx::Error> {
+        let name = self
+            .options
+            .get_application_name()
+            .map_or_else(|| purpose.to_owned(), |name| format!("{name} ({purpose})"));
+        let mut connection = self.options.clone().application_name(&name).connect().await?;
+        if self.setup.owns_sessions() {
+            self.setup.hello(&mut connection, self).await?;
+        }
+        Ok(connection)
     }
 
     /// Runs a task that `close` waits for.
@@ -273,30 +245,11 @@ impl Node {
         self.tasks.spawn(task);
     }
 
-    /// Another node is the primary: what runs here is given up.
-    pub(crate) fn supersede(&self) {
+    /// Ends what runs on the node, and tells what waits on it.
+    pub(crate) fn end(&self, why: EndReason) {
         if let Ok(Some(pool)) = self.pool() {
-            pool.supersede();
+            pool.end(why);
         }
-    }
-
-    /// The node is down: whatever waits on it is told so.
-    pub(crate) fn abort_waiting(&self) {
-        if let Ok(Some(pool)) = self.pool() {
-            pool.abort_waiting();
-        }
-    }
-
-    /// All connections made so far are given up.
-    pub(crate) fn note_renewal(&self) {
-        let mut renewed = self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        *renewed = Some(Instant::now());
-    }
-
-    /// Whether a connection of that age was made since connections were last given up.
-    fn is_current(&self, age: Duration) -> bool {
-        let renewed = *self.renewed.lock().unwrap_or_else(PoisonError::into_inner);
-        renewed.is_none_or(|renewed| age < renewed.elapsed())
     }
 
     /// Gives up every connection made so far.
@@ -306,27 +259,29 @@ impl Node {
         }
     }
 
-    /// A connection outside any pool, with its session set up.
+    /// A connection outside any pool, with its session set up and the app's hooks run.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let connecting = async {
             let mut connection = self.options.connect().await?;
-            self.setup.apply(&mut connection, self).await?;
+            if self.setup.owns_sessions() {
+                self.setup.hello(&mut connection, self).await?;
+            }
+            self.hooks.get().welcome(&mut connection, true).await?;
             Ok(connection)
         };
         self.within(self.acquire_timeout, connecting).await
     }
 
-    /// A bare connection, and what `greet` learns over it, within the node's `connect_timeout`
-    /// and `left`, whichever is less.
-    pub(crate) async fn greet<T>(
+    /// A bare connection, and what the server says of itself, within the node's `connect_timeout` and
+    /// `left`, whichever is less.
+    pub(crate) async fn say_hello(
         &self,
         left: Duration,
-        greet: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
-    ) -> Result<(PgConnection, T), sqlx::Error> {
+    ) -> Result<(PgConnection, Hello), sqlx::Error> {
         let greeting = async {
             let mut connection = self.options.connect().await?;
-            let learnt = greet(&mut connection).await?;
-            Ok((connection, learnt))
+            let hello = self.setup.hello(&mut connection, self).await?;
+            Ok((connection, hello))
         };
         self.within(self.connect_timeout.min(left), greeting).await
     }
@@ -398,10 +353,8 @@ impl Node {
         }
         let asking = Arc::clone(node);
         pool.spawn(async move {
-            let probe =
-                async |connection: &mut PgConnection| bootstrap::probe(&asking, connection).await;
-            if let Ok((_, role)) = asking.greet(Duration::MAX, probe).await {
-                asking.set_role(role);
+            if let Ok((_, hello)) = asking.say_hello(Duration::MAX).await {
+                asking.set_role(hello.role);
             }
         });
     }
@@ -422,6 +375,10 @@ impl Node {
         if before != role as u8 && before != Role::Unknown as u8 {
             self.renew();
         }
+    }
+
+    pub(crate) fn options(&self) -> &PgConnectOptions {
+        &self.options
     }
 
     pub(crate) fn classifier(&self) -> &Classifier {

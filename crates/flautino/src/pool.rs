@@ -1,417 +1,472 @@
-//! A node's connections while the engine is open: sqlx's pool, and before it the *warm* stack.
+//! A node's connections while the engine is open: a fair semaphore and a last-in-first-out stack.
 //!
-//! sqlx's pool pings a connection whenever it is taken and whenever it is given back. A lease
-//! that ended clean goes to the warm stack instead and serves the next checkout as it is. After
-//! [`warm_time`](crate::PoolConfig::warm_time) it returns to sqlx's pool, so that lifetimes,
-//! hooks and code that holds the `PgPool` itself keep their turn.
+//! Who wants a connection takes a permit, and then the connection that was used last. Where none
+//! rests, one is made in a task of its own, and whoever waits longest gets what comes first: that one,
+//! or one that is given back. A connection that ended clean is given back with no message and no
+//! task; `recovery` says what becomes of the others.
 
-mod minimum;
+mod entry;
+mod epoch;
+mod hooks;
+mod making;
+mod reaper;
+mod recovery;
+mod sqlx_pool;
 
+use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
-use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use sqlx::pool::PoolConnection;
-use sqlx::{PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, PgPool};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::entry::PooledConnection;
+use self::entry::{Entry, Idle, Link, Permit};
+pub(crate) use self::epoch::{EndReason, Epoch};
+pub(crate) use self::hooks::{HookCell, Hooks};
+use self::recovery::Canceller;
+use crate::config::PoolConfig;
 use crate::error::{AcquireStep, Error};
-use crate::lease::Backend;
-use crate::node::Node;
+use crate::node::{Backend, Node};
 
-/// How long ending an abandoned statement may hold its slot.
-const BURY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long sqlx's pool may take to look at a connection that it takes back.
-const RETURN_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long the reaper sleeps at least, so that it cannot spin.
-const SHORTEST_REAP: Duration = Duration::from_millis(10);
+/// How long a connection's goodbye may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 pub(crate) struct NodePool {
     name: Arc<str>,
     node: Weak<Node>,
-    pool: PgPool,
-    /// One permit for each connection that may be checked out; fair, and safe to cancel.
-    slots: Arc<Semaphore>,
-    max: u32,
-    /// How many connections are kept open; 0 in a pool made elsewhere, which keeps its own.
-    min: u32,
-    acquire_timeout: Duration,
-    warm_time: Duration,
-    warm: Mutex<Vec<Warm>>,
-    warm_arrived: Arc<Notify>,
-    /// Checkouts that wait inside sqlx's pool, where the warm stack cannot reach them.
-    waiting_in_pool: AtomicU32,
-    /// Told when a checkout may need the last connection that sqlx's pool may make.
-    crowded: Notify,
-    /// Connections taken in an earlier generation are thrown away when they come back.
-    generation: AtomicU64,
-    /// Cancelled to end the statements that still run.
-    cut: CancellationToken,
-    /// Cancelled with it, and when the node turns down; a new one is made then.
-    until_down: Mutex<CancellationToken>,
-    /// What was under way then may not be waited for: another node is the primary.
-    superseded: AtomicBool,
+    source: Source,
+    config: PoolConfig,
+    hooks: Hooks,
+    /// One for each connection that may be out; fair, and safe to cancel.
+    permits: Semaphore,
+    /// Those who wait for a permit.
+    queued: AtomicU32,
+    /// How many connections may be made at a time.
+    connecting: Semaphore,
+    state: Mutex<State>,
+    canceller: Canceller,
+    /// Cancelled when nothing is lent any more.
+    closing: CancellationToken,
+    /// Told of each permit that comes back after that.
+    returned: Notify,
+    /// See [`sqlx_pool`].
+    sqlx_pool: OnceLock<PgPool>,
     tasks: TaskTracker,
     runtime: OnceLock<Runtime>,
-    reaper: OnceLock<DropGuard>,
+    reaper: OnceLock<()>,
 }
 
-/// A connection in the warm stack.
-struct Warm(Taken);
-
-/// A connection out of sqlx's pool.
-pub(crate) struct Taken {
-    pub(crate) connection: PoolConnection<Postgres>,
-    /// The server's process behind it, where it said so.
-    backend: Option<Backend>,
-    /// When sqlx's pool gave it out.
-    since: Instant,
-    generation: u64,
+/// Where connections come from.
+enum Source {
+    Server,
+    /// A pool that was made elsewhere. It lends each for one lease, so that its hooks run in between.
+    Pool(PgPool),
 }
 
-/// The right to have a connection out.
-pub(crate) struct Slot {
-    _place: OwnedSemaphorePermit,
-    pub(crate) budget: Option<OwnedSemaphorePermit>,
+struct State {
+    epoch: Arc<Epoch>,
+    /// Those that rest, the one that was used last on top.
+    idle: Vec<Idle>,
+    /// Those who have a permit and no connection, the first one first.
+    waiting: VecDeque<oneshot::Sender<Result<Entry, sqlx::Error>>>,
+    /// Connections that there are, those that are being made counted too.
+    size: u32,
+    making: u32,
+    /// The server's processes behind the connections.
+    backends: BTreeSet<Backend>,
+    /// Until then the server takes no more connections, as it said.
+    full_until: Option<Instant>,
+    closed: bool,
 }
 
-impl From<OwnedSemaphorePermit> for Slot {
-    fn from(place: OwnedSemaphorePermit) -> Self {
-        Self { _place: place, budget: None }
-    }
+/// How many connections of a pool do what.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Counts {
+    pub(crate) size: u32,
+    pub(crate) idle: usize,
+    pub(crate) warm: usize,
+    pub(crate) in_use: u32,
+    pub(crate) connecting: u32,
+    pub(crate) waiting: u32,
 }
 
-/// A checked-out connection and its slot.
-pub(crate) type Checkout = (Taken, Slot);
+/// What one who has a permit finds.
+enum Found {
+    Idle(Idle),
+    /// One that comes later.
+    Later(Waiter),
+    Closed,
+}
+
+/// One who waits for a connection. Dropped, what was handed over meanwhile goes to the next.
+struct Waiter {
+    receiver: oneshot::Receiver<Result<Entry, sqlx::Error>>,
+    pool: Arc<NodePool>,
+}
 
 impl NodePool {
+    /// A pool of connections to the node.
     pub(crate) fn new(
-        name: Arc<str>,
-        node: Weak<Node>,
-        pool: PgPool,
-        min: u32,
-        warm_time: Duration,
+        node: &Arc<Node>,
+        config: PoolConfig,
+        hooks: Hooks,
         tasks: TaskTracker,
     ) -> Arc<Self> {
+        Self::over(node, Source::Server, config, hooks, tasks)
+    }
+
+    /// A pool in front of one that was made elsewhere.
+    pub(crate) fn borrowing(node: &Arc<Node>, pool: PgPool, tasks: TaskTracker) -> Arc<Self> {
         let options = pool.options();
-        let max = options.get_max_connections();
-        let cut = CancellationToken::new();
-        Arc::new(Self {
-            slots: Arc::new(Semaphore::new(max as usize)),
-            max,
-            min,
+        let config = PoolConfig {
+            max_connections: options.get_max_connections(),
             acquire_timeout: options.get_acquire_timeout(),
-            name,
-            node,
-            pool,
-            warm_time,
-            warm: Mutex::default(),
-            warm_arrived: Arc::default(),
-            waiting_in_pool: AtomicU32::new(0),
-            crowded: Notify::new(),
-            generation: AtomicU64::new(0),
-            until_down: Mutex::new(cut.child_token()),
-            superseded: AtomicBool::new(false),
-            cut,
+            connect_concurrency: options.get_max_connections(),
+            ..PoolConfig::default()
+        };
+        Self::over(node, Source::Pool(pool), config, Hooks::default(), tasks)
+    }
+
+    fn over(
+        node: &Arc<Node>,
+        source: Source,
+        config: PoolConfig,
+        hooks: Hooks,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            name: Arc::clone(&node.name),
+            node: Arc::downgrade(node),
+            source,
+            permits: Semaphore::new(config.max_connections as usize),
+            queued: AtomicU32::new(0),
+            connecting: Semaphore::new(config.connect_concurrency as usize),
+            config,
+            hooks,
+            state: Mutex::new(State {
+                epoch: Epoch::first(),
+                idle: Vec::new(),
+                waiting: VecDeque::new(),
+                size: 0,
+                making: 0,
+                backends: BTreeSet::new(),
+                full_until: None,
+                closed: false,
+            }),
+            canceller: Canceller::default(),
+            closing: CancellationToken::new(),
+            returned: Notify::new(),
+            sqlx_pool: OnceLock::new(),
             tasks,
             runtime: OnceLock::new(),
             reaper: OnceLock::new(),
         })
     }
 
-    pub(crate) fn sqlx(&self) -> &PgPool {
-        &self.pool
-    }
-
-    pub(crate) fn cut(&self) -> &CancellationToken {
-        &self.cut
-    }
-
-    /// Cancelled when the node turns down, or when the engine's drain time is over.
-    pub(crate) fn until_down(&self) -> CancellationToken {
-        self.until_down.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// The node is down: what waits on it fails, and what rests is given up.
-    pub(crate) fn abort_waiting(&self) {
-        self.abort(false);
-    }
-
-    /// Another node is the primary: whatever this one acknowledges from now on is lost.
-    pub(crate) fn supersede(&self) {
-        self.abort(true);
-    }
-
-    pub(crate) fn is_superseded(&self) -> bool {
-        self.superseded.load(Ordering::Acquire)
-    }
-
-    fn abort(&self, superseded: bool) {
-        self.superseded.store(superseded, Ordering::Release);
-        let next = self.cut.child_token();
-        let mut current = self.until_down.lock().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *current, next);
-        drop(current);
-        old.cancel();
-        self.renew();
-    }
-
-    /// Why `until_down` was cancelled. `sent` tells whether the statement may have run.
-    pub(crate) fn ended(&self, sent: bool) -> sqlx::Error {
-        let node = self.name.to_string();
-        match (self.cut.is_cancelled(), sent) {
-            (true, true) => Error::Cut { node }.into(),
-            (true, false) => Error::Closed { node }.into(),
-            (false, sent) => Error::NodeDown { node, sent }.into(),
-        }
-    }
-
-    pub(crate) fn max(&self) -> u32 {
-        self.max
-    }
-
-    pub(crate) fn warm_count(&self) -> usize {
-        self.lock_warm().len()
-    }
-
-    pub(crate) fn in_use(&self) -> u32 {
-        let free = u32::try_from(self.slots.available_permits()).unwrap_or(self.max);
-        self.max.saturating_sub(free)
-    }
-
-    /// A connection: the warmest, else one from sqlx's pool.
+    /// Lends a connection: the one that was used last, else the first that comes. `up` says whether
+    /// the node is up still; without that, nothing is waited for.
     ///
-    /// Dropped while it waits for a slot, nothing happened; dropped while it connects, the
-    /// connection is made all the same and kept for the next, so that impatient clients cause no
-    /// storm of reconnections.
+    /// Cancel safe: a connection under way is kept for the next.
     pub(crate) async fn checkout(
         self: &Arc<Self>,
-        until_down: &CancellationToken,
-    ) -> Result<Checkout, sqlx::Error> {
+        up: impl FnOnce() -> bool,
+    ) -> Result<PooledConnection, sqlx::Error> {
+        if let Some(connection) = self.checkout_warm() {
+            return Ok(connection);
+        }
         self.start();
-        match until_down.run_until_cancelled(self.wait_for_one()).await {
-            Some(checkout) => checkout,
-            None => Err(self.ended(false)),
+        // Before the look at the node, so that one that turns down after it is noticed.
+        let epoch = self.epoch();
+        if !up() {
+            return Err(epoch.error(&self.name, false));
+        }
+        let started = Instant::now();
+        let lent = epoch.run(self.wait_for_one(started)).await;
+        let waited = started.elapsed();
+        if waited >= self.config.acquire_slow_threshold {
+            tracing::warn!(
+                node = %self.name, ?waited, in_use = self.in_use(), max = self.max(),
+                "a statement waited long for a connection (`pool.acquire_slow_threshold`)"
+            );
+        }
+        lent.unwrap_or_else(|| Err(epoch.error(&self.name, false)))
+    }
+
+    /// The connection that was used last, where nothing has to be done before it is lent.
+    fn checkout_warm(self: &Arc<Self>) -> Option<PooledConnection> {
+        if self.hooks.run_at_checkout() {
+            return None;
+        }
+        self.permits.try_acquire().ok()?.forget();
+        let permit = Permit::of(Arc::clone(self));
+        let mut state = self.lock();
+        let top = state.idle.last()?;
+        if top.since.elapsed() >= self.config.warm_time {
+            return None;
+        }
+        let idle = state.idle.pop()?;
+        drop(state);
+        Some(PooledConnection::new(idle.entry, permit))
+    }
+
+    async fn wait_for_one(
+        self: &Arc<Self>,
+        started: Instant,
+    ) -> Result<PooledConnection, sqlx::Error> {
+        let mut permit = self.permit(started).await?;
+        loop {
+            let (entry, since) = match self.find() {
+                Found::Idle(Idle { entry, since }) => (entry, Some(since)),
+                Found::Later(waiter) => (waiter.wait(started).await?, None),
+                Found::Closed => return Err(self.closed()),
+            };
+            let mut connection = PooledConnection::new(entry, permit);
+            let rested = since.filter(|since| since.elapsed() >= self.config.warm_time);
+            let usable = match rested {
+                Some(since) => {
+                    let answers = connection.answers(self.config.ping_timeout).await;
+                    if !answers {
+                        self.discard_rested(since);
+                    }
+                    answers
+                }
+                None => true,
+            };
+            if usable && self.welcome(&mut connection, started).await? {
+                return Ok(connection);
+            }
+            permit = connection.exchange().ok_or_else(|| self.closed())?;
         }
     }
 
-    async fn wait_for_one(self: &Arc<Self>) -> Result<Checkout, sqlx::Error> {
-        let started = Instant::now();
-        let slot = match Arc::clone(&self.slots).try_acquire_owned() {
-            Ok(slot) => Slot::from(slot),
+    async fn permit(self: &Arc<Self>, started: Instant) -> Result<Permit, sqlx::Error> {
+        let permit = match self.permits.try_acquire() {
+            Ok(permit) => permit,
             Err(_) => {
-                let wait = Arc::clone(&self.slots).acquire_owned();
-                match tokio::time::timeout(self.acquire_timeout, wait).await {
-                    Ok(Ok(slot)) => Slot::from(slot),
-                    Ok(Err(_)) => return Err(self.closed()),
+                let _queued = Queued::begin(&self.queued);
+                let waiting = self.closing.run_until_cancelled(self.permits.acquire());
+                match tokio::time::timeout(self.left(started), waiting).await {
+                    Ok(Some(Ok(permit))) => permit,
+                    Ok(Some(Err(_)) | None) => return Err(self.closed()),
                     Err(_) => return Err(self.timed_out(started, AcquireStep::WaitingForSlot)),
                 }
             }
         };
-        if let Some(taken) = self.pop_warm() {
-            return Ok((taken, slot));
-        }
-        let left = self.acquire_timeout.saturating_sub(started.elapsed());
-        let home = Arc::clone(self);
-        let connecting = self.tasks.spawn(async move { home.take(slot).await });
-        match tokio::time::timeout(left, connecting).await {
-            Ok(Ok(Ok(unclaimed))) => unclaimed.claim().ok_or_else(|| self.closed()),
-            Ok(Ok(Err(sqlx::Error::PoolTimedOut))) | Err(_) => {
-                Err(self.timed_out(started, AcquireStep::Connecting))
+        permit.forget();
+        Ok(Permit::of(Arc::clone(self)))
+    }
+
+    fn find(self: &Arc<Self>) -> Found {
+        let receiver = {
+            let mut state = self.lock();
+            if state.closed {
+                return Found::Closed;
             }
-            Ok(Ok(Err(sqlx::Error::PoolClosed)) | Err(_)) => Err(self.closed()),
-            Ok(Ok(Err(err))) => Err(err),
-        }
-    }
-
-    async fn take(self: Arc<Self>, slot: Slot) -> Result<Unclaimed, sqlx::Error> {
-        let taking = tokio::time::timeout(self.acquire_timeout, self.take_from_sqlx());
-        match self.cut.run_until_cancelled(taking).await {
-            Some(Ok(taken)) => {
-                let checkout = Some((taken?, slot));
-                Ok(Unclaimed { checkout, home: self })
+            if let Some(idle) = state.idle.pop() {
+                return Found::Idle(idle);
             }
-            Some(Err(_)) => Err(sqlx::Error::PoolTimedOut),
-            None => Err(sqlx::Error::PoolClosed),
+            let (sender, receiver) = oneshot::channel();
+            state.waiting.push_back(sender);
+            receiver
+        };
+        let waiter = Waiter { receiver, pool: Arc::clone(self) };
+        self.grow();
+        Found::Later(waiter)
+    }
+
+    /// Gives a connection back that is known to be clean.
+    fn release(entry: Entry, permit: Permit) {
+        if permit.pool.hooks.after_release.is_some() {
+            return Self::finish(entry, permit, recovery::Finish::Release);
+        }
+        permit.pool.take_back(entry);
+    }
+
+    /// Takes a clean connection back. One that is borrowed goes back to its own pool, whose hooks run
+    /// between two users.
+    fn take_back(self: &Arc<Self>, entry: Entry) {
+        match entry.link {
+            Link::Own(_) => self.take_in(entry),
+            Link::Borrowed(_) => self.refuse(entry),
         }
     }
 
-    async fn take_from_sqlx(&self) -> Result<Taken, sqlx::Error> {
-        loop {
-            let generation = self.generation.load(Ordering::Acquire);
-            let connection = {
-                let _waiting = Waiting::begin(&self.waiting_in_pool);
-                if self.slots.available_permits() == 0 {
-                    self.crowded.notify_waiters();
-                }
-                self.pool.acquire().await?
-            };
-            // Dropped before it is known to answer, it must not go back: sqlx's pool would ping it,
-            // and wait for the answer without a bound.
-            let mut unproven = Unproven { connection: Some(connection), home: self };
-            let backend = match (self.node.upgrade(), &mut unproven.connection) {
-                (Some(node), Some(connection)) => Backend::of(connection, &node).await?,
-                _ => None,
-            };
-            // Given up while it was made: it may be set up for another role.
-            if generation == self.generation.load(Ordering::Acquire) {
-                let connection = unproven.connection.take().ok_or(sqlx::Error::PoolClosed)?;
-                return Ok(Taken { connection, backend, since: Instant::now(), generation });
+    /// A clean connection: for whoever waits longest, else on top of the stack.
+    fn take_in(self: &Arc<Self>, entry: Entry) {
+        let now = Instant::now();
+        // Compared under the lock, so that no epoch ends between the look and the stack.
+        let refused = self.lock().accept(entry, now);
+        if let Some(entry) = refused {
+            self.refuse(entry);
+        }
+    }
+
+    fn refuse(self: &Arc<Self>, entry: Entry) {
+        match entry.link {
+            Link::Borrowed(_) => {
+                // Dropped, it goes back to its own pool, which spawns.
+                let _context = self.runtime.get().map(Runtime::enter);
+                drop(entry);
             }
-        }
-    }
-
-    /// A transaction of sqlx's own. `washed` tells whether sqlx's pool resets what it takes back.
-    pub(crate) async fn begin(
-        self: &Arc<Self>,
-        washed: bool,
-    ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
-        let until_down = self.until_down();
-        let (home, until) = (Arc::clone(self), until_down.clone());
-        // In a task of its own, since sqlx's `begin` leaves the transaction open on the connection
-        // when it is cancelled half-way. Where nothing washes that, it goes on until the pool is closed.
-        let begun = self.tasks.spawn(async move {
-            let beginning = home.pool.begin();
-            if washed {
-                return home.in_time(&until, beginning).await;
-            }
-            home.cut.run_until_cancelled(beginning).await.unwrap_or_else(|| Err(home.ended(false)))
-        });
-        let begun = async { begun.await.map_err(|err| sqlx::Error::Io(io::Error::other(err)))? };
-        self.in_time(&until_down, begun).await
-    }
-
-    /// The work's result, unless it takes longer than `acquire_timeout` or the node turns down.
-    async fn in_time<T>(
-        &self,
-        until_down: &CancellationToken,
-        work: impl Future<Output = Result<T, sqlx::Error>>,
-    ) -> Result<T, sqlx::Error> {
-        let work = until_down.run_until_cancelled(work);
-        match tokio::time::timeout(self.acquire_timeout, work).await {
-            Ok(Some(result)) => result,
-            Ok(None) => Err(self.ended(false)),
-            Err(_) => Err(sqlx::Error::PoolTimedOut),
-        }
-    }
-
-    /// Takes back a connection that is known to be clean.
-    pub(crate) fn give_back(&self, taken: Taken) {
-        if taken.generation != self.generation.load(Ordering::Acquire) {
-            return self.throw_away(taken);
-        }
-        let stays_warm = taken.since.elapsed() < self.warm_time
-            && self.waiting_in_pool.load(Ordering::Acquire) == 0
-            && !self.pool.is_closed();
-        if !stays_warm {
-            return self.return_to_sqlx(taken.connection);
-        }
-        let mut warm = self.lock_warm();
-        // Compared under the lock: what `renew` does not give up, since it comes later, is seen here.
-        if taken.generation != self.generation.load(Ordering::Acquire) {
-            drop(warm);
-            return self.throw_away(taken);
-        }
-        warm.push(Warm(taken));
-        drop(warm);
-        self.warm_arrived.notify_one();
-        // `close` may have drained the stack between the check and the push.
-        if self.pool.is_closed() {
-            self.return_warm();
+            Link::Own(_) if entry.epoch.is_ended() => self.discard(entry),
+            Link::Own(_) => self.spawn(close_entry(entry)),
         }
     }
 
     /// Closes the socket without a word to the server, which notices by itself.
-    pub(crate) fn throw_away(&self, taken: Taken) {
-        self.detach(taken.connection);
+    fn discard(&self, entry: Entry) {
+        drop(self.detached(entry));
     }
 
-    fn detach(&self, connection: PoolConnection<Postgres>) {
-        // Dropping a `PoolConnection` may spawn.
-        let _context = self.runtime.get().map(Runtime::enter);
-        drop(connection.detach());
-    }
-
-    /// Closes the socket of a connection on which a statement may still run, and has the server
-    /// end it. The slot is held until that is done, so that clients who leave in numbers cannot
-    /// fill the server with sessions that nobody waits for.
-    pub(crate) fn abandon(self: &Arc<Self>, taken: Taken, slot: Slot) {
-        let backend = taken.backend;
-        self.throw_away(taken);
-        // While the engine closes, the server finds out by itself.
-        let closing = self.cut.is_cancelled() || self.pool.is_closed();
-        if let (Some(backend), Some(node), false) = (backend, self.node.upgrade(), closing) {
-            self.spawn(Arc::clone(self).bury(backend, node, slot));
-        }
-    }
-
-    async fn bury(self: Arc<Self>, backend: Backend, node: Arc<Node>, slot: Slot) {
-        // The slot's next user would need a connection anyway; it finds this one warm.
-        let taken = match self.pop_warm() {
-            Some(taken) => Some(taken),
-            None => self.bounded(self.take_from_sqlx()).await,
-        };
-        if let Some(mut taken) = taken {
-            match self.bounded(backend.end(&mut taken.connection, &node)).await {
-                Some(()) => self.give_back(taken),
-                None => self.throw_away(taken),
+    /// The connection without its place in the pool.
+    fn detached(&self, entry: Entry) -> PgConnection {
+        match entry.link {
+            Link::Own(connection) => connection,
+            Link::Borrowed(connection) => {
+                // sqlx's pool may spawn, to make another in its place.
+                let _context = self.runtime.get().map(Runtime::enter);
+                connection.detach()
             }
         }
-        drop(slot);
     }
 
-    /// `None` where the work failed, took too long, or the engine closed.
-    async fn bounded<T>(&self, work: impl Future<Output = Result<T, sqlx::Error>>) -> Option<T> {
-        match self.cut.run_until_cancelled(tokio::time::timeout(BURY_TIMEOUT, work)).await {
-            Some(Ok(Ok(value))) => Some(value),
-            Some(Ok(Err(error))) => {
-                tracing::debug!(node = %self.name, %error, "an abandoned statement is left to the server");
-                None
-            }
-            Some(Err(_)) | None => None,
+    /// A connection was lost in use: those that rest may have died with it. They are looked at, and
+    /// lent again if they answer.
+    pub(crate) fn suspect_idle(self: &Arc<Self>) {
+        let idle = std::mem::take(&mut self.lock().idle);
+        for Idle { mut entry, .. } in idle {
+            let pool = Arc::clone(self);
+            self.spawn(async move {
+                let answer = tokio::time::timeout(pool.config.ping_timeout, entry.link.ping());
+                match answer.await {
+                    Ok(Ok(())) => pool.take_back(entry),
+                    Ok(Err(_)) | Err(_) => pool.discard(entry),
+                }
+            });
         }
     }
 
-    /// sqlx's pool pings what it takes back; one that does not answer is closed.
-    fn return_to_sqlx(&self, mut connection: PoolConnection<Postgres>) {
-        let _context = self.runtime.get().map(Runtime::enter);
-        let returning = tokio::time::timeout(RETURN_TIMEOUT, connection.return_to_pool());
-        self.spawn(async move { drop(returning.await) });
+    /// One that has rested since then does not answer: those that rested as long are dead as well,
+    /// and looking at each would take the asker's time.
+    fn discard_rested(&self, since: Instant) {
+        let dead = self.lock().take_idle(|idle| idle.since <= since);
+        drop(dead);
     }
 
-    /// Gives up every connection made so far: the server behind the name is not what it was.
+    pub(crate) fn epoch(&self) -> Arc<Epoch> {
+        Arc::clone(&self.lock().epoch)
+    }
+
+    /// What is told to a statement that the end of that epoch ends; `sent` tells whether it may have run.
+    pub(crate) fn ended(&self, epoch: &Epoch, sent: bool) -> sqlx::Error {
+        epoch.error(&self.name, sent)
+    }
+
+    /// Gives up every connection made so far: the server behind the name is not what it was. What runs
+    /// goes on.
     pub(crate) fn renew(&self) {
-        self.generation.fetch_add(1, Ordering::AcqRel);
-        if let Some(node) = self.node.upgrade() {
-            node.note_renewal();
-        }
-        let warm = std::mem::take(&mut *self.lock_warm());
-        for Warm(taken) in warm {
-            self.throw_away(taken);
-        }
-        let _context = self.runtime.get().map(Runtime::enter);
-        while let Some(idle) = self.pool.try_acquire() {
-            drop(idle.detach());
-        }
+        let given_up = {
+            let mut state = self.lock();
+            state.epoch = state.epoch.renewed();
+            std::mem::take(&mut state.idle)
+        };
+        drop(given_up);
     }
 
-    /// The connections that stand idle, warm ones included, are closed at once, politely.
-    /// Answers how many there were.
+    /// Ends what runs and what waits, and gives up every connection made so far.
+    pub(crate) fn end(&self, why: EndReason) {
+        let (ended, given_up) = {
+            let mut state = self.lock();
+            let next = state.epoch.replaced();
+            (std::mem::replace(&mut state.epoch, next), std::mem::take(&mut state.idle))
+        };
+        ended.end(why);
+        drop(given_up);
+    }
+
+    /// Lends nothing from now on.
+    pub(crate) fn shut(&self) {
+        let waiting = {
+            let mut state = self.lock();
+            state.closed = true;
+            std::mem::take(&mut state.waiting)
+        };
+        drop(waiting);
+        self.closing.cancel();
+    }
+
+    /// Closes what rests, politely. Returns how many connections that were.
     pub(crate) async fn close_idle(&self) -> usize {
-        let warm = std::mem::take(&mut *self.lock_warm());
-        let mut idle: Vec<_> = warm.into_iter().map(|Warm(taken)| taken.connection).collect();
-        while let Some(connection) = self.pool.try_acquire() {
-            idle.push(connection);
+        let idle = std::mem::take(&mut self.lock().idle);
+        if let Source::Pool(pool) = &self.source {
+            let mut count = 0;
+            while let Some(connection) = pool.try_acquire() {
+                let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+                count += 1;
+            }
+            return count;
         }
         let count = idle.len();
-        let closing = idle.into_iter().map(PoolConnection::close);
-        futures_util::future::join_all(closing).await;
+        futures_util::future::join_all(idle.into_iter().map(|idle| close_entry(idle.entry))).await;
         count
+    }
+
+    /// Closes a pool that is shut; ready when every connection is back.
+    pub(crate) async fn close(&self) {
+        let sqlx_pool = self.made_sqlx_pool().map(PgPool::close);
+        let sqlx_pool = futures_util::future::OptionFuture::from(sqlx_pool);
+        futures_util::future::join(self.all_returned(), sqlx_pool).await;
+    }
+
+    async fn all_returned(&self) {
+        loop {
+            let mut returned = std::pin::pin!(self.returned.notified());
+            // Enabled before the look, so that none is missed.
+            returned.as_mut().enable();
+            if self.in_use() == 0 {
+                return;
+            }
+            returned.await;
+        }
+    }
+
+    /// Whether it is shut.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closing.is_cancelled()
+    }
+
+    pub(crate) fn max(&self) -> u32 {
+        self.config.max_connections
+    }
+
+    /// Permits that are out.
+    pub(crate) fn in_use(&self) -> u32 {
+        let free = u32::try_from(self.permits.available_permits()).unwrap_or(u32::MAX);
+        self.max().saturating_sub(free)
+    }
+
+    pub(crate) fn counts(&self) -> Counts {
+        let state = self.lock();
+        let waiting = u32::try_from(state.waiting.len()).unwrap_or(u32::MAX);
+        let is_warm = |idle: &&Idle| idle.since.elapsed() < self.config.warm_time;
+        let mut counts = Counts {
+            size: state.size,
+            idle: state.idle.len(),
+            warm: state.idle.iter().filter(is_warm).count(),
+            in_use: self.in_use().saturating_sub(waiting),
+            connecting: state.making,
+            waiting: waiting + self.queued.load(Ordering::Relaxed),
+        };
+        if let Source::Pool(pool) = &self.source {
+            (counts.size, counts.idle) = (pool.size(), pool.num_idle());
+        }
+        counts
     }
 
     /// Runs a task that `close` waits for, on the runtime that the pool was first used on.
@@ -421,8 +476,30 @@ impl NodePool {
         }
     }
 
-    pub(crate) fn closed(&self) -> sqlx::Error {
+    fn return_permit(&self) {
+        self.permits.add_permits(1);
+        if self.closing.is_cancelled() {
+            self.returned.notify_waiters();
+        }
+    }
+
+    fn give_up_place(self: &Arc<Self>, backend: Option<Backend>) {
+        {
+            let mut state = self.lock();
+            state.size = state.size.saturating_sub(1);
+            if let Some(backend) = backend {
+                state.backends.remove(&backend);
+            }
+        }
+        self.grow();
+    }
+
+    fn closed(&self) -> sqlx::Error {
         Error::Closed { node: self.name.to_string() }.into()
+    }
+
+    fn left(&self, started: Instant) -> Duration {
+        self.config.acquire_timeout.saturating_sub(started.elapsed())
     }
 
     fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
@@ -431,150 +508,103 @@ impl NodePool {
             waited: started.elapsed(),
             step,
             in_use: self.in_use(),
-            max: self.max,
+            max: self.max(),
         }
         .into()
     }
 
-    fn pop_warm(&self) -> Option<Taken> {
-        self.lock_warm().pop().map(|Warm(taken)| taken)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that is done under the lock can leave the state half-changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
 
-    /// Hands all that is warm back to sqlx's pool, which pings before it lends.
-    pub(crate) fn return_warm(&self) {
-        let warm = std::mem::take(&mut *self.lock_warm());
-        for Warm(taken) in warm {
-            self.return_to_sqlx(taken.connection);
+impl State {
+    /// Takes a connection over, or returns it: it is of an older epoch, or too old, or nothing is lent
+    /// any more, or it is borrowed and nobody waits.
+    fn accept(&mut self, mut entry: Entry, now: Instant) -> Option<Entry> {
+        let expired = entry.expires.is_some_and(|expires| expires <= now);
+        if self.closed || expired || !entry.epoch.is(&self.epoch) {
+            return Some(entry);
         }
-    }
-
-    fn lock_warm(&self) -> std::sync::MutexGuard<'_, Vec<Warm>> {
-        // A push or a pop cannot leave the stack half-changed.
-        self.warm.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Before anything runs: remembers the runtime and starts the reaper on it.
-    fn start(self: &Arc<Self>) {
-        self.reaper.get_or_init(|| {
-            let runtime = self.runtime.get_or_init(Runtime::current);
-            let stop = CancellationToken::new();
-            let reaper =
-                reap(Arc::downgrade(self), Arc::clone(&self.warm_arrived), self.pool.clone());
-            let stopped = stop.clone();
-            self.tasks.spawn_on(
-                async move {
-                    stopped.run_until_cancelled(reaper).await;
-                },
-                runtime,
-            );
-            stop.drop_guard()
-        });
-    }
-
-    /// Returns what has been warm for long enough; answers when the next one is due.
-    fn return_due(&self) -> Option<Duration> {
-        let mut due = Vec::new();
-        let next = {
-            let mut warm = self.lock_warm();
-            // Oldest last in service: the stack's bottom is what no checkout has reached.
-            for index in (0..warm.len()).rev() {
-                if warm[index].0.since.elapsed() >= self.warm_time {
-                    due.push(warm.remove(index));
-                }
+        while let Some(waiter) = self.waiting.pop_front() {
+            match waiter.send(Ok(entry)) {
+                Err(Ok(unclaimed)) => entry = unclaimed,
+                Ok(()) | Err(Err(_)) => return None,
             }
-            warm.iter().map(|Warm(taken)| taken.since).min()
-        };
-        for Warm(taken) in due {
-            self.return_to_sqlx(taken.connection);
         }
-        next.map(|since| self.warm_time.saturating_sub(since.elapsed()).max(SHORTEST_REAP))
-    }
-}
-
-/// Returns warm connections to sqlx's pool in time, and at once when that pool is closed by
-/// whoever else holds it, since its `close` waits for them.
-async fn reap(home: Weak<NodePool>, arrived: Arc<Notify>, pool: PgPool) {
-    let mut closed = pool.close_event();
-    loop {
-        let Some(next) = home.upgrade().map(|home| home.return_due()) else {
-            return;
-        };
-        // Nothing here keeps the pool alive while it waits.
-        tokio::select! {
-            () = &mut closed => break,
-            () = tokio::time::sleep(next.unwrap_or_default()), if next.is_some() => {}
-            () = arrived.notified(), if next.is_none() => {}
+        if matches!(entry.link, Link::Borrowed(_)) {
+            return Some(entry);
         }
+        self.idle.push(Idle { entry, since: now });
+        None
     }
-    if let Some(home) = home.upgrade() {
-        home.return_warm();
+
+    /// Takes those out that rest and are such, to be dropped when the state is not locked any more.
+    fn take_idle(&mut self, mut such: impl FnMut(&Idle) -> bool) -> Vec<Idle> {
+        self.idle.extract_if(.., |idle| such(idle)).collect()
     }
 }
 
-/// A connection that has not answered yet; dropped, it is closed.
-struct Unproven<'a> {
-    connection: Option<PoolConnection<Postgres>>,
-    home: &'a NodePool,
-}
-
-impl Drop for Unproven<'_> {
-    fn drop(&mut self) {
-        if let Some(connection) = self.connection.take() {
-            self.home.detach(connection);
+impl Waiter {
+    async fn wait(mut self, started: Instant) -> Result<Entry, sqlx::Error> {
+        let left = self.pool.left(started);
+        match tokio::time::timeout(left, &mut self.receiver).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(self.pool.closed()),
+            Err(_) => Err(self.pool.timed_out(started, AcquireStep::Connecting)),
         }
     }
 }
 
-/// Counts a checkout inside sqlx's pool for as long as it lives.
-struct Waiting<'a>(&'a AtomicU32);
-
-impl<'a> Waiting<'a> {
-    fn begin(count: &'a AtomicU32) -> Self {
-        count.fetch_add(1, Ordering::AcqRel);
-        Self(count)
-    }
-}
-
-impl Drop for Waiting<'_> {
+impl Drop for Waiter {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::AcqRel);
-    }
-}
-
-/// A checkout that its asker may have given up; it goes to the warm stack then.
-struct Unclaimed {
-    checkout: Option<Checkout>,
-    home: Arc<NodePool>,
-}
-
-impl Unclaimed {
-    fn claim(mut self) -> Option<Checkout> {
-        self.checkout.take()
-    }
-}
-
-impl Drop for Unclaimed {
-    fn drop(&mut self) {
-        if let Some((taken, slot)) = self.checkout.take() {
-            self.home.give_back(taken);
-            drop(slot);
+        self.receiver.close();
+        let handed_over = self.receiver.try_recv();
+        self.pool.lock().waiting.retain(|waiter| !waiter.is_closed());
+        if let Ok(Ok(entry)) = handed_over {
+            self.pool.take_back(entry);
         }
     }
 }
 
 impl Drop for NodePool {
     fn drop(&mut self) {
-        self.return_warm();
+        self.closing.cancel();
     }
+}
+
+/// Counts one who waits for as long as it lives.
+struct Queued<'a>(&'a AtomicU32);
+
+impl<'a> Queued<'a> {
+    fn begin(count: &'a AtomicU32) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+async fn close_entry(entry: Entry) {
+    let Entry { link, place, .. } = entry;
+    if let Link::Own(connection) = link {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+    }
+    // Only now is there room for another.
+    drop(place);
 }
 
 impl fmt::Debug for NodePool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NodePool")
             .field("node", &self.name)
-            .field("max", &self.max)
-            .field("in_use", &self.in_use())
-            .field("warm", &self.warm_count())
+            .field("max", &self.max())
+            .field("counts", &self.counts())
             .finish_non_exhaustive()
     }
 }

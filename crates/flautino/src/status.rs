@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use crate::engine::EngineInner;
 use crate::node::{Node, Role};
+use crate::pool::Counts;
 use crate::router::{Lsn, Standing};
 
 /// The engine at one moment. Holds no password and no SQL.
@@ -90,18 +91,32 @@ pub enum Health {
     Unknown,
 }
 
-/// A node's pool in an [`EngineStatus`].
+/// A node's pool in an [`EngineStatus`]. What [`Engine::pool`](crate::Engine::pool) lends counts
+/// beside it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PoolStatus {
-    /// Connections that are open, in use or not.
+    /// Connections that are open, in use or not, and those that are being made.
     pub size: u32,
     /// Those that rest, warm ones included.
     pub idle: usize,
     /// Those that rest and serve the next statement without a ping.
     pub warm: usize,
+    /// Those that are lent, or are made as new for the next.
+    pub in_use: u32,
+    /// Those that are being made.
+    pub connecting: u32,
+    /// Statements and leases that wait for a connection.
+    pub waiting: u32,
     /// The most there may be.
     pub max: u32,
+}
+
+impl PoolStatus {
+    fn of(counts: Counts, max: u32) -> Self {
+        let Counts { size, idle, warm, in_use, connecting, waiting } = counts;
+        Self { size, idle, warm, in_use, connecting, waiting, max }
+    }
 }
 
 impl EngineStatus {
@@ -148,15 +163,7 @@ impl NodeStatus {
             (None, ..) => Health::Up,
         };
         let standing = standing.unwrap_or_default();
-        let pool = node.pool().ok().flatten().map(|pool| {
-            let warm = pool.warm_count();
-            PoolStatus {
-                size: pool.sqlx().size(),
-                idle: pool.sqlx().num_idle() + warm,
-                warm,
-                max: pool.max(),
-            }
-        });
+        let pool = node.pool().ok().flatten().map(|pool| PoolStatus::of(pool.counts(), pool.max()));
         Self {
             name: node.name.to_string(),
             host,

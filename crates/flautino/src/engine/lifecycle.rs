@@ -4,16 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 
 use super::discovery::keep_resolving;
 use super::{CLOSED, CLOSING, CloseReport, DRAINING, EngineInner, OPEN, OpenReport, UNOPENED};
-use crate::bootstrap;
 use crate::config::{EngineConfig, PoolConfig};
 use crate::error::{NodeFailure, OpenError};
-use crate::node::{Node, Role};
-use crate::pool::NodePool;
+use crate::node::{Node, Role, create_extensions};
+use crate::pool::{EndReason, NodePool};
 
 /// How long `close` gives what it has cancelled, and its own goodbyes.
 const LAST_WORDS: Duration = Duration::from_secs(1);
@@ -55,14 +53,10 @@ impl EngineInner {
         let pools: Vec<_> = nodes.iter().map(|node| node.build_pool(config)).collect();
         // One connection each, so that the first request finds it.
         let reachable = nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
-        let first = reachable
-            .map(async |(node, pool)| (node, pool, pool.checkout(&pool.until_down()).await));
-        for (node, pool, first) in futures_util::future::join_all(first).await {
+        let first = reachable.map(async |(node, pool)| (node, pool.checkout(|| true).await));
+        for (node, first) in futures_util::future::join_all(first).await {
             match first {
-                Ok((taken, slot)) => {
-                    pool.give_back(taken);
-                    drop(slot);
-                }
+                Ok(connection) => connection.release(),
                 Err(source)
                     if Arc::ptr_eq(node, self.main())
                         && (nodes.len() == 1 || is_final(&source)) =>
@@ -184,10 +178,9 @@ impl EngineInner {
                 "no node takes writes, so the extensions `{wanted}` were not looked for"
             )];
         };
-        match node.greet(*startup_timeout, async |_| Ok(())).await {
-            Ok((mut connection, ())) => {
-                bootstrap::create_extensions(&node, &mut connection, extensions, *startup_timeout)
-                    .await
+        match node.say_hello(*startup_timeout).await {
+            Ok((mut connection, _)) => {
+                create_extensions(&node, &mut connection, extensions, *startup_timeout).await
             }
             Err(source) => vec![failure(&node, source).to_string()],
         }
@@ -200,7 +193,7 @@ impl EngineInner {
         self.shut_nodes();
         self.monitor.stop().await;
         let pools = self.lock_pools().clone();
-        let end = end_pools(&pools, drain, |pool| pool.cut().cancel()).await;
+        let end = end_pools(&pools, drain, EndReason::Closed).await;
         self.lock_pools().clear();
         drop(pools);
         let tasks = self.tasks();
@@ -218,27 +211,28 @@ impl EngineInner {
     }
 }
 
-/// Closes pools that give out nothing any more: what is idle at once, and what is busy when it is
-/// given back. After the drain time `cut` ends what still runs.
+/// Closes pools: what is idle at once, and what is busy when it is given back. What still runs after
+/// the drain time is ended, here and at the server.
 pub(super) async fn end_pools(
     pools: &[Arc<NodePool>],
     drain: Duration,
-    cut: impl Fn(&NodePool),
+    why: EndReason,
 ) -> CloseReport {
     let in_use = || pools.iter().map(|pool| pool.in_use() as usize).sum::<usize>();
+    pools.iter().for_each(|pool| pool.shut());
     let idle = futures_util::future::join_all(pools.iter().map(|pool| pool.close_idle()));
     let idle = tokio::time::timeout(LAST_WORDS, idle).await.unwrap_or_default();
     let busy = in_use();
-    // sqlx's `close` waits for every connection before it closes any, so the waiting is bounded from
-    // outside.
-    let closing: Vec<_> = pools.iter().map(|pool| pool.sqlx().clone()).collect();
-    let all_closed = futures_util::future::join_all(closing.iter().map(PgPool::close));
-    let mut all_closed = std::pin::pin!(all_closed);
+    let closing = futures_util::future::join_all(pools.iter().map(|pool| pool.close()));
+    let mut closing = std::pin::pin!(closing);
     let mut cancelled = 0;
-    if tokio::time::timeout(drain, &mut all_closed).await.is_err() {
+    if tokio::time::timeout(drain, &mut closing).await.is_err() {
         cancelled = in_use();
-        pools.iter().for_each(|pool| cut(pool));
-        let _ = tokio::time::timeout(LAST_WORDS, all_closed).await;
+        pools.iter().for_each(|pool| pool.end(why));
+        // Some are held by who does not look at them, and so does not end them.
+        let stopping = futures_util::future::join_all(pools.iter().map(NodePool::cancel_all));
+        let ending = futures_util::future::join(stopping, closing);
+        let _ = tokio::time::timeout(LAST_WORDS, ending).await;
     }
     let still_held = in_use();
     CloseReport {
@@ -252,12 +246,12 @@ pub(super) async fn end_pools(
 
 /// One attempt to reach a node and to learn its role.
 async fn reach(node: &Arc<Node>, left: Duration) -> Result<Role, NodeFailure> {
-    let probe = async |connection: &mut PgConnection| bootstrap::probe(node, connection).await;
-    match node.greet(left, probe).await {
-        Ok((_, role)) => {
-            node.set_role(role);
+    match node.say_hello(left).await {
+        Ok((_, hello)) => {
+            hello.look_at_version(node);
+            node.set_role(hello.role);
             node.set_trouble(None);
-            Ok(role)
+            Ok(hello.role)
         }
         Err(source) => {
             let failure = failure(node, source);

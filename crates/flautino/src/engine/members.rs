@@ -14,7 +14,7 @@ use super::{CloseReport, Engine, EngineInner, ORIGIN};
 use crate::config::{DiscoveryConfig, EngineConfig, NodeConfig, PoolConfig};
 use crate::error::ConfigError;
 use crate::node::Node;
-use crate::pool::NodePool;
+use crate::pool::{EndReason, NodePool};
 
 /// Which nodes there are beside the main one, and with what pools.
 #[derive(Clone)]
@@ -201,7 +201,7 @@ impl EngineInner {
         }
         tracing::info!(added = ?report.added, removed = ?report.removed, "the nodes are others now");
         // Those of nodes that left while the app held a connection of theirs.
-        self.lock_pools().retain(|pool| !pool.sqlx().is_closed() || pool.in_use() > 0);
+        self.lock_pools().retain(|pool| !pool.is_closed() || pool.in_use() > 0);
         let is_open = self.is_open();
         for node in &added {
             if is_open {
@@ -269,8 +269,8 @@ impl EngineInner {
         let engine = Arc::clone(self);
         self.tasks().spawn(async move {
             // Reads that are ended so are run elsewhere.
-            let end = end_pools(&pools, engine.config.drain_timeout, NodePool::abort_waiting).await;
-            pools.iter().for_each(|pool| pool.cut().cancel());
+            let end = end_pools(&pools, engine.config.drain_timeout, EndReason::Down).await;
+            pools.iter().for_each(|pool| pool.end(EndReason::Closed));
             let ended = |pool: &Arc<NodePool>| pools.iter().any(|left| Arc::ptr_eq(left, pool));
             if end.still_held == 0 {
                 engine.lock_pools().retain(|pool| !ended(pool));

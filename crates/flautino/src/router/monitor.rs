@@ -26,6 +26,7 @@ use super::topology::{Change, Topology};
 use super::{Access, Classifier, Exclusion, Plan, Snapshot};
 use crate::config::RoutingConfig;
 use crate::node::{Node, Role};
+use crate::pool::EndReason;
 
 /// Two probes of a node are this far apart at least, however much happens.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
@@ -294,7 +295,7 @@ impl Monitor {
                 let error = error.map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(node = %node.name, %error, "the node is down");
                 node.set_trouble(Some(error));
-                node.abort_waiting();
+                node.end(EndReason::Down);
             }
             Some(Transition::WentUp) => {
                 tracing::info!(node = %node.name, ?role, "the node is up");
@@ -329,7 +330,7 @@ impl Monitor {
             let is_twin = matches!(excluded, Some(Exclusion::SameServer(_)));
             let was_primary = old.nodes[old.writer].role == Role::Primary;
             if was_primary && !is_twin && !Arc::ptr_eq(before, primary) {
-                before.supersede();
+                before.end(EndReason::Superseded);
             }
         }
         self.news.notify_waiters();

@@ -159,7 +159,7 @@ impl Monitor {
 
 /// Read over a connection of its own, since it may take longer than a probe.
 async fn read_from(node: &Node) -> Result<Catalogue, sqlx::Error> {
-    let mut connection = node.connect_for_monitor().await?;
+    let mut connection = node.connect_beside("flautino monitor").await?;
     let catalogue = read(node, &mut connection, TIMEOUT).await?;
     let _ = connection.close().await;
     Ok(catalogue)

@@ -241,7 +241,7 @@ impl Monitor {
             // Out of its place, so that a question that is dropped half-way closes the connection.
             let mut connection = match state.connection.take() {
                 Some(connection) => connection,
-                None => node.connect_for_monitor().await?,
+                None => node.connect_beside("flautino monitor").await?,
             };
             let sample = probe::sample(node, &mut connection).await?;
             Ok((connection, sample))

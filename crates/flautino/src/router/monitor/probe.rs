@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use crate::bootstrap::server_start;
-use crate::node::{Node, Role};
+use crate::node::{Node, Role, server_start};
 use crate::router::Lsn;
 use crate::router::topology::{Progress, Sample, Server};
 

@@ -1,55 +1,15 @@
-//! What `open` does once on a node: asks for role and version, creates the extensions.
+//! The extensions that `open` creates on the primary.
 
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 
-use crate::node::{Node, Role};
+use super::Node;
 use crate::transaction::quoted;
-
-/// The oldest version that is tested with.
-const OLDEST_SUPPORTED: i32 = 130_000;
 
 /// The advisory lock under which extensions are created: two sessions that create the same one
 /// at once collide on a unique index, `IF NOT EXISTS` or not. The key is "flautino" in ASCII.
 const EXTENSION_LOCK: i64 = 0x666c_6175_7469_6e6f;
-
-/// Asks the server what it is.
-pub(crate) async fn probe(node: &Node, connection: &mut PgConnection) -> Result<Role, sqlx::Error> {
-    const PROBE: &str = "SELECT pg_is_in_recovery(), \
-                         current_setting('server_version_num')::int4, \
-                         current_setting('server_version')";
-    let rows = node.send(connection, PROBE.to_owned()).await?;
-    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
-    let role = if row.try_get(0)? { Role::Replica } else { Role::Primary };
-    let (number, version): (i32, String) = (row.try_get(1)?, row.try_get(2)?);
-    if number < OLDEST_SUPPORTED {
-        tracing::warn!(
-            node = %node.name, %version,
-            "PostgreSQL {version} is older than 13, the oldest version flautino supports"
-        );
-    }
-    tracing::debug!(node = %node.name, ?role, %version, "probed");
-    Ok(role)
-}
-
-/// When a server was started, in microseconds since 1970; a macro, for `concat!`.
-macro_rules! server_start {
-    () => {
-        "(extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8"
-    };
-}
-pub(crate) use server_start;
-
-/// Asks the server behind a connection when it was started, in microseconds since 1970.
-pub(crate) async fn started(
-    node: &Node,
-    connection: &mut PgConnection,
-) -> Result<i64, sqlx::Error> {
-    const ASK: &str = concat!("SELECT ", server_start!());
-    let rows = node.send(connection, ASK.to_owned()).await?;
-    rows.first().ok_or(sqlx::Error::RowNotFound)?.try_get(0)
-}
 
 /// Creates the extensions that are missing. Answers a warning for each that is missing still.
 pub(crate) async fn create_extensions(

@@ -1,0 +1,138 @@
+//! How connections are made: in tasks that outlive an impatient asker, and no more than are wanted.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::entry::{Entry, Link, Place};
+use super::{Epoch, NodePool, Source, State};
+use crate::node::Backend;
+use crate::server_error::sqlstate;
+
+/// How long a server that has no place for one more connection is not asked for one, while others
+/// come back.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// A connection that is being made, counted as such until this is dropped.
+struct Making {
+    pool: Arc<NodePool>,
+    place: Option<Place>,
+}
+
+impl Drop for Making {
+    fn drop(&mut self) {
+        let mut state = self.pool.lock();
+        state.making = state.making.saturating_sub(1);
+        drop(state);
+        drop(self.place.take());
+        self.pool.grow();
+    }
+}
+
+/// A connection before it has a place.
+type Made = (Link, Option<Backend>);
+
+impl NodePool {
+    /// Makes as many connections as those who wait need and the limits allow.
+    pub(super) fn grow(self: &Arc<Self>) {
+        self.make_while(|state, max| {
+            // A server that is full may still have lent all that it has to this pool.
+            let is_full = state.full_until.is_some_and(|until| Instant::now() < until);
+            (state.making as usize) < state.waiting.len()
+                && state.size < max
+                && !(is_full && state.size > state.making)
+        });
+    }
+
+    /// Makes what is missing of the minimum.
+    pub(super) fn fill_up(self: &Arc<Self>) {
+        let min = self.config.min_connections;
+        self.make_while(|state, _| state.size < min);
+    }
+
+    fn make_while(self: &Arc<Self>, wanted: impl Fn(&State, u32) -> bool) {
+        loop {
+            {
+                let mut state = self.lock();
+                if state.closed || !wanted(&state, self.max()) {
+                    return;
+                }
+                state.size += 1;
+                state.making += 1;
+            }
+            let place = Place { pool: Arc::downgrade(self), backend: None };
+            let making = Making { pool: Arc::clone(self), place: Some(place) };
+            self.spawn(make(making));
+        }
+    }
+
+    /// One connection; `None` where it is not wanted any more.
+    async fn connect(&self) -> Option<Result<(Made, Arc<Epoch>), sqlx::Error>> {
+        loop {
+            let epoch = self.epoch();
+            match epoch.run(self.connect_once()).await {
+                // Made while the node became another: it may be set up for another role.
+                Some(Ok(_)) if !epoch.is(&self.epoch()) => {}
+                Some(made) => return Some(made.map(|made| (made, epoch))),
+                // The node turned down. Who asks since then may find it up again.
+                None if self.lock().waiting.is_empty() => return None,
+                None => {}
+            }
+        }
+    }
+
+    async fn connect_once(&self) -> Result<Made, sqlx::Error> {
+        let _turn = self.connecting.acquire().await.map_err(|_| self.closed())?;
+        if let Source::Pool(pool) = &self.source {
+            return Ok((Link::Borrowed(Box::new(pool.acquire().await?)), None));
+        }
+        let node = self.node.upgrade().ok_or_else(|| self.closed())?;
+        let (connection, backend) = node.open_session().await?;
+        Ok((Link::Own(connection), backend))
+    }
+
+    fn expiry(&self) -> Option<Instant> {
+        let lifetime = self.config.max_lifetime;
+        // A little earlier by chance, so that what was made together does not end together.
+        let jittered = lifetime.mul_f64(1.0 - fastrand::f64() * 0.1);
+        (!lifetime.is_zero()).then(|| Instant::now() + jittered)
+    }
+
+    /// A connection could not be made: the one who waits longest is told why. Where the server only has
+    /// no place for one more, those who wait get what is given back.
+    fn not_made(&self, error: sqlx::Error) {
+        let mut state = self.lock();
+        if sqlstate(&error).as_deref() == Some("53300") && state.size > state.making {
+            state.full_until = Some(Instant::now() + FULL_PAUSE);
+            tracing::debug!(node = %self.name, %error, "the server is full; its connections are shared");
+            return;
+        }
+        let mut answer = Err(error);
+        while let Some(waiter) = state.waiting.pop_front() {
+            match waiter.send(answer) {
+                Ok(()) => return,
+                Err(unclaimed) => answer = unclaimed,
+            }
+        }
+        drop(state);
+        if let Err(error) = answer {
+            tracing::debug!(node = %self.name, %error, "a connection could not be made");
+        }
+    }
+}
+
+async fn make(mut making: Making) {
+    let pool = Arc::clone(&making.pool);
+    // Those who wait have the same bound, and are told by it.
+    let connecting = tokio::time::timeout(pool.config.acquire_timeout, pool.connect());
+    let made = pool.closing.run_until_cancelled(connecting).await;
+    match made {
+        Some(Ok(Some(Ok(((link, backend), epoch))))) => {
+            let Some(mut place) = making.place.take() else { return };
+            place.backend = backend;
+            pool.lock().backends.extend(backend);
+            pool.take_in(Entry { link, epoch, expires: pool.expiry(), is_new: true, place });
+        }
+        Some(Ok(Some(Err(error)))) => pool.not_made(error),
+        Some(Ok(None) | Err(_)) | None => {}
+    }
+}

@@ -1,0 +1,301 @@
+//! What becomes of a connection that is not known to be clean, while its permit is held.
+//!
+//! One whose session may have changed is washed. One on which a statement may still run has that
+//! cancelled, over another connection, and what the server still sends is read to its end; then it is
+//! washed. Only where this takes too long is the server's process ended.
+
+use std::pin::pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use sqlx::{Connection, PgConnection};
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+use tokio::sync::{Notify, oneshot};
+
+use super::entry::{Entry, Idle, Permit};
+use super::{EndReason, NodePool, close_entry};
+use crate::logging::Values;
+use crate::node::{Backend, Node, Stop};
+use crate::server_error::{server_keeps_session, sqlstate};
+
+/// How long the end of a cancelled statement may take, and each of what comes after it: washing the
+/// session, and ending the server's process where that fails.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a cancelled statement has until it is cancelled again, since a server ignores a cancel that
+/// overtakes its statement; doubled each time.
+const CANCEL_PAUSE: Duration = Duration::from_millis(10);
+/// How long a statement may end by itself before it is cancelled: most are short.
+const DRAIN_FIRST: Duration = Duration::from_millis(1);
+/// How long a connection of its own waits for further statements to cancel.
+const LINGER: Duration = Duration::from_millis(500);
+
+/// What has to be done before a connection is lent again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    /// Nothing, but for the hook.
+    Release,
+    /// Its session may have changed.
+    Wash,
+    /// A statement may still run on it.
+    Cancel,
+}
+
+/// Cancels statements at the server: all that are wanted at the time in one statement.
+#[derive(Default)]
+pub(super) struct Canceller {
+    orders: Mutex<Orders>,
+    arrived: Notify,
+}
+
+#[derive(Default)]
+struct Orders {
+    waiting: Vec<Order>,
+    is_served: bool,
+}
+
+struct Order {
+    backend: Backend,
+    stop: Stop,
+    done: oneshot::Sender<()>,
+}
+
+impl NodePool {
+    /// Resets the session of a connection, and takes it back.
+    pub(super) fn wash(entry: Entry, permit: Permit) {
+        match permit.pool.node.upgrade() {
+            Some(node) if node.setup.owns_sessions() => Self::finish(entry, permit, Finish::Wash),
+            // Behind a pooler no session is ours to wash, and in a pool made elsewhere a hook may have
+            // set what washing would take away.
+            _ => permit.pool.discard(entry),
+        }
+    }
+
+    /// Ends what may still run on a connection, and takes it back.
+    pub(super) fn recover(entry: Entry, permit: Permit) {
+        let is_down = entry.epoch.end_reason() == Some(EndReason::Down);
+        if entry.place.backend.is_some() && !is_down {
+            return Self::finish(entry, permit, Finish::Cancel);
+        }
+        permit.pool.discard(entry);
+    }
+
+    pub(super) fn finish(entry: Entry, permit: Permit, finish: Finish) {
+        let pool = Arc::clone(&permit.pool);
+        pool.spawn(finishing(entry, permit, finish));
+    }
+
+    /// Makes a connection as good as new. `Ok(false)` where that cannot be done.
+    async fn restore(
+        self: &Arc<Self>,
+        node: &Node,
+        entry: &mut Entry,
+        finish: Finish,
+    ) -> Result<bool, sqlx::Error> {
+        if let (Finish::Cancel, Some(backend)) = (finish, entry.place.backend) {
+            self.cancel_and_drain(&mut entry.link, backend).await?;
+        }
+        if !self.released(entry).await? {
+            return Ok(false);
+        }
+        if finish == Finish::Release {
+            return Ok(true);
+        }
+        entry.is_new = true;
+        wash(node, &mut entry.link).await
+    }
+
+    /// Cancels the statement, and reads to its end. When this is through, no cancel is under way.
+    async fn cancel_and_drain(
+        self: &Arc<Self>,
+        link: &mut PgConnection,
+        backend: Backend,
+    ) -> Result<(), sqlx::Error> {
+        let mut drained = pin!(drain(link));
+        if let Ok(result) = tokio::time::timeout(DRAIN_FIRST, &mut drained).await {
+            return result;
+        }
+        let mut pause = CANCEL_PAUSE;
+        loop {
+            let mut cancelled = pin!(self.order(backend, Stop::Statement));
+            tokio::select! {
+                result = &mut drained => {
+                    // It must not hit what comes next.
+                    cancelled.await;
+                    return result;
+                }
+                () = &mut cancelled => {}
+            }
+            if let Ok(result) = tokio::time::timeout(pause, &mut drained).await {
+                return result;
+            }
+            pause *= 2;
+        }
+    }
+
+    /// Has the server cancel what a process of its runs, or end the process. Ready when the server has
+    /// done so, or cannot be told.
+    async fn order(self: &Arc<Self>, backend: Backend, stop: Stop) {
+        let (done, is_done) = oneshot::channel();
+        let is_first = {
+            let mut orders = self.canceller.lock();
+            orders.waiting.push(Order { backend, stop, done });
+            !std::mem::replace(&mut orders.is_served, true)
+        };
+        self.canceller.arrived.notify_one();
+        if is_first {
+            self.spawn(serve_orders(Arc::clone(self)));
+        }
+        let _ = is_done.await;
+    }
+
+    /// Cancels whatever still runs on the pool's connections, whoever holds them.
+    pub(crate) async fn cancel_all(self: &Arc<Self>) {
+        let backends: Vec<_> = self.lock().backends.iter().copied().collect();
+        let orders = backends.into_iter().map(|backend| self.order(backend, Stop::Statement));
+        futures_util::future::join_all(orders).await;
+    }
+}
+
+async fn finishing(mut entry: Entry, permit: Permit, finish: Finish) {
+    let pool = Arc::clone(&permit.pool);
+    let Some(node) = pool.node.upgrade() else { return pool.discard(entry) };
+    let restoring = pool.restore(&node, &mut entry, finish);
+    let timeout = match finish {
+        Finish::Cancel => RECOVERY_TIMEOUT * 2,
+        Finish::Wash => RECOVERY_TIMEOUT,
+        Finish::Release => pool.config.acquire_timeout,
+    };
+    let outcome = tokio::time::timeout(timeout, restoring).await;
+    match &outcome {
+        Ok(Ok(true)) => return pool.take_back(entry),
+        Ok(Ok(false)) => return close_entry(entry).await,
+        Ok(Err(_)) | Err(_) => {
+            tracing::debug!(node = %pool.name, ?outcome, "a connection could not be made as new and is closed");
+        }
+    }
+    let hangs = match &outcome {
+        Ok(Err(error)) => server_keeps_session(error),
+        _ => true,
+    };
+    if let (Some(backend), true) = (entry.place.backend, hangs) {
+        // Its place is free when the server's process is gone, so that clients who leave in numbers do
+        // not fill the server.
+        let _ = tokio::time::timeout(RECOVERY_TIMEOUT, pool.order(backend, Stop::Process)).await;
+    }
+    pool.discard(entry);
+}
+
+/// Reads the rest of what the server sends, errors of the statement included.
+async fn drain(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    loop {
+        match connection.ping().await {
+            Err(err) if server_keeps_session(&err) => {}
+            result => return result,
+        }
+    }
+}
+
+/// Resets the session. `Ok(false)` where it cannot be reset.
+async fn wash(node: &Node, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    // A transaction that was dropped open: its `ROLLBACK` is the first thing to send.
+    while PgTransactionManager::get_transaction_depth(connection) > 0 {
+        let entry = node.logger.sending(&node.name, "ROLLBACK", Values::None, None);
+        let rolled_back = PgTransactionManager::rollback(connection).await;
+        entry.finish(&rolled_back);
+        rolled_back?;
+    }
+    let mut may_roll_back = true;
+    loop {
+        match node.setup.wash(connection, node).await {
+            // The last cancel came late.
+            Err(err) if sqlstate(&err).as_deref() == Some("57014") => {}
+            // A transaction that sqlx does not count: its `BEGIN` was dropped half-way, or was sent as text.
+            Ok(false) if may_roll_back => {
+                may_roll_back = false;
+                node.send(connection, "ROLLBACK".to_owned()).await?;
+            }
+            Err(err) if may_roll_back && sqlstate(&err).as_deref() == Some("25P02") => {
+                may_roll_back = false;
+                node.send(connection, "ROLLBACK".to_owned()).await?;
+            }
+            washed => return washed,
+        }
+    }
+}
+
+impl Canceller {
+    fn lock(&self) -> MutexGuard<'_, Orders> {
+        // A push or a take cannot leave the orders half-changed.
+        self.orders.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All that are wanted now; `None` when nobody came for a while, and nobody is served then.
+    async fn next(&self, patience: Duration) -> Option<Vec<Order>> {
+        loop {
+            let arrived = self.arrived.notified();
+            let batch = std::mem::take(&mut self.lock().waiting);
+            if !batch.is_empty() {
+                return Some(batch);
+            }
+            if tokio::time::timeout(patience, arrived).await.is_err() {
+                let mut orders = self.lock();
+                if orders.waiting.is_empty() {
+                    orders.is_served = false;
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Over which connection orders are sent.
+enum Neighbour {
+    /// One that rests in the pool, for one statement.
+    Idle(Entry),
+    /// One beside the pool, where none rests.
+    Own(PgConnection),
+}
+
+/// Carries out orders, until none comes for a while.
+async fn serve_orders(pool: Arc<NodePool>) {
+    let mut own: Option<PgConnection> = None;
+    while let Some(mut batch) =
+        pool.canceller.next(if own.is_some() { LINGER } else { Duration::ZERO }).await
+    {
+        batch.retain(|order| !order.done.is_closed());
+        let Some(node) = pool.node.upgrade() else { continue };
+        if batch.is_empty() {
+            continue;
+        }
+        let sent = tokio::time::timeout(RECOVERY_TIMEOUT, async {
+            let idle = if own.is_none() { pool.lock().idle.pop() } else { None };
+            let mut neighbour = match (idle, own.take()) {
+                (Some(Idle { entry, .. }), _) => Neighbour::Idle(entry),
+                (None, Some(connection)) => Neighbour::Own(connection),
+                (None, None) => Neighbour::Own(node.connect_beside("flautino cancel").await?),
+            };
+            let connection = match &mut neighbour {
+                Neighbour::Idle(entry) => &mut entry.link,
+                Neighbour::Own(connection) => connection,
+            };
+            let orders = batch.iter().map(|order| (order.backend, order.stop));
+            node.stop_backends(connection, orders).await?;
+            match neighbour {
+                Neighbour::Idle(entry) => pool.take_back(entry),
+                Neighbour::Own(connection) => own = Some(connection),
+            }
+            Ok::<_, sqlx::Error>(())
+        });
+        match sent.await {
+            Ok(Ok(())) => batch.into_iter().for_each(|order| drop(order.done.send(()))),
+            outcome => {
+                let orders = batch.len();
+                tracing::debug!(node = %pool.name, ?outcome, orders, "abandoned statements could not be cancelled");
+            }
+        }
+    }
+    if let Some(connection) = own {
+        let _ = tokio::time::timeout(RECOVERY_TIMEOUT, connection.close()).await;
+    }
+}

@@ -1,0 +1,153 @@
+//! sqlx's own pool of a node, beside the engine's: for code that wants a `PgPool`.
+//!
+//! It is made when it is first asked for. Its connections are set up and washed as the engine's own,
+//! and count beside them.
+
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+
+use super::{Epoch, NodePool, Source};
+use crate::config::PoolConfig;
+use crate::node::Node;
+
+impl NodePool {
+    /// sqlx's pool of this node; of an engine over a pool that exists, that one.
+    pub(crate) fn sqlx_pool(&self) -> Option<PgPool> {
+        if let Source::Pool(pool) = &self.source {
+            return Some(pool.clone());
+        }
+        let node = self.node.upgrade()?;
+        let pool = self.sqlx_pool.get_or_init(|| self.build_sqlx_pool(&node));
+        // It may have been made while the engine closed.
+        if self.closing.is_cancelled() {
+            drop(pool.close());
+        }
+        Some(pool.clone())
+    }
+
+    pub(super) fn made_sqlx_pool(&self) -> Option<&PgPool> {
+        match &self.source {
+            Source::Pool(pool) => Some(pool),
+            Source::Server => self.sqlx_pool.get(),
+        }
+    }
+
+    fn build_sqlx_pool(&self, node: &Arc<Node>) -> PgPool {
+        let limit = |time: Duration| (!time.is_zero()).then_some(time);
+        // Exhaustive, so that a new setting cannot be forgotten here.
+        let PoolConfig {
+            max_connections: _,
+            min_connections: _,
+            acquire_timeout,
+            idle_timeout,
+            max_lifetime,
+            warm_time: _,
+            ping_timeout: _,
+            connect_concurrency: _,
+            sqlx_connections,
+            acquire_slow_threshold,
+        } = &self.config;
+        let (hooks, kept) = (self.hooks.clone(), self.hooks.clone());
+        let lent = self.hooks.clone();
+        let [greeting, lending, releasing] = [(); 3].map(|()| Arc::downgrade(node));
+        let options = PgPoolOptions::new()
+            .max_connections(*sqlx_connections)
+            .min_connections(0)
+            .acquire_timeout(*acquire_timeout)
+            .idle_timeout(limit(*idle_timeout))
+            .max_lifetime(limit(*max_lifetime))
+            .acquire_slow_threshold(*acquire_slow_threshold)
+            .after_connect(move |connection, _| {
+                let (node, hooks) = (greeting.upgrade(), hooks.clone());
+                Box::pin(async move {
+                    if let Some(node) = node {
+                        node.greet(connection).await?;
+                    }
+                    hooks.renewed(connection).await
+                })
+            })
+            .before_acquire(move |connection, metadata| {
+                let (epoch, hooks) = (current_epoch(&lending), lent.clone());
+                Box::pin(async move {
+                    // One that was made before all others were given up.
+                    let usable = epoch.is_none_or(|epoch| metadata.age < epoch.began().elapsed());
+                    Ok(usable && hooks.welcome(connection, false).await?)
+                })
+            })
+            .after_release(move |connection, _| {
+                let (node, hooks) = (releasing.upgrade(), kept.clone());
+                Box::pin(async move { given_back(node.as_deref(), &hooks, connection).await })
+            });
+        // It spawns what keeps its limits.
+        let _context = self.runtime.get().map(tokio::runtime::Handle::enter);
+        options.connect_lazy_with(node.options().clone())
+    }
+
+    /// A transaction of sqlx's own, which `commit` ends without looking whether it stands.
+    ///
+    /// Fails with [`sqlx::Error::PoolTimedOut`] after `acquire_timeout`, and when the node turns down.
+    pub(crate) async fn begin(
+        self: &Arc<Self>,
+    ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
+        self.start();
+        let epoch = self.epoch();
+        let pool = self.sqlx_pool().ok_or_else(|| self.closed())?;
+        // Where nobody washes what was left open, it goes on until the pool is closed.
+        let is_washed = matches!(self.source, Source::Server);
+        let (home, during) = (Arc::clone(self), Arc::clone(&epoch));
+        // In a task of its own, since sqlx's `begin` leaves the transaction open on the connection when
+        // it is cancelled half-way.
+        let begun = self.tasks.spawn(async move {
+            let beginning = pool.begin();
+            if is_washed {
+                return home.in_time(&during, beginning).await;
+            }
+            during.run(beginning).await.unwrap_or_else(|| Err(during.error(&home.name, false)))
+        });
+        let begun =
+            async { begun.await.map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))? };
+        self.in_time(&epoch, begun).await
+    }
+
+    /// The work's result, unless it takes longer than `acquire_timeout` or the epoch is ended.
+    async fn in_time<T>(
+        &self,
+        epoch: &Epoch,
+        work: impl Future<Output = Result<T, sqlx::Error>>,
+    ) -> Result<T, sqlx::Error> {
+        match tokio::time::timeout(self.config.acquire_timeout, epoch.run(work)).await {
+            Ok(Some(result)) => result,
+            Ok(None) => Err(epoch.error(&self.name, false)),
+            Err(_) => Err(sqlx::Error::PoolTimedOut),
+        }
+    }
+}
+
+fn current_epoch(node: &Weak<Node>) -> Option<Arc<Epoch>> {
+    let pool = node.upgrade()?.pool().ok()??;
+    Some(pool.epoch())
+}
+
+/// Makes a connection as new for the next user, who may leave anything behind.
+async fn given_back(
+    node: Option<&Node>,
+    hooks: &super::Hooks,
+    connection: &mut PgConnection,
+) -> Result<bool, sqlx::Error> {
+    if let Some(hook) = &hooks.after_release
+        && !hook(connection).await?
+    {
+        return Ok(false);
+    }
+    match node {
+        Some(node) if node.setup.owns_sessions() => {
+            let clean = node.setup.wash(connection, node).await?;
+            hooks.renewed(connection).await?;
+            Ok(clean)
+        }
+        _ => Ok(true),
+    }
+}
