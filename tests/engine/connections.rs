@@ -96,20 +96,21 @@ async fn acquires_cancelled_at_saturation_cause_no_reconnection() {
 }
 
 #[tokio::test]
-async fn a_warm_connection_returns_to_sqlx_s_pool_after_its_time() {
-    let (_cluster, _proxy, engine, db) = with_connections(3, "warm").await;
-    join_all((0..3).map(|_| pid(&db))).await;
-    let pool = engine.pool("main").unwrap();
-    let took = wait_until("nothing is warm and all is idle", async || {
-        let status = engine.status().nodes[0].pool.unwrap();
-        status.warm == 0 && pool.num_idle() == status.size as usize
-    });
-    assert!(took.await < Duration::from_secs(3));
+async fn a_connection_that_rested_is_pinged_once_and_a_warm_one_never() {
+    let (_cluster, proxy, engine, db) = with_connections(1, "warm").await;
+    pid(&db).await;
+    proxy.reset_counters();
+    wait_until("it is warm no more", async || engine.status().nodes[0].pool.unwrap().warm == 0)
+        .await;
+    assert_eq!(proxy.round_trips(), 0);
+    pid(&db).await;
+    assert_eq!(proxy.round_trips(), 2);
+    assert_eq!(proxy.accepted(), 0);
     engine.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn who_uses_the_pool_itself_gets_a_turn_while_the_engine_is_busy() {
+async fn who_uses_a_pg_pool_gets_a_turn_while_the_engine_is_busy() {
     let (_cluster, _proxy, engine, db) = with_connections(2, "turns").await;
     let busy: Vec<_> = (0..8)
         .map(|_| {

@@ -51,32 +51,29 @@ async fn what_the_pool_s_hook_has_set_is_still_set_after_a_session_was_used() {
 }
 
 #[tokio::test]
-async fn closing_the_pool_from_outside_is_not_blocked_by_warm_connections() {
+async fn no_connection_of_the_pool_rests_in_the_engine_and_its_end_is_the_engine_s() {
     let cluster = cluster(0).await;
     let pool = pool(&cluster).await;
     let engine = Engine::from_pool(pool.clone());
     let db = engine.handle();
     sqlx::query("SELECT 1").execute(&db).await.unwrap();
-    assert_eq!(engine.status().nodes[0].pool.unwrap().warm, 1);
-    tokio::time::timeout(Duration::from_millis(700), pool.close()).await.expect("not blocked");
+    assert_eq!(engine.status().nodes[0].pool.unwrap().warm, 0);
+    tokio::time::timeout(Duration::from_secs(10), pool.close()).await.expect("not blocked");
     let err = sqlx::query("SELECT 1").execute(&db).await.unwrap_err();
     assert!(matches!(Error::of(&err), Some(Error::Closed { .. })), "{err:?}");
     until_sessions(cluster.primary(), "pool", 0).await;
 }
 
 #[tokio::test]
-async fn the_pool_of_an_engine_can_be_closed_from_outside_too() {
+async fn closing_the_pg_pool_beside_an_engine_leaves_the_engine_alone() {
     let cluster = cluster(0).await;
-    let mut config = flautino_tests::config(&cluster, "outside");
-    config.pool.warm_time = Duration::from_secs(60);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap();
+    let engine = flautino_tests::engine(&cluster, "outside").await;
     let pool = engine.pool("main").unwrap();
+    sqlx::query("SELECT 1").execute(&pool).await.unwrap();
     tokio::time::timeout(Duration::from_secs(10), pool.close()).await.expect("not blocked");
-    sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap_err();
+    sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap();
     engine.close().await;
     engine.open().await.unwrap();
-    sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap();
+    sqlx::query("SELECT 1").execute(&engine.pool("main").unwrap()).await.unwrap();
     engine.close().await;
 }

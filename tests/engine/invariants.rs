@@ -63,9 +63,11 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
     assert_eq!(
         holding(&sql),
         [
-            "bootstrap.rs",
             "lease.rs",
-            "lease/session.rs",
+            "node/backend.rs",
+            "node/extensions.rs",
+            "node/setup.rs",
+            "pool/recovery.rs",
             "router/monitor/catalogue.rs",
             "router/monitor/probe.rs",
             "transaction.rs"

@@ -23,7 +23,7 @@ use crate::handle::Handle;
 use crate::logging::Logger;
 use crate::node::Node;
 use crate::pool::{HookCell, NodePool};
-use crate::router::{Access, Classifier, Monitor, Nodes, Reason};
+use crate::router::{Access, Classifier, Monitor, Nodes, Plan, Reason};
 use crate::status::EngineStatus;
 
 /// A PostgreSQL engine: one main node, any number of named others, and a pool for each.
@@ -430,6 +430,16 @@ impl EngineInner {
 
     pub(crate) fn classifier(&self) -> &Classifier {
         &self.parts.classifier
+    }
+
+    /// What a statement needs, by the catalogue as it is now: for an engine of one node, which does
+    /// not keep it. A write where it cannot be read.
+    pub(crate) async fn access_now(&self, plan: &Plan, sql: &str) -> Access {
+        if self.monitor.refresh_catalogue(&self.main).await {
+            self.classifier().access(plan, sql)
+        } else {
+            Access::Write
+        }
     }
 
     /// Who knows the nodes, while the engine is open and routes statements.

@@ -34,6 +34,8 @@ use crate::config::PoolConfig;
 use crate::error::{AcquireStep, Error};
 use crate::node::{Backend, Node};
 
+/// How long an asker waits before connections that are made for the minimum yield to it.
+const CROWDED_AFTER: Duration = Duration::from_millis(200);
 /// How long a connection's goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -51,6 +53,8 @@ pub(crate) struct NodePool {
     connecting: Semaphore,
     state: Mutex<State>,
     canceller: Canceller,
+    /// Told when someone waits in vain while connections are made for the minimum.
+    crowded: Notify,
     /// Cancelled when nothing is lent any more.
     closing: CancellationToken,
     /// Told of each permit that comes back after that.
@@ -160,6 +164,7 @@ impl NodePool {
                 closed: false,
             }),
             canceller: Canceller::default(),
+            crowded: Notify::new(),
             closing: CancellationToken::new(),
             returned: Notify::new(),
             sqlx_pool: OnceLock::new(),
@@ -549,7 +554,16 @@ impl State {
 impl Waiter {
     async fn wait(mut self, started: Instant) -> Result<Entry, sqlx::Error> {
         let left = self.pool.left(started);
-        match tokio::time::timeout(left, &mut self.receiver).await {
+        let first = tokio::time::timeout(left.min(CROWDED_AFTER), &mut self.receiver).await;
+        let answer = match first {
+            Ok(answer) => Ok(answer),
+            Err(_) => {
+                self.pool.crowded.notify_waiters();
+                let left = self.pool.left(started);
+                tokio::time::timeout(left, &mut self.receiver).await
+            }
+        };
+        match answer {
             Ok(Ok(answer)) => answer,
             Ok(Err(_)) => Err(self.pool.closed()),
             Err(_) => Err(self.pool.timed_out(started, AcquireStep::Connecting)),

@@ -32,6 +32,8 @@ pub(crate) struct Attempts {
     on_writer: bool,
     /// It met a connection that had prepared it too long ago.
     pub(super) outdated: bool,
+    /// The only node lost its connection.
+    lost: bool,
     /// How often it was sent again because it had done nothing.
     pub(super) resent: u32,
     /// Since when it waits for a primary, or for a better one.
@@ -62,6 +64,7 @@ impl Attempts {
             on_replica: false,
             on_writer: true,
             outdated: false,
+            lost: false,
             resent: 0,
             waits_since: None,
         }
@@ -163,6 +166,12 @@ impl Attempts {
         first && self.outdated
     }
 
+    /// Whether the connection was lost, for the first time.
+    pub(super) fn lost_connection_first(&mut self, error: &sqlx::Error) -> bool {
+        let is_lost = Error::of(error).is_none() && is_connection_lost(error);
+        is_lost && !std::mem::replace(&mut self.lost, true)
+    }
+
     /// How long to wait before it is sent again.
     pub(super) fn pause(&self) -> Duration {
         (FIRST_PAUSE * 2_u32.pow(self.resent.min(10))).min(LONGEST_PAUSE)
@@ -185,17 +194,22 @@ impl Attempts {
                 // A conflict with recovery; on a primary it is the author's to answer.
                 self.on_replica && matches!(code, "40001" | "40P01")
             }
-            // A FATAL of the server (terminated, starting or stopping, no connection left, a
-            // conflict), or none of its words at all.
-            (error, None) => matches!(
-                error,
-                sqlx::Error::Database(_)
-                    | sqlx::Error::Io(_)
-                    | sqlx::Error::Protocol(_)
-                    | sqlx::Error::WorkerCrashed
-            ),
+            (error, None) => is_connection_lost(error),
         }
     }
+}
+
+/// A FATAL of the server (terminated, starting or stopping, no connection left, a conflict), or none of
+/// its words at all.
+fn is_connection_lost(error: &sqlx::Error) -> bool {
+    let lost = matches!(
+        error,
+        sqlx::Error::Database(_)
+            | sqlx::Error::Io(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed
+    );
+    lost && !server_keeps_session(error)
 }
 
 /// Whether a server that refuses a connection so would do it after a failover too: it does not accept

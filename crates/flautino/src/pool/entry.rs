@@ -94,10 +94,6 @@ impl PooledConnection {
         }
     }
 
-    pub(crate) fn epoch(&self) -> &Arc<Epoch> {
-        &self.shared().0.epoch
-    }
-
     pub(crate) fn pool(&self) -> &Arc<NodePool> {
         &self.shared().1.pool
     }

@@ -34,7 +34,7 @@ type Made = (Link, Option<Backend>);
 impl NodePool {
     /// Makes as many connections as those who wait need and the limits allow.
     pub(super) fn grow(self: &Arc<Self>) {
-        self.make_while(|state, max| {
+        self.make_while(false, |state, max| {
             // A server that is full may still have lent all that it has to this pool.
             let is_full = state.full_until.is_some_and(|until| Instant::now() < until);
             (state.making as usize) < state.waiting.len()
@@ -46,10 +46,11 @@ impl NodePool {
     /// Makes what is missing of the minimum.
     pub(super) fn fill_up(self: &Arc<Self>) {
         let min = self.config.min_connections;
-        self.make_while(|state, _| state.size < min);
+        self.make_while(true, |state, _| state.size < min);
     }
 
-    fn make_while(self: &Arc<Self>, wanted: impl Fn(&State, u32) -> bool) {
+    /// `yields` tells whether nobody waits for these, so that they make way where they hang.
+    fn make_while(self: &Arc<Self>, yields: bool, wanted: impl Fn(&State, u32) -> bool) {
         loop {
             {
                 let mut state = self.lock();
@@ -61,7 +62,17 @@ impl NodePool {
             }
             let place = Place { pool: Arc::downgrade(self), backend: None };
             let making = Making { pool: Arc::clone(self), place: Some(place) };
-            self.spawn(make(making));
+            if yields {
+                let pool = Arc::clone(self);
+                self.spawn(async move {
+                    tokio::select! {
+                        () = make(making) => {}
+                        () = pool.crowded.notified() => {}
+                    }
+                });
+            } else {
+                self.spawn(make(making));
+            }
         }
     }
 
@@ -83,7 +94,12 @@ impl NodePool {
     async fn connect_once(&self) -> Result<Made, sqlx::Error> {
         let _turn = self.connecting.acquire().await.map_err(|_| self.closed())?;
         if let Source::Pool(pool) = &self.source {
-            return Ok((Link::Borrowed(Box::new(pool.acquire().await?)), None));
+            return match pool.acquire().await {
+                Ok(connection) => Ok((Link::Borrowed(Box::new(connection)), None)),
+                // By somebody else who has it.
+                Err(sqlx::Error::PoolClosed) => Err(self.closed()),
+                Err(error) => Err(error),
+            };
         }
         let node = self.node.upgrade().ok_or_else(|| self.closed())?;
         let (connection, backend) = node.open_session().await?;

@@ -29,6 +29,7 @@ impl NodePool {
     pub(crate) fn keep_minimum(self: &Arc<Self>) {
         if self.config.min_connections > 0 {
             self.start();
+            self.fill_up();
         }
     }
 
@@ -70,10 +71,10 @@ impl NodePool {
 
 /// Nothing here keeps the pool alive between two looks at it.
 async fn reap(pool: Weak<NodePool>) {
-    while let Some(strong) = pool.upgrade() {
-        strong.reap_once();
-        let pause = strong.pause();
-        drop(strong);
+    while let Some(pause) = pool.upgrade().map(|pool| pool.pause()) {
         tokio::time::sleep(pause).await;
+        if let Some(pool) = pool.upgrade() {
+            pool.reap_once();
+        }
     }
 }

@@ -22,11 +22,10 @@ use crate::server_error::{server_keeps_session, sqlstate};
 /// How long the end of a cancelled statement may take, and each of what comes after it: washing the
 /// session, and ending the server's process where that fails.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a cancelled statement has until it is cancelled again, since a server ignores a cancel that
-/// overtakes its statement; doubled each time.
-const CANCEL_PAUSE: Duration = Duration::from_millis(10);
-/// How long a statement may end by itself before it is cancelled: most are short.
-const DRAIN_FIRST: Duration = Duration::from_millis(1);
+/// How long a statement that was abandoned goes on before it is cancelled.
+const CANCEL_DELAY: Duration = Duration::from_millis(1);
+/// How long a cancelled statement has until it is cancelled again; doubled each time.
+const CANCEL_PAUSE: Duration = Duration::from_millis(20);
 /// How long a connection of its own waits for further statements to cancel.
 const LINGER: Duration = Duration::from_millis(500);
 
@@ -111,21 +110,14 @@ impl NodePool {
         link: &mut PgConnection,
         backend: Backend,
     ) -> Result<(), sqlx::Error> {
+        // A cancel that overtakes its statement does nothing, and many statements end by themselves now.
+        tokio::time::sleep(CANCEL_DELAY).await;
         let mut drained = pin!(drain(link));
-        if let Ok(result) = tokio::time::timeout(DRAIN_FIRST, &mut drained).await {
-            return result;
-        }
         let mut pause = CANCEL_PAUSE;
         loop {
-            let mut cancelled = pin!(self.order(backend, Stop::Statement));
-            tokio::select! {
-                result = &mut drained => {
-                    // It must not hit what comes next.
-                    cancelled.await;
-                    return result;
-                }
-                () = &mut cancelled => {}
-            }
+            // Not read meanwhile: as long as a large result flows, sqlx reads on without a pause, and
+            // nothing else would run on this thread.
+            self.order(backend, Stop::Statement).await;
             if let Ok(result) = tokio::time::timeout(pause, &mut drained).await {
                 return result;
             }
@@ -288,7 +280,9 @@ async fn serve_orders(pool: Arc<NodePool>) {
             Ok::<_, sqlx::Error>(())
         });
         match sent.await {
-            Ok(Ok(())) => batch.into_iter().for_each(|order| drop(order.done.send(()))),
+            Ok(Ok(())) => {
+                batch.into_iter().for_each(|order| order.done.send(()).unwrap_or_default())
+            }
             outcome => {
                 let orders = batch.len();
                 tracing::debug!(node = %pool.name, ?outcome, orders, "abandoned statements could not be cancelled");

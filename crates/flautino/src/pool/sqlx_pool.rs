@@ -96,7 +96,7 @@ impl NodePool {
         let epoch = self.epoch();
         let pool = self.sqlx_pool().ok_or_else(|| self.closed())?;
         // Where nobody washes what was left open, it goes on until the pool is closed.
-        let is_washed = matches!(self.source, Source::Server);
+        let is_washed = self.node.upgrade().is_some_and(|node| node.setup.owns_sessions());
         let (home, during) = (Arc::clone(self), Arc::clone(&epoch));
         // In a task of its own, since sqlx's `begin` leaves the transaction open on the connection when
         // it is cancelled half-way.

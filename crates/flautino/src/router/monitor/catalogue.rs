@@ -1,7 +1,7 @@
 //! What the classifier wants to know of the server's catalogue, and when it is read.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection, Row};
 use tokio::sync::Notify;
@@ -154,6 +154,29 @@ impl Monitor {
             }
         }
         Next::Soon
+    }
+}
+
+impl Monitor {
+    /// Reads the catalogue of the only node, which is not kept, unless that was done a moment ago.
+    /// Returns whether it is known now.
+    pub(crate) async fn refresh_catalogue(&self, node: &Node) -> bool {
+        // All who ask at the time share one reading.
+        let mut read_at = self.catalogue_read_at.lock().await;
+        if read_at.is_some_and(|at| at.elapsed() < PAUSE) {
+            return true;
+        }
+        match tokio::time::timeout(node.acquire_timeout(), read_from(node)).await {
+            Ok(Ok(catalogue)) => {
+                self.classifier.learn(catalogue);
+                *read_at = Some(Instant::now());
+            }
+            outcome => {
+                tracing::debug!(node = %node.name, ?outcome, "the catalogue could not be read");
+                *read_at = None;
+            }
+        }
+        read_at.is_some()
     }
 }
 
