@@ -6,6 +6,7 @@ mod bouncer;
 mod cancel;
 mod capture;
 mod client;
+mod proxied;
 mod server;
 mod token;
 mod wait;
@@ -14,7 +15,8 @@ pub use self::bouncer::Bouncer;
 pub use self::cancel::polled_at_most;
 pub use self::capture::{Capture, Event};
 pub use self::client::{App, sessions_of, until_sessions};
-pub use self::server::{ask, has_session, running, sqlstate, until_running};
+pub use self::proxied::{Proxied, sessions_begun};
+pub use self::server::{ask, has_session, pid, running, sqlstate, until_running};
 pub use self::token::{bare, summed};
 pub use self::wait::{wait_until, wait_until_or_tell};
 

@@ -1,5 +1,6 @@
 //! What the server itself says, asked over a connection that has nothing to do with the engine.
 
+use flautino::Handle;
 use flautino_cluster::Node;
 use sqlx::AssertSqlSafe;
 
@@ -12,6 +13,11 @@ where
 {
     let mut connection = node.connect().await.unwrap();
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
+}
+
+/// The process that serves the next statement.
+pub async fn pid(db: &Handle) -> i32 {
+    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(db).await.unwrap()
 }
 
 /// Whether the server has a session with this process id.
