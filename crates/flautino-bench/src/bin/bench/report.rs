@@ -77,7 +77,7 @@ pub(crate) fn table(measured: &[Series]) -> String {
         // Writing to a string cannot fail.
         let _ = writeln!(
             text,
-            "\n{}, {} clients: medians of {} rounds; × ratio to {} (least to most)",
+            "\n{}, {} clients: medians of {} rounds; ×: ratio to {} (least–most)",
             base.workload,
             base.clients,
             base.rounds.len(),
@@ -100,7 +100,7 @@ fn cell(series: &Series, base: &Series, figure: usize) -> String {
     let value = format!("{:.digits$}", value.median);
     match series.ratio(base, figure) {
         Some(Spread { median, min, max }) if series.variant != base.variant => {
-            format!("{value} ×{median:.2} ({min:.2} to {max:.2})")
+            format!("{value} ×{median:.2} ({min:.2}–{max:.2})")
         }
         _ => value,
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, interval_at, sleep, timeout_at};
+use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout_at};
 
 use super::http::Client;
 use crate::Broken;
@@ -33,12 +33,15 @@ pub(crate) struct Options {
 /// What those saw who stayed.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Reads {
-    pub(crate) answered: u32,
+    /// Answers until the storm began.
+    pub(crate) peace: u32,
+    /// Answers since.
+    pub(crate) storm: u32,
     pub(crate) failed: u32,
 }
 
-/// Says that it is ready, and begins when it is told to. Answers [`Reads`] twice: when the peace is
-/// over, and when the storm is and the last client has left.
+/// Says that it is ready, and begins when it is told to. Says when the storm begins, and answers with
+/// [`Reads`] when the last client has left.
 pub(crate) async fn run(options: &Options) -> Result<(), Broken> {
     let Options { address, leaving, milliseconds } = *options;
     let length = Duration::from_millis(milliseconds);
@@ -50,64 +53,54 @@ pub(crate) async fn run(options: &Options) -> Result<(), Broken> {
     answer(&"ready")?;
     orders.recv().await.ok_or("there is no order to begin")?;
 
-    let (peace, staying) = all_read(staying, Instant::now() + length, address).await?;
-    answer(&peace)?;
-    let begun = Instant::now();
-    let storm = tokio::spawn(storm(address, leaving, begun, length / leaving));
-    let (reads, staying) = all_read(staying, begun + length, address).await?;
-    // Whoever still waits for a read leaves too.
-    drop(staying);
-    storm.await??;
-    answer(&reads)?;
+    let begin = Instant::now() + length;
+    let end = begin + length;
+    let staying: JoinSet<_> =
+        staying.into_iter().map(|client| stay(begin, end, client, address)).collect();
+    sleep_until(begin).await;
+    answer(&"storm")?;
+    storm(address, leaving, begin, length / leaving).await?;
+    let mut sum = Reads::default();
+    for reads in staying.join_all().await {
+        let Reads { peace, storm, failed } = reads?;
+        sum.peace += peace;
+        sum.storm += storm;
+        sum.failed += failed;
+    }
+    answer(&sum)?;
     pending::<()>().await;
     Ok(())
 }
 
-async fn all_read(
-    clients: Vec<Client>,
-    end: Instant,
-    address: SocketAddr,
-) -> Result<(Reads, Vec<Client>), Broken> {
-    let reading: JoinSet<_> =
-        clients.into_iter().map(|client| read_until(end, client, address)).collect();
-    let (mut sum, mut clients) = (Reads::default(), Vec::new());
-    for read in reading.join_all().await {
-        let (reads, client) = read?;
-        sum.answered += reads.answered;
-        sum.failed += reads.failed;
-        clients.push(client);
-    }
-    Ok((sum, clients))
-}
-
-/// Reads until the end, and no longer: a read that would end later does not count.
-async fn read_until(
+/// Reads until the end, and no longer: whoever still waits for a row then leaves without it.
+async fn stay(
+    begin: Instant,
     end: Instant,
     mut client: Client,
     address: SocketAddr,
-) -> Result<(Reads, Client), Broken> {
+) -> Result<Reads, Broken> {
     let mut reads = Reads::default();
     while let Ok(read) = timeout_at(end, client.read_row()).await {
         match read {
-            Ok(()) => reads.answered += 1,
+            Ok(()) if Instant::now() < begin => reads.peace += 1,
+            Ok(()) => reads.storm += 1,
             Err(_) => {
                 reads.failed += 1;
                 client = Client::connect(address).await?;
             }
         }
     }
-    // Its last read may be unanswered.
-    Ok((reads, Client::connect(address).await?))
+    Ok(reads)
 }
 
 /// Ends when the last has left.
 async fn storm(
     address: SocketAddr,
     leaving: u32,
-    begun: Instant,
+    begin: Instant,
     pause: Duration,
 ) -> Result<(), Broken> {
-    let mut next = interval_at(begun, pause);
+    let mut next = interval_at(begin, pause);
     let mut running = JoinSet::new();
     for _ in 0..leaving {
         next.tick().await;
