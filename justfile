@@ -18,6 +18,10 @@ doc:
 bench *args:
     cargo bench --workspace {{args}}
 
+# flautino beside other pools, under load: `just compare --quick`.
+compare *args:
+    cargo run --release -p flautino-bench -- {{args}}
+
 ci:
     bash .ci/run
 

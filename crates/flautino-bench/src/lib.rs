@@ -3,6 +3,9 @@
 //! `cargo bench -p flautino-bench` runs all: `decisions` times the router's pure functions, `memory`
 //! shows that a million statements do not grow the process, `requests` counts and times whole
 //! requests on a real cluster.
+//!
+//! The binary `bench` measures whole apps under load, flautino's beside those of other pools:
+//! `cargo run --release -p flautino-bench -- --help`.
 
 use std::time::Instant;
 

@@ -1,0 +1,105 @@
+//! An app process: one variant, served over HTTP, or asked by many tasks at once.
+
+mod dedicated;
+mod open;
+mod routes;
+mod source;
+
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::task::JoinSet;
+
+use self::source::Source;
+use crate::Broken;
+use crate::child::{answer, orders};
+use crate::variant::Variant;
+use crate::world::ROWS;
+
+/// The `application_name` of all apps at the server.
+pub(crate) const NAME: &str = "bench";
+
+#[derive(Debug, Args)]
+pub(crate) struct Options {
+    variant: Variant,
+    /// The most connections to a server.
+    #[arg(long)]
+    pool: u32,
+    #[arg(long)]
+    primary: String,
+    #[arg(long)]
+    replica: Vec<String>,
+}
+
+/// What many reads at once came to.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct Burst {
+    pub(crate) failures: u32,
+    /// From the first task's start to the last task's end.
+    pub(crate) elapsed: Duration,
+}
+
+/// Opens what the variant needs, says where it listens, and serves. The order `burst N` is answered
+/// with a [`Burst`].
+pub(crate) async fn run(options: Options) -> Result<(), Broken> {
+    let Options { variant, pool, primary, replica } = options;
+    let orders = orders();
+    match variant {
+        Variant::Pgpool | Variant::PgpoolNoPing => {
+            let pool = open::pgpool(&primary, pool, variant == Variant::Pgpool).await?;
+            serve(pool.clone(), routes::over(pool), orders).await
+        }
+        Variant::Dedicated => {
+            let connections = open::dedicated(&primary, pool).await?;
+            serve(connections.clone(), routes::over(connections), orders).await
+        }
+        Variant::Deadpool => {
+            let pool = open::deadpool(&primary, pool)?;
+            serve(pool.clone(), routes::over(pool), orders).await
+        }
+        Variant::FlautinoOne | Variant::FlautinoTwo => {
+            let engine = open::flautino(&primary, pool, replica).await?;
+            serve(engine.clone(), routes::through_layer(engine), orders).await
+        }
+    }
+}
+
+async fn serve<S: Source>(
+    source: S,
+    router: Router,
+    mut orders: UnboundedReceiver<String>,
+) -> Result<(), Broken> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    answer(&listener.local_addr()?)?;
+    let server = tokio::spawn(async { axum::serve(listener, router).await });
+    while let Some(order) = orders.recv().await {
+        let tasks = order.strip_prefix("burst ").ok_or("unknown order")?.parse()?;
+        answer(&burst(&source, tasks).await)?;
+    }
+    server.abort();
+    Ok(())
+}
+
+/// So many tasks at once, each of which reads one row.
+async fn burst<S: Source>(source: &S, tasks: i32) -> Burst {
+    let started = Instant::now();
+    let reads = (0..tasks).map(|number| {
+        let source = source.clone();
+        async move { source.read(number % ROWS).await }
+    });
+    let mut failures = 0;
+    let mut running: JoinSet<_> = reads.collect();
+    while let Some(ended) = running.join_next().await {
+        if let Err(failure) = ended.map_err(Broken::from).flatten() {
+            if failures == 0 {
+                eprintln!("the first failure: {failure}");
+            }
+            failures += 1;
+        }
+    }
+    Burst { failures, elapsed: started.elapsed() }
+}

@@ -1,0 +1,48 @@
+//! How each variant is opened: as its documentation says, and all with pools of one size.
+
+use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
+use flautino::{Engine, EngineConfig, NodeConfig};
+use sqlx::postgres::PgPoolOptions;
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio_postgres::NoTls;
+
+use super::dedicated::Dedicated;
+use crate::Broken;
+
+/// `ping` is sqlx's own default.
+pub(super) async fn pgpool(url: &str, size: u32, ping: bool) -> Result<PgPool, Broken> {
+    let options = PgPoolOptions::new().max_connections(size).test_before_acquire(ping);
+    Ok(options.connect(url).await?)
+}
+
+pub(super) async fn dedicated(url: &str, size: u32) -> Result<Dedicated, Broken> {
+    let mut connections = Vec::new();
+    for _ in 0..size {
+        connections.push(PgConnection::connect(url).await?);
+    }
+    Ok(Dedicated::new(connections))
+}
+
+pub(super) fn deadpool(url: &str, size: u32) -> Result<Pool, Broken> {
+    let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(url.parse()?, NoTls, config);
+    Ok(Pool::builder(manager).max_size(size.try_into()?).build()?)
+}
+
+/// `size` is for each node.
+pub(super) async fn flautino(
+    url: &str,
+    size: u32,
+    replicas: Vec<String>,
+) -> Result<Engine, Broken> {
+    let mut config = EngineConfig::from_url(url)?;
+    config.extensions.clear();
+    config.pool.max_connections = size;
+    for (number, url) in replicas.into_iter().enumerate() {
+        let node = NodeConfig { url: Some(url), ..NodeConfig::default() };
+        config.extra_nodes.insert(format!("replica_{number}"), node);
+    }
+    let engine = Engine::new(config)?;
+    engine.open().await?;
+    Ok(engine)
+}

@@ -1,0 +1,5 @@
+//! The clients, in processes of their own.
+
+pub(crate) mod http;
+pub(crate) mod steady;
+pub(crate) mod storm;

@@ -1,0 +1,103 @@
+//! `bench`: flautino beside other pools, under load, in turns on one throwaway cluster. Linux only,
+//! where `/proc` tells what a process has used.
+//!
+//! It starts itself again as its children, by hidden subcommands: `app` serves one [`Variant`] of the
+//! same axum app, `load` and `storm-load` are the clients. All are processes of their own, so that
+//! what an app uses is the app's alone.
+//!
+//! - [`options`]: what is asked for; [`variant`]: what is compared
+//! - [`workloads`]: what is measured, a file each
+//! - [`report`]: figures of rounds, their ratios, as a table and as JSON
+//! - [`app`], [`load`]: the children's side; [`child`]: how parent and child talk
+//! - [`world`]: the cluster; [`usage`]: what a process has used
+
+mod app;
+mod child;
+mod load;
+mod options;
+mod report;
+mod usage;
+mod variant;
+mod workloads;
+mod world;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+
+use self::options::Options;
+use self::world::World;
+
+/// Why a run, or a child's part of it, ended early.
+type Broken = Box<dyn Error + Send + Sync>;
+
+/// Measures flautino beside other pools: the same axum app over each, under the same load, in turns
+/// on one throwaway cluster.
+#[derive(Debug, Parser)]
+#[command(
+    name = "bench",
+    args_conflicts_with_subcommands = true,
+    override_usage = "bench [OPTIONS]"
+)]
+struct Arguments {
+    #[command(flatten)]
+    options: Options,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What a child does.
+#[derive(Debug, Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    App(app::Options),
+    #[command(hide = true)]
+    Load(load::steady::Options),
+    #[command(hide = true)]
+    StormLoad(load::storm::Options),
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Arguments { options, part } = Arguments::parse();
+    let outcome = match part {
+        None => until_signal(bench(&options)).await,
+        Some(Part::App(options)) => app::run(options).await,
+        Some(Part::Load(options)) => load::steady::run(&options).await,
+        Some(Part::StormLoad(options)) => load::storm::run(&options).await,
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The whole run.
+async fn bench(options: &Options) -> Result<(), Broken> {
+    let plan = options.plan();
+    let world = World::start().await?;
+    let measured = Box::pin(workloads::run(&world, &plan)).await;
+    world.stop().await;
+    let measured = measured?;
+    print!("{}", report::table(&measured));
+    if let Some(path) = &options.json {
+        std::fs::write(path, report::json(&measured)?)?;
+    }
+    Ok(())
+}
+
+/// Drops the run when it is told to end, which ends its children and its cluster.
+async fn until_signal(run: impl Future<Output = Result<(), Broken>>) -> Result<(), Broken> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        outcome = Box::pin(run) => outcome,
+        _ = terminate.recv() => Err("ended by SIGTERM".into()),
+        _ = interrupt.recv() => Err("ended by Ctrl-C".into()),
+    }
+}

@@ -1,0 +1,44 @@
+//! What is compared.
+
+use std::fmt;
+
+use clap::ValueEnum;
+
+/// How the app reaches PostgreSQL. Everything else is the same in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub(crate) enum Variant {
+    /// sqlx's `PgPool` as it comes: the base of all ratios.
+    Pgpool,
+    /// sqlx's `PgPool` without the ping when a connection is taken.
+    PgpoolNoPing,
+    /// sqlx's connections without a pool: the limit of the driver.
+    Dedicated,
+    /// `deadpool-postgres` over `tokio-postgres`.
+    Deadpool,
+    /// flautino over the primary alone.
+    FlautinoOne,
+    /// flautino over the primary and two replicas, which get the reads.
+    FlautinoTwo,
+}
+
+impl Variant {
+    /// What all others are divided by.
+    pub(crate) const BASE: Self = Self::Pgpool;
+
+    /// All there are, the base first.
+    pub(crate) fn all() -> Vec<Self> {
+        Self::value_variants().to_vec()
+    }
+
+    /// As it is written on the command line.
+    pub(crate) fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Variant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name())
+    }
+}

@@ -1,0 +1,66 @@
+//! `storm`: clients who ask for something slow and leave, beside a few who stay and read. Each round
+//! has an app of its own: a time of peace, and then the storm.
+
+use std::time::Instant;
+
+use super::{POOL, turns};
+use crate::Broken;
+use crate::child::{Child, PATIENCE};
+use crate::load::storm::Reads;
+use crate::options::Plan;
+use crate::report::{Figures, Series};
+use crate::variant::Variant;
+use crate::world::{Watcher, World};
+
+/// How many leave.
+const LEAVING: u32 = 1000;
+
+pub(super) async fn run(world: &World, plan: &Plan) -> Result<Vec<Series>, Broken> {
+    eprintln!("storm: {LEAVING} clients, {} rounds of twice {:?}", plan.rounds, plan.length);
+    let mut watcher = world.watcher().await?;
+    let mut series: Vec<Series> =
+        plan.variants.iter().map(|variant| Series::new("storm", LEAVING, *variant)).collect();
+    for turn in turns(plan.rounds, plan.variants.len()) {
+        let figures = round(world, &mut watcher, plan, plan.variants[turn]).await?;
+        series[turn].rounds.push(figures);
+    }
+    Ok(series)
+}
+
+async fn round(
+    world: &World,
+    watcher: &mut Watcher,
+    plan: &Plan,
+    variant: Variant,
+) -> Result<Figures, Broken> {
+    let app = world.app(variant, POOL).await?;
+    let mut load = Child::start(&[
+        "storm-load".to_owned(),
+        format!("--address={}", app.address),
+        format!("--leaving={LEAVING}"),
+        format!("--milliseconds={}", plan.length.as_millis()),
+    ])?;
+    let _ready: String = load.answer(PATIENCE).await?;
+    load.order("begin").await?;
+    let _storm: String = load.answer(plan.length + PATIENCE).await?;
+    let before = world.connections();
+    let reads: Reads = load.answer(plan.length + PATIENCE).await?;
+    let left = Instant::now();
+    watcher.until_idle().await?;
+    let idle_after = left.elapsed();
+    let started = world.connections() - before;
+    load.end().await?;
+    app.child.end().await?;
+    watcher.until_alone().await?;
+
+    let (of_peace, of_storm) = (f64::from(reads.peace), f64::from(reads.storm));
+    let seconds = plan.length.as_secs_f64();
+    Ok(vec![
+        ("peace_rps", of_peace / seconds),
+        ("storm_rps", of_storm / seconds),
+        ("storm_to_peace", of_storm / of_peace),
+        ("failures", reads.failed.into()),
+        ("new_server_processes", started.into()),
+        ("idle_after_ms", idle_after.as_secs_f64() * 1e3),
+    ])
+}
