@@ -39,7 +39,7 @@ async fn two_hundred_statements_dropped_at_some_moment_and_the_next_is_never_hit
     let mut served_by = abandon(&server.db, 200).await;
     served_by.insert(pid(&server.db).await);
     // On a machine that stands still for seconds, one may have been given up.
-    assert!(served_by.len() <= 2, "{served_by:?}");
+    assert!(served_by.len() <= 2, "{} sessions", served_by.len());
     server.engine.close().await;
 }
 
@@ -47,7 +47,7 @@ async fn two_hundred_statements_dropped_at_some_moment_and_the_next_is_never_hit
 async fn nor_with_several_threads() {
     let server = Proxied::start("threads", one_connection).await;
     let served_by = abandon(&server.db, 200).await;
-    assert!(served_by.len() <= 2, "{served_by:?}");
+    assert!(served_by.len() <= 2, "{} sessions", served_by.len());
     server.engine.close().await;
 }
 
@@ -67,7 +67,7 @@ async fn nor_with_several_sessions_that_abandon_at_the_same_time() {
     for asker in askers {
         served_by.extend(asker.await.unwrap());
     }
-    assert!(served_by.len() <= 6, "{served_by:?}");
+    assert!(served_by.len() <= 6, "{} sessions", served_by.len());
     assert_eq!(server.engine.status().nodes[0].in_flight, 0);
     server.engine.close().await;
 }
@@ -77,6 +77,6 @@ async fn a_slow_way_to_the_server_does_not_make_it_late() {
     let server = Proxied::start("slow", one_connection).await;
     server.proxy.slow(Duration::from_millis(3));
     let served_by = abandon(&server.db, 50).await;
-    assert!(served_by.len() <= 2, "{served_by:?}");
+    assert!(served_by.len() <= 2, "{} sessions", served_by.len());
     server.engine.close().await;
 }

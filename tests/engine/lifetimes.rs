@@ -53,7 +53,7 @@ async fn the_minimum_outlasts_idle_timeout_and_nothing_is_made_and_closed_all_th
     let begun = sessions_begun(server.node(), "minimum");
     tokio::time::sleep(Duration::from_secs(3)).await;
     assert_eq!(sessions_of(server.node(), "minimum").await, 2);
-    assert!(sessions_begun(server.node(), "minimum") <= begun + 12, "each lives for a while");
+    assert_eq!(sessions_begun(server.node(), "minimum"), begun);
     server.engine.close().await;
 }
 
@@ -155,7 +155,7 @@ async fn many_that_were_made_together_do_not_end_together() {
     let server = Proxied::start("jitter", |config| {
         config.pool.max_connections = 20;
         config.pool.connect_concurrency = 20;
-        config.pool.max_lifetime = Duration::from_secs(10);
+        config.pool.max_lifetime = Duration::from_secs(15);
         config.pool.acquire_timeout = Duration::from_secs(60);
     })
     .await;

@@ -78,8 +78,11 @@ async fn what_rested_is_idle_and_no_longer_warm() {
         config.pool.warm_time = Duration::from_millis(100);
     })
     .await;
-    wait_until("it is warm no more", async || server.pool().warm == 0).await;
-    let pool = server.pool();
-    assert_eq!((pool.size, pool.idle, pool.in_use), (1, 1, 0), "{pool:?}");
+    wait_until("it rests and is warm no more", async || {
+        let pool = server.pool();
+        (pool.size, pool.idle, pool.warm) == (1, 1, 0)
+    })
+    .await;
+    assert_eq!(server.pool().in_use, 0);
     server.engine.close().await;
 }
