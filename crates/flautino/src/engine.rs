@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use futures_core::future::BoxFuture;
+use sqlx::PgPool;
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{PgConnection, PgPool};
 use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
@@ -22,7 +21,7 @@ use crate::error::{ConfigError, OpenError, UnknownNode};
 use crate::handle::Handle;
 use crate::logging::Logger;
 use crate::node::Node;
-use crate::pool::{HookCell, NodePool};
+use crate::pool::{ConnectionHook, HookCell, NodePool, boxed};
 use crate::router::{Access, Classifier, Monitor, Nodes, Plan, Reason};
 use crate::status::EngineStatus;
 
@@ -178,22 +177,16 @@ impl Engine {
     ///
     /// ```no_run
     /// # fn f(config: flautino::EngineConfig) -> Result<(), flautino::ConfigError> {
-    /// use sqlx::Executor;
+    /// use sqlx::PgConnection;
     ///
-    /// let engine = flautino::Engine::new(config)?.after_connect(|connection| {
-    ///     Box::pin(async move { connection.execute("SET search_path = app").await.map(drop) })
+    /// let engine = flautino::Engine::new(config)?.after_connect(async |connection: &mut PgConnection| {
+    ///     sqlx::query("SET search_path = app").execute(connection).await.map(drop)
     /// });
     /// # Ok(()) }
     /// ```
     #[must_use]
-    pub fn after_connect<H>(self, hook: H) -> Self
-    where
-        H: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<(), sqlx::Error>>
-            + Send
-            + Sync
-            + 'static,
-    {
-        self.inner.parts.hooks.set(|hooks| hooks.after_connect = Some(Arc::new(hook)));
+    pub fn after_connect(self, hook: impl for<'c> ConnectionHook<'c, ()>) -> Self {
+        self.inner.parts.hooks.set(|hooks| hooks.after_connect = Some(boxed(hook)));
         self
     }
 
@@ -204,14 +197,8 @@ impl Engine {
     /// What it sets in the session stays there for the next one, unless it sets it anew each time; see
     /// [`after_connect`](Engine::after_connect) for when to call it.
     #[must_use]
-    pub fn before_acquire<H>(self, hook: H) -> Self
-    where
-        H: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<bool, sqlx::Error>>
-            + Send
-            + Sync
-            + 'static,
-    {
-        self.inner.parts.hooks.set(|hooks| hooks.before_acquire = Some(Arc::new(hook)));
+    pub fn before_acquire(self, hook: impl for<'c> ConnectionHook<'c, bool>) -> Self {
+        self.inner.parts.hooks.set(|hooks| hooks.before_acquire = Some(boxed(hook)));
         self
     }
 
@@ -221,14 +208,8 @@ impl Engine {
     ///
     /// See [`after_connect`](Engine::after_connect) for when to call it.
     #[must_use]
-    pub fn after_release<H>(self, hook: H) -> Self
-    where
-        H: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<bool, sqlx::Error>>
-            + Send
-            + Sync
-            + 'static,
-    {
-        self.inner.parts.hooks.set(|hooks| hooks.after_release = Some(Arc::new(hook)));
+    pub fn after_release(self, hook: impl for<'c> ConnectionHook<'c, bool>) -> Self {
+        self.inner.parts.hooks.set(|hooks| hooks.after_release = Some(boxed(hook)));
         self
     }
 

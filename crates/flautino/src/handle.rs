@@ -244,7 +244,9 @@ impl Handle {
                     Err(failed) => failed,
                 };
                 // A lone `BEGIN` did nothing.
-                if !this.again(access, &mut attempts, &failed, None).await {
+                let again = this.again(access, &mut attempts, &failed, None).await
+                    || (this.engine.monitor().is_none() && attempts.lost_connection_first(&failed));
+                if !again {
                     return Err(failed);
                 }
             }

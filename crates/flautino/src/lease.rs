@@ -21,7 +21,7 @@ use crate::meter::Meter;
 use crate::node::Node;
 use crate::pool::{EndReason, Epoch, NodePool, PooledConnection};
 use crate::router::{Classifier, Reason};
-use crate::server_error::{is_outdated, server_keeps_session, sqlstate};
+use crate::server_error::{is_connection_lost, is_outdated, server_keeps_session, sqlstate};
 use crate::statement::{PoolerMode, Statement};
 
 /// How long a write that is under way may still answer after its node turned down: a server that
@@ -72,8 +72,8 @@ enum State {
     Used,
     /// A statement was sent and its result is not read to the end.
     Busy,
-    /// A statement that it keeps prepared does not fit its tables any more.
-    Outdated,
+    /// The connection is lost, or keeps a statement prepared that does not fit its tables any more.
+    Unusable,
 }
 
 /// Errors that the server answered on a lease.
@@ -403,6 +403,10 @@ impl Lease {
                     connection.pool().suspect_idle();
                 }
                 self.node.suspect();
+                // What was only cut off may still run at the server, and is recovered.
+                if is_connection_lost(err) {
+                    self.state = State::Unusable;
+                }
                 return;
             }
         }
@@ -411,8 +415,8 @@ impl Lease {
         // The end of this statement is also the end of one that was dropped before it.
         let outdated = result.as_ref().is_err_and(is_outdated);
         self.state = match state {
-            _ if outdated => State::Outdated,
-            State::Outdated => State::Outdated,
+            _ if outdated => State::Unusable,
+            State::Unusable => State::Unusable,
             State::Clean if !changes => State::Clean,
             State::Clean | State::Used | State::Busy => State::Used,
         };
@@ -531,7 +535,7 @@ impl Drop for Lease {
         match self.state {
             // Dropped, it is recovered.
             State::Busy => drop(connection),
-            State::Outdated => connection.discard(),
+            State::Unusable => connection.discard(),
             State::Clean if !self.in_transaction => connection.release(),
             State::Clean | State::Used => connection.wash(),
         }

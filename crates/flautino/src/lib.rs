@@ -63,6 +63,7 @@ pub use self::error::{AcquireStep, ConfigError, Error, NodeFailure, OpenError, U
 pub use self::handle::{Handle, Timing};
 pub use self::lease::Lease;
 pub use self::node::Role;
+pub use self::pool::{ConnectionHook, hook};
 pub use self::router::{Access, Consistency, Reason};
 pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
 pub use self::token::{ParseTokenError, Token};

@@ -266,7 +266,7 @@ impl Node {
             if self.setup.owns_sessions() {
                 self.setup.hello(&mut connection, self).await?;
             }
-            self.hooks.get().welcome(&mut connection, true).await?;
+            self.hooks.get().first_lent(&mut connection).await?;
             Ok(connection)
         };
         self.within(self.acquire_timeout, connecting).await

@@ -28,7 +28,8 @@ use tokio_util::task::TaskTracker;
 pub(crate) use self::entry::PooledConnection;
 use self::entry::{Entry, Idle, Link, Permit};
 pub(crate) use self::epoch::{EndReason, Epoch};
-pub(crate) use self::hooks::{HookCell, Hooks};
+pub use self::hooks::{ConnectionHook, hook};
+pub(crate) use self::hooks::{HookCell, Hooks, boxed};
 use self::recovery::Canceller;
 use crate::config::PoolConfig;
 use crate::error::{AcquireStep, Error};
@@ -243,8 +244,18 @@ impl NodePool {
                 }
                 None => true,
             };
-            if usable && self.welcome(&mut connection, started).await? {
-                return Ok(connection);
+            if usable {
+                match self.welcome(&mut connection, started).await {
+                    Ok(true) => return Ok(connection),
+                    Ok(false) => {}
+                    Err(error) => {
+                        // Its session could not be made as the app wants it.
+                        if connection.entry().is_new {
+                            connection.discard();
+                        }
+                        return Err(error);
+                    }
+                }
             }
             permit = connection.exchange().ok_or_else(|| self.closed())?;
         }

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use crate::error::Error;
+
 /// The error of a server itself: not of sqlx, nor of another database.
 fn of_server(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
@@ -32,4 +34,17 @@ pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
 pub(crate) fn server_keeps_session(error: &sqlx::Error) -> bool {
     of_server(error)
         .is_some_and(|error| !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+}
+
+/// Whether the connection is lost: a FATAL of the server (terminated, starting or stopping, no
+/// connection left, a conflict), or none of its words at all.
+pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
+    let may_be = matches!(
+        error,
+        sqlx::Error::Database(_)
+            | sqlx::Error::Io(_)
+            | sqlx::Error::Protocol(_)
+            | sqlx::Error::WorkerCrashed
+    );
+    may_be && Error::of(error).is_none() && !server_keeps_session(error)
 }

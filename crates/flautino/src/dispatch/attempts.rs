@@ -8,7 +8,9 @@ use crate::error::{AcquireStep, Error};
 use crate::handle::Handle;
 use crate::node::{Node, Role};
 use crate::router::{Access, Decision, Picture, Plan, Reason, Snapshot, Tried};
-use crate::server_error::{is_outdated, said_by, server_keeps_session, sqlstate};
+use crate::server_error::{
+    is_connection_lost, is_outdated, said_by, server_keeps_session, sqlstate,
+};
 use crate::statement::Statement;
 
 /// The first pause before a write is sent again, doubled each time.
@@ -167,9 +169,8 @@ impl Attempts {
     }
 
     /// Whether the connection was lost, for the first time.
-    pub(super) fn lost_connection_first(&mut self, error: &sqlx::Error) -> bool {
-        let is_lost = Error::of(error).is_none() && is_connection_lost(error);
-        is_lost && !std::mem::replace(&mut self.lost, true)
+    pub(crate) fn lost_connection_first(&mut self, error: &sqlx::Error) -> bool {
+        is_connection_lost(error) && !std::mem::replace(&mut self.lost, true)
     }
 
     /// How long to wait before it is sent again.
@@ -197,19 +198,6 @@ impl Attempts {
             (error, None) => is_connection_lost(error),
         }
     }
-}
-
-/// A FATAL of the server (terminated, starting or stopping, no connection left, a conflict), or none of
-/// its words at all.
-fn is_connection_lost(error: &sqlx::Error) -> bool {
-    let lost = matches!(
-        error,
-        sqlx::Error::Database(_)
-            | sqlx::Error::Io(_)
-            | sqlx::Error::Protocol(_)
-            | sqlx::Error::WorkerCrashed
-    );
-    lost && !server_keeps_session(error)
 }
 
 /// Whether a server that refuses a connection so would do it after a failover too: it does not accept

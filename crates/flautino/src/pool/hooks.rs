@@ -10,10 +10,68 @@ use super::NodePool;
 use super::entry::{Entry, PooledConnection};
 use crate::error::AcquireStep;
 
-/// A function of the app's own over a connection.
+/// What runs on a connection by the app's own will: an `async fn` or an async closure over
+/// `&mut PgConnection`. One that captures something has to be written as [`hook`] says.
+///
+/// See [`Engine::after_connect`](crate::Engine::after_connect).
+pub trait ConnectionHook<'c, T>: Send + Sync + 'static {
+    /// What it answers later.
+    type Future: Future<Output = Result<T, sqlx::Error>> + Send + 'c;
+
+    /// Begins to run.
+    fn run(&self, connection: &'c mut PgConnection) -> Self::Future;
+}
+
+impl<'c, T, F, Fut> ConnectionHook<'c, T> for F
+where
+    F: Fn(&'c mut PgConnection) -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = Result<T, sqlx::Error>> + Send + 'c,
+{
+    type Future = Fut;
+
+    fn run(&self, connection: &'c mut PgConnection) -> Fut {
+        self(connection)
+    }
+}
+
+/// A closure as a [`ConnectionHook`], in the form that sqlx's `PgPoolOptions` takes. It is returned as
+/// it is: the compiler cannot tell what such a closure borrows without being told so here. An async
+/// closure that captures something would borrow from itself, which a hook cannot.
+///
+/// ```no_run
+/// # fn f(engine: flautino::Engine) -> flautino::Engine {
+/// use std::sync::Arc;
+///
+/// let tenant: Arc<str> = "42".into();
+/// engine.after_connect(flautino::hook(move |connection| {
+///     let tenant = Arc::clone(&tenant);
+///     Box::pin(async move {
+///         let set = sqlx::query("SELECT set_config('app.tenant', $1, false)").bind(&*tenant);
+///         set.execute(connection).await.map(drop)
+///     })
+/// }))
+/// # }
+/// ```
+pub fn hook<T, F>(hook: F) -> F
+where
+    F: for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>>
+        + Send
+        + Sync
+        + 'static,
+{
+    hook
+}
+
 pub(crate) type Hook<T> = Arc<
     dyn for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
 >;
+
+/// The hook in a form that can be kept.
+pub(crate) fn boxed<T: 'static>(hook: impl for<'c> ConnectionHook<'c, T>) -> Hook<T> {
+    Arc::new(move |connection: &mut PgConnection| {
+        Box::pin(hook.run(connection)) as BoxFuture<'_, _>
+    })
+}
 
 /// See [`Engine::after_connect`](crate::Engine::after_connect) and those beside it.
 #[derive(Clone, Default)]
@@ -51,19 +109,26 @@ impl Hooks {
         }
     }
 
-    /// Runs what there is to run before a connection is lent. `Ok(false)` where another is wanted.
-    pub(crate) async fn welcome(
-        &self,
-        connection: &mut PgConnection,
-        is_new: bool,
-    ) -> Result<bool, sqlx::Error> {
-        if is_new {
-            self.renewed(connection).await?;
-        }
+    /// Runs what there is to run each time that a connection is lent. `Ok(false)` where another is
+    /// wanted.
+    pub(super) async fn lent(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
         match &self.before_acquire {
             Some(hook) => hook(connection).await,
             None => Ok(true),
         }
+    }
+
+    /// Both, for a connection that is lent right after it was made.
+    pub(crate) async fn first_lent(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
+        self.renewed(connection).await?;
+        if self.lent(connection).await? {
+            return Ok(());
+        }
+        let refused = "`before_acquire` refused a connection that was made just now";
+        Err(sqlx::Error::Protocol(refused.to_owned()))
     }
 }
 
@@ -78,14 +143,15 @@ impl NodePool {
             return Ok(true);
         }
         let Entry { link, is_new, .. } = connection.entry();
-        let welcoming = self.hooks.welcome(link, *is_new);
-        match tokio::time::timeout(self.left(started), welcoming).await {
-            Ok(welcome) => {
-                *is_new = welcome.is_err();
-                welcome
+        let welcoming = async {
+            if *is_new {
+                self.hooks.renewed(link).await?;
+                *is_new = false;
             }
-            Err(_) => Err(self.timed_out(started, AcquireStep::Hook)),
-        }
+            self.hooks.lent(link).await
+        };
+        let welcomed = tokio::time::timeout(self.left(started), welcoming).await;
+        welcomed.unwrap_or_else(|_| Err(self.timed_out(started, AcquireStep::Hook)))
     }
 
     /// Runs the hook on a connection that comes back. `Ok(false)` where it is to be closed.

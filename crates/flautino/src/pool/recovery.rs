@@ -22,6 +22,8 @@ use crate::server_error::{server_keeps_session, sqlstate};
 /// How long the end of a cancelled statement may take, and each of what comes after it: washing the
 /// session, and ending the server's process where that fails.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a session may take to be reset before it is taken to be busy.
+const WASH_FIRST: Duration = Duration::from_millis(200);
 /// How long a statement that was abandoned goes on before it is cancelled.
 const CANCEL_DELAY: Duration = Duration::from_millis(1);
 /// How long a cancelled statement has until it is cancelled again; doubled each time.
@@ -91,17 +93,27 @@ impl NodePool {
         entry: &mut Entry,
         finish: Finish,
     ) -> Result<bool, sqlx::Error> {
-        if let (Finish::Cancel, Some(backend)) = (finish, entry.place.backend) {
-            self.cancel_and_drain(&mut entry.link, backend).await?;
+        match (finish, entry.place.backend) {
+            (Finish::Release, _) => return self.released(entry).await,
+            // What runs on it was sent over the bare connection, and was not seen.
+            (Finish::Wash, Some(backend)) => {
+                let reset = tokio::time::timeout(WASH_FIRST, self.reset(node, entry));
+                if let Ok(reset) = reset.await {
+                    return reset;
+                }
+                self.cancel_and_drain(&mut entry.link, backend).await?;
+            }
+            (Finish::Cancel, Some(backend)) => {
+                self.cancel_and_drain(&mut entry.link, backend).await?;
+            }
+            (_, None) => {}
         }
-        if !self.released(entry).await? {
-            return Ok(false);
-        }
-        if finish == Finish::Release {
-            return Ok(true);
-        }
+        self.reset(node, entry).await
+    }
+
+    async fn reset(&self, node: &Node, entry: &mut Entry) -> Result<bool, sqlx::Error> {
         entry.is_new = true;
-        wash(node, &mut entry.link).await
+        Ok(self.released(entry).await? && wash(node, &mut entry.link).await?)
     }
 
     /// Cancels the statement, and reads to its end. When this is through, no cancel is under way.
@@ -154,8 +166,7 @@ async fn finishing(mut entry: Entry, permit: Permit, finish: Finish) {
     let Some(node) = pool.node.upgrade() else { return pool.discard(entry) };
     let restoring = pool.restore(&node, &mut entry, finish);
     let timeout = match finish {
-        Finish::Cancel => RECOVERY_TIMEOUT * 2,
-        Finish::Wash => RECOVERY_TIMEOUT,
+        Finish::Cancel | Finish::Wash => RECOVERY_TIMEOUT * 2,
         Finish::Release => pool.config.acquire_timeout,
     };
     let outcome = tokio::time::timeout(timeout, restoring).await;

@@ -66,7 +66,8 @@ impl NodePool {
                     if let Some(node) = node {
                         node.greet(connection).await?;
                     }
-                    hooks.renewed(connection).await
+                    // sqlx lends it at once, without asking its own `before_acquire`.
+                    hooks.first_lent(connection).await
                 })
             })
             .before_acquire(move |connection, metadata| {
@@ -74,7 +75,7 @@ impl NodePool {
                 Box::pin(async move {
                     // One that was made before all others were given up.
                     let usable = epoch.is_none_or(|epoch| metadata.age < epoch.began().elapsed());
-                    Ok(usable && hooks.welcome(connection, false).await?)
+                    Ok(usable && hooks.lent(connection).await?)
                 })
             })
             .after_release(move |connection, _| {
