@@ -185,6 +185,11 @@ async fn a_connection_that_before_acquire_refuses_is_closed_and_another_taken() 
     server.engine.close().await;
 }
 
+/// Ready when the hook is through with the connection that was given back last.
+async fn until_rests(server: &Proxied) {
+    wait_until("the connection rests", async || server.pool().idle == 1).await;
+}
+
 #[tokio::test]
 async fn a_connection_that_after_release_refuses_is_closed() {
     static RUNS: AtomicU32 = AtomicU32::new(0);
@@ -195,12 +200,14 @@ async fn a_connection_that_after_release_refuses_is_closed() {
     };
     let server = start("released", one_connection, |engine| engine.after_release(hook)).await;
     let before = pid(&server.db).await;
+    until_rests(&server).await;
     let then = RUNS.load(Ordering::SeqCst);
     for _ in 0..3 {
         assert_eq!(pid(&server.db).await, before);
     }
     drop(server.db.acquire().await.unwrap());
-    wait_until("it ran after each use", async || RUNS.load(Ordering::SeqCst) >= then + 4).await;
+    wait_until("it ran after each use", async || RUNS.load(Ordering::SeqCst) == then + 4).await;
+    until_rests(&server).await;
     REFUSE.store(true, Ordering::SeqCst);
     assert_eq!(pid(&server.db).await, before);
     let after = pid(&server.db).await;
@@ -221,6 +228,7 @@ async fn an_error_of_after_release_closes_the_connection_and_is_nobody_s() {
     };
     let server = start("failing", one_connection, |engine| engine.after_release(hook)).await;
     let before = pid(&server.db).await;
+    until_rests(&server).await;
     FAIL.store(true, Ordering::SeqCst);
     assert_eq!(pid(&server.db).await, before);
     let after = pid(&server.db).await;

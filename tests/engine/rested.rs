@@ -83,7 +83,8 @@ async fn forgotten(name: &str) -> (Proxied, Proxy) {
     }));
     let leases = leases.await.unwrap();
     until_sessions(server.node(), name, 10).await;
-    assert_eq!(detour.connections(), 10);
+    // What ended a statement on the lost one may have come over one of its own.
+    wait_until("no others go that way", async || detour.connections() == 10).await;
     drop(leases);
     until_rested(&server, 10).await;
     detour.stall();

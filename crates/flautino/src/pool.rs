@@ -470,13 +470,16 @@ impl NodePool {
     pub(crate) fn counts(&self) -> Counts {
         let state = self.lock();
         let waiting = u32::try_from(state.waiting.len()).unwrap_or(u32::MAX);
+        let turns = u32::try_from(self.connecting.available_permits()).unwrap_or(u32::MAX);
+        // Others are to be made, and have no turn yet.
+        let connecting = self.config.connect_concurrency.saturating_sub(turns);
         let is_warm = |idle: &&Idle| idle.since.elapsed() < self.config.warm_time;
         let mut counts = Counts {
-            size: state.size,
+            size: state.size.saturating_sub(state.making) + connecting,
             idle: state.idle.len(),
             warm: state.idle.iter().filter(is_warm).count(),
             in_use: self.in_use().saturating_sub(waiting),
-            connecting: state.making,
+            connecting,
             waiting: waiting + self.queued.load(Ordering::Relaxed),
         };
         if let Source::Pool(pool) = &self.source {

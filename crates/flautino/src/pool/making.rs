@@ -81,9 +81,11 @@ impl NodePool {
         loop {
             let epoch = self.epoch();
             match epoch.run(self.connect_once()).await {
+                Some(Ok(None)) => return None,
                 // Made while the node became another: it may be set up for another role.
-                Some(Ok(_)) if !epoch.is(&self.epoch()) => {}
-                Some(made) => return Some(made.map(|made| (made, epoch))),
+                Some(Ok(Some(_))) if !epoch.is(&self.epoch()) => {}
+                Some(Ok(Some(made))) => return Some(Ok((made, epoch))),
+                Some(Err(error)) => return Some(Err(error)),
                 // The node turned down. Who asks since then may find it up again.
                 None if self.lock().waiting.is_empty() => return None,
                 None => {}
@@ -91,11 +93,20 @@ impl NodePool {
         }
     }
 
-    async fn connect_once(&self) -> Result<Made, sqlx::Error> {
+    async fn connect_once(&self) -> Result<Option<Made>, sqlx::Error> {
         let _turn = self.connecting.acquire().await.map_err(|_| self.closed())?;
+        let is_wanted = {
+            // Those who wait may have got others meanwhile.
+            let state = self.lock();
+            state.making as usize <= state.waiting.len()
+                || state.size <= self.config.min_connections
+        };
+        if !is_wanted {
+            return Ok(None);
+        }
         if let Source::Pool(pool) = &self.source {
             return match pool.acquire().await {
-                Ok(connection) => Ok((Link::Borrowed(Box::new(connection)), None)),
+                Ok(connection) => Ok(Some((Link::Borrowed(Box::new(connection)), None))),
                 // By somebody else who has it.
                 Err(sqlx::Error::PoolClosed) => Err(self.closed()),
                 Err(error) => Err(error),
@@ -103,7 +114,7 @@ impl NodePool {
         }
         let node = self.node.upgrade().ok_or_else(|| self.closed())?;
         let (connection, backend) = node.open_session().await?;
-        Ok((Link::Own(connection), backend))
+        Ok(Some((Link::Own(connection), backend)))
     }
 
     fn expiry(&self) -> Option<Instant> {
