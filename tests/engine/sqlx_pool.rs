@@ -71,6 +71,7 @@ async fn it_is_the_same_at_each_call() {
     drop(held);
     wait_until("it rests in both", async || (first.num_idle(), second.num_idle()) == (1, 1)).await;
     let one: i32 = sqlx::query_scalar(PID).fetch_one(&first).await.unwrap();
+    wait_until("it rests again", async || first.num_idle() == 1).await;
     let two: i32 = sqlx::query_scalar(PID).fetch_one(&second).await.unwrap();
     assert_eq!(one, two);
     server.engine.close().await;

@@ -21,7 +21,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -264,12 +264,12 @@ impl NodePool {
     async fn permit(self: &Arc<Self>, started: Instant) -> Result<Permit, sqlx::Error> {
         let permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
-            Err(_) => {
+            Err(TryAcquireError::Closed) => return Err(self.closed()),
+            Err(TryAcquireError::NoPermits) => {
                 let _queued = Queued::begin(&self.queued);
-                let waiting = self.closing.run_until_cancelled(self.permits.acquire());
-                match tokio::time::timeout(self.left(started), waiting).await {
-                    Ok(Some(Ok(permit))) => permit,
-                    Ok(Some(Err(_)) | None) => return Err(self.closed()),
+                match tokio::time::timeout(self.left(started), self.permits.acquire()).await {
+                    Ok(Ok(permit)) => permit,
+                    Ok(Err(_)) => return Err(self.closed()),
                     Err(_) => return Err(self.timed_out(started, AcquireStep::WaitingForSlot)),
                 }
             }
@@ -414,6 +414,7 @@ impl NodePool {
             std::mem::take(&mut state.waiting)
         };
         drop(waiting);
+        self.permits.close();
         self.closing.cancel();
     }
 
