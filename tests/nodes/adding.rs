@@ -142,11 +142,11 @@ async fn a_token_of_another_instance_holds_on_the_first_replica() {
 async fn the_pool_of_a_node_that_joins_is_as_open_with_was_told() {
     let cluster = cluster(1).await;
     let engine = unopened(&cluster, "pooled", &[], lively);
-    let pool = PoolConfig { max_connections: 17, ..PoolConfig::default() };
+    let pool = PoolConfig { max_connections: 17, sqlx_connections: 13, ..PoolConfig::default() };
     engine.open_with(pool).await.unwrap();
     set(&engine, these(&cluster, "pooled", &[0])).await;
     assert_eq!(status_of(&engine, "r1").pool.unwrap().max, 17);
-    assert_eq!(engine.pool("r1").unwrap().options().get_max_connections(), 17);
+    assert_eq!(engine.pool("r1").unwrap().options().get_max_connections(), 13);
     engine.close().await;
 }
 

@@ -109,7 +109,10 @@ async fn the_status_says_what_is_open_where_and_how_busy() {
         "name": "main", "host": "127.0.0.1", "port": cluster.primary().port(),
         "role": "primary", "health": "up", "reason": null, "in_flight": 1,
         "timeline": 1, "lag_bytes": 0, "lag_ms": 0,
-        "pool": {"size": 2, "idle": 1, "warm": 1, "max": 4}, "statements": 3,
+        "pool": {
+            "size": 2, "idle": 1, "warm": 1, "in_use": 1, "connecting": 0, "waiting": 0, "max": 4
+        },
+        "statements": 3,
     });
     for (key, value) in expected.as_object().unwrap() {
         assert_eq!(&main[key], value, "{key}");

@@ -3,8 +3,9 @@
 //! Who wants a connection takes a permit, and then the connection that was used last. Where none
 //! rests, one is made in a task of its own, and whoever waits longest gets what comes first: that one,
 //! or one that is given back. A connection that ended clean is given back with no message and no
-//! task; `recovery` says what becomes of the others.
+//! task; `recovery` says what becomes of the others, `reaper` how long they rest.
 
+mod checkout;
 mod entry;
 mod epoch;
 mod hooks;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Notify, Semaphore, TryAcquireError, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -32,11 +33,9 @@ pub use self::hooks::{ConnectionHook, hook};
 pub(crate) use self::hooks::{HookCell, Hooks, boxed};
 use self::recovery::Canceller;
 use crate::config::PoolConfig;
-use crate::error::{AcquireStep, Error};
+use crate::error::Error;
 use crate::node::{Backend, Node};
 
-/// How long an asker waits before connections that are made for the minimum yield to it.
-const CROWDED_AFTER: Duration = Duration::from_millis(200);
 /// How long a connection's goodbye may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -101,20 +100,6 @@ pub(crate) struct Counts {
     pub(crate) waiting: u32,
 }
 
-/// What one who has a permit finds.
-enum Found {
-    Idle(Idle),
-    /// One that comes later.
-    Later(Waiter),
-    Closed,
-}
-
-/// One who waits for a connection. Dropped, what was handed over meanwhile goes to the next.
-struct Waiter {
-    receiver: oneshot::Receiver<Result<Entry, sqlx::Error>>,
-    pool: Arc<NodePool>,
-}
-
 impl NodePool {
     /// A pool of connections to the node.
     pub(crate) fn new(
@@ -173,127 +158,6 @@ impl NodePool {
             runtime: OnceLock::new(),
             reaper: OnceLock::new(),
         })
-    }
-
-    /// Lends a connection: the one that was used last, else the first that comes. `up` says whether
-    /// the node is up still; without that, nothing is waited for.
-    ///
-    /// Cancel safe: a connection under way is kept for the next.
-    pub(crate) async fn checkout(
-        self: &Arc<Self>,
-        up: impl FnOnce() -> bool,
-    ) -> Result<PooledConnection, sqlx::Error> {
-        if let Some(connection) = self.checkout_warm() {
-            return Ok(connection);
-        }
-        self.start();
-        // Before the look at the node, so that one that turns down after it is noticed.
-        let epoch = self.epoch();
-        if !up() {
-            return Err(epoch.error(&self.name, false));
-        }
-        let started = Instant::now();
-        let lent = epoch.run(self.wait_for_one(started)).await;
-        let waited = started.elapsed();
-        if waited >= self.config.acquire_slow_threshold {
-            tracing::warn!(
-                node = %self.name, ?waited, in_use = self.in_use(), max = self.max(),
-                "a statement waited long for a connection (`pool.acquire_slow_threshold`)"
-            );
-        }
-        lent.unwrap_or_else(|| Err(epoch.error(&self.name, false)))
-    }
-
-    /// The connection that was used last, where nothing has to be done before it is lent.
-    fn checkout_warm(self: &Arc<Self>) -> Option<PooledConnection> {
-        if self.hooks.run_at_checkout() {
-            return None;
-        }
-        self.permits.try_acquire().ok()?.forget();
-        let permit = Permit::of(Arc::clone(self));
-        let mut state = self.lock();
-        let top = state.idle.last()?;
-        if top.since.elapsed() >= self.config.warm_time {
-            return None;
-        }
-        let idle = state.idle.pop()?;
-        drop(state);
-        Some(PooledConnection::new(idle.entry, permit))
-    }
-
-    async fn wait_for_one(
-        self: &Arc<Self>,
-        started: Instant,
-    ) -> Result<PooledConnection, sqlx::Error> {
-        let mut permit = self.permit(started).await?;
-        loop {
-            let (entry, since) = match self.find() {
-                Found::Idle(Idle { entry, since }) => (entry, Some(since)),
-                Found::Later(waiter) => (waiter.wait(started).await?, None),
-                Found::Closed => return Err(self.closed()),
-            };
-            let mut connection = PooledConnection::new(entry, permit);
-            let rested = since.filter(|since| since.elapsed() >= self.config.warm_time);
-            let usable = match rested {
-                Some(since) => {
-                    let answers = connection.answers(self.config.ping_timeout).await;
-                    if !answers {
-                        self.discard_rested(since);
-                    }
-                    answers
-                }
-                None => true,
-            };
-            if usable {
-                match self.welcome(&mut connection, started).await {
-                    Ok(true) => return Ok(connection),
-                    Ok(false) => {}
-                    Err(error) => {
-                        // Its session could not be made as the app wants it.
-                        if connection.entry().is_new {
-                            connection.discard();
-                        }
-                        return Err(error);
-                    }
-                }
-            }
-            permit = connection.exchange().ok_or_else(|| self.closed())?;
-        }
-    }
-
-    async fn permit(self: &Arc<Self>, started: Instant) -> Result<Permit, sqlx::Error> {
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(TryAcquireError::Closed) => return Err(self.closed()),
-            Err(TryAcquireError::NoPermits) => {
-                let _queued = Queued::begin(&self.queued);
-                match tokio::time::timeout(self.left(started), self.permits.acquire()).await {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) => return Err(self.closed()),
-                    Err(_) => return Err(self.timed_out(started, AcquireStep::WaitingForSlot)),
-                }
-            }
-        };
-        permit.forget();
-        Ok(Permit::of(Arc::clone(self)))
-    }
-
-    fn find(self: &Arc<Self>) -> Found {
-        let receiver = {
-            let mut state = self.lock();
-            if state.closed {
-                return Found::Closed;
-            }
-            if let Some(idle) = state.idle.pop() {
-                return Found::Idle(idle);
-            }
-            let (sender, receiver) = oneshot::channel();
-            state.waiting.push_back(sender);
-            receiver
-        };
-        let waiter = Waiter { receiver, pool: Arc::clone(self) };
-        self.grow();
-        Found::Later(waiter)
     }
 
     /// Gives a connection back that is known to be clean.
@@ -518,21 +382,6 @@ impl NodePool {
         Error::Closed { node: self.name.to_string() }.into()
     }
 
-    fn left(&self, started: Instant) -> Duration {
-        self.config.acquire_timeout.saturating_sub(started.elapsed())
-    }
-
-    fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
-        Error::AcquireTimeout {
-            node: self.name.to_string(),
-            waited: started.elapsed(),
-            step,
-            in_use: self.in_use(),
-            max: self.max(),
-        }
-        .into()
-    }
-
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing that is done under the lock can leave the state half-changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -566,56 +415,9 @@ impl State {
     }
 }
 
-impl Waiter {
-    async fn wait(mut self, started: Instant) -> Result<Entry, sqlx::Error> {
-        let left = self.pool.left(started);
-        let first = tokio::time::timeout(left.min(CROWDED_AFTER), &mut self.receiver).await;
-        let answer = match first {
-            Ok(answer) => Ok(answer),
-            Err(_) => {
-                self.pool.crowded.notify_waiters();
-                let left = self.pool.left(started);
-                tokio::time::timeout(left, &mut self.receiver).await
-            }
-        };
-        match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(self.pool.closed()),
-            Err(_) => Err(self.pool.timed_out(started, AcquireStep::Connecting)),
-        }
-    }
-}
-
-impl Drop for Waiter {
-    fn drop(&mut self) {
-        self.receiver.close();
-        let handed_over = self.receiver.try_recv();
-        self.pool.lock().waiting.retain(|waiter| !waiter.is_closed());
-        if let Ok(Ok(entry)) = handed_over {
-            self.pool.take_back(entry);
-        }
-    }
-}
-
 impl Drop for NodePool {
     fn drop(&mut self) {
         self.closing.cancel();
-    }
-}
-
-/// Counts one who waits for as long as it lives.
-struct Queued<'a>(&'a AtomicU32);
-
-impl<'a> Queued<'a> {
-    fn begin(count: &'a AtomicU32) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

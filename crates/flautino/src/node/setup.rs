@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sqlx::{PgConnection, Row};
+use sqlx::{Connection, PgConnection, Row};
 
 use super::{Backend, Node, Role};
 use crate::config::NodeConfig;
@@ -12,6 +12,8 @@ use crate::server_error::server_keeps_session;
 
 /// The oldest version that is tested with.
 const OLDEST_SUPPORTED: i32 = 130_000;
+/// How many statements a server may keep that sqlx does not know of.
+const MAX_FORGOTTEN: i64 = 20;
 /// How long the washing of a connection may take.
 const WASH_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -135,7 +137,8 @@ impl SessionSetup {
     }
 
     /// Resets a used session, in one round trip. `false` where that is not enough: a transaction
-    /// is open on it that nobody told us of, or a statement was prepared in SQL.
+    /// is open on it that nobody told us of, or a statement was prepared in SQL, or the server keeps
+    /// statements that sqlx has forgotten, since their preparation was dropped half-way.
     ///
     /// It is `DISCARD ALL` without the prepared statements, since sqlx counts on its own; and a new
     /// seed for `random()`.
@@ -146,8 +149,8 @@ impl SessionSetup {
     ) -> Result<bool, sqlx::Error> {
         // Outside a transaction block `now()`, its start, is the statement's own start.
         let mut sql = String::from(
-            "SELECT now() = statement_timestamp() \
-             AND NOT EXISTS (SELECT FROM pg_prepared_statements WHERE from_sql); \
+            "SELECT now() = statement_timestamp() AND coalesce(NOT bool_or(from_sql), true), \
+                 count(*) FROM pg_prepared_statements; \
              CLOSE ALL; UNLISTEN *; \
              SELECT pg_advisory_unlock_all(); SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \
              DISCARD TEMP; DISCARD SEQUENCES; \
@@ -161,7 +164,11 @@ impl SessionSetup {
         let Ok(rows) = tokio::time::timeout(WASH_TIMEOUT, node.send(connection, sql)).await else {
             return Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
         };
-        rows?.first().map_or(Ok(false), |row| row.try_get(0))
+        let rows = rows?;
+        let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+        let (clean, prepared): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let known = i64::try_from(connection.cached_statements_size()).unwrap_or(i64::MAX);
+        Ok(clean && prepared <= known + MAX_FORGOTTEN)
     }
 
     /// The settings, each ended by a semicolon, if there are any to make.

@@ -35,7 +35,7 @@ pub(super) struct Idle {
     pub(super) since: Instant,
 }
 
-/// What a connection takes of the pool's size, from before it is made until it is closed.
+/// What a connection takes of the pool's size, until it is closed.
 ///
 /// Not to be dropped while the pool's state is locked.
 pub(super) struct Place {

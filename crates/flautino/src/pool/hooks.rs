@@ -155,9 +155,9 @@ impl NodePool {
     }
 
     /// Runs the hook on a connection that comes back. `Ok(false)` where it is to be closed.
-    pub(super) async fn released(&self, entry: &mut Entry) -> Result<bool, sqlx::Error> {
+    pub(super) async fn released(&self, link: &mut PgConnection) -> Result<bool, sqlx::Error> {
         match &self.hooks.after_release {
-            Some(hook) => hook(&mut entry.link).await,
+            Some(hook) => hook(link).await,
             None => Ok(true),
         }
     }

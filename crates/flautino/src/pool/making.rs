@@ -15,16 +15,22 @@ const FULL_PAUSE: Duration = Duration::from_secs(1);
 /// A connection that is being made, counted as such until this is dropped.
 struct Making {
     pool: Arc<NodePool>,
-    place: Option<Place>,
+    /// It was made, and its place in the pool is its own.
+    is_made: bool,
+    /// It was made or not made, and not dropped half-way because the runtime ends.
+    is_through: bool,
 }
 
 impl Drop for Making {
     fn drop(&mut self) {
         let mut state = self.pool.lock();
         state.making = state.making.saturating_sub(1);
+        state.size = state.size.saturating_sub(u32::from(!self.is_made));
         drop(state);
-        drop(self.place.take());
-        self.pool.grow();
+        // Where the runtime ends, so would the next.
+        if self.is_through {
+            self.pool.grow();
+        }
     }
 }
 
@@ -51,28 +57,18 @@ impl NodePool {
 
     /// `yields` tells whether nobody waits for these, so that they make way where they hang.
     fn make_while(self: &Arc<Self>, yields: bool, wanted: impl Fn(&State, u32) -> bool) {
-        loop {
-            {
-                let mut state = self.lock();
-                if state.closed || !wanted(&state, self.max()) {
-                    return;
-                }
+        let count = {
+            let mut state = self.lock();
+            let before = state.making;
+            while !state.closed && wanted(&state, self.max()) {
                 state.size += 1;
                 state.making += 1;
             }
-            let place = Place { pool: Arc::downgrade(self), backend: None };
-            let making = Making { pool: Arc::clone(self), place: Some(place) };
-            if yields {
-                let pool = Arc::clone(self);
-                self.spawn(async move {
-                    tokio::select! {
-                        () = make(making) => {}
-                        () = pool.crowded.notified() => {}
-                    }
-                });
-            } else {
-                self.spawn(make(making));
-            }
+            state.making - before
+        };
+        for _ in 0..count {
+            let making = Making { pool: Arc::clone(self), is_made: false, is_through: false };
+            self.spawn(make(making, yields));
         }
     }
 
@@ -147,19 +143,24 @@ impl NodePool {
     }
 }
 
-async fn make(mut making: Making) {
+async fn make(mut making: Making, yields: bool) {
     let pool = Arc::clone(&making.pool);
     // Those who wait have the same bound, and are told by it.
     let connecting = tokio::time::timeout(pool.config.acquire_timeout, pool.connect());
-    let made = pool.closing.run_until_cancelled(connecting).await;
+    let made = tokio::select! {
+        made = connecting => made.ok().flatten(),
+        () = pool.closing.cancelled() => None,
+        () = pool.crowded.notified(), if yields => None,
+    };
+    making.is_through = true;
     match made {
-        Some(Ok(Some(Ok(((link, backend), epoch))))) => {
-            let Some(mut place) = making.place.take() else { return };
-            place.backend = backend;
+        Some(Ok(((link, backend), epoch))) => {
+            making.is_made = true;
             pool.lock().backends.extend(backend);
+            let place = Place { pool: Arc::downgrade(&pool), backend };
             pool.take_in(Entry { link, epoch, expires: pool.expiry(), is_new: true, place });
         }
-        Some(Ok(Some(Err(error)))) => pool.not_made(error),
-        Some(Ok(None) | Err(_)) | None => {}
+        Some(Err(error)) => pool.not_made(error),
+        None => {}
     }
 }

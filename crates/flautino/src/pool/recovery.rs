@@ -93,27 +93,35 @@ impl NodePool {
         entry: &mut Entry,
         finish: Finish,
     ) -> Result<bool, sqlx::Error> {
-        match (finish, entry.place.backend) {
-            (Finish::Release, _) => return self.released(entry).await,
-            // What runs on it was sent over the bare connection, and was not seen.
-            (Finish::Wash, Some(backend)) => {
-                let reset = tokio::time::timeout(WASH_FIRST, self.reset(node, entry));
-                if let Ok(reset) = reset.await {
-                    return reset;
-                }
-                self.cancel_and_drain(&mut entry.link, backend).await?;
-            }
-            (Finish::Cancel, Some(backend)) => {
-                self.cancel_and_drain(&mut entry.link, backend).await?;
-            }
-            (_, None) => {}
+        let Entry { link, is_new, place, .. } = entry;
+        if finish == Finish::Release {
+            return self.released(link).await;
         }
-        self.reset(node, entry).await
+        *is_new = true;
+        let mut hook_ran = false;
+        if finish == Finish::Wash {
+            let reset = self.reset(node, link, &mut hook_ran);
+            if let Ok(reset) = tokio::time::timeout(WASH_FIRST, reset).await {
+                return reset;
+            }
+            // Something runs on it that was sent over the bare connection, and so was not seen.
+        }
+        if let Some(backend) = place.backend {
+            self.cancel_and_drain(link, backend).await?;
+        }
+        self.reset(node, link, &mut hook_ran).await
     }
 
-    async fn reset(&self, node: &Node, entry: &mut Entry) -> Result<bool, sqlx::Error> {
-        entry.is_new = true;
-        Ok(self.released(entry).await? && wash(node, &mut entry.link).await?)
+    async fn reset(
+        &self,
+        node: &Node,
+        link: &mut PgConnection,
+        hook_ran: &mut bool,
+    ) -> Result<bool, sqlx::Error> {
+        if !std::mem::replace(hook_ran, true) && !self.released(link).await? {
+            return Ok(false);
+        }
+        wash(node, link).await
     }
 
     /// Cancels the statement, and reads to its end. When this is through, no cancel is under way.
