@@ -86,32 +86,37 @@ impl NodePool {
                 Found::Closed => return Err(self.closed()),
             };
             let mut connection = PooledConnection::new(entry, permit);
-            let rested = since.filter(|since| since.elapsed() >= self.config.warm_time);
-            let usable = match rested {
-                Some(since) => {
-                    let answers = connection.answers(self.config.ping_timeout).await;
-                    if !answers {
-                        self.discard_rested(since);
+            match self.is_usable(&mut connection, since, started).await {
+                // Not where another epoch began while it was handed over or looked at.
+                Ok(true) if connection.epoch().is(&self.epoch()) => return Ok(connection),
+                Ok(_) => {}
+                Err(error) => {
+                    // `after_connect` failed, so that the session is not as the app wants it.
+                    if connection.entry().is_new {
+                        connection.discard();
                     }
-                    answers
-                }
-                None => true,
-            };
-            if usable {
-                match self.welcome(&mut connection, started).await {
-                    Ok(true) => return Ok(connection),
-                    Ok(false) => {}
-                    Err(error) => {
-                        // Its session could not be made as the app wants it.
-                        if connection.entry().is_new {
-                            connection.discard();
-                        }
-                        return Err(error);
-                    }
+                    return Err(error);
                 }
             }
             permit = connection.exchange().ok_or_else(|| self.closed())?;
         }
+    }
+
+    /// Looks at a connection before it is lent: whether it answers, where it rested, and what the app's
+    /// hooks say.
+    async fn is_usable(
+        &self,
+        connection: &mut PooledConnection,
+        since: Option<Instant>,
+        started: Instant,
+    ) -> Result<bool, sqlx::Error> {
+        if let Some(since) = since.filter(|since| since.elapsed() >= self.config.warm_time)
+            && !connection.answers(self.config.ping_timeout).await
+        {
+            self.discard_rested(since);
+            return Ok(false);
+        }
+        self.welcome(connection, started).await
     }
 
     async fn permit(self: &Arc<Self>, started: Instant) -> Result<Permit, sqlx::Error> {

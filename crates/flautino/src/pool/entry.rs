@@ -94,6 +94,10 @@ impl PooledConnection {
         }
     }
 
+    pub(super) fn epoch(&self) -> &Epoch {
+        &self.shared().0.epoch
+    }
+
     pub(crate) fn pool(&self) -> &Arc<NodePool> {
         &self.shared().1.pool
     }

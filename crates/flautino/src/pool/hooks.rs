@@ -133,7 +133,8 @@ impl Hooks {
 }
 
 impl NodePool {
-    /// Runs the hooks before a connection is lent, in the asker's task.
+    /// Runs the hooks before a connection is lent, in the asker's task. `Ok(false)` where another is
+    /// wanted.
     pub(super) async fn welcome(
         &self,
         connection: &mut PooledConnection,
