@@ -12,7 +12,8 @@ use crate::server_error::server_keeps_session;
 
 /// The oldest version that is tested with.
 const OLDEST_SUPPORTED: i32 = 130_000;
-/// How many statements a server may keep that sqlx does not know of.
+/// How many statements a session may keep that sqlx does not know of, since their preparation was
+/// dropped half-way.
 const MAX_FORGOTTEN: i64 = 20;
 /// How long the washing of a connection may take.
 const WASH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -137,8 +138,7 @@ impl SessionSetup {
     }
 
     /// Resets a used session, in one round trip. `false` where that is not enough: a transaction
-    /// is open on it that nobody told us of, or a statement was prepared in SQL, or the server keeps
-    /// statements that sqlx has forgotten, since their preparation was dropped half-way.
+    /// is open on it that nobody told us of, or a statement was prepared in SQL.
     ///
     /// It is `DISCARD ALL` without the prepared statements, since sqlx counts on its own; and a new
     /// seed for `random()`.
@@ -168,7 +168,12 @@ impl SessionSetup {
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let (clean, prepared): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
         let known = i64::try_from(connection.cached_statements_size()).unwrap_or(i64::MAX);
-        Ok(clean && prepared <= known + MAX_FORGOTTEN)
+        if prepared > known + MAX_FORGOTTEN {
+            // Both sides begin anew.
+            connection.clear_cached_statements().await?;
+            node.send(connection, "DEALLOCATE ALL".to_owned()).await?;
+        }
+        Ok(clean)
     }
 
     /// The settings, each ended by a semicolon, if there are any to make.

@@ -108,6 +108,10 @@ impl NodePool {
         }
         if let Some(backend) = place.backend {
             self.cancel_and_drain(link, backend).await?;
+            if self.hooks.after_release.is_some() {
+                // What the last cancel may hit still is this, and not the hook.
+                drain(link).await?;
+            }
         }
         self.reset(node, link, &mut hook_ran).await
     }
@@ -260,47 +264,19 @@ impl Canceller {
     }
 }
 
-/// Over which connection orders are sent.
-enum Neighbour {
-    /// One that rests in the pool, for one statement.
-    Idle(Entry),
-    /// One beside the pool, where none rests.
-    Own(PgConnection),
-}
-
 /// Carries out orders, until none comes for a while.
 async fn serve_orders(pool: Arc<NodePool>) {
+    // Beside the pool, made where no connection rests.
     let mut own: Option<PgConnection> = None;
-    while let Some(mut batch) =
-        pool.canceller.next(if own.is_some() { LINGER } else { Duration::ZERO }).await
-    {
+    loop {
+        let patience = if own.is_some() { LINGER } else { Duration::ZERO };
+        let Some(mut batch) = pool.canceller.next(patience).await else { break };
+        // Those who gave up meanwhile do not wait for it.
         batch.retain(|order| !order.done.is_closed());
-        let Some(node) = pool.node.upgrade() else { continue };
-        if batch.is_empty() {
-            continue;
-        }
-        let sent = tokio::time::timeout(RECOVERY_TIMEOUT, async {
-            let idle = if own.is_none() { pool.lock().idle.pop() } else { None };
-            let mut neighbour = match (idle, own.take()) {
-                (Some(Idle { entry, .. }), _) => Neighbour::Idle(entry),
-                (None, Some(connection)) => Neighbour::Own(connection),
-                (None, None) => Neighbour::Own(node.connect_beside("flautino cancel").await?),
-            };
-            let connection = match &mut neighbour {
-                Neighbour::Idle(entry) => &mut entry.link,
-                Neighbour::Own(connection) => connection,
-            };
-            let orders = batch.iter().map(|order| (order.backend, order.stop));
-            node.stop_backends(connection, orders).await?;
-            match neighbour {
-                Neighbour::Idle(entry) => pool.take_back(entry),
-                Neighbour::Own(connection) => own = Some(connection),
-            }
-            Ok::<_, sqlx::Error>(())
-        });
-        match sent.await {
+        let carrying_out = carry_out(&pool, &batch, &mut own);
+        match tokio::time::timeout(RECOVERY_TIMEOUT, carrying_out).await {
             Ok(Ok(())) => {
-                batch.into_iter().for_each(|order| order.done.send(()).unwrap_or_default())
+                batch.into_iter().for_each(|order| order.done.send(()).unwrap_or_default());
             }
             outcome => {
                 let orders = batch.len();
@@ -311,4 +287,35 @@ async fn serve_orders(pool: Arc<NodePool>) {
     if let Some(connection) = own {
         let _ = tokio::time::timeout(RECOVERY_TIMEOUT, connection.close()).await;
     }
+}
+
+/// Over a connection that rests in the pool, or over one beside it.
+async fn carry_out(
+    pool: &Arc<NodePool>,
+    batch: &[Order],
+    own: &mut Option<PgConnection>,
+) -> Result<(), sqlx::Error> {
+    let (Some(node), false) = (pool.node.upgrade(), batch.is_empty()) else { return Ok(()) };
+    let orders = || batch.iter().map(|order| (order.backend, order.stop));
+    if own.is_none() {
+        let idle = pool.lock().idle.pop();
+        if let Some(Idle { mut entry, .. }) = idle {
+            match node.stop_backends(&mut entry.link, orders()).await {
+                Ok(()) => {
+                    pool.take_back(entry);
+                    return Ok(());
+                }
+                // A hook may have set a role there that has no right to do this.
+                Err(error) if server_keeps_session(&error) => pool.take_back(entry),
+                Err(_) => pool.discard(entry),
+            }
+        }
+    }
+    let mut connection = match own.take() {
+        Some(connection) => connection,
+        None => node.connect_beside("flautino cancel").await?,
+    };
+    node.stop_backends(&mut connection, orders()).await?;
+    *own = Some(connection);
+    Ok(())
 }
