@@ -156,21 +156,6 @@ impl Answer for Option<PgRow> {
     }
 }
 
-/// Reads a result to its end. `completed` is set when the server says that the statement is through.
-pub(crate) async fn collect<T: Answer>(
-    items: impl Stream<Item = Result<Item>> + Send,
-    completed: &mut bool,
-) -> Result<T> {
-    let mut items = std::pin::pin!(items);
-    let mut answer = T::default();
-    while let Some(item) = items.next().await {
-        let item = item?;
-        *completed |= item.is_left();
-        answer.add(item);
-    }
-    Ok(answer)
-}
-
 /// How a statement is prepared or described on a connection.
 pub(crate) trait Start<T>:
     for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
@@ -186,7 +171,7 @@ pub(crate) type Item = Either<PgQueryResult, PgRow>;
 
 impl Source for &mut Lease {
     async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T> {
-        collect(Lease::stream(self, statement), &mut false).await
+        Lease::run(self, statement, &mut false).await
     }
 
     fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send {

@@ -14,9 +14,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tracing::Instrument;
 
 use crate::error::Error;
-use crate::executor::{Start, executor_through};
+use crate::executor::{Answer, Start, executor_through};
 use crate::gauges::{Gauges, InFlight};
-use crate::logging::Values;
+use crate::logging::{Entry, Values};
 use crate::meter::Meter;
 use crate::node::Node;
 use crate::pool::{EndReason, Epoch, NodePool, PooledConnection};
@@ -208,6 +208,40 @@ impl Lease {
 
     pub(crate) fn classifier(&self) -> &Classifier {
         self.node.classifier()
+    }
+
+    /// Sends a statement, and reads its result to the end. `completed` is set when the server says that
+    /// the statement is through.
+    pub(crate) async fn run<T: Answer>(
+        &mut self,
+        statement: Statement,
+        completed: &mut bool,
+    ) -> Result<T, sqlx::Error> {
+        let (statement, mode) = self.prepared_for_node(statement);
+        let changes = statement.may_change_session();
+        self.make_way().await?;
+        let before = self.begin_use();
+        self.wrapped = mode == PoolerMode::InTransaction;
+        let reason = self.start_meter(&statement);
+        let (connection, node, cut) = self.parts();
+        node.gauges.statement();
+        let span = span_of(node, reason);
+        let mut entry =
+            node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
+        let work = async {
+            if mode == PoolerMode::AsItIs {
+                return read_to_end(connection, statement, &mut entry, completed).await;
+            }
+            PgTransactionManager::begin(connection, None).await?;
+            let result = read_to_end(connection, statement, &mut entry, completed).await;
+            let ended = end_pooler_transaction(connection, result.is_ok()).await;
+            result.and_then(|answer| ended.map(|()| answer))
+        };
+        let result = cut_short(cut, work).instrument(span).await;
+        entry.finish(&result);
+        self.stop_meter();
+        self.settle(before, changes, &result);
+        result
     }
 
     /// Prepares or describes a statement.
@@ -421,6 +455,28 @@ impl Lease {
             State::Clean | State::Used | State::Busy => State::Used,
         };
     }
+}
+
+/// Reads a result to its end; only the end tells that all went well.
+async fn read_to_end<T: Answer>(
+    connection: &mut PgConnection,
+    statement: Statement,
+    entry: &mut Entry<'_>,
+    completed: &mut bool,
+) -> Result<T, sqlx::Error> {
+    let mut items = sqlx::Executor::fetch_many(connection, statement);
+    let mut answer = T::default();
+    while let Some(item) = futures_util::TryStreamExt::try_next(&mut items).await? {
+        match &item {
+            Either::Left(done) => {
+                *completed = true;
+                entry.rows_affected(done.rows_affected());
+            }
+            Either::Right(row) => entry.row(row),
+        }
+        answer.add(item);
+    }
+    Ok(answer)
 }
 
 /// Ends the transaction that a statement through a pooler was wrapped in.

@@ -4,7 +4,7 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 
 use super::Attempts;
-use crate::executor::{Answer, Item, Source, Start, collect};
+use crate::executor::{Answer, Item, Source, Start};
 use crate::handle::Handle;
 use crate::lease::Lease;
 use crate::router::{Access, Monitor};
@@ -83,7 +83,7 @@ impl Source for Routed {
         loop {
             let mut lease = self.lease(access, &mut attempts).await?;
             let mut completed = false;
-            let error = match collect(lease.stream(statement.clone()), &mut completed).await {
+            let error = match lease.run(statement.clone(), &mut completed).await {
                 Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };

@@ -1,6 +1,9 @@
 //! Epochs: a connection is lent only in the epoch in which it was made.
 
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::{Arc, OnceLock};
+use std::task::Poll;
 use std::time::Instant;
 
 use tokio_util::sync::CancellationToken;
@@ -22,6 +25,7 @@ pub(crate) struct Epoch {
 
 #[derive(Debug, Default)]
 struct Ending {
+    /// For who waits.
     cancelled: CancellationToken,
     why: OnceLock<EndReason>,
 }
@@ -68,7 +72,7 @@ impl Epoch {
     }
 
     pub(crate) fn is_ended(&self) -> bool {
-        self.ending.cancelled.is_cancelled()
+        self.end_reason().is_some()
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
@@ -77,7 +81,20 @@ impl Epoch {
 
     /// The work's result; `None` when the epoch is ended first.
     pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        self.ending.cancelled.run_until_cancelled(work).await
+        let mut work = pin!(work);
+        let mut ended = pin!(self.ending.cancelled.cancelled());
+        poll_fn(|context| {
+            // Not polled once more: that might send a statement.
+            if self.is_ended() {
+                return Poll::Ready(None);
+            }
+            // Listened to only where the work has to wait, since listening takes a lock.
+            match work.as_mut().poll(context) {
+                Poll::Ready(output) => Poll::Ready(Some(output)),
+                Poll::Pending => ended.as_mut().poll(context).map(|()| None),
+            }
+        })
+        .await
     }
 
     /// What is told to a statement on `node` that the end of this epoch ends. `sent` tells whether it
