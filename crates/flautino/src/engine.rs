@@ -9,19 +9,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgPool;
-use sqlx::postgres::PgConnectOptions;
 use tokio::sync::Notify;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
 use self::members::Members;
 pub use self::members::NodesReport;
-use crate::config::{EngineConfig, MAIN, NodeConfig, PoolConfig, RoutingConfig};
+use crate::config::{EngineConfig, MAIN, PoolConfig, RoutingConfig};
 use crate::error::{ConfigError, OpenError, UnknownNode};
 use crate::handle::Handle;
 use crate::logging::Logger;
-use crate::node::Node;
-use crate::pool::{ConnectionHook, HookCell, NodePool, boxed};
+use crate::node::{Node, Shared};
+use crate::pool::{ConnectionHook, NodePool, boxed};
 use crate::router::{Access, Classifier, Monitor, Nodes, Plan, Reason};
 use crate::status::EngineStatus;
 
@@ -50,7 +49,7 @@ pub(crate) struct EngineInner {
     main: Arc<Node>,
     config: EngineConfig,
     /// What nodes are made of, beside their own configuration.
-    parts: Parts,
+    shared: Shared,
     members: Mutex<Members>,
     phase: AtomicU8,
     /// Held while opening or closing, so that these happen one at a time.
@@ -64,28 +63,6 @@ pub(crate) struct EngineInner {
     decisions: [AtomicU64; Reason::ALL.len()],
     /// Has the nodes. It runs while the engine is open and has more than one, or had.
     monitor: Arc<Monitor>,
-}
-
-/// What the nodes of an engine share.
-struct Parts {
-    logger: Arc<Logger>,
-    classifier: Arc<Classifier>,
-    hooks: Arc<HookCell>,
-    tasks: TaskTracker,
-}
-
-impl Parts {
-    fn node(
-        &self,
-        name: &str,
-        config: &NodeConfig,
-        options: PgConnectOptions,
-        pool: &PoolConfig,
-    ) -> Arc<Node> {
-        let (logger, classifier) = (Arc::clone(&self.logger), Arc::clone(&self.classifier));
-        let (hooks, tasks) = (Arc::clone(&self.hooks), self.tasks.clone());
-        Arc::new(Node::new(name, config, options, pool, logger, classifier, hooks, tasks))
-    }
 }
 
 /// Where a configuration that is a value comes from, for errors.
@@ -137,14 +114,14 @@ impl Engine {
         let (classifier, catalogue_wanted) = classifier_of(config.routing.statement_cache);
         let logger = Arc::new(Logger::new(config.log_queries, config.log_responses));
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
-        let parts = Parts { logger, classifier, hooks, tasks };
+        let shared = Shared { logger, classifier, hooks, tasks };
         let named = config.extra_nodes.iter().map(|(name, node)| (name.as_str(), node));
         let nodes = std::iter::once((MAIN, &config.main)).chain(named).map(|(name, node)| {
             let options = node.connect_options(ORIGIN, "")?;
-            Ok(parts.node(name, node, options, &config.pool))
+            Ok(Arc::new(Node::new(name, node, options, &config.pool, &shared)))
         });
         let nodes = nodes.collect::<Result<Vec<_>, ConfigError>>()?;
-        Ok(Self::assemble(nodes, config, parts, catalogue_wanted, UNOPENED))
+        Ok(Self::assemble(nodes, config, shared, catalogue_wanted, UNOPENED))
     }
 
     /// An engine of one node over a pool that exists, for `#[sqlx::test]` and for apps that move
@@ -156,13 +133,11 @@ impl Engine {
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
         let (classifier, catalogue_wanted) = classifier_of(config.routing.statement_cache);
-        let logger = Arc::new(Logger::default());
-        let tasks = TaskTracker::new();
-        let node =
-            Node::over(MAIN, pool, Arc::clone(&logger), Arc::clone(&classifier), tasks.clone());
+        let (hooks, tasks) = (Arc::default(), TaskTracker::new());
+        let shared = Shared { logger: Arc::new(Logger::default()), classifier, hooks, tasks };
+        let node = Node::over(MAIN, pool, &shared);
         let pools = node.pool().ok().flatten().into_iter().collect();
-        let parts = Parts { logger, classifier, hooks: Arc::default(), tasks };
-        let engine = Self::assemble(vec![node], config, parts, catalogue_wanted, OPEN);
+        let engine = Self::assemble(vec![node], config, shared, catalogue_wanted, OPEN);
         *engine.inner.lock_pools() = pools;
         engine
     }
@@ -186,7 +161,7 @@ impl Engine {
     /// ```
     #[must_use]
     pub fn after_connect(self, hook: impl for<'c> ConnectionHook<'c, ()>) -> Self {
-        self.inner.parts.hooks.set(|hooks| hooks.after_connect = Some(boxed(hook)));
+        self.inner.shared.hooks.set(|hooks| hooks.after_connect = Some(boxed(hook)));
         self
     }
 
@@ -198,7 +173,7 @@ impl Engine {
     /// [`after_connect`](Engine::after_connect) for when to call it.
     #[must_use]
     pub fn before_acquire(self, hook: impl for<'c> ConnectionHook<'c, bool>) -> Self {
-        self.inner.parts.hooks.set(|hooks| hooks.before_acquire = Some(boxed(hook)));
+        self.inner.shared.hooks.set(|hooks| hooks.before_acquire = Some(boxed(hook)));
         self
     }
 
@@ -209,7 +184,7 @@ impl Engine {
     /// See [`after_connect`](Engine::after_connect) for when to call it.
     #[must_use]
     pub fn after_release(self, hook: impl for<'c> ConnectionHook<'c, bool>) -> Self {
-        self.inner.parts.hooks.set(|hooks| hooks.after_release = Some(boxed(hook)));
+        self.inner.shared.hooks.set(|hooks| hooks.after_release = Some(boxed(hook)));
         self
     }
 
@@ -217,19 +192,19 @@ impl Engine {
     fn assemble(
         nodes: Vec<Arc<Node>>,
         config: EngineConfig,
-        parts: Parts,
+        shared: Shared,
         catalogue_wanted: Arc<Notify>,
         phase: u8,
     ) -> Self {
         let main = Arc::clone(&nodes[0]);
-        let (routing, classifier) = (config.routing.clone(), Arc::clone(&parts.classifier));
+        let (routing, classifier) = (config.routing.clone(), Arc::clone(&shared.classifier));
         Self {
             inner: Arc::new(EngineInner {
                 main,
                 monitor: Monitor::new(nodes, routing, classifier, catalogue_wanted),
                 members: Mutex::new(Members::new(&config)),
                 config,
-                parts,
+                shared,
                 phase: AtomicU8::new(phase),
                 lifecycle: tokio::sync::Mutex::default(),
                 closing: Notify::new(),
@@ -402,7 +377,7 @@ impl EngineInner {
     }
 
     pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.parts.tasks
+        &self.shared.tasks
     }
 
     pub(crate) fn routing(&self) -> &RoutingConfig {
@@ -410,7 +385,7 @@ impl EngineInner {
     }
 
     pub(crate) fn classifier(&self) -> &Classifier {
-        &self.parts.classifier
+        &self.shared.classifier
     }
 
     /// What a statement needs, by the catalogue as it is now: for an engine of one node, which does

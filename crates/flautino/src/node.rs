@@ -72,6 +72,15 @@ pub(crate) struct Node {
     pub(crate) config: NodeConfig,
 }
 
+/// What the nodes of an engine share.
+#[derive(Clone)]
+pub(crate) struct Shared {
+    pub(crate) logger: Arc<Logger>,
+    pub(crate) classifier: Arc<Classifier>,
+    pub(crate) hooks: Arc<HookCell>,
+    pub(crate) tasks: TaskTracker,
+}
+
 /// Where a node's connections come from.
 enum Phase {
     /// Never opened: each query has a connection of its own.
@@ -86,11 +95,9 @@ impl Node {
         config: &NodeConfig,
         options: PgConnectOptions,
         pool: &PoolConfig,
-        logger: Arc<Logger>,
-        classifier: Arc<Classifier>,
-        hooks: Arc<HookCell>,
-        tasks: TaskTracker,
+        shared: &Shared,
     ) -> Self {
+        let Shared { logger, classifier, hooks, tasks } = shared.clone();
         Self {
             name: name.into(),
             setup: SessionSetup::new(config),
@@ -116,20 +123,12 @@ impl Node {
     }
 
     /// A node over a pool that exists; it counts as open.
-    pub(crate) fn over(
-        name: &str,
-        pool: PgPool,
-        logger: Arc<Logger>,
-        classifier: Arc<Classifier>,
-        tasks: TaskTracker,
-    ) -> Arc<Self> {
+    pub(crate) fn over(name: &str, pool: PgPool, shared: &Shared) -> Arc<Self> {
         let options = pool.connect_options().as_ref().clone();
-        let (config, hooks) = (PoolConfig::default(), Arc::default());
-        let node = NodeConfig::default();
-        let node =
-            Self::new(name, &node, options, &config, logger, classifier, hooks, tasks.clone());
+        let (config, node) = (PoolConfig::default(), NodeConfig::default());
+        let node = Self::new(name, &node, options, &config, shared);
         let node = Arc::new(Self { setup: SessionSetup::none(), ..node });
-        node.set_phase(Phase::Open(NodePool::borrowing(&node, pool, tasks)));
+        node.set_phase(Phase::Open(NodePool::borrowing(&node, pool, shared.tasks.clone())));
         node
     }
 

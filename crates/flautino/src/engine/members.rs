@@ -235,7 +235,7 @@ impl EngineInner {
         let mut add = |name: &str, config: &NodeConfig, options: PgConnectOptions| {
             let same = |node: &&Arc<Node>| *node.name == *name && node.config == *config;
             let node = before.iter().skip(1).find(same).cloned().unwrap_or_else(|| {
-                let node = self.parts.node(name, config, options, &members.pool);
+                let node = Arc::new(Node::new(name, config, options, &members.pool, &self.shared));
                 added.push(Arc::clone(&node));
                 node
             });

@@ -133,7 +133,7 @@ impl SessionSetup {
     }
 
     fn is_interval_refused(&self, connection: &PgConnection, error: &sqlx::Error) -> bool {
-        let code = error.as_database_error().and_then(|error| error.code());
+        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
         self.checks_client(connection) && code.is_some_and(|code| REFUSED.contains(&&*code))
     }
 
