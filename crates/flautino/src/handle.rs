@@ -39,8 +39,9 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 ///
 /// # Cancellation
 ///
-/// A query that is dropped before its result was read to the end closes its connection. The
-/// server is told to end the statement, or notices within `client_check_interval`.
+/// A query that is dropped before its result was read to the end is cancelled at the server, in the
+/// background, and its connection is reset. Where the server cannot be told, it notices within
+/// `client_check_interval`.
 #[derive(Clone)]
 pub struct Handle {
     pub(crate) engine: Arc<EngineInner>,

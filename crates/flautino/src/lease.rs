@@ -1,4 +1,4 @@
-//! A checked-out connection, guarded: clean it goes back, dirty it is thrown away.
+//! A checked-out connection, guarded: clean it goes back as it is, dirty it is recovered first.
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -188,7 +188,7 @@ impl Lease {
     }
 
     /// Keeps a part of the primary's budget for reads that replicas should have served, for as long
-    /// as it keeps its slot.
+    /// as it keeps its permit.
     pub(crate) fn hold(&mut self, budget: Option<OwnedSemaphorePermit>) {
         if let Some(LeasedConnection::Pooled(connection)) = &mut self.connection {
             connection.hold(budget);
@@ -433,13 +433,13 @@ impl Lease {
             if !server_keeps_session(err) {
                 // Whatever was not committed is undone with the session.
                 self.seen.retryable = true;
-                if let Some(LeasedConnection::Pooled(connection)) = &self.connection {
-                    connection.pool().suspect_idle();
-                }
                 self.node.suspect();
                 // What was only cut off may still run at the server, and is recovered.
                 if is_connection_lost(err) {
                     self.state = State::Unusable;
+                    if let Some(LeasedConnection::Pooled(connection)) = &self.connection {
+                        connection.pool().suspect_idle();
+                    }
                 }
                 return;
             }

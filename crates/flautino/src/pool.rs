@@ -37,7 +37,7 @@ use crate::error::Error;
 use crate::node::{Backend, Node};
 
 /// How long a connection's goodbye may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
 pub(crate) struct NodePool {
     name: Arc<str>,
@@ -189,6 +189,7 @@ impl NodePool {
 
     fn refuse(self: &Arc<Self>, entry: Entry) {
         match entry.link {
+            Link::Borrowed(_) if !entry.epoch.is(&self.epoch()) => self.discard(entry),
             Link::Borrowed(_) => {
                 // Dropped, it goes back to its own pool, which spawns.
                 let _context = self.runtime.get().map(Runtime::enter);
@@ -257,6 +258,17 @@ impl NodePool {
             std::mem::take(&mut state.idle)
         };
         drop(given_up);
+        self.discard_lendable();
+    }
+
+    /// The same for what rests in a pool that was made elsewhere.
+    fn discard_lendable(&self) {
+        if let Source::Pool(pool) = &self.source {
+            let _context = self.runtime.get().map(Runtime::enter);
+            while let Some(connection) = pool.try_acquire() {
+                drop(connection.detach());
+            }
+        }
     }
 
     /// Ends what runs and what waits, and gives up every connection made so far.
@@ -268,6 +280,7 @@ impl NodePool {
         };
         ended.end(why);
         drop(given_up);
+        self.discard_lendable();
     }
 
     /// Lends nothing from now on.
@@ -286,11 +299,12 @@ impl NodePool {
     pub(crate) async fn close_idle(&self) -> usize {
         let idle = std::mem::take(&mut self.lock().idle);
         if let Source::Pool(pool) = &self.source {
-            let mut count = 0;
-            while let Some(connection) = pool.try_acquire() {
-                let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
-                count += 1;
-            }
+            let idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
+            let count = idle.len();
+            let closing = idle
+                .into_iter()
+                .map(|connection| tokio::time::timeout(CLOSE_TIMEOUT, connection.close()));
+            futures_util::future::join_all(closing).await;
             return count;
         }
         let count = idle.len();
@@ -362,6 +376,10 @@ impl NodePool {
 
     fn return_permit(&self) {
         self.permits.add_permits(1);
+        self.tell_returned();
+    }
+
+    fn tell_returned(&self) {
         if self.closing.is_cancelled() {
             self.returned.notify_waiters();
         }

@@ -104,7 +104,7 @@ impl Transaction {
     ) -> Result<Self, sqlx::Error> {
         let sql = options.begin_sql();
         let statement = AssertSqlSafe(sql.clone()).into_sql_str();
-        // Cancelled here, the lease is busy and its connection thrown away.
+        // Cancelled here, the lease is busy, and its connection recovered.
         lease
             .control(&sql, |connection| {
                 Box::pin(PgTransactionManager::begin(connection, Some(statement)))
@@ -168,7 +168,7 @@ impl Transaction {
     ///
     /// # Cancellation
     ///
-    /// Dropped half-way, the connection is closed and the server rolls back.
+    /// Dropped half-way, it is rolled back in the background all the same.
     pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
         self.try_rollback().await
     }

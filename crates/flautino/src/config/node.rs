@@ -69,8 +69,8 @@ pub struct NodeConfig {
     /// The node is PgBouncer in transaction mode: nothing is prepared, no session setting is
     /// made, and each statement with values goes in a transaction of its own, so that its
     /// protocol steps reach one server, at three more round trips. Default: `false`. Do not
-    /// leave it out: to end an abandoned statement flautino ends the server process that ran it,
-    /// and behind a pooler that process may serve somebody else by then.
+    /// leave it out: to end an abandoned statement flautino has the server process that ran it cancel
+    /// it, and behind a pooler that process may serve somebody else by then.
     pub pgbouncer: bool,
 }
 

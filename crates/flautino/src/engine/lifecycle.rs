@@ -51,6 +51,7 @@ impl EngineInner {
         };
         warnings.extend(self.create_extensions().await);
         let pools: Vec<_> = nodes.iter().map(|node| node.build_pool(config)).collect();
+        let roles: Vec<_> = nodes.iter().map(|node| node.role()).collect();
         // One connection each, so that the first request finds it.
         let reachable = nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
         let first = reachable.map(async |(node, pool)| (node, pool.checkout(|| true).await));
@@ -66,7 +67,11 @@ impl EngineInner {
                 Err(source) => warnings.push(failure(node, source).to_string()),
             }
         }
-        for (node, pool) in nodes.iter().zip(&pools) {
+        for ((node, pool), role) in nodes.iter().zip(&pools).zip(roles) {
+            // It was told of no change before it is in use.
+            if node.role() != role {
+                pool.renew();
+            }
             node.use_pool(Arc::clone(pool));
         }
         *self.lock_pools() = pools;
@@ -220,9 +225,9 @@ pub(super) async fn end_pools(
 ) -> CloseReport {
     let in_use = || pools.iter().map(|pool| pool.in_use() as usize).sum::<usize>();
     pools.iter().for_each(|pool| pool.shut());
+    let busy = in_use();
     let idle = futures_util::future::join_all(pools.iter().map(|pool| pool.close_idle()));
     let idle = tokio::time::timeout(LAST_WORDS, idle).await.unwrap_or_default();
-    let busy = in_use();
     let closing = futures_util::future::join_all(pools.iter().map(|pool| pool.close()));
     let mut closing = std::pin::pin!(closing);
     let mut cancelled = 0;

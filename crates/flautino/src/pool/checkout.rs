@@ -1,7 +1,7 @@
 //! How a connection is lent: a permit first, then what rests, else what comes first.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::{TryAcquireError, oneshot};
@@ -79,7 +79,7 @@ impl NodePool {
         started: Instant,
     ) -> Result<PooledConnection, sqlx::Error> {
         let mut permit = self.permit(started).await?;
-        loop {
+        for _ in 0..=self.max() {
             let (entry, since) = match self.find() {
                 Found::Idle(Idle { entry, since }) => (entry, Some(since)),
                 Found::Later(waiter) => (waiter.wait(started).await?, None),
@@ -100,6 +100,8 @@ impl NodePool {
             }
             permit = connection.exchange().ok_or_else(|| self.closed())?;
         }
+        let refused = "`before_acquire` refused as many connections as the pool may have";
+        Err(sqlx::Error::Protocol(refused.to_owned()))
     }
 
     /// Looks at a connection before it is lent: whether it answers, where it rested, and what the app's
@@ -124,7 +126,7 @@ impl NodePool {
             Ok(permit) => permit,
             Err(TryAcquireError::Closed) => return Err(self.closed()),
             Err(TryAcquireError::NoPermits) => {
-                let _queued = Queued::begin(&self.queued);
+                let _queued = Queued::begin(self);
                 match tokio::time::timeout(self.left(started), self.permits.acquire()).await {
                     Ok(Ok(permit)) => permit,
                     Ok(Err(_)) => return Err(self.closed()),
@@ -201,18 +203,20 @@ impl Drop for Waiter {
     }
 }
 
-/// Counts one who waits for as long as it lives.
-struct Queued<'a>(&'a AtomicU32);
+/// One who waits for a permit, counted for as long as it lives.
+struct Queued<'a>(&'a NodePool);
 
 impl<'a> Queued<'a> {
-    fn begin(count: &'a AtomicU32) -> Self {
-        count.fetch_add(1, Ordering::Relaxed);
-        Self(count)
+    fn begin(pool: &'a NodePool) -> Self {
+        pool.queued.fetch_add(1, Ordering::Relaxed);
+        Self(pool)
     }
 }
 
 impl Drop for Queued<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        self.0.queued.fetch_sub(1, Ordering::Relaxed);
+        // The semaphore may have given a permit that was not taken any more.
+        self.0.tell_returned();
     }
 }

@@ -4,6 +4,7 @@
 //! cancelled, over another connection, and what the server still sends is read to its end; then it is
 //! washed. Only where this takes too long is the server's process ended.
 
+use std::io;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -58,7 +59,32 @@ struct Orders {
 struct Order {
     backend: Backend,
     stop: Stop,
-    done: oneshot::Sender<()>,
+    done: oneshot::Sender<Ordered>,
+}
+
+/// What became of an order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ordered {
+    Done,
+    NotSent,
+    /// It was sent, and may be carried out yet.
+    Unanswered,
+}
+
+/// Serves orders; where its task ends before its time, those who wait are told, and others begin anew.
+struct Serving<'a> {
+    canceller: &'a Canceller,
+    is_over: bool,
+}
+
+impl Drop for Serving<'_> {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let mut orders = self.canceller.lock();
+            orders.is_served = false;
+            orders.waiting.clear();
+        }
+    }
 }
 
 impl NodePool {
@@ -98,32 +124,22 @@ impl NodePool {
             return self.released(link).await;
         }
         *is_new = true;
-        let mut hook_ran = false;
-        if finish == Finish::Wash {
-            let reset = self.reset(node, link, &mut hook_ran);
-            if let Ok(reset) = tokio::time::timeout(WASH_FIRST, reset).await {
-                return reset;
+        let has_hook = self.hooks.after_release.is_some();
+        if finish == Finish::Wash && !has_hook {
+            if let Ok(washed) = tokio::time::timeout(WASH_FIRST, wash(node, link)).await {
+                return washed;
             }
             // Something runs on it that was sent over the bare connection, and so was not seen.
         }
         if let Some(backend) = place.backend {
             self.cancel_and_drain(link, backend).await?;
-            if self.hooks.after_release.is_some() {
-                // What the last cancel may hit still is this, and not the hook.
-                drain(link).await?;
-            }
         }
-        self.reset(node, link, &mut hook_ran).await
-    }
-
-    async fn reset(
-        &self,
-        node: &Node,
-        link: &mut PgConnection,
-        hook_ran: &mut bool,
-    ) -> Result<bool, sqlx::Error> {
-        if !std::mem::replace(hook_ran, true) && !self.released(link).await? {
-            return Ok(false);
+        if has_hook {
+            // What the last cancel may still hit is this, and not the hook.
+            drain(link).await?;
+            if !self.released(link).await? {
+                return Ok(false);
+            }
         }
         wash(node, link).await
     }
@@ -138,20 +154,25 @@ impl NodePool {
         tokio::time::sleep(CANCEL_DELAY).await;
         let mut drained = pin!(drain(link));
         let mut pause = CANCEL_PAUSE;
+        let mut is_certain = true;
         loop {
             // Not read meanwhile: as long as a large result flows, sqlx reads on without a pause, and
             // nothing else would run on this thread.
-            self.order(backend, Stop::Statement).await;
-            if let Ok(result) = tokio::time::timeout(pause, &mut drained).await {
-                return result;
+            is_certain &= self.order(backend, Stop::Statement).await != Ordered::Unanswered;
+            match tokio::time::timeout(pause, &mut drained).await {
+                Ok(Ok(())) if !is_certain => {
+                    let late = "a cancel that was not answered may come late";
+                    return Err(io::Error::new(io::ErrorKind::TimedOut, late).into());
+                }
+                Ok(result) => return result,
+                Err(_) => {}
             }
             pause *= 2;
         }
     }
 
-    /// Has the server cancel what a process of its runs, or end the process. Ready when the server has
-    /// done so, or cannot be told.
-    async fn order(self: &Arc<Self>, backend: Backend, stop: Stop) {
+    /// Has the server cancel what a process of its runs, or end the process.
+    async fn order(self: &Arc<Self>, backend: Backend, stop: Stop) -> Ordered {
         let (done, is_done) = oneshot::channel();
         let is_first = {
             let mut orders = self.canceller.lock();
@@ -162,7 +183,7 @@ impl NodePool {
         if is_first {
             self.spawn(serve_orders(Arc::clone(self)));
         }
-        let _ = is_done.await;
+        is_done.await.unwrap_or(Ordered::Unanswered)
     }
 
     /// Cancels whatever still runs on the pool's connections, whoever holds them.
@@ -221,10 +242,13 @@ async fn wash(node: &Node, connection: &mut PgConnection) -> Result<bool, sqlx::
         rolled_back?;
     }
     let mut may_roll_back = true;
+    let mut cancelled = 0;
     loop {
         match node.setup.wash(connection, node).await {
-            // The last cancel came late.
-            Err(err) if sqlstate(&err).as_deref() == Some("57014") => {}
+            // The last cancel hit this. Again and again, it is a time limit of the session's own.
+            Err(err) if cancelled < 2 && sqlstate(&err).as_deref() == Some("57014") => {
+                cancelled += 1;
+            }
             // A transaction that sqlx does not count: its `BEGIN` was dropped half-way, or was sent as text.
             Ok(false) if may_roll_back => {
                 may_roll_back = false;
@@ -266,24 +290,32 @@ impl Canceller {
 
 /// Carries out orders, until none comes for a while.
 async fn serve_orders(pool: Arc<NodePool>) {
+    let mut serving = Serving { canceller: &pool.canceller, is_over: false };
     // Beside the pool, made where no connection rests.
     let mut own: Option<PgConnection> = None;
     loop {
         let patience = if own.is_some() { LINGER } else { Duration::ZERO };
         let Some(mut batch) = pool.canceller.next(patience).await else { break };
-        // Those who gave up meanwhile do not wait for it.
-        batch.retain(|order| !order.done.is_closed());
-        let carrying_out = carry_out(&pool, &batch, &mut own);
-        match tokio::time::timeout(RECOVERY_TIMEOUT, carrying_out).await {
-            Ok(Ok(())) => {
-                batch.into_iter().for_each(|order| order.done.send(()).unwrap_or_default());
-            }
+        // Not for those who gave up meanwhile, nor to a connection that left the pool.
+        batch.retain(|order| {
+            !order.done.is_closed() && pool.lock().backends.contains(&order.backend)
+        });
+        let mut sent = false;
+        let carrying_out = carry_out(&pool, &batch, &mut own, &mut sent);
+        let ordered = match tokio::time::timeout(RECOVERY_TIMEOUT, carrying_out).await {
+            Ok(Ok(ordered)) => ordered,
             outcome => {
                 let orders = batch.len();
                 tracing::debug!(node = %pool.name, ?outcome, orders, "abandoned statements could not be cancelled");
+                if sent { Ordered::Unanswered } else { Ordered::NotSent }
             }
+        };
+        for order in batch {
+            // Nobody waits any more where this fails.
+            let _ = order.done.send(ordered);
         }
     }
+    serving.is_over = true;
     if let Some(connection) = own {
         let _ = tokio::time::timeout(RECOVERY_TIMEOUT, connection.close()).await;
     }
@@ -294,20 +326,28 @@ async fn carry_out(
     pool: &Arc<NodePool>,
     batch: &[Order],
     own: &mut Option<PgConnection>,
-) -> Result<(), sqlx::Error> {
-    let (Some(node), false) = (pool.node.upgrade(), batch.is_empty()) else { return Ok(()) };
+    sent: &mut bool,
+) -> Result<Ordered, sqlx::Error> {
+    let (Some(node), false) = (pool.node.upgrade(), batch.is_empty()) else {
+        return Ok(Ordered::NotSent);
+    };
     let orders = || batch.iter().map(|order| (order.backend, order.stop));
+    let mut ordered = Ordered::Done;
     if own.is_none() {
         let idle = pool.lock().idle.pop();
         if let Some(Idle { mut entry, .. }) = idle {
+            *sent = true;
             match node.stop_backends(&mut entry.link, orders()).await {
                 Ok(()) => {
                     pool.take_back(entry);
-                    return Ok(());
+                    return Ok(ordered);
                 }
                 // A hook may have set a role there that has no right to do this.
                 Err(error) if server_keeps_session(&error) => pool.take_back(entry),
-                Err(_) => pool.discard(entry),
+                Err(_) => {
+                    ordered = Ordered::Unanswered;
+                    pool.discard(entry);
+                }
             }
         }
     }
@@ -315,7 +355,8 @@ async fn carry_out(
         Some(connection) => connection,
         None => node.connect_beside("flautino cancel").await?,
     };
+    *sent = true;
     node.stop_backends(&mut connection, orders()).await?;
     *own = Some(connection);
-    Ok(())
+    Ok(ordered)
 }

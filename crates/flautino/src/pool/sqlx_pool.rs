@@ -62,9 +62,19 @@ impl NodePool {
             .acquire_slow_threshold(*acquire_slow_threshold)
             .after_connect(move |connection, _| {
                 let (node, hooks) = (greeting.upgrade(), hooks.clone());
+                let before = current_epoch(&greeting);
+                let greeting = greeting.clone();
                 Box::pin(async move {
                     if let Some(node) = node {
                         node.greet(connection).await?;
+                    }
+                    let same = match (before, current_epoch(&greeting)) {
+                        (Some(before), Some(now)) => before.is(&now),
+                        _ => true,
+                    };
+                    if !same {
+                        let changed = "the node became another while the connection was made";
+                        return Err(sqlx::Error::Protocol(changed.to_owned()));
                     }
                     // sqlx lends it at once, without asking its own `before_acquire`.
                     hooks.first_lent(connection).await

@@ -46,8 +46,8 @@ pub(crate) struct Monitor {
     /// `Some` from `start` until it is dropped by `stop`.
     running: ArcSwapOption<Run>,
     catalogue_wanted: Arc<Notify>,
-    /// When it was read last, where there is one node only.
-    catalogue_read_at: tokio::sync::Mutex<Option<Instant>>,
+    /// When it was read last, where there is one node only, and whether that went well.
+    catalogue_read: tokio::sync::Mutex<Option<(Instant, bool)>>,
     writes: Writes,
 }
 
@@ -122,7 +122,7 @@ impl Monitor {
             config,
             running: ArcSwapOption::empty(),
             catalogue_wanted,
-            catalogue_read_at: tokio::sync::Mutex::default(),
+            catalogue_read: tokio::sync::Mutex::default(),
             writes: Writes::default(),
         });
         nodes.iter().for_each(|node| node.watched_by(Arc::downgrade(&monitor)));

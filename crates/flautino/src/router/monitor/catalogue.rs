@@ -159,24 +159,32 @@ impl Monitor {
 
 impl Monitor {
     /// Reads the catalogue of the only node, which is not kept, unless that was done a moment ago.
-    /// Returns whether it is known now.
+    /// Returns whether it is known now, within the node's `acquire_timeout`.
     pub(crate) async fn refresh_catalogue(&self, node: &Node) -> bool {
-        // All who ask at the time share one reading.
-        let mut read_at = self.catalogue_read_at.lock().await;
-        if read_at.is_some_and(|at| at.elapsed() < PAUSE) {
-            return true;
-        }
-        match tokio::time::timeout(node.acquire_timeout(), read_from(node)).await {
-            Ok(Ok(catalogue)) => {
-                self.classifier.learn(catalogue);
-                *read_at = Some(Instant::now());
+        let asked = Instant::now();
+        let reading = async {
+            // All who ask at the time share one reading, also where that fails.
+            let mut last = self.catalogue_read.lock().await;
+            match *last {
+                Some((at, known)) if at >= asked || (known && at.elapsed() < PAUSE) => {
+                    return known;
+                }
+                _ => {}
             }
-            outcome => {
-                tracing::debug!(node = %node.name, ?outcome, "the catalogue could not be read");
-                *read_at = None;
-            }
-        }
-        read_at.is_some()
+            let known = match tokio::time::timeout(node.acquire_timeout(), read_from(node)).await {
+                Ok(Ok(catalogue)) => {
+                    self.classifier.learn(catalogue);
+                    true
+                }
+                outcome => {
+                    tracing::debug!(node = %node.name, ?outcome, "the catalogue could not be read");
+                    false
+                }
+            };
+            *last = Some((Instant::now(), known));
+            known
+        };
+        tokio::time::timeout(node.acquire_timeout(), reading).await.unwrap_or_default()
     }
 }
 
