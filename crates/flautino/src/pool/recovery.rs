@@ -125,11 +125,13 @@ impl NodePool {
         }
         *is_new = true;
         let has_hook = self.hooks.after_release.is_some();
-        if finish == Finish::Wash && !has_hook {
-            if let Ok(washed) = tokio::time::timeout(WASH_FIRST, wash(node, link)).await {
-                return washed;
-            }
-            // Something runs on it that was sent over the bare connection, and so was not seen.
+        // Where that takes long, something runs on it that was sent over the bare connection, and so was
+        // not seen.
+        if finish == Finish::Wash
+            && !has_hook
+            && let Ok(washed) = tokio::time::timeout(WASH_FIRST, wash(node, link)).await
+        {
+            return washed;
         }
         if let Some(backend) = place.backend {
             self.cancel_and_drain(link, backend).await?;
