@@ -90,9 +90,29 @@ impl Handle {
         if attempts.elsewhere(access, error, sent.map(|(statement, _)| statement.plan())) {
             return true;
         }
-        match (self.engine.monitor(), attempts.undone(error, sent)) {
-            (Some(monitor), Some(undone)) => self.may_resend(monitor, attempts, undone).await,
-            _ => false,
+        let Some(monitor) = self.engine.monitor() else {
+            return self.once_more(attempts, error, sent.map(|(statement, _)| statement)).await;
+        };
+        match attempts.undone(error, sent) {
+            Some(undone) => self.may_resend(monitor, attempts, undone).await,
+            None => false,
+        }
+    }
+
+    /// Whether what lost its connection to the only node is to be run once more, on a connection that
+    /// answers: a read, which is looked at only now, or what sent nothing but a `BEGIN`.
+    async fn once_more(
+        &self,
+        attempts: &mut Attempts,
+        error: &sqlx::Error,
+        statement: Option<&Statement>,
+    ) -> bool {
+        if !attempts.lost_connection_first(error) {
+            return false;
+        }
+        match statement {
+            Some(sent) => self.engine.access_now(sent.plan(), sent.text()).await == Access::Read,
+            None => true,
         }
     }
 

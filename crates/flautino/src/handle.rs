@@ -245,9 +245,7 @@ impl Handle {
                     Err(failed) => failed,
                 };
                 // A lone `BEGIN` did nothing.
-                let again = this.again(access, &mut attempts, &failed, None).await
-                    || (this.engine.monitor().is_none() && attempts.lost_connection_first(&failed));
-                if !again {
+                if !this.again(access, &mut attempts, &failed, None).await {
                     return Err(failed);
                 }
             }

@@ -27,6 +27,7 @@ use crate::statement::{PoolerMode, Statement};
 /// How long a write that is under way may still answer after its node turned down: a server that
 /// shuts down says what became of it.
 const LAST_ANSWER: Duration = Duration::from_millis(500);
+
 /// One connection of a node, for what needs the same session from one statement to the next:
 /// `COPY`, advisory locks, temporary tables, session settings.
 ///
@@ -74,6 +75,17 @@ enum State {
     Busy,
     /// The connection is lost, or keeps a statement prepared that does not fit its tables any more.
     Unusable,
+}
+
+/// A statement under way.
+#[derive(Clone, Copy)]
+struct Begun {
+    mode: PoolerMode,
+    reason: Option<Reason>,
+    /// Whether it may change its session.
+    changes: bool,
+    /// What was known of the connection before.
+    before: (State, Seen),
 }
 
 /// Errors that the server answered on a lease.
@@ -217,14 +229,9 @@ impl Lease {
         statement: Statement,
         completed: &mut bool,
     ) -> Result<T, sqlx::Error> {
-        let (statement, mode) = self.prepared_for_node(statement);
-        let changes = statement.may_change_session();
-        self.make_way().await?;
-        let before = self.begin_use();
-        self.wrapped = mode == PoolerMode::InTransaction;
-        let reason = self.start_meter(&statement);
+        let (statement, begun) = self.begin_statement(statement).await?;
+        let Begun { mode, reason, .. } = begun;
         let (connection, node, cut) = self.parts();
-        node.gauges.statement();
         let span = span_of(node, reason);
         let mut entry =
             node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
@@ -239,8 +246,7 @@ impl Lease {
         };
         let result = cut_short(cut, work).instrument(span).await;
         entry.finish(&result);
-        self.stop_meter();
-        self.settle(before, changes, &result);
+        self.end_statement(begun, &result);
         result
     }
 
@@ -250,14 +256,9 @@ impl Lease {
         statement: Statement,
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
-        let (statement, mode) = self.prepared_for_node(statement);
-        let changes = statement.may_change_session();
-        self.make_way().await?;
-        let before = self.begin_use();
-        self.wrapped = mode == PoolerMode::InTransaction;
-        let reason = self.start_meter(&statement);
+        let (statement, begun) = self.begin_statement(statement).await?;
+        let Begun { mode, reason, .. } = begun;
         let (connection, node, cut) = self.parts();
-        node.gauges.statement();
         let span = span_of(node, reason);
         let entry =
             node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
@@ -274,8 +275,7 @@ impl Lease {
         };
         let result = cut_short(cut, work).instrument(span).await;
         entry.finish(&result);
-        self.stop_meter();
-        self.settle(before, changes, &result);
+        self.end_statement(begun, &result);
         result
     }
 
@@ -286,17 +286,15 @@ impl Lease {
     ) -> impl futures_core::Stream<Item = Result<Either<PgQueryResult, PgRow>, sqlx::Error>> + Send + 'a
     {
         async_stream::stream! {
-            let (statement, mode) = self.prepared_for_node(statement);
-            let changes = statement.may_change_session();
-            if let Err(err) = self.make_way().await {
-                yield Err(err);
-                return;
-            }
-            let before = self.begin_use();
-            self.wrapped = mode == PoolerMode::InTransaction;
-            let reason = self.start_meter(&statement);
+            let (statement, begun) = match self.begin_statement(statement).await {
+                Ok(begun) => begun,
+                Err(err) => {
+                    yield Err(err);
+                    return;
+                }
+            };
+            let Begun { mode, reason, .. } = begun;
             let (connection, node, cut) = self.parts();
-            node.gauges.statement();
             let span = span_of(node, reason);
             let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
             let mut result = Ok(());
@@ -326,8 +324,7 @@ impl Lease {
                 }
             }
             entry.finish(&result);
-            self.stop_meter();
-            self.settle(before, changes, &result);
+            self.end_statement(begun, &result);
             if let Err(err) = result {
                 yield Err(err);
             }
@@ -342,16 +339,30 @@ impl Lease {
         self.settle(before, false, &forgotten);
     }
 
-    fn start_meter(&mut self, statement: &Statement) -> Option<Reason> {
-        let meter = self.meter.as_mut()?;
-        meter.statement_starts(statement);
-        Some(meter.reason())
+    /// Makes ready for a statement, which is sent next. The worst is assumed until
+    /// [`end_statement`](Self::end_statement).
+    async fn begin_statement(
+        &mut self,
+        statement: Statement,
+    ) -> Result<(Statement, Begun), sqlx::Error> {
+        let (statement, mode) = self.prepared_for_node(statement);
+        self.make_way().await?;
+        let before = self.begin_use();
+        self.wrapped = mode == PoolerMode::InTransaction;
+        let reason = self.meter.as_mut().map(|meter| {
+            meter.statement_starts(&statement);
+            meter.reason()
+        });
+        self.node.gauges.statement();
+        let changes = statement.may_change_session();
+        Ok((statement, Begun { mode, reason, changes, before }))
     }
 
-    fn stop_meter(&mut self) {
+    fn end_statement<T>(&mut self, begun: Begun, result: &Result<T, sqlx::Error>) {
         if let Some(meter) = &mut self.meter {
             meter.statement_ended(&self.node, self.in_transaction);
         }
+        self.settle(begun.before, begun.changes, result);
     }
 
     fn prepared_for_node(&self, statement: Statement) -> (Statement, PoolerMode) {

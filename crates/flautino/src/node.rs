@@ -233,10 +233,16 @@ impl Node {
             .get_application_name()
             .map_or_else(|| purpose.to_owned(), |name| format!("{name} ({purpose})"));
         let mut connection = self.options.clone().application_name(&name).connect().await?;
-        if self.setup.owns_sessions() {
-            self.setup.hello(&mut connection, self).await?;
-        }
+        self.set_up(&mut connection).await?;
         Ok(connection)
+    }
+
+    /// Sets up a session outside any pool, where sessions are the engine's own.
+    async fn set_up(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+        if self.setup.owns_sessions() {
+            self.setup.hello(connection, self).await?;
+        }
+        Ok(())
     }
 
     /// Runs a task that `close` waits for.
@@ -262,9 +268,7 @@ impl Node {
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let connecting = async {
             let mut connection = self.options.connect().await?;
-            if self.setup.owns_sessions() {
-                self.setup.hello(&mut connection, self).await?;
-            }
+            self.set_up(&mut connection).await?;
             self.hooks.get().first_lent(&mut connection).await?;
             Ok(connection)
         };

@@ -224,10 +224,9 @@ impl NodePool {
         for Idle { mut entry, .. } in idle {
             let pool = Arc::clone(self);
             self.spawn(async move {
-                let answer = tokio::time::timeout(pool.config.ping_timeout, entry.link.ping());
-                match answer.await {
-                    Ok(Ok(())) => pool.take_back(entry),
-                    Ok(Err(_)) | Err(_) => pool.discard(entry),
+                match entry.answers(pool.config.ping_timeout).await {
+                    true => pool.take_back(entry),
+                    false => pool.discard(entry),
                 }
             });
         }

@@ -169,7 +169,7 @@ impl Attempts {
     }
 
     /// Whether the connection was lost, for the first time.
-    pub(crate) fn lost_connection_first(&mut self, error: &sqlx::Error) -> bool {
+    pub(super) fn lost_connection_first(&mut self, error: &sqlx::Error) -> bool {
         is_connection_lost(error) && !std::mem::replace(&mut self.lost, true)
     }
 

@@ -49,22 +49,6 @@ impl Routed {
     ) -> bool {
         (!commits_by_itself(sent.0) && attempts.is_outdated(error))
             || self.handle.again(access, attempts, error, Some(sent)).await
-            || self.once_more(attempts, error, sent.0).await
-    }
-
-    /// Whether a read that lost its connection to the only node is to be run once more, on a connection
-    /// that answers. Only now is it looked whether it is a read.
-    async fn once_more(
-        &self,
-        attempts: &mut Attempts,
-        error: &sqlx::Error,
-        statement: &Statement,
-    ) -> bool {
-        let engine = &self.handle.engine;
-        if engine.monitor().is_some() || !attempts.lost_connection_first(error) {
-            return false;
-        }
-        engine.access_now(statement.plan(), statement.text()).await == Access::Read
     }
 
     /// What the statement needs, as far as that matters.

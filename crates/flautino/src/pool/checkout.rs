@@ -113,7 +113,7 @@ impl NodePool {
         started: Instant,
     ) -> Result<bool, sqlx::Error> {
         if let Some(since) = since.filter(|since| since.elapsed() >= self.config.warm_time)
-            && !connection.answers(self.config.ping_timeout).await
+            && !connection.entry().answers(self.config.ping_timeout).await
         {
             self.discard_rested(since);
             return Ok(false);

@@ -152,10 +152,12 @@ impl PooledConnection {
             None => unreachable!("it has its connection until it is dropped"),
         }
     }
+}
 
+impl Entry {
     /// Whether the server answers within the time.
     pub(super) async fn answers(&mut self, timeout: Duration) -> bool {
-        let answer = tokio::time::timeout(timeout, self.entry().link.ping()).await;
+        let answer = tokio::time::timeout(timeout, self.link.ping()).await;
         matches!(answer, Ok(Ok(())))
     }
 }

@@ -118,7 +118,18 @@ impl Hooks {
         }
     }
 
-    /// Both, for a connection that is lent right after it was made.
+    /// Runs what there is to run on a connection that comes back. `Ok(false)` where it is to be closed.
+    pub(super) async fn released(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<bool, sqlx::Error> {
+        match &self.after_release {
+            Some(hook) => hook(connection).await,
+            None => Ok(true),
+        }
+    }
+
+    /// The first two, for a connection that is lent right after it was made.
     pub(crate) async fn first_lent(
         &self,
         connection: &mut PgConnection,
@@ -153,13 +164,5 @@ impl NodePool {
         };
         let welcomed = tokio::time::timeout(self.left(started), welcoming).await;
         welcomed.unwrap_or_else(|_| Err(self.timed_out(started, AcquireStep::Hook)))
-    }
-
-    /// Runs the hook on a connection that comes back. `Ok(false)` where it is to be closed.
-    pub(super) async fn released(&self, link: &mut PgConnection) -> Result<bool, sqlx::Error> {
-        match &self.hooks.after_release {
-            Some(hook) => hook(link).await,
-            None => Ok(true),
-        }
     }
 }

@@ -121,7 +121,7 @@ impl NodePool {
     ) -> Result<bool, sqlx::Error> {
         let Entry { link, is_new, place, .. } = entry;
         if finish == Finish::Release {
-            return self.released(link).await;
+            return self.hooks.released(link).await;
         }
         *is_new = true;
         let has_hook = self.hooks.after_release.is_some();
@@ -139,7 +139,7 @@ impl NodePool {
         if has_hook {
             // What the last cancel may still hit is this, and not the hook.
             drain(link).await?;
-            if !self.released(link).await? {
+            if !self.hooks.released(link).await? {
                 return Ok(false);
             }
         }

@@ -148,9 +148,7 @@ async fn given_back(
     hooks: &super::Hooks,
     connection: &mut PgConnection,
 ) -> Result<bool, sqlx::Error> {
-    if let Some(hook) = &hooks.after_release
-        && !hook(connection).await?
-    {
+    if !hooks.released(connection).await? {
         return Ok(false);
     }
     match node {
