@@ -3,8 +3,8 @@
 use std::time::{Duration, Instant};
 
 use flautino::router::{
-    Decision, Exclusion, Floor, Load, Lsn, NodeView, Position, Request, Snapshot, Target, Tried,
-    route, route_stale,
+    Decision, ExcludedNodes, Exclusion, Floor, Load, Lsn, NodeView, Position, Request, Snapshot,
+    Target, route, route_stale,
 };
 use flautino::{Access, Reason, Role};
 
@@ -32,8 +32,8 @@ fn picture(now: Instant) -> Snapshot {
 }
 
 fn request(floor: Floor, now: Instant) -> Request {
-    let mut request = Request::new(Access::Read, Target::Auto, floor);
-    (request.now, request.max_lag) = (now, LAG);
+    let mut request = Request::new(Access::Read, Target::Auto, floor, now);
+    request.max_lag = LAG;
     request
 }
 
@@ -153,7 +153,7 @@ fn when_the_primary_is_gone_one_that_lags_serves_but_only_where_it_meets_the_flo
     assert_eq!(all(&request(Floor::None, now), &snapshot), (vec![0], Reason::Lagging));
     // It counts as gone for a read that failed on it.
     let mut failed = request(Floor::At(at(51)), now);
-    failed.tried.insert(0);
+    failed.excluded.insert(0);
     assert_eq!(all(&failed, &snapshot), (vec![1], Reason::Stale));
 }
 
@@ -194,11 +194,11 @@ fn writes_and_choices_of_the_user_go_where_they_must_whatever_the_floor() {
 fn nodes_that_failed_already_are_left_out_and_nothing_known_means_the_main_node() {
     let now = Instant::now();
     let mut request = request(Floor::None, now);
-    request.tried.insert(1);
+    request.excluded.insert(1);
     assert_eq!(all(&request, &picture(now)), (vec![2], Reason::NoFloor));
-    request.tried.insert(2);
+    request.excluded.insert(2);
     assert_eq!(all(&request, &picture(now)), (vec![0], Reason::NoReplica));
-    request.tried = Tried::default();
+    request.excluded = ExcludedNodes::default();
     for nodes in [1, 2, 64] {
         let unknown = Snapshot::unknown(nodes);
         assert_eq!(all(&request, &unknown), (vec![0], Reason::NoReplica));

@@ -29,7 +29,8 @@ pub fn snapshot(nodes: usize) -> Snapshot {
 /// A read of a session that has written.
 #[must_use]
 pub fn read() -> Request {
-    let mut request = Request::new(Access::Read, Target::Auto, Floor::At(position(50)));
+    let floor = Floor::At(position(50));
+    let mut request = Request::new(Access::Read, Target::Auto, floor, Instant::now());
     // The pictures do not age.
     request.max_lag = std::time::Duration::from_secs(3600);
     request

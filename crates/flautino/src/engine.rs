@@ -1,28 +1,41 @@
 //! The engine: the long-lived owner of nodes, pools and tasks.
+//!
+//! - here: the public API; `hooks`: what an app runs on its connections
+//! - `state`, `phase`: what all clones share
+//! - `lifecycle`, `closing`: how it opens and closes
+//! - `members`, `discovery`, `changes`: nodes that come and go
+//! - `status`, `report`: what it says of itself
 
+mod changes;
+mod closing;
 mod discovery;
+mod hooks;
 mod lifecycle;
 mod members;
+mod phase;
+mod report;
+mod state;
+mod status;
 
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
-use tokio::sync::Notify;
-use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
-use self::members::Members;
-pub use self::members::NodesReport;
-use crate::config::{EngineConfig, MAIN, PoolConfig, RoutingConfig};
-use crate::error::{ConfigError, OpenError, UnknownNode};
+use self::members::ORIGIN;
+use self::phase::Phase;
+pub use self::report::{CloseReport, NodesReport, OpenReport};
+use self::state::{EngineState, new_classifier};
+pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
+use crate::config::{EngineConfig, MAIN, NodeConfig, PoolConfig, RoutingConfig};
+use crate::error::{ConfigError, OpenError};
 use crate::handle::Handle;
 use crate::logging::Logger;
 use crate::node::{Node, Shared};
-use crate::pool::{ConnectionHook, NodePool, boxed};
-use crate::router::{Access, Classifier, Monitor, Nodes, Plan, Reason};
-use crate::status::EngineStatus;
+use crate::router::Access;
 
 /// A PostgreSQL engine: one main node, any number of named others, and a pool for each.
 ///
@@ -42,65 +55,7 @@ use crate::status::EngineStatus;
 /// ```
 #[derive(Clone)]
 pub struct Engine {
-    inner: Arc<EngineInner>,
-}
-
-pub(crate) struct EngineInner {
-    main: Arc<Node>,
-    config: EngineConfig,
-    /// What nodes are made of, beside their own configuration.
-    shared: Shared,
-    members: Mutex<Members>,
-    phase: AtomicU8,
-    /// Held while opening or closing, so that these happen one at a time.
-    lifecycle: tokio::sync::Mutex<()>,
-    /// Told when the phase becomes [`CLOSING`].
-    closing: Notify,
-    /// Ends the task that resolves the replicas' name, when it is dropped.
-    discovery: Mutex<Option<DropGuard>>,
-    /// The pools of the nodes, until `close` is through with them, or those of a node that left.
-    pools: Mutex<Vec<Arc<NodePool>>>,
-    decisions: [AtomicU64; Reason::ALL.len()],
-    /// Has the nodes. It runs while the engine is open and has more than one, or had.
-    monitor: Arc<Monitor>,
-}
-
-/// Where a configuration that is a value comes from, for errors.
-const ORIGIN: &str = "the configuration";
-
-const UNOPENED: u8 = 0;
-const OPEN: u8 = 1;
-const DRAINING: u8 = 2;
-const CLOSING: u8 = 3;
-const CLOSED: u8 = 4;
-
-/// What [`Engine::open`] did.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct OpenReport {
-    /// The engine was open before, and nothing was changed.
-    pub already_open: bool,
-    /// What does not keep the app from serving: a node that is down, an extension that is
-    /// missing. Each is logged too.
-    pub warnings: Vec<String>,
-}
-
-/// What [`Engine::close`] did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CloseReport {
-    /// `false` where there was nothing to close.
-    pub was_open: bool,
-    /// Connections that were idle and closed at once.
-    pub idle: usize,
-    /// Connections that were busy and ended by themselves within the drain time.
-    pub drained: usize,
-    /// Connections whose statements were cancelled when the drain time was over.
-    pub cancelled: usize,
-    /// Connections that the app still holds; each closes when it is dropped.
-    pub still_held: usize,
-    /// How long it took.
-    pub elapsed: Duration,
+    state: Arc<EngineState>,
 }
 
 impl Engine {
@@ -111,7 +66,7 @@ impl Engine {
     /// [`ConfigError::Key`], with the path of the key that is not acceptable.
     pub fn new(config: EngineConfig) -> Result<Self, ConfigError> {
         config.validate(ORIGIN)?;
-        let (classifier, catalogue_wanted) = classifier_of(config.routing.statement_cache);
+        let (classifier, catalogue_wanted) = new_classifier(config.routing.statement_cache);
         let logger = Arc::new(Logger::new(config.log_queries, config.log_responses));
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger, classifier, hooks, tasks };
@@ -121,7 +76,7 @@ impl Engine {
             Ok(Arc::new(Node::new(name, node, options, &config.pool, &shared)))
         });
         let nodes = nodes.collect::<Result<Vec<_>, ConfigError>>()?;
-        Ok(Self::assemble(nodes, config, shared, catalogue_wanted, UNOPENED))
+        Ok(Self::of(EngineState::new(nodes, config, shared, catalogue_wanted, Phase::Unopened)))
     }
 
     /// An engine of one node over a pool that exists, for `#[sqlx::test]` and for apps that move
@@ -132,87 +87,18 @@ impl Engine {
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
-        let (classifier, catalogue_wanted) = classifier_of(config.routing.statement_cache);
+        let (classifier, catalogue_wanted) = new_classifier(config.routing.statement_cache);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger: Arc::new(Logger::default()), classifier, hooks, tasks };
-        let node = Node::over(MAIN, pool, &shared);
+        let node = Arc::new(Node::over(MAIN, pool, &shared));
         let pools = node.pool().ok().flatten().into_iter().collect();
-        let engine = Self::assemble(vec![node], config, shared, catalogue_wanted, OPEN);
-        *engine.inner.lock_pools() = pools;
-        engine
+        let state = EngineState::new(vec![node], config, shared, catalogue_wanted, Phase::Open);
+        *state.pools.lock() = pools;
+        Self::of(state)
     }
 
-    /// From now on this runs on each new connection of each node, before anyone uses it, as with sqlx's
-    /// `PgPoolOptions::after_connect`: what an app sets in every session of its own. It runs again after
-    /// a session was reset, since that takes such settings away; and in the task of whoever asked for
-    /// the connection, within `acquire_timeout`. Its error is that one's error.
-    ///
-    /// To be called before [`open`](Engine::open): a pool keeps to the hooks that there were when it was
-    /// opened. The monitor's own connections are left alone.
-    ///
-    /// ```no_run
-    /// # fn f(config: flautino::EngineConfig) -> Result<(), flautino::ConfigError> {
-    /// use sqlx::PgConnection;
-    ///
-    /// let engine = flautino::Engine::new(config)?.after_connect(async |connection: &mut PgConnection| {
-    ///     sqlx::query("SET search_path = app").execute(connection).await.map(drop)
-    /// });
-    /// # Ok(()) }
-    /// ```
-    #[must_use]
-    pub fn after_connect(self, hook: impl for<'c> ConnectionHook<'c, ()>) -> Self {
-        self.inner.shared.hooks.set(|hooks| hooks.after_connect = Some(boxed(hook)));
-        self
-    }
-
-    /// From now on this runs each time that a connection is lent, in the task of the one who asked for
-    /// it, within `acquire_timeout`. `Ok(false)` has the connection closed, and another one taken; its
-    /// error is the asker's error.
-    ///
-    /// What it sets in the session stays there for the next one, unless it sets it anew each time; see
-    /// [`after_connect`](Engine::after_connect) for when to call it.
-    #[must_use]
-    pub fn before_acquire(self, hook: impl for<'c> ConnectionHook<'c, bool>) -> Self {
-        self.inner.shared.hooks.set(|hooks| hooks.before_acquire = Some(boxed(hook)));
-        self
-    }
-
-    /// From now on this runs each time that a connection comes back, before its session is reset where
-    /// it was changed. `Ok(false)`, or an error, has the connection closed. Since a lease may be dropped
-    /// anywhere, it runs in a task of the engine's own, and the connection's place is taken so long.
-    ///
-    /// See [`after_connect`](Engine::after_connect) for when to call it.
-    #[must_use]
-    pub fn after_release(self, hook: impl for<'c> ConnectionHook<'c, bool>) -> Self {
-        self.inner.shared.hooks.set(|hooks| hooks.after_release = Some(boxed(hook)));
-        self
-    }
-
-    /// The main node first.
-    fn assemble(
-        nodes: Vec<Arc<Node>>,
-        config: EngineConfig,
-        shared: Shared,
-        catalogue_wanted: Arc<Notify>,
-        phase: u8,
-    ) -> Self {
-        let main = Arc::clone(&nodes[0]);
-        let (routing, classifier) = (config.routing.clone(), Arc::clone(&shared.classifier));
-        Self {
-            inner: Arc::new(EngineInner {
-                main,
-                monitor: Monitor::new(nodes, routing, classifier, catalogue_wanted),
-                members: Mutex::new(Members::new(&config)),
-                config,
-                shared,
-                phase: AtomicU8::new(phase),
-                lifecycle: tokio::sync::Mutex::default(),
-                closing: Notify::new(),
-                discovery: Mutex::default(),
-                pools: Mutex::default(),
-                decisions: Default::default(),
-            }),
-        }
+    fn of(state: EngineState) -> Self {
+        Self { state: Arc::new(state) }
     }
 
     /// Opens a pool for each node: asks each for role and version, waits for one that takes writes,
@@ -231,9 +117,9 @@ impl Engine {
     ///
     /// # Cancellation
     ///
-    /// Safe: nothing is open then.
+    /// Cancel safe: nothing is open then.
     pub async fn open(&self) -> Result<OpenReport, OpenError> {
-        self.inner.open(&self.inner.config.pool).await
+        self.state.open(&self.state.config.pool).await
     }
 
     /// As [`open`](Engine::open), with other pool settings than the configuration's.
@@ -254,7 +140,7 @@ impl Engine {
     ///
     /// As [`open`](Engine::open).
     pub async fn open_with(&self, pool: PoolConfig) -> Result<OpenReport, OpenError> {
-        self.inner.open(&pool.checked("open_with")?).await
+        self.state.open(&pool.checked("open_with")?).await
     }
 
     /// Closes every pool, within a bound: idle connections at once, busy ones when they end or
@@ -266,7 +152,7 @@ impl Engine {
     ///
     /// No statement starts any more; call it again to finish.
     pub async fn close(&self) -> CloseReport {
-        self.close_within(self.inner.config.drain_timeout).await
+        self.close_within(self.state.config.drain_timeout).await
     }
 
     /// As [`close`](Engine::close), with another drain time than the configuration's.
@@ -275,32 +161,31 @@ impl Engine {
     ///
     /// As [`close`](Engine::close).
     pub async fn close_within(&self, drain: Duration) -> CloseReport {
-        self.inner.close(drain).await
+        self.state.close(drain).await
     }
 
     /// How long [`close`](Engine::close) lets running statements go on, as configured.
     #[must_use]
     pub fn drain_timeout(&self) -> Duration {
-        self.inner.config.drain_timeout
+        self.state.config.drain_timeout
     }
 
     /// Says that the end is near: [`is_ready`](Engine::is_ready) turns false while queries go
     /// on. The first step of an orderly shutdown, so that load balancers look elsewhere.
     pub fn start_draining(&self) {
-        let order = Ordering::AcqRel;
-        let _ = self.inner.phase.compare_exchange(OPEN, DRAINING, order, Ordering::Acquire);
+        self.state.phase.advance(&[Phase::Open], Phase::Draining);
     }
 
     /// Whether new requests are welcome: open, and not about to close.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.inner.phase.load(Ordering::Acquire) == OPEN
+        self.state.phase.get() == Phase::Open
     }
 
     /// What a request or a job queries through.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.inner))
+        Handle::new(Arc::clone(&self.state.cluster))
     }
 
     /// A `PgPool` of a node, while the engine is open: for code that wants one, such as a job queue or
@@ -313,15 +198,15 @@ impl Engine {
     /// that pool.
     #[must_use]
     pub fn pool(&self, node: &str) -> Option<PgPool> {
-        let node = self.inner.node(node).ok()?;
-        node.pool().ok()??.sqlx_pool()
+        let node = self.state.monitor().node(node).ok()?;
+        Some(node.pool().ok()??.sqlx_pool())
     }
 
     /// What a statement needs, as the router sees it: for tests and explanations. Before `open`,
     /// and where there is one node, every call of a function is a write.
     #[must_use]
     pub fn access(&self, sql: &str) -> Access {
-        let classifier = self.inner.classifier();
+        let classifier = &self.state.cluster.classifier;
         classifier.access(&classifier.plan(sql), sql)
     }
 
@@ -329,121 +214,89 @@ impl Engine {
     /// something.
     #[must_use]
     pub fn has_replicas(&self) -> bool {
-        self.inner.has_replicas()
+        self.state.monitor().has_replicas()
     }
 
     /// The replica router's settings.
     #[must_use]
     pub fn routing(&self) -> &RoutingConfig {
-        &self.inner.config.routing
+        &self.state.config.routing
     }
 
-    /// A picture of the engine, to be shown or serialized.
+    /// From now on these are the nodes beside the main one, under these names; those that
+    /// [discovery](crate::DiscoveryConfig) found stay besides. Nodes of the same name and configuration stay
+    /// as they are.
+    ///
+    /// A new node is probed before this returns (unless the engine closes meanwhile), and serves as
+    /// soon as it may. One that leaves gets no statement from now on; what runs there may go on for
+    /// `drain_timeout`, which is waited for. After that it is ended, and reads are run elsewhere. A
+    /// handle that [names](crate::Handle::node) a node keeps to the name: it leads to a successor,
+    /// and gets [`UnknownNode`](crate::UnknownNode) where there is none.
+    ///
+    /// It may be called before `open` and after `close`, too.
+    ///
+    /// ```no_run
+    /// # async fn f(engine: flautino::Engine) -> Result<(), flautino::ConfigError> {
+    /// use std::collections::BTreeMap;
+    /// use flautino::NodeConfig;
+    ///
+    /// let url = Some("postgres://replica-2/my_app".to_owned());
+    /// let node = NodeConfig { url, ..NodeConfig::default() };
+    /// let report = engine.set_nodes(BTreeMap::from([("replica_2".to_owned(), node)])).await?;
+    /// println!("{:?} came, {:?} went", report.added, report.removed);
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Key`] with the name and the key that are not acceptable; nothing is changed
+    /// then.
+    ///
+    /// # Cancellation
+    ///
+    /// What has begun goes on in the background.
+    pub async fn set_nodes(
+        &self,
+        nodes: BTreeMap<String, NodeConfig>,
+    ) -> Result<NodesReport, ConfigError> {
+        EngineConfig::check_nodes(&nodes, ORIGIN)?;
+        let state = Arc::clone(&self.state);
+        // `close` does not wait for this task, which may itself wait for `close` to be over.
+        let setting = tokio::spawn(async move { state.set_nodes(nodes).await });
+        match setting.await {
+            Ok(report) => report,
+            Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
+            // The runtime ends.
+            Err(_) => Ok(NodesReport::default()),
+        }
+    }
+
+    /// From now on names of [`DiscoveryConfig`](crate::DiscoveryConfig) are resolved so, instead of by the operating system:
+    /// by another DNS server, or by a registry of services. It is given the name and the port.
+    ///
+    /// ```no_run
+    /// # fn f(engine: flautino::Engine) {
+    /// engine.resolve_with(async |name, port| Ok(tokio::net::lookup_host((name, port)).await?.collect()));
+    /// # }
+    /// ```
+    pub fn resolve_with<F, R>(&self, resolve: F)
+    where
+        F: Fn(String, u16) -> R + Send + Sync + 'static,
+        R: Future<Output = std::io::Result<Vec<SocketAddr>>> + Send + 'static,
+    {
+        self.state.members.lock().resolver =
+            Arc::new(move |host, port| Box::pin(resolve(host, port)));
+    }
+
+    /// The state of the engine, to be shown or serialized.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
-        EngineStatus::of(&self.inner)
+        EngineStatus::of(&self.state)
     }
-}
-
-impl EngineInner {
-    /// The main node first.
-    pub(crate) fn nodes(&self) -> Nodes {
-        self.monitor.nodes()
-    }
-
-    pub(crate) fn main(&self) -> &Arc<Node> {
-        &self.main
-    }
-
-    pub(crate) fn node(&self, name: &str) -> Result<Arc<Node>, UnknownNode> {
-        let named = self.nodes().iter().find(|node| &*node.name == name).cloned();
-        named.ok_or_else(|| self.unknown(name))
-    }
-
-    pub(crate) fn unknown(&self, name: &str) -> UnknownNode {
-        let known = self.nodes().iter().map(|node| node.name.to_string()).collect();
-        UnknownNode { name: name.to_owned(), known }
-    }
-
-    pub(crate) fn count(&self, reason: Reason) {
-        if let Some(counter) = self.decisions.get(reason as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn decisions(&self) -> impl Iterator<Item = (Reason, u64)> {
-        let counts = self.decisions.iter().map(|count| count.load(Ordering::Relaxed));
-        Reason::ALL.into_iter().zip(counts)
-    }
-
-    pub(crate) fn tasks(&self) -> &TaskTracker {
-        &self.shared.tasks
-    }
-
-    pub(crate) fn routing(&self) -> &RoutingConfig {
-        &self.config.routing
-    }
-
-    pub(crate) fn classifier(&self) -> &Classifier {
-        &self.shared.classifier
-    }
-
-    /// What a statement needs, by the catalogue as it is now: for an engine of one node, which does
-    /// not keep it. A write where it cannot be read.
-    pub(crate) async fn access_now(&self, plan: &Plan, sql: &str) -> Access {
-        if self.monitor.refresh_catalogue(&self.main).await {
-            self.classifier().access(plan, sql)
-        } else {
-            Access::Write
-        }
-    }
-
-    /// Who knows the nodes, while the engine is open and routes statements.
-    pub(crate) fn monitor(&self) -> Option<&Arc<Monitor>> {
-        Some(&self.monitor).filter(|monitor| self.has_replicas() && monitor.is_running())
-    }
-
-    /// Whether statements are routed, or will be once the engine is open.
-    pub(crate) fn has_replicas(&self) -> bool {
-        self.monitor.snapshot().servers.len() > 1
-    }
-
-    pub(crate) fn is_open(&self) -> bool {
-        matches!(self.phase.load(Ordering::Acquire), OPEN | DRAINING)
-    }
-
-    fn is_closed(&self) -> bool {
-        matches!(self.phase.load(Ordering::Acquire), CLOSING | CLOSED)
-    }
-
-    /// Ready when the engine closes or is closed.
-    async fn closing(&self) {
-        // It hears of all that comes after this, and the phase says what came before.
-        let told = self.closing.notified();
-        if !self.is_closed() {
-            told.await;
-        }
-    }
-
-    fn lock_discovery(&self) -> MutexGuard<'_, Option<DropGuard>> {
-        self.discovery.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn lock_pools(&self) -> MutexGuard<'_, Vec<Arc<NodePool>>> {
-        self.pools.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A classifier of so many statements, and what tells that it wants the catalogue.
-fn classifier_of(statements: usize) -> (Arc<Classifier>, Arc<Notify>) {
-    let wanted = Arc::new(Notify::new());
-    let want = Arc::clone(&wanted);
-    let classifier = Classifier::new(statements, Box::new(move || want.notify_one()));
-    (Arc::new(classifier), wanted)
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Engine").field("nodes", &self.inner.nodes()).finish_non_exhaustive()
+        f.debug_struct("Engine").field("nodes", &self.state.nodes()).finish_non_exhaustive()
     }
 }

@@ -301,3 +301,8 @@ fn quoted(names: &[String]) -> String {
 fn failures(nodes: &[NodeFailure]) -> String {
     nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
+
+/// sqlx's error for what did not end in time.
+pub(crate) fn timed_out(text: impl Into<String>) -> sqlx::Error {
+    sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text.into()))
+}

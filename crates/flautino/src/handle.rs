@@ -1,19 +1,19 @@
 //! What a request queries through: an engine, and the choices of one session.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Postgres};
 
-use crate::dispatch::{Aim, Attempts, Routed};
-use crate::engine::EngineInner;
+use crate::dispatch::{Cluster, Dispatch, Failure, Phase, RoutedExecutor};
 use crate::error::UnknownNode;
-use crate::executor::executor_through;
 use crate::lease::Lease;
-use crate::router::{Access, Classifier, Consistency, Reason};
-use crate::session::{Session, TokenState};
-use crate::token::Token;
+use crate::lease::executor::executor_through;
+use crate::node::Node;
+use crate::router::{Access, Consistency, Target};
+use crate::session::{Session, Timing, Token, TokenState};
+use crate::sql::Classifier;
 use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 /// What queries go through; cheap to clone, and safe to hand to a task.
@@ -44,28 +44,20 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 /// `client_check_interval`.
 #[derive(Clone)]
 pub struct Handle {
-    pub(crate) engine: Arc<EngineInner>,
-    pub(crate) aim: Aim,
-    /// `None`: as configured.
-    consistency: Option<Consistency>,
-    pub(crate) session: Arc<Session>,
-}
-
-/// One statement of a recorded session.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct Timing {
-    /// The node that ran it.
-    pub node: Arc<str>,
-    /// Why that node.
-    pub reason: Reason,
-    /// From asking for a connection to the end of the result.
-    pub elapsed: Duration,
+    dispatch: Dispatch,
 }
 
 impl Handle {
-    pub(crate) fn new(engine: Arc<EngineInner>) -> Self {
-        Self { engine, aim: Aim::Auto, consistency: None, session: Arc::default() }
+    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
+        Self { dispatch: Dispatch::new(cluster) }
+    }
+
+    fn session(&self) -> &Arc<Session> {
+        &self.dispatch.session
+    }
+
+    fn with_target(&self, target: Target<Arc<Node>>) -> Self {
+        Self { dispatch: Dispatch { target, ..self.dispatch.clone() } }
     }
 
     /// A handle whose every statement goes to the named node.
@@ -74,13 +66,13 @@ impl Handle {
     ///
     /// [`UnknownNode`], which lists the nodes there are.
     pub fn node(&self, name: &str) -> Result<Self, UnknownNode> {
-        Ok(Self { aim: Aim::Node(self.engine.node(name)?), ..self.clone() })
+        Ok(self.with_target(Target::Node(self.dispatch.monitor().node(name)?)))
     }
 
     /// A handle whose every statement goes to the primary.
     #[must_use]
     pub fn primary(&self) -> Self {
-        Self { aim: Aim::Primary, ..self.clone() }
+        self.with_target(Target::Primary)
     }
 
     /// A handle whose every statement goes to a replica, also what would pass for a write: a
@@ -90,7 +82,7 @@ impl Handle {
     /// runs the statement; what a replica refuses is an error, and is not sent again.
     #[must_use]
     pub fn replica(&self) -> Self {
-        Self { aim: Aim::Replica, ..self.clone() }
+        self.with_target(Target::Replica)
     }
 
     /// A handle whose reads are as fresh as this.
@@ -105,22 +97,22 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn with_consistency(&self, consistency: Consistency) -> Self {
-        Self { consistency: Some(consistency), ..self.clone() }
+        Self { dispatch: Dispatch { consistency: Some(consistency), ..self.dispatch.clone() } }
     }
 
     /// The name of the node that [`node`](Handle::node) chose, if it did.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
-        match &self.aim {
-            Aim::Node(node) => Some(&node.name),
-            Aim::Auto | Aim::Primary | Aim::Replica => None,
+        match &self.dispatch.target {
+            Target::Node(node) => Some(node.name()),
+            Target::Auto | Target::Primary | Target::Replica => None,
         }
     }
 
     /// The name of the node that ran the session's latest statement.
     #[must_use]
     pub fn served_by(&self) -> Option<Arc<str>> {
-        self.session.served_by()
+        self.session().served_by()
     }
 
     /// What the session's next request must bring along to see what this one wrote, and, at the
@@ -133,21 +125,22 @@ impl Handle {
     ///
     /// # Cancellation
     ///
-    /// Safe.
+    /// Cancel safe: a question to the primary goes on for others.
     pub async fn token(&self) -> Option<Token> {
-        let window = self.engine.routing().token_window;
-        let Some(monitor) = self.engine.monitor() else {
+        let (monitor, session) = (self.dispatch.monitor(), self.session());
+        let window = monitor.config.token_window;
+        if !monitor.routes() {
             // The engine closes, and nobody can be asked any more.
-            return self.session.owes_token().then(|| Token::primary_for(window));
-        };
-        let picture = monitor.snapshot().clone();
-        let asked = self.session.token(&picture, Instant::now(), window);
+            return session.owes_token().then(|| Token::primary_for(window));
+        }
+        let state = monitor.state().clone();
+        let asked = session.token(&state.snapshot, Instant::now(), window);
         let position = match asked {
             TokenState::None => return None,
             TokenState::Ready(token) => return Some(token),
-            TokenState::Ask(event) => monitor.primary_position_after(event).await,
+            TokenState::AskPrimary(event) => monitor.primary_position_after(event).await,
             TokenState::AskNode(number, event) => {
-                match monitor.position_after(&picture.servers[number], event).await {
+                match monitor.position_after(&state.nodes[number], event).await {
                     // The primary is further than any of its replicas.
                     None => monitor.primary_position_after(event).await,
                     position => position,
@@ -155,7 +148,7 @@ impl Handle {
             }
         };
         Some(match position {
-            Some(position) => self.session.answer(asked, position, window),
+            Some(position) => session.token_at(asked, position, window),
             None => Token::primary_for(window),
         })
     }
@@ -165,26 +158,26 @@ impl Handle {
     /// [`Session`](Consistency::Session).
     #[must_use]
     pub fn owes_token(&self) -> bool {
-        self.engine.has_replicas() && self.session.owes_token()
+        self.dispatch.monitor().has_replicas() && self.session().owes_token()
     }
 
     /// Goes on where another session stopped: from now on this one sees what that one wrote, and
     /// its own token covers that. Of several tokens the furthest counts.
     pub fn observe(&self, token: &Token) {
         self.resume(token);
-        self.session.owe_token();
+        self.session().owe_token();
     }
 
     /// As [`observe`](Handle::observe), for a token that the client brought itself, and so need not
     /// be given.
     pub fn resume(&self, token: &Token) {
-        self.session.observe(*token, self.engine.routing().token_window);
+        self.session().observe(*token, self.dispatch.monitor().config.token_window);
     }
 
     /// A token was there and could not be read: until the session has a new one, it reads from the
     /// primary.
     pub fn observe_unreadable(&self) {
-        self.session.observe_unreadable();
+        self.session().observe_unreadable();
     }
 
     /// Checks a connection out, for what needs one session: `COPY`, advisory locks, settings. It is
@@ -197,10 +190,11 @@ impl Handle {
     ///
     /// # Cancellation
     ///
-    /// Safe: a connection under way is kept for the next checkout.
+    /// Cancel safe: a connection under way is kept for the next checkout.
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
-        let this = self.clone();
-        async move { this.lease(Access::Write).await }
+        let dispatch = self.dispatch.clone();
+        let keep = |lease| std::future::ready(Ok(lease));
+        async move { dispatch.run(Access::Write, None, keep).await }
     }
 
     /// Begins a transaction.
@@ -211,7 +205,7 @@ impl Handle {
     ///
     /// # Cancellation
     ///
-    /// Safe: no open transaction is left on any connection.
+    /// Cancel safe: no open transaction is left on any connection.
     pub fn begin(&self) -> impl Future<Output = Result<Transaction, sqlx::Error>> + Send + use<> {
         self.begin_with(TransactionOptions::default())
     }
@@ -226,33 +220,29 @@ impl Handle {
     ///
     /// # Cancellation
     ///
-    /// Safe, as [`begin`](Handle::begin).
+    /// Cancel safe, as [`begin`](Handle::begin).
     pub fn begin_with(
         &self,
         options: TransactionOptions,
     ) -> impl Future<Output = Result<Transaction, sqlx::Error>> + Send + use<> {
-        let this = self.clone();
+        let dispatch = self.dispatch.clone();
         async move {
             // A standby runs no serializable transactions.
             let reads =
                 options.read_only && options.isolation != Some(IsolationLevel::Serializable);
             let access = if reads { Access::Read } else { Access::Write };
-            let mut attempts = Attempts::new(&this);
-            loop {
-                let lease = this.lease_within(access, &mut attempts).await?;
-                let failed = match Transaction::begin(lease, &options).await {
-                    Ok(transaction) => return Ok(transaction),
-                    Err(failed) => failed,
-                };
-                // A lone `BEGIN` did nothing.
-                if !this.again(access, &mut attempts, &failed, None).await {
-                    return Err(failed);
+            let begin = |lease| {
+                let options = &options;
+                async move {
+                    let begun = Transaction::begin(lease, options).await;
+                    begun.map_err(|error| Failure { error, phase: Phase::Beginning })
                 }
-            }
+            };
+            dispatch.run(access, None, begin).await
         }
     }
 
-    /// Runs a closure in a transaction: commits when it answers `Ok`, rolls back when it answers
+    /// Runs a closure in a transaction: commits when it returns `Ok`, rolls back when it returns
     /// `Err` or panics.
     ///
     /// ```no_run
@@ -272,7 +262,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// What the closure answers, or what `begin` and `commit` say.
+    /// What the closure returns, or what `begin` and `commit` say.
     ///
     /// # Cancellation
     ///
@@ -323,42 +313,38 @@ impl Handle {
     /// eight.
     #[must_use]
     pub fn recorded(self) -> Self {
-        self.session.record();
+        self.session().record();
         self
     }
 
     /// What [`recorded`](Handle::recorded) remembers, in the order in which the statements ended.
     #[must_use]
     pub fn timings(&self) -> Vec<Timing> {
-        self.session.timings()
-    }
-
-    pub(crate) fn level(&self) -> Consistency {
-        self.consistency.unwrap_or(self.engine.routing().consistency)
+        self.session().timings()
     }
 
     fn classifier(&self) -> &Classifier {
-        self.engine.classifier()
+        &self.dispatch.cluster.classifier
     }
 }
 
 executor_through!(Handle, |handle, statement| {
     match statement.refuse_lone_control() {
-        Ok(()) => Ok(Routed::new(handle)),
+        Ok(()) => Ok(RoutedExecutor::new(handle.dispatch)),
         Err(err) => Err(err.into()),
     }
 });
 
 executor_through!(&'c Handle, |handle, statement| {
     match statement.refuse_lone_control() {
-        Ok(()) => Ok(Routed::new(handle.clone())),
+        Ok(()) => Ok(RoutedExecutor::new(handle.dispatch.clone())),
         Err(err) => Err(err.into()),
     }
 });
 
 /// For what is generic over sqlx, such as `migrate!`.
 ///
-/// `begin` through this trait answers sqlx's own transaction, whose `commit` reports success
+/// `begin` through this trait returns sqlx's own transaction, whose `commit` reports success
 /// even where the server had aborted it; [`Handle::begin`], which a plain `db.begin()` calls,
 /// does not.
 impl Acquire<'static> for &Handle {
@@ -374,10 +360,10 @@ impl Acquire<'static> for &Handle {
     ) -> BoxFuture<'static, Result<sqlx::Transaction<'static, Postgres>, sqlx::Error>> {
         let this = self.clone();
         Box::pin(async move {
-            let node = this.writer();
+            let node = this.dispatch.writer();
             let pool = node.pool()?;
             // What happens in it, and when it ends, is not seen.
-            this.session.lose_track();
+            this.session().lose_track();
             match pool {
                 Some(pool) => pool.begin().await,
                 // Cancelled half-way, its pool goes with it.
@@ -394,8 +380,8 @@ impl Acquire<'static> for &Handle {
 impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle")
-            .field("aim", &self.aim)
-            .field("consistency", &self.level())
+            .field("target", &self.dispatch.target)
+            .field("consistency", &self.dispatch.level())
             .finish_non_exhaustive()
     }
 }

@@ -1,4 +1,15 @@
-//! A checked-out connection, guarded: clean it goes back as it is, dirty it is recovered first.
+//! A checked-out connection, guarded: what is known of it decides where it goes when it is dropped.
+//!
+//! - here: the guard
+//! - `statement`: what is sent over it; `executor`: sqlx's `Executor` in front of that
+//! - `tracker`: what the session learns of it
+//! - `cancel`, `pooler`: what ends a statement early; what wraps one behind PgBouncer
+
+mod cancel;
+pub(crate) mod executor;
+mod pooler;
+mod statement;
+mod tracker;
 
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -6,27 +17,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use sqlx::postgres::{PgQueryResult, PgRow};
-use sqlx::{Connection, Either, PgConnection, SqlStr};
+use sqlx::{Connection, PgConnection};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::Instrument;
 
-use crate::error::Error;
-use crate::executor::{Answer, Start, executor_through};
-use crate::gauges::{Gauges, InFlight};
-use crate::logging::{Entry, Values};
-use crate::meter::Meter;
-use crate::node::Node;
-use crate::pool::{EndReason, Epoch, NodePool, PooledConnection};
-use crate::router::{Classifier, Reason};
-use crate::server_error::{is_connection_lost, is_outdated, server_keeps_session, sqlstate};
-use crate::statement::{PoolerMode, Statement};
+use self::cancel::{Cancellation, run_cancellable};
+use self::executor::executor_through;
+pub(crate) use self::tracker::{Decisions, Tracker, Tracking};
+use crate::logging::Values;
+use crate::node::{InFlight, Node, PooledConnection};
+use crate::sql::Classifier;
 
-/// How long a write that is under way may still answer after its node turned down: a server that
-/// shuts down says what became of it.
-const LAST_ANSWER: Duration = Duration::from_millis(500);
+/// How long a write that is under way may still answer after its node turned down, because a server
+/// that shuts down says what became of it.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// One connection of a node, for what needs the same session from one statement to the next:
 /// `COPY`, advisory locks, temporary tables, session settings.
@@ -53,9 +58,9 @@ pub struct Lease {
     wrapped: bool,
     /// Whether a refused write says that the server is no primary (any more).
     expects_writes: bool,
-    /// What the statements on it met, for the transaction that holds it.
-    pub(crate) seen: Seen,
-    pub(crate) meter: Option<Meter>,
+    /// What went wrong on it, for the transaction that holds it.
+    pub(crate) failures: Failures,
+    pub(crate) tracker: Option<Tracker>,
     _in_flight: InFlight,
 }
 
@@ -77,22 +82,11 @@ enum State {
     Unusable,
 }
 
-/// A statement under way.
-#[derive(Clone, Copy)]
-struct Begun {
-    mode: PoolerMode,
-    reason: Option<Reason>,
-    /// Whether it may change its session.
-    changes: bool,
-    /// What was known of the connection before.
-    before: (State, Seen),
-}
-
-/// Errors that the server answered on a lease.
+/// What went wrong on a lease.
 #[derive(Debug, Default, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct Failures {
     /// Some statement failed, or its end was not seen: a transaction is aborted, or may be.
-    pub(crate) failure: bool,
+    pub(crate) any: bool,
     /// One failed with 40001 or 40P01, or the connection was lost: the whole transaction may be tried
     /// again, unless its `COMMIT` was sent.
     pub(crate) retryable: bool,
@@ -111,7 +105,7 @@ impl Lease {
         node: &Arc<Node>,
         up: impl FnOnce() -> bool,
     ) -> Result<Self, sqlx::Error> {
-        let in_flight = Gauges::begin(node);
+        let in_flight = node.gauges.begin();
         let connection = match node.pool()? {
             Some(pool) => LeasedConnection::Pooled(pool.checkout(up).await?),
             None => LeasedConnection::Single(node.connect().await?),
@@ -123,8 +117,8 @@ impl Lease {
             in_transaction: false,
             wrapped: false,
             expects_writes: true,
-            seen: Seen::default(),
-            meter: None,
+            failures: Failures::default(),
+            tracker: None,
             _in_flight: in_flight,
         })
     }
@@ -132,7 +126,7 @@ impl Lease {
     /// The name of the node it is connected to.
     #[must_use]
     pub fn node(&self) -> &str {
-        &self.node.name
+        self.node.name()
     }
 
     /// Takes the connection out of the pool for good: its place there is free for another, and what
@@ -172,21 +166,21 @@ impl Lease {
         sql: &str,
         step: impl for<'a> FnOnce(&'a mut PgConnection) -> BoxFuture<'a, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, sqlx::Error> {
-        self.make_way().await?;
+        self.finish_abandoned().await?;
         let before = self.begin_use();
-        let (connection, node, cut) = self.parts();
-        let entry = node.logger.sending(&node.name, sql, Values::None, None);
-        let result = cut_short(cut, step(connection)).await;
+        let (connection, node, cancellation) = self.parts();
+        let entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
+        let result = run_cancellable(cancellation, step(connection)).await;
         entry.finish(&result);
-        self.settle(before, false, &result);
+        self.end_use(before, false, &result);
         result
     }
 
     /// Queues the rollback of sqlx's innermost level; it is sent before the next statement.
     pub(crate) fn queue_rollback(&mut self, sql: &str) {
         let (connection, node, _) = self.parts();
-        // It is sent with the next statement, and dropping the entry says that it was not awaited.
-        let _entry = node.logger.sending(&node.name, sql, Values::None, None);
+        // Its end is not seen, since it is sent with the next statement.
+        let _entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
         PgTransactionManager::start_rollback(connection);
     }
 
@@ -194,8 +188,8 @@ impl Lease {
     pub(crate) fn set_in_transaction(&mut self, open: bool, read_only: bool) {
         self.in_transaction = open;
         self.expects_writes = !read_only;
-        if !open && let Some(meter) = &mut self.meter {
-            meter.ended();
+        if !open && let Some(tracker) = &mut self.tracker {
+            tracker.ended();
         }
     }
 
@@ -214,342 +208,24 @@ impl Lease {
 
     /// Whether the router, and not the user, chose a replica.
     pub(crate) fn was_routed_to_replica(&self) -> bool {
-        let chosen = |meter: &Meter| meter.reason().is_routed();
-        self.node.is_replica() && self.meter.as_ref().is_some_and(chosen)
+        let is_routed = |tracker: &Tracker| tracker.reason().is_routed();
+        self.node.server.is_replica() && self.tracker.as_ref().is_some_and(is_routed)
     }
 
     pub(crate) fn classifier(&self) -> &Classifier {
         self.node.classifier()
     }
 
-    /// Sends a statement, and reads its result to the end. `completed` is set when the server says that
-    /// the statement is through.
-    pub(crate) async fn run<T: Answer>(
-        &mut self,
-        statement: Statement,
-        completed: &mut bool,
-    ) -> Result<T, sqlx::Error> {
-        let (statement, begun) = self.begin_statement(statement).await?;
-        let Begun { mode, reason, .. } = begun;
-        let (connection, node, cut) = self.parts();
-        let span = span_of(node, reason);
-        let mut entry =
-            node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
-        let work = async {
-            if mode == PoolerMode::AsItIs {
-                return read_to_end(connection, statement, &mut entry, completed).await;
-            }
-            PgTransactionManager::begin(connection, None).await?;
-            let result = read_to_end(connection, statement, &mut entry, completed).await;
-            let ended = end_pooler_transaction(connection, result.is_ok()).await;
-            result.and_then(|answer| ended.map(|()| answer))
-        };
-        let result = cut_short(cut, work).instrument(span).await;
-        entry.finish(&result);
-        self.end_statement(begun, &result);
-        result
-    }
-
-    /// Prepares or describes a statement.
-    pub(crate) async fn prepare<T>(
-        &mut self,
-        statement: Statement,
-        start: impl Start<T>,
-    ) -> Result<T, sqlx::Error> {
-        let (statement, begun) = self.begin_statement(statement).await?;
-        let Begun { mode, reason, .. } = begun;
-        let (connection, node, cut) = self.parts();
-        let span = span_of(node, reason);
-        let entry =
-            node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
-        let work = async {
-            match mode {
-                PoolerMode::AsItIs => start(connection, statement).await,
-                PoolerMode::InTransaction => {
-                    PgTransactionManager::begin(connection, None).await?;
-                    let result = start(connection, statement).await;
-                    let ended = end_pooler_transaction(connection, result.is_ok()).await;
-                    result.and_then(|answer| ended.map(|()| answer))
-                }
-            }
-        };
-        let result = cut_short(cut, work).instrument(span).await;
-        entry.finish(&result);
-        self.end_statement(begun, &result);
-        result
-    }
-
-    /// Sends a statement; what comes back is a stream, and only its end settles the lease.
-    pub(crate) fn stream<'a>(
-        &'a mut self,
-        statement: Statement,
-    ) -> impl futures_core::Stream<Item = Result<Either<PgQueryResult, PgRow>, sqlx::Error>> + Send + 'a
-    {
-        async_stream::stream! {
-            let (statement, begun) = match self.begin_statement(statement).await {
-                Ok(begun) => begun,
-                Err(err) => {
-                    yield Err(err);
-                    return;
-                }
-            };
-            let Begun { mode, reason, .. } = begun;
-            let (connection, node, cut) = self.parts();
-            let span = span_of(node, reason);
-            let mut entry = node.logger.sending(&node.name, statement.text(), Values::of(&statement), reason);
-            let mut result = Ok(());
-            if mode == PoolerMode::InTransaction {
-                result = cut_short(cut, PgTransactionManager::begin(connection, None)).await;
-            }
-            if result.is_ok() {
-                let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
-                loop {
-                    let next = futures_util::TryStreamExt::try_next(&mut items);
-                    match cut_short(cut, next).instrument(span.clone()).await {
-                        Ok(Some(item)) => {
-                            match &item {
-                                Either::Left(done) => entry.rows_affected(done.rows_affected()),
-                                Either::Right(row) => entry.row(row),
-                            }
-                            yield Ok(item);
-                        }
-                        Ok(None) => break,
-                        Err(err) => { result = Err(err); break; }
-                    }
-                }
-                drop(items);
-                if mode == PoolerMode::InTransaction {
-                    let ended = end_pooler_transaction(connection, result.is_ok());
-                    result = result.and(cut_short(cut, ended).await);
-                }
-            }
-            entry.finish(&result);
-            self.end_statement(begun, &result);
-            if let Err(err) = result {
-                yield Err(err);
-            }
-        }
-    }
-
-    /// Forgets the statements that it keeps prepared. Where that fails, so will what comes next.
-    pub(crate) async fn forget_prepared(&mut self) {
-        let before = self.begin_use();
-        let (connection, _, cut) = self.parts();
-        let forgotten = cut_short(cut, connection.clear_cached_statements()).await;
-        self.settle(before, false, &forgotten);
-    }
-
-    /// Makes ready for a statement, which is sent next. The worst is assumed until
-    /// [`end_statement`](Self::end_statement).
-    async fn begin_statement(
-        &mut self,
-        statement: Statement,
-    ) -> Result<(Statement, Begun), sqlx::Error> {
-        let (statement, mode) = self.prepared_for_node(statement);
-        self.make_way().await?;
-        let before = self.begin_use();
-        self.wrapped = mode == PoolerMode::InTransaction;
-        let reason = self.meter.as_mut().map(|meter| {
-            meter.statement_starts(&statement);
-            meter.reason()
-        });
-        self.node.gauges.statement();
-        let changes = statement.may_change_session();
-        Ok((statement, Begun { mode, reason, changes, before }))
-    }
-
-    fn end_statement<T>(&mut self, begun: Begun, result: &Result<T, sqlx::Error>) {
-        if let Some(meter) = &mut self.meter {
-            meter.statement_ended(&self.node, self.in_transaction);
-        }
-        self.settle(begun.before, begun.changes, result);
-    }
-
-    fn prepared_for_node(&self, statement: Statement) -> (Statement, PoolerMode) {
-        if !self.node.is_pooler() {
-            let kept = self.node.keeps_prepared();
-            return (if kept { statement } else { statement.unnamed() }, PoolerMode::AsItIs);
-        }
-        match statement.for_pooler() {
-            (statement, PoolerMode::InTransaction) if self.in_transaction => {
-                (statement, PoolerMode::AsItIs)
-            }
-            other => other,
-        }
-    }
-
-    fn parts(&mut self) -> (&mut PgConnection, &Node, Option<Cut<'_>>) {
-        let grace = if self.expects_writes { LAST_ANSWER } else { Duration::ZERO };
+    fn parts(&mut self) -> (&mut PgConnection, &Node, Option<Cancellation<'_>>) {
+        let grace = if self.expects_writes { SHUTDOWN_GRACE } else { Duration::ZERO };
         match self.connection.as_mut() {
             Some(LeasedConnection::Pooled(pooled)) => {
                 let (connection, epoch, pool) = pooled.parts();
-                (connection, &self.node, Some(Cut { epoch, pool, grace }))
+                (connection, &self.node, Some(Cancellation { epoch, pool, grace }))
             }
             Some(LeasedConnection::Single(connection)) => (connection, &self.node, None),
             None => unreachable!("a lease has its connection until it is dropped"),
         }
-    }
-
-    /// Before a statement is sent: refuses it where the engine has closed. Where the last one was
-    /// dropped half-way, reads to its end, so that its error does not pass for this one's, and ends
-    /// the transaction that it was wrapped in, so that this one is not part of it.
-    async fn make_way(&mut self) -> Result<(), sqlx::Error> {
-        let (busy, wrapped) = (self.state == State::Busy, self.wrapped);
-        let (connection, _, cut) = self.parts();
-        if let Some(Cut { epoch, pool, .. }) = cut
-            && epoch.is_ended()
-        {
-            let ended = pool.ended(epoch, false);
-            // A transaction can be tried again as a whole: nothing of it was committed.
-            self.seen.retryable |= matches!(Error::of(&ended), Some(Error::NodeDown { .. }));
-            return Err(ended);
-        }
-        if !busy {
-            return Ok(());
-        }
-        loop {
-            let clearing = async {
-                connection.ping().await?;
-                if wrapped { end_forgotten_transaction(connection).await } else { Ok(()) }
-            };
-            match cut_short(cut, clearing).await {
-                Err(err) if server_keeps_session(&err) => {}
-                Err(err) => return Err(err),
-                Ok(()) => break,
-            }
-        }
-        self.wrapped = false;
-        Ok(())
-    }
-
-    /// Until the end of a statement is seen, the worst is assumed.
-    fn begin_use(&mut self) -> (State, Seen) {
-        let before = (self.state, self.seen);
-        self.state = State::Busy;
-        self.seen.failure = true;
-        before
-    }
-
-    /// What is known of the connection at the end of a statement.
-    fn settle<T>(&mut self, before: (State, Seen), changes: bool, result: &Result<T, sqlx::Error>) {
-        let (state, seen) = before;
-        self.seen = seen;
-        if let Err(err) = result {
-            let code = sqlstate(err);
-            self.seen.failure = true;
-            self.seen.retryable |= matches!(code.as_deref(), Some("40001" | "40P01"));
-            if code.as_deref() == Some("25006") && self.expects_writes {
-                Node::refused_a_write(&self.node);
-            }
-            if !server_keeps_session(err) {
-                // Whatever was not committed is undone with the session.
-                self.seen.retryable = true;
-                self.node.suspect();
-                // What was only cut off may still run at the server, and is recovered.
-                if is_connection_lost(err) {
-                    self.state = State::Unusable;
-                    if let Some(LeasedConnection::Pooled(connection)) = &self.connection {
-                        connection.pool().suspect_idle();
-                    }
-                }
-                return;
-            }
-        }
-        self.node.gauges.answered();
-        self.wrapped = false;
-        // The end of this statement is also the end of one that was dropped before it.
-        let outdated = result.as_ref().is_err_and(is_outdated);
-        self.state = match state {
-            _ if outdated => State::Unusable,
-            State::Unusable => State::Unusable,
-            State::Clean if !changes => State::Clean,
-            State::Clean | State::Used | State::Busy => State::Used,
-        };
-    }
-}
-
-/// Reads a result to its end; only the end tells that all went well.
-async fn read_to_end<T: Answer>(
-    connection: &mut PgConnection,
-    statement: Statement,
-    entry: &mut Entry<'_>,
-    completed: &mut bool,
-) -> Result<T, sqlx::Error> {
-    let mut items = sqlx::Executor::fetch_many(connection, statement);
-    let mut answer = T::default();
-    while let Some(item) = futures_util::TryStreamExt::try_next(&mut items).await? {
-        match &item {
-            Either::Left(done) => {
-                *completed = true;
-                entry.rows_affected(done.rows_affected());
-            }
-            Either::Right(row) => entry.row(row),
-        }
-        answer.add(item);
-    }
-    Ok(answer)
-}
-
-/// Ends the transaction that a statement through a pooler was wrapped in.
-async fn end_pooler_transaction(
-    connection: &mut PgConnection,
-    keep: bool,
-) -> Result<(), sqlx::Error> {
-    if !keep {
-        return PgTransactionManager::rollback(connection).await;
-    }
-    let committed = PgTransactionManager::commit(connection).await;
-    if committed.as_ref().is_err_and(server_keeps_session) {
-        // It is over at the server, and sqlx counts it still.
-        PgTransactionManager::rollback(connection).await?;
-    }
-    committed
-}
-
-/// The same, where the statement was dropped half-way. One that failed is rolled back by its `COMMIT`.
-async fn end_forgotten_transaction(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    if PgTransactionManager::get_transaction_depth(connection) > 0 {
-        return end_pooler_transaction(connection, true).await;
-    }
-    // Dropped in its `BEGIN`, which sqlx does not count then.
-    let commit = Statement::simple(SqlStr::from_static("COMMIT"));
-    sqlx::Executor::execute(connection, commit).await.map(drop)
-}
-
-/// Around a statement at work: which node, and why.
-fn span_of(node: &Node, reason: Option<Reason>) -> tracing::Span {
-    let reason = reason.map(Reason::as_str);
-    tracing::debug_span!(target: "flautino", "statement", node = &*node.name, reason)
-}
-
-/// What ends a statement before its time.
-#[derive(Clone, Copy)]
-struct Cut<'a> {
-    epoch: &'a Epoch,
-    pool: &'a NodePool,
-    /// How long a node that turned down may still answer.
-    grace: Duration,
-}
-
-/// The work's result, or why it was cut off: the node is down, or the drain time is over.
-async fn cut_short<T>(
-    cut: Option<Cut<'_>>,
-    work: impl Future<Output = Result<T, sqlx::Error>>,
-) -> Result<T, sqlx::Error> {
-    let Some(Cut { epoch, pool, grace }) = cut else { return work.await };
-    let mut work = std::pin::pin!(work);
-    if let Some(result) = epoch.run(work.as_mut()).await {
-        return result;
-    }
-    // The epoch after it is ended when the node is superseded, and with the engine.
-    let next = pool.epoch();
-    if grace.is_zero() || epoch.end_reason() != Some(EndReason::Down) {
-        // Not polled once more: that might send it.
-        return Err(pool.ended(epoch, true));
-    }
-    match tokio::time::timeout(grace, next.run(work)).await {
-        Ok(Some(result)) => result,
-        Ok(None) | Err(_) => Err(pool.ended(epoch, true)),
     }
 }
 
@@ -573,9 +249,9 @@ impl Deref for Lease {
 impl DerefMut for Lease {
     fn deref_mut(&mut self) -> &mut PgConnection {
         self.mark_used();
-        self.seen.unwatched = true;
-        if let Some(meter) = &mut self.meter {
-            meter.unwatched();
+        self.failures.unwatched = true;
+        if let Some(tracker) = &mut self.tracker {
+            tracker.unwatched();
         }
         self.parts().0
     }
@@ -589,18 +265,18 @@ impl AsMut<PgConnection> for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(meter) = &mut self.meter
+        if let Some(tracker) = &mut self.tracker
             && self.state != State::Busy
         {
-            meter.ended();
+            tracker.ended();
         }
         let connection = match self.connection.take() {
             Some(LeasedConnection::Pooled(connection)) => connection,
-            // Nothing of it may stay behind: closing the socket ends the session.
+            // Closing the socket ends the session, so that nothing of it stays behind.
             Some(LeasedConnection::Single(_)) | None => return,
         };
         match self.state {
-            // Dropped, it is recovered.
+            // What was sent may still run, so dropping the connection recovers it.
             State::Busy => drop(connection),
             State::Unusable => connection.discard(),
             State::Clean if !self.in_transaction => connection.release(),
@@ -612,7 +288,7 @@ impl Drop for Lease {
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("node", &self.node.name)
+            .field("node", self.node.name())
             .field("state", &self.state)
             .finish_non_exhaustive()
     }

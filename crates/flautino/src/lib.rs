@@ -22,49 +22,50 @@
 //! # Ok(()) }
 //! ```
 //!
-//! The modules, in reading order:
+//! The modules, from the top down; each uses only those below it:
 //!
-//! - `config`: what an engine is made of; [`EngineConfig::find`] looks for it
-//! - `engine`: [`Engine`]: open, close, status
-//! - `handle`: [`Handle`]: queries, nodes by name, transactions
-//! - `session`, `token`: what a session must see, and [`Token`], which carries that on
-//! - `executor`, `statement`: sqlx's `Executor`, and what is looked at before a statement is sent
-//! - [`router`]: which node, and why; `dispatch` acts on it, and tries again elsewhere
-//! - `meter`, `lease`, `pool`: [`Lease`]: a checked-out connection, and where it goes afterwards
+//! - `engine`: [`Engine`]: open, close, nodes that come and go, status
+//! - `handle`: [`Handle`]: queries, nodes by name, transactions, tokens
 //! - [`transaction`]: begin, savepoint, commit, rollback
-//! - `node`, `status`, `logging`, `error`
+//! - `dispatch`: from a statement to a node, and to another one when that fails
+//! - `lease`: [`Lease`]: a checked-out connection, and sqlx's `Executor` over it
+//! - `monitor`: what each node says of itself, again and again
+//! - `node`: one server, its sessions, its pool
+//! - `session`: what a session must see, and [`Token`], which carries that on
+//! - `logging`, `statement`, `sql`: what is sent, and what its text says
+//! - `config`: what an engine is made of; [`EngineConfig::find`] looks for it
+//! - [`router`]: which node, and why: pure decisions
+//! - `sqlstate`, `error`, `backoff`
 
+mod backoff;
 mod config;
 mod dispatch;
 mod engine;
 mod error;
-mod executor;
-mod gauges;
 mod handle;
 mod lease;
 mod logging;
-mod meter;
+mod monitor;
 mod node;
-mod pool;
 pub mod router;
-mod server_error;
 mod session;
+mod sql;
+mod sqlstate;
 mod statement;
-mod status;
-mod token;
 pub mod transaction;
 
 pub use self::config::{
     DiscoveryConfig, EngineConfig, Fallback, MAIN, NodeConfig, PoolConfig, RoutingConfig,
     RoutingMode,
 };
-pub use self::engine::{CloseReport, Engine, NodesReport, OpenReport};
+pub use self::engine::{
+    CloseReport, Engine, EngineStatus, Health, NodeStatus, NodesReport, OpenReport, PoolStatus,
+    ReadYourWrites,
+};
 pub use self::error::{AcquireStep, ConfigError, Error, NodeFailure, OpenError, UnknownNode};
-pub use self::handle::{Handle, Timing};
+pub use self::handle::Handle;
 pub use self::lease::Lease;
-pub use self::node::Role;
-pub use self::pool::{ConnectionHook, hook};
-pub use self::router::{Access, Consistency, Reason};
-pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
-pub use self::token::{ParseTokenError, Token};
+pub use self::node::{ConnectionHook, hook};
+pub use self::router::{Access, Consistency, Reason, Role};
+pub use self::session::{ParseTokenError, Timing, Token};
 pub use self::transaction::{IsolationLevel, Savepoint, Transaction, TransactionOptions};

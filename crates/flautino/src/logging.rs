@@ -10,7 +10,8 @@ use sqlx::postgres::PgRow;
 use sqlx::{Column, Row};
 
 use crate::router::Reason;
-use crate::statement::{Statement, Token, Tokens};
+use crate::sql::{Token, Tokens};
+use crate::statement::Statement;
 
 /// What the configuration asks to be logged, and the numbering of statements.
 #[derive(Debug, Default)]

@@ -1,81 +1,86 @@
 //! What the handles of one request share: what its next read must see, and what became of its
 //! statements.
 
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+mod timings;
+mod token;
+
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::handle::Timing;
-use crate::node::Role;
-use crate::router::{Consistency, Floor, Lsn, Position, Reason, Snapshot};
-use crate::token::{Kind, Token, unix_seconds};
+use parking_lot::Mutex;
 
-/// How many statements a session remembers, at the most.
-const MOST_TIMINGS: usize = 8;
+pub use self::timings::Timing;
+use self::timings::Timings;
+use self::token::{Kind, unix_seconds};
+pub use self::token::{ParseTokenError, Token};
+use crate::router::{Consistency, Floor, Lsn, Position, Reason, Role, Snapshot};
 
-/// A token farther ahead of what the primary said at its latest probe, by this and by as much for
-/// each millisecond since, is forged: no server writes so fast.
-const FARTHEST_AHEAD: u64 = 64 << 20;
-const FARTHEST_PER_MILLISECOND: u64 = 1 << 20;
+/// How far a token may be ahead of what the primary said when it was probed last, and how much more for
+/// each millisecond since. One that is further is forged, since no server writes so fast.
+const MAX_AHEAD: u64 = 64 << 20;
+const MAX_AHEAD_PER_MILLISECOND: u64 = 1 << 20;
 
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     state: Mutex<State>,
-    timings: OnceLock<Mutex<Vec<Timing>>>,
+    timings: Timings,
 }
 
 #[derive(Debug, Default)]
 struct State {
-    /// What tokens and writes demand, and when that was last said.
+    /// The position that tokens and writes demand, and when it was demanded last.
     floor: Option<(Position, Instant)>,
-    /// A token that cannot be meant was met.
+    /// A token came that cannot be read, or that contradicts another one.
     unreadable: bool,
-    /// The primary is asked for until then.
+    /// Reads go to the primary until then, because a token said so or a position could not be had.
     primary_until: Option<Instant>,
-    /// Until then the server may do a write whose end was not seen: no position covers it.
+    /// Until then the server may still carry out a write whose end was not seen. No position that is
+    /// asked for now would cover it.
     unseen_until: Option<Instant>,
-    /// Writes under way.
+    /// How many writes are under way.
     writing: u32,
-    /// A connection was handed out for good, and whatever is done on it is not seen.
+    /// A connection was handed out for good, so that writes on it are not seen.
     untracked: bool,
     /// When the latest write ended whose position is not known yet.
     wrote: Option<Instant>,
-    /// Where reads were run that later ones must not fall behind; a node once.
-    reads: Vec<Seen>,
-    /// The client has no token for something that the session wrote or saw.
+    /// Reads that later ones must not fall behind, whose positions are not known yet; at most one for
+    /// each node.
+    reads: Vec<UnplacedRead>,
+    /// The client has no token yet for something that the session wrote or saw.
     owes_token: bool,
     served_by: Option<Arc<str>>,
 }
 
 /// A read whose position is not known yet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
-    /// Which life of which node.
+struct UnplacedRead {
+    /// The incarnation of its node.
     incarnation: u64,
     ended: Instant,
 }
 
-impl Seen {
-    /// The node's number, if it still lives that life.
+impl UnplacedRead {
+    /// The number of its node, if that is still the same incarnation.
     fn number(&self, snapshot: &Snapshot) -> Option<usize> {
         snapshot.nodes.iter().position(|node| node.incarnation == self.incarnation)
     }
 }
 
-/// What [`Session::token`] says.
+/// What [`Session::token`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenState {
     /// The session must see nothing in particular.
     None,
-    /// This is all of it.
+    /// This token covers all that the session must see.
     Ready(Token),
-    /// The primary is to be asked for its position, at a moment after this one.
-    Ask(Instant),
-    /// The node of this number is to be asked, at a moment after this one.
+    /// The primary's position, asked for after this moment, will cover it.
+    AskPrimary(Instant),
+    /// The position of the node of this number, asked for after this moment, will cover it.
     AskNode(usize, Instant),
 }
 
-/// A write under way: until it is dropped the session reads from the primary, and then until its
-/// position is known.
+/// A write of the session that is under way. The session reads from the primary until this is dropped,
+/// and after that until a position is known that covers the write.
 #[derive(Debug)]
 pub(crate) struct SessionWrite {
     session: Arc<Session>,
@@ -93,14 +98,14 @@ impl SessionWrite {
 
 impl Drop for SessionWrite {
     fn drop(&mut self) {
-        let mut state = self.session.lock();
-        // Under the lock, so that it never goes back.
+        let mut state = self.session.state.lock();
+        // Read under the lock, so that of two writes that end together the later one counts.
         let now = Instant::now();
         state.writing -= 1;
         state.wrote = Some(now);
         state.owes_token = true;
         if !self.ended {
-            // The server may do it later, or not at all.
+            // The server may still carry it out, or not at all.
             state.ask_primary_until(now + self.window);
             state.unseen_until = state.unseen_until.max(Some(now + self.window));
         }
@@ -108,20 +113,15 @@ impl Drop for SessionWrite {
 }
 
 impl Session {
-    /// Remembers from now on where its statements go.
+    /// Records from now on where its statements go.
     pub(crate) fn record(&self) {
-        self.timings.get_or_init(Mutex::default);
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is one assignment.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.timings.record();
     }
 
     /// Takes over what another session must see.
-    pub(crate) fn observe(&self, token: Token, longest_window: Duration) {
+    pub(crate) fn observe(&self, token: Token, max_window: Duration) {
         let now = Instant::now();
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         match token.kind() {
             Kind::At(position) => {
                 let before = state.floor.map(|(floor, _)| floor);
@@ -133,23 +133,23 @@ impl Session {
                 }
             }
             Kind::PrimaryUntil(until) => {
-                // Clocks differ, and tokens may be forged: no longer than one made now.
+                // Clocks differ and tokens may be forged, so it counts for no longer than one made now.
                 let left = Duration::from_secs(until.saturating_sub(unix_seconds()));
-                state.ask_primary_until(now + left.min(longest_window));
-                // The client gets the shorter one.
-                state.owes_token |= left > longest_window * 2;
+                state.ask_primary_until(now + left.min(max_window));
+                // The client gets a token with a shorter time in its place.
+                state.owes_token |= left > max_window * 2;
             }
         }
     }
 
     /// The client has no token for what the session must see.
     pub(crate) fn owe_token(&self) {
-        self.lock().owes_token = true;
+        self.state.lock().owes_token = true;
     }
 
     /// A token was there, and cannot be read.
     pub(crate) fn observe_unreadable(&self) {
-        self.lock().unreadable = true;
+        self.state.lock().unreadable = true;
     }
 
     /// What the next read must see.
@@ -165,19 +165,19 @@ impl Session {
             Consistency::Strong => return Floor::Primary(Reason::Strong),
             Consistency::ReadYourWrites | Consistency::Session => {}
         }
-        let mut state = self.lock();
-        state.settle(snapshot, now, window);
+        let mut state = self.state.lock();
+        state.learn_positions(snapshot, now, window);
         if state.writing > 0 || state.untracked || state.wrote.is_some() {
             return Floor::Primary(Reason::OwnWrite);
         }
-        // Without a primary, a replica of any age might serve.
         state.owes_token |= state.unreadable;
+        // While there is no primary the time does not run out: a replica of any age might serve then.
         if state.primary_until.is_some_and(|until| now < until || snapshot.primary.is_none()) {
             return Floor::Primary(Reason::TokenWindow);
         }
         let floor = state.floor.map(|(floor, _)| floor);
         if state.unreadable || floor.is_some_and(|floor| is_foreign(floor, snapshot, now)) {
-            // The response brings a better one.
+            // The client gets a token that can be used in its place.
             state.owes_token = true;
             return Floor::Primary(Reason::ForeignToken);
         }
@@ -186,8 +186,8 @@ impl Session {
             _ => return floor.map_or(Floor::None, Floor::At),
         }
         let number = match &state.reads[..] {
-            [seen] => {
-                seen.number(snapshot).filter(|number| snapshot.nodes[*number].role == Role::Replica)
+            [read] => {
+                read.number(snapshot).filter(|number| snapshot.nodes[*number].role == Role::Replica)
             }
             _ => None,
         };
@@ -195,10 +195,10 @@ impl Session {
         number.map_or(Floor::Primary(Reason::SameNode), |number| Floor::SeenOn(number, floor))
     }
 
-    /// Whether a token came of a later timeline than the primary's: a promotion may not have been
-    /// noticed here yet.
+    /// Whether a token is of a later timeline than the primary's, so that there may have been a promotion
+    /// that the monitor has not noticed yet.
     pub(crate) fn knows_of_a_promotion(&self, snapshot: &Snapshot) -> bool {
-        let state = self.lock();
+        let state = self.state.lock();
         snapshot
             .primary_position()
             .is_some_and(|(position, _)| state.knows_of_a_promotion_after(position))
@@ -206,57 +206,51 @@ impl Session {
 
     /// A write is sent, or a connection is handed out on which it may be.
     pub(crate) fn write_begins(self: &Arc<Self>, window: Duration) -> SessionWrite {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.writing += 1;
         state.owes_token = true;
         drop(state);
         SessionWrite { session: Arc::clone(self), window, ended: false }
     }
 
-    /// From now on writes are not seen: the session stays with the primary.
+    /// Keeps the session on the primary from now on, because its writes are not seen any more.
     pub(crate) fn lose_track(&self) {
-        let mut state = self.lock();
+        let mut state = self.state.lock();
         state.untracked = true;
         state.owes_token = true;
     }
 
-    /// A read whose state later ones must not fall behind ended, as far as it went.
+    /// A read ended on the node of that incarnation, and later ones must not fall behind it.
     pub(crate) fn read_ended(&self, incarnation: u64) {
-        let mut state = self.lock();
-        state.reads.retain(|seen| seen.incarnation != incarnation);
-        state.reads.push(Seen { incarnation, ended: Instant::now() });
+        let mut state = self.state.lock();
+        state.reads.retain(|read| read.incarnation != incarnation);
+        state.reads.push(UnplacedRead { incarnation, ended: Instant::now() });
         state.owes_token = true;
     }
 
     /// A statement ended, however.
     pub(crate) fn statement_ended(&self, timing: Timing) {
-        self.lock().served_by = Some(Arc::clone(&timing.node));
-        if let Some(timings) = self.timings.get() {
-            let mut timings = timings.lock().unwrap_or_else(PoisonError::into_inner);
-            if timings.len() < MOST_TIMINGS {
-                timings.push(timing);
-            }
-        }
+        self.state.lock().served_by = Some(Arc::clone(&timing.node));
+        self.timings.push(timing);
     }
 
     pub(crate) fn served_by(&self) -> Option<Arc<str>> {
-        self.lock().served_by.clone()
+        self.state.lock().served_by.clone()
     }
 
     pub(crate) fn timings(&self) -> Vec<Timing> {
-        let Some(timings) = self.timings.get() else { return Vec::new() };
-        timings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.timings.all()
     }
 
     /// Whether the client lacks a token for something.
     pub(crate) fn owes_token(&self) -> bool {
-        self.lock().owes_token
+        self.state.lock().owes_token
     }
 
     /// What to hand on to the session's next request.
     pub(crate) fn token(&self, snapshot: &Snapshot, now: Instant, window: Duration) -> TokenState {
-        let mut state = self.lock();
-        state.settle(snapshot, now, window);
+        let mut state = self.state.lock();
+        state.learn_positions(snapshot, now, window);
         let floor = state.floor.map(|(floor, _)| floor);
         let unsettled = state.writing > 0 || state.untracked;
         let foreign =
@@ -264,23 +258,23 @@ impl Session {
         let changed = unsettled || foreign || state.wrote.is_some();
         let tells = snapshot.positions || (!changed && state.reads.is_empty());
         if !tells || state.may_be_written(now) {
-            // From now on, since it stands for all else, too.
+            // This token covers all else too, so only what is not over yet needs another one.
             state.owes_token = unsettled;
             return TokenState::Ready(Token::primary_for(window));
         }
-        let read = state.reads.iter().map(|seen| seen.ended).max();
+        let read = state.reads.iter().map(|read| read.ended).max();
         if changed {
-            // One position for all of it.
+            // The primary's position covers both what was written and what was read.
             let latest = state.wrote.max(read).unwrap_or(now);
-            return TokenState::Ask(if unsettled || foreign { now } else { latest });
+            return TokenState::AskPrimary(if unsettled || foreign { now } else { latest });
         }
-        let seen = match &state.reads[..] {
-            [seen] => seen.number(snapshot).filter(|number| Some(*number) != snapshot.primary),
+        let replica = match &state.reads[..] {
+            [read] => read.number(snapshot).filter(|number| Some(*number) != snapshot.primary),
             _ => None,
         };
-        match (seen, read) {
+        match (replica, read) {
             (Some(number), Some(read)) => TokenState::AskNode(number, read),
-            (None, Some(read)) => TokenState::Ask(read),
+            (None, Some(read)) => TokenState::AskPrimary(read),
             (_, None) => {
                 state.owes_token = false;
                 let until = state.primary_until.unwrap_or(now);
@@ -293,13 +287,18 @@ impl Session {
         }
     }
 
-    /// The answer to [`TokenState::Ask`] (the primary's position) or [`TokenState::AskNode`], taken
-    /// after the moment it names; so it covers all that the session did until then.
-    pub(crate) fn answer(&self, asked: TokenState, position: Position, window: Duration) -> Token {
-        let mut state = self.lock();
+    /// Makes a token of the position that [`TokenState::AskPrimary`] or [`TokenState::AskNode`] asks for. It
+    /// covers all that the session did up to the moment that the state names.
+    pub(crate) fn token_at(
+        &self,
+        asked: TokenState,
+        position: Position,
+        window: Duration,
+    ) -> Token {
+        let mut state = self.state.lock();
         let mut token = None;
         let until = match asked {
-            TokenState::Ask(until) => {
+            TokenState::AskPrimary(until) => {
                 if state.knows_of_a_promotion_after(position) {
                     token = Some(Token::primary_for(window));
                 }
@@ -314,8 +313,8 @@ impl Session {
             }
             TokenState::None | TokenState::Ready(_) => return Token::at(position),
         };
-        // A single node was asked only where it was the only one read from.
-        state.reads.retain(|seen| seen.ended > until);
+        // A replica is asked only if the session read from no other node.
+        state.reads.retain(|read| read.ended > until);
         state.owes_token = state.writing > 0
             || state.untracked
             || state.wrote.is_some()
@@ -333,13 +332,13 @@ impl State {
         self.primary_until = Some(self.primary_until.map_or(until, |other| other.max(until)));
     }
 
-    /// Whether the server may still do a write whose end was not seen.
+    /// Whether the server may still carry out a write whose end was not seen.
     fn may_be_written(&self, now: Instant) -> bool {
         self.unseen_until.is_some_and(|until| now < until)
     }
 
-    /// Takes over what the monitor has learnt since: positions for what was written and seen.
-    fn settle(&mut self, snapshot: &Snapshot, now: Instant, window: Duration) {
+    /// Raises the floor by what the session wrote and read, as far as the snapshot has positions for it.
+    fn learn_positions(&mut self, snapshot: &Snapshot, now: Instant, window: Duration) {
         if let (Some(wrote), false) = (self.wrote, snapshot.positions) {
             self.wrote = Some(wrote).filter(|wrote| now.saturating_duration_since(*wrote) < window);
         }
@@ -351,10 +350,10 @@ impl State {
             self.wrote = None;
         }
         let mut reads = std::mem::take(&mut self.reads);
-        reads.retain(|seen| {
-            let Some(number) = seen.number(snapshot) else { return true };
+        reads.retain(|read| {
+            let Some(number) = read.number(snapshot) else { return true };
             match snapshot.nodes[number].position {
-                Some((position, Some(as_of))) if as_of > seen.ended => {
+                Some((position, Some(as_of))) if as_of > read.ended => {
                     self.raise_to(position);
                     false
                 }
@@ -364,7 +363,7 @@ impl State {
         self.reads = reads;
     }
 
-    /// The session must see this position, too.
+    /// Raises the floor, so that it covers this position too.
     fn raise_to(&mut self, position: Position) {
         self.floor = Some(match self.floor {
             Some((floor, since)) if floor.later(position) == floor => (floor, since),
@@ -372,20 +371,21 @@ impl State {
         });
     }
 
-    /// The floor is of a later timeline than the primary's position: there was a promotion that
-    /// was not noticed here yet, or one that was given up, or the floor is forged.
+    /// Whether the floor is of a later timeline than the primary's position: there was a promotion that
+    /// was not noticed yet, or one that was given up, or the floor is forged.
     fn knows_of_a_promotion_after(&self, position: Position) -> bool {
         self.floor.is_some_and(|(floor, _)| {
             floor.system == position.system && floor.timeline > position.timeline
         })
     }
 
-    /// The primary has said where it is, asked at `as_of`. That covers whatever a client can have
-    /// seen till then, so a floor beyond it is forged, unless it was brought later.
+    /// The primary was asked at `as_of` and is at this position. That covers whatever a client can have
+    /// seen until then. So the position becomes the floor; a floor beyond it is forged, unless it was
+    /// demanded after the question.
     fn is_covered_by_primary(&mut self, position: Position, as_of: Instant, window: Duration) {
         let now = Instant::now();
         if self.knows_of_a_promotion_after(position) {
-            // Time to notice it.
+            // Until the monitor has noticed it.
             self.ask_primary_until(now + window);
         }
         let stays = self.floor.is_some_and(|(floor, since)| {
@@ -402,9 +402,9 @@ fn is_foreign(floor: Position, snapshot: &Snapshot, now: Instant) -> bool {
     snapshot.primary_position().is_some_and(|(primary, as_of)| {
         let age = now.saturating_duration_since(as_of).as_millis();
         let written =
-            u64::try_from(age).unwrap_or(u64::MAX).saturating_mul(FARTHEST_PER_MILLISECOND);
+            u64::try_from(age).unwrap_or(u64::MAX).saturating_mul(MAX_AHEAD_PER_MILLISECOND);
         !primary.reaches(Position { lsn: Lsn(0), ..floor })
-            || floor.lsn.0.saturating_sub(primary.lsn.0) > FARTHEST_AHEAD.saturating_add(written)
+            || floor.lsn.0.saturating_sub(primary.lsn.0) > MAX_AHEAD.saturating_add(written)
     })
 }
 

@@ -1,17 +1,12 @@
 //! One statement, taken out of sqlx's `Execute` so that it can be looked at before it is sent.
 
-mod lexer;
-mod look;
-
 use std::sync::Arc;
 
 use sqlx::postgres::{PgArguments, PgStatement};
 use sqlx::{Arguments, Execute, Postgres, SqlStr};
 
-pub(crate) use self::lexer::{Token, Tokens};
-pub(crate) use self::look::Look;
 use crate::error::Error;
-use crate::router::{Classifier, Plan};
+use crate::sql::{Classifier, Plan};
 
 /// A statement with all that sqlx needs to send it, and that can be sent again.
 #[derive(Debug, Clone)]
@@ -71,18 +66,18 @@ impl Statement {
 
     /// Whether it may leave something behind in the session: a setting, a lock, a cursor.
     pub(crate) fn may_change_session(&self) -> bool {
-        self.plan.look.may_change_session
+        self.plan.traits.may_change_session
     }
 
     /// For a handle, whose next statement may go to another connection: refuses a lone `BEGIN`,
     /// `COMMIT` and their like. A text of several commands can bracket itself.
     pub(crate) fn refuse_lone_control(&self) -> Result<(), Error> {
-        if self.plan.look.several { Ok(()) } else { self.refuse_control() }
+        if self.plan.traits.multiple_commands { Ok(()) } else { self.refuse_control() }
     }
 
     /// For a transaction, which counts its own levels: refuses whatever would end it.
     pub(crate) fn refuse_control(&self) -> Result<(), Error> {
-        match self.plan.look.control {
+        match self.plan.traits.control {
             Some(word) => Err(Error::TransactionControl { keyword: word.to_ascii_uppercase() }),
             None => Ok(()),
         }
@@ -100,7 +95,7 @@ impl Statement {
         if this.arguments.is_none() {
             return (this, PoolerMode::AsItIs);
         }
-        if !this.has_values() && !this.plan.look.is_query {
+        if !this.has_values() && !this.plan.traits.is_query {
             // A utility command; some of them refuse to run inside a transaction.
             this.arguments = None;
             return (this, PoolerMode::AsItIs);

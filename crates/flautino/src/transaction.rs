@@ -1,4 +1,4 @@
-//! Transactions that cannot lie: `commit` answers `Ok` only for what the server committed.
+//! Transactions that cannot lie: `commit` returns `Ok` only for what the server committed.
 //!
 //! ```no_run
 //! # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
@@ -23,10 +23,10 @@ use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use crate::error::Error;
-use crate::executor::executor_through;
-use crate::lease::{Lease, Seen};
-use crate::router::Classifier;
-use crate::server_error::{server_keeps_session, sqlstate};
+use crate::lease::executor::executor_through;
+use crate::lease::{Failures, Lease};
+use crate::sql::{Classifier, quoted};
+use crate::sqlstate::{CONNECTION_CLASS, server_keeps_session, sqlstate};
 use crate::statement::Statement;
 
 /// Fails in an aborted transaction (25P02) and outside of one (25P01), and does nothing else.
@@ -142,8 +142,8 @@ impl Transaction {
             self.try_rollback().await?;
             return Err(Error::TransactionLost.into());
         }
-        let Seen { failure, unwatched, .. } = self.lease.seen;
-        if (failure || unwatched) && !self.stands().await? {
+        let Failures { any, unwatched, .. } = self.lease.failures;
+        if (any || unwatched) && !self.stands().await? {
             self.try_rollback().await?;
             return Err(Error::CommitAborted.into());
         }
@@ -206,7 +206,7 @@ impl Transaction {
                 Err(err)
             }
         };
-        let retryable = self.lease.seen.retryable && !unknown;
+        let retryable = self.lease.failures.retryable && !unknown;
         (result, retryable)
     }
 
@@ -245,8 +245,8 @@ impl Transaction {
 
     async fn set_savepoint(&mut self, name: Option<&str>) -> Result<Savepoint<'_>, sqlx::Error> {
         self.not_lost()?;
-        let Seen { failure, unwatched, .. } = self.lease.seen;
-        if failure || unwatched {
+        let Failures { any, unwatched, .. } = self.lease.failures;
+        if any || unwatched {
             // sqlx answers a refused savepoint by queueing a rollback of the whole transaction.
             self.own(CHECK.to_owned()).await?;
         }
@@ -259,7 +259,12 @@ impl Transaction {
             self.own(format!("SAVEPOINT {}", quoted(name))).await?;
         }
         self.lost = false;
-        Ok(Savepoint { seen: self.lease.seen, level: self.depth(), transaction: self, open: true })
+        Ok(Savepoint {
+            failures: self.lease.failures,
+            level: self.depth(),
+            transaction: self,
+            open: true,
+        })
     }
 
     fn depth(&self) -> usize {
@@ -354,8 +359,8 @@ impl fmt::Debug for Transaction {
 /// which it dereferences to.
 pub struct Savepoint<'t> {
     transaction: &'t mut Transaction,
-    /// What the transaction had seen before: a failure behind the savepoint is undone with it.
-    seen: Seen,
+    /// What had gone wrong before it was set: a failure after that is undone with the savepoint.
+    failures: Failures,
     /// sqlx's depth while this one is the innermost level.
     level: usize,
     open: bool,
@@ -423,9 +428,9 @@ impl Savepoint<'_> {
 
     /// What failed behind the savepoint is undone with it.
     fn forget_failures(&mut self) {
-        let Seen { failure, retryable, .. } = self.seen;
-        let seen = &mut self.transaction.lease.seen;
-        (seen.failure, seen.retryable) = (failure, retryable);
+        let Failures { any, retryable, .. } = self.failures;
+        let failures = &mut self.transaction.lease.failures;
+        (failures.any, failures.retryable) = (any, retryable);
     }
 }
 
@@ -472,10 +477,5 @@ fn refuses_commit(err: &sqlx::Error) -> bool {
     let code = sqlstate(err).unwrap_or_default();
     let was_sent =
         !matches!(Error::of(err), Some(Error::NodeDown { sent: false, .. } | Error::Closed { .. }));
-    !was_sent || (server_keeps_session(err) && !code.starts_with("08"))
-}
-
-/// An SQL identifier.
-pub(crate) fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    !was_sent || (server_keeps_session(err) && !code.starts_with(CONNECTION_CLASS))
 }

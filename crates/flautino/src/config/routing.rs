@@ -8,7 +8,7 @@ use serde::de::{SeqAccess, Visitor};
 
 use super::de::{self, SecretString};
 use super::{LONGEST, TOO_LONG};
-use crate::router::{Consistency, Tried};
+use crate::router::{Consistency, ExcludedNodes};
 
 /// The most statements that may be remembered.
 const MOST_STATEMENTS: usize = 1_000_000;
@@ -181,7 +181,7 @@ impl RoutingConfig {
             let message = format!("is {fallback_share}; expected a part above 0 and up to 1");
             return Err(("fallback_share", message));
         }
-        let most = Tried::MOST - 1;
+        let most = ExcludedNodes::MAX - 1;
         if usize::try_from(*retries).map_or(true, |retries| retries > most) {
             return Err(("retries", format!("is {retries}; expected 0 to {most}")));
         }

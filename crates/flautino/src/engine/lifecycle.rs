@@ -1,40 +1,45 @@
 //! How an engine opens and closes: every step bounded, and safe to cancel.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
-use super::discovery::keep_resolving;
-use super::{CLOSED, CLOSING, CloseReport, DRAINING, EngineInner, OPEN, OpenReport, UNOPENED};
+use super::changes::keep_resolving;
+use super::closing::{CLOSE_GRACE, end_pools};
+use super::phase::Phase;
+use super::report::{CloseReport, OpenReport};
+use super::state::EngineState;
+use crate::backoff::Backoff;
 use crate::config::{EngineConfig, PoolConfig};
 use crate::error::{NodeFailure, OpenError};
-use crate::node::{Node, Role, create_extensions};
-use crate::pool::{EndReason, NodePool};
+use crate::node::{EndReason, Node, NodePool, create_extensions};
+use crate::router::Role;
+use crate::sqlstate::{PROTOCOL_VIOLATION, refuses_role_or_database, sqlstate};
 
-/// How long `close` gives what it has cancelled, and its own goodbyes.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts of `open`.
-const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// The pauses between two attempts of `open`.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_secs(2);
+/// The last attempt of `open` comes when `startup_timeout` is over, and gets this long.
+const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
-impl EngineInner {
+impl EngineState {
     /// See [`Engine::open`](super::Engine::open).
     pub(super) async fn open(
         self: &Arc<Self>,
         config: &PoolConfig,
     ) -> Result<OpenReport, OpenError> {
-        let _one_at_a_time = self.lifecycle.lock().await;
-        match self.phase.load(Ordering::Acquire) {
-            OPEN | DRAINING => {
+        let _turn = self.turn.lock().await;
+        match self.phase.get() {
+            Phase::Open | Phase::Draining => {
                 tracing::info!("the engine is already open; nothing was changed");
                 return Ok(OpenReport { already_open: true, warnings: Vec::new() });
             }
-            // A `close` that was cancelled half-way.
-            CLOSING => {
+            // A `close` was cancelled half-way.
+            Phase::Closing => {
                 self.finish_close(Duration::ZERO).await;
             }
-            _ => {}
+            Phase::Unopened | Phase::Closed => {}
         }
         let mut warnings = Vec::new();
         if let Some(discovery) = &self.config.discovery
@@ -45,47 +50,28 @@ impl EngineInner {
         }
         warnings.extend(self.reach_nodes().await?);
         let nodes = self.nodes();
-        let watching = match nodes.len() {
+        let monitoring = match nodes.len() {
             1 => None,
-            _ => Some(self.monitor.start(config.max_connections).await),
+            _ => Some(self.start_monitor(config).await),
         };
         warnings.extend(self.create_extensions().await);
         let pools: Vec<_> = nodes.iter().map(|node| node.build_pool(config)).collect();
-        let roles: Vec<_> = nodes.iter().map(|node| node.role()).collect();
-        // One connection each, so that the first request finds it.
-        let reachable = nodes.iter().zip(&pools).filter(|(node, _)| node.trouble().is_none());
-        let first = reachable.map(async |(node, pool)| (node, pool.checkout(|| true).await));
-        for (node, first) in futures_util::future::join_all(first).await {
-            match first {
-                Ok(connection) => connection.release(),
-                Err(source)
-                    if Arc::ptr_eq(node, self.main())
-                        && (nodes.len() == 1 || is_final(&source)) =>
-                {
-                    return Err(OpenError::Refused(failure(node, source)));
-                }
-                Err(source) => warnings.push(failure(node, source).to_string()),
-            }
-        }
+        let roles: Vec<_> = nodes.iter().map(|node| node.server.role()).collect();
+        warnings.extend(self.make_first_connections(&nodes, &pools).await?);
         for ((node, pool), role) in nodes.iter().zip(&pools).zip(roles) {
-            // It was told of no change before it is in use.
-            if node.role() != role {
+            // A pool that is not in use yet is not told when its node's role changes.
+            if node.server.role() != role {
                 pool.renew();
             }
             node.use_pool(Arc::clone(pool));
         }
-        *self.lock_pools() = pools;
-        self.lock_members().pool = config.clone();
-        if let Some(watching) = watching {
-            watching.keep();
+        *self.pools.lock() = pools;
+        self.members.lock().pool = config.clone();
+        if let Some(monitoring) = monitoring {
+            monitoring.keep();
         }
-        if let Some(discovery) = &self.config.discovery {
-            let stop = CancellationToken::new();
-            let resolving = keep_resolving(Arc::downgrade(self), discovery.clone());
-            *self.lock_discovery() = Some(stop.clone().drop_guard());
-            self.tasks().spawn(async move { stop.run_until_cancelled(resolving).await });
-        }
-        self.phase.store(OPEN, Ordering::Release);
+        self.start_discovery();
+        self.phase.set(Phase::Open);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -95,15 +81,12 @@ impl EngineInner {
 
     /// See [`Engine::close_within`](super::Engine::close_within).
     pub(super) async fn close(&self, drain: Duration) -> CloseReport {
-        // Before its turn, so that a change of the nodes does not keep the turn for their answers.
-        let order = Ordering::AcqRel;
-        let closing = |phase| matches!(phase, OPEN | DRAINING).then_some(CLOSING);
-        if self.phase.fetch_update(order, Ordering::Acquire, closing).is_ok() {
+        // Before its turn, so that a change of the nodes under way stops waiting for their answers.
+        if self.phase.advance(&[Phase::Open, Phase::Draining], Phase::Closing) {
             self.shut_nodes();
-            self.closing.notify_waiters();
         }
-        let _one_at_a_time = self.lifecycle.lock().await;
-        if matches!(self.phase.load(Ordering::Acquire), UNOPENED | CLOSED) {
+        let _turn = self.turn.lock().await;
+        if matches!(self.phase.get(), Phase::Unopened | Phase::Closed) {
             tracing::info!("the engine is not open; there is nothing to close");
             return CloseReport::default();
         }
@@ -118,16 +101,15 @@ impl EngineInner {
         let timeout = self.config.startup_timeout;
         let patience = self.config.routing.failover_timeout.min(timeout);
         let started = Instant::now();
-        let mut pause = Duration::from_millis(100);
+        let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let nodes = self.nodes();
         loop {
-            // The last attempt comes when the time is over, and gets a moment of its own.
-            let left = timeout.saturating_sub(started.elapsed()).max(LAST_WORDS);
-            let probes = nodes.iter().map(|node| reach(node, left));
-            let results = futures_util::future::join_all(probes).await;
-            let writable = results.iter().any(|result| matches!(result, Ok(Role::Primary)));
-            let answers = results.iter().any(Result::is_ok);
-            let alone = nodes.len() == 1;
+            let left = timeout.saturating_sub(started.elapsed()).max(MIN_ATTEMPT);
+            let attempts = nodes.iter().map(|node| reach(node, left));
+            let results = futures_util::future::join_all(attempts).await;
+            let is_writable = results.iter().any(|result| matches!(result, Ok(Role::Primary)));
+            let any_answers = results.iter().any(Result::is_ok);
+            let is_alone = nodes.len() == 1;
             let waited = started.elapsed();
             let mut failures = Vec::new();
             for (number, failure) in results.into_iter().map(Result::err).enumerate() {
@@ -138,10 +120,10 @@ impl EngineInner {
                     failure => failures.extend(failure),
                 }
             }
-            if writable || (answers && (alone || waited >= patience)) {
+            if is_writable || (any_answers && (is_alone || waited >= patience)) {
                 let joins = |failure| format!("{failure}; it joins when it is reachable");
                 let mut warnings: Vec<_> = failures.into_iter().map(joins).collect();
-                if !writable && !alone {
+                if !is_writable && !is_alone {
                     warnings.push(format!(
                         "no node takes writes after {waited:.1?}: replicas serve what they may, and \
                          all else waits for a primary"
@@ -155,27 +137,51 @@ impl EngineInner {
             for failure in failures {
                 tracing::warn!(?waited, "waiting for the database: {failure}");
             }
-            if answers {
+            if any_answers {
                 tracing::warn!(
                     ?waited,
                     "waiting for a primary: the nodes that answer are replicas"
                 );
             }
-            let until = if answers { patience } else { timeout };
-            tokio::time::sleep(pause.min(until.saturating_sub(waited))).await;
-            pause = (pause * 2).min(LONGEST_PAUSE);
+            let until = if any_answers { patience } else { timeout };
+            tokio::time::sleep(backoff.next_pause().min(until.saturating_sub(waited))).await;
         }
     }
 
-    /// On the primary, or on the only node. Answers warnings.
+    /// Makes one connection for each pool, so that the first request finds it. Returns a warning for
+    /// each that could not be made.
+    async fn make_first_connections(
+        &self,
+        nodes: &[Arc<Node>],
+        pools: &[Arc<NodePool>],
+    ) -> Result<Vec<String>, OpenError> {
+        let reachable = nodes.iter().zip(pools).filter(|(node, _)| node.server.trouble().is_none());
+        let first = reachable.map(async |(node, pool)| (node, pool.checkout(|| true).await));
+        let mut warnings = Vec::new();
+        for (node, first) in futures_util::future::join_all(first).await {
+            match first {
+                Ok(connection) => connection.release(),
+                Err(source)
+                    if Arc::ptr_eq(node, &self.main())
+                        && (nodes.len() == 1 || is_final(&source)) =>
+                {
+                    return Err(OpenError::Refused(failure(node, source)));
+                }
+                Err(source) => warnings.push(failure(node, source).to_string()),
+            }
+        }
+        Ok(warnings)
+    }
+
+    /// Creates the extensions on the primary, or on the only node. Returns warnings.
     async fn create_extensions(&self) -> Vec<String> {
         let EngineConfig { extensions, startup_timeout, .. } = &self.config;
         if extensions.is_empty() {
             return Vec::new();
         }
-        let node = match self.monitor() {
-            Some(monitor) => monitor.snapshot().primary_node().cloned(),
-            None => Some(Arc::clone(self.main())),
+        let node = match self.monitor().routes() {
+            true => self.monitor().state().primary().cloned(),
+            false => Some(self.main()),
         };
         let Some(node) = node else {
             let wanted = extensions.join("`, `");
@@ -183,29 +189,41 @@ impl EngineInner {
                 "no node takes writes, so the extensions `{wanted}` were not looked for"
             )];
         };
-        match node.say_hello(*startup_timeout).await {
+        match node.server.say_hello(*startup_timeout).await {
             Ok((mut connection, _)) => {
-                create_extensions(&node, &mut connection, extensions, *startup_timeout).await
+                create_extensions(&node.server, &mut connection, extensions, *startup_timeout).await
             }
             Err(source) => vec![failure(&node, source).to_string()],
         }
     }
 
+    /// Keeps the nodes as a name says, from now on until `close`, where the configuration has one.
+    fn start_discovery(self: &Arc<Self>) {
+        let Some(discovery) = &self.config.discovery else { return };
+        let stop = CancellationToken::new();
+        let resolving = keep_resolving(Arc::downgrade(self), discovery.clone());
+        *self.discovery.lock() = Some(stop.clone().drop_guard());
+        self.tasks().spawn(async move { stop.run_until_cancelled(resolving).await });
+    }
+
     async fn finish_close(&self, drain: Duration) -> CloseReport {
         let started = Instant::now();
-        self.phase.store(CLOSING, Ordering::Release);
-        self.lock_discovery().take();
+        self.phase.set(Phase::Closing);
+        self.discovery.lock().take();
         self.shut_nodes();
-        self.monitor.stop().await;
-        let pools = self.lock_pools().clone();
+        // The monitor first, so that those who wait for the budget are told that the engine closes.
+        let stopping = self.monitor().stop();
+        self.cluster.budget.close();
+        stopping.await;
+        let pools = self.pools.lock().clone();
         let end = end_pools(&pools, drain, EndReason::Closed).await;
-        self.lock_pools().clear();
+        self.pools.lock().clear();
         drop(pools);
         let tasks = self.tasks();
         tasks.close();
-        let _ = tokio::time::timeout(LAST_WORDS, tasks.wait()).await;
+        let _ = tokio::time::timeout(CLOSE_GRACE, tasks.wait()).await;
         tasks.reopen();
-        self.phase.store(CLOSED, Ordering::Release);
+        self.phase.set(Phase::Closed);
         CloseReport { was_open: true, elapsed: started.elapsed(), ..end }
     }
 
@@ -216,68 +234,34 @@ impl EngineInner {
     }
 }
 
-/// Closes pools: what is idle at once, and what is busy when it is given back. What still runs after
-/// the drain time is ended, here and at the server.
-pub(super) async fn end_pools(
-    pools: &[Arc<NodePool>],
-    drain: Duration,
-    why: EndReason,
-) -> CloseReport {
-    let in_use = || pools.iter().map(|pool| pool.in_use() as usize).sum::<usize>();
-    pools.iter().for_each(|pool| pool.shut());
-    let busy = in_use();
-    let idle = futures_util::future::join_all(pools.iter().map(|pool| pool.close_idle()));
-    let idle = tokio::time::timeout(LAST_WORDS, idle).await.unwrap_or_default();
-    let closing = futures_util::future::join_all(pools.iter().map(|pool| pool.close()));
-    let mut closing = std::pin::pin!(closing);
-    let mut cancelled = 0;
-    if tokio::time::timeout(drain, &mut closing).await.is_err() {
-        cancelled = in_use();
-        pools.iter().for_each(|pool| pool.end(why));
-        // Some are held by who does not look at them, and so does not end them.
-        let stopping = futures_util::future::join_all(pools.iter().map(NodePool::cancel_all));
-        let ending = futures_util::future::join(stopping, closing);
-        let _ = tokio::time::timeout(LAST_WORDS, ending).await;
-    }
-    let still_held = in_use();
-    CloseReport {
-        idle: idle.iter().sum(),
-        drained: busy.saturating_sub(cancelled),
-        cancelled: cancelled.saturating_sub(still_held),
-        still_held,
-        ..CloseReport::default()
-    }
-}
-
 /// One attempt to reach a node and to learn its role.
 async fn reach(node: &Arc<Node>, left: Duration) -> Result<Role, NodeFailure> {
-    match node.say_hello(left).await {
+    match node.server.say_hello(left).await {
         Ok((_, hello)) => {
-            hello.look_at_version(node);
+            hello.warn_if_too_old(node.name());
             node.set_role(hello.role);
-            node.set_trouble(None);
+            node.server.set_trouble(None);
             Ok(hello.role)
         }
         Err(source) => {
             let failure = failure(node, source);
             node.set_role(Role::Unknown);
-            node.set_trouble(Some(failure.source.to_string()));
+            node.server.set_trouble(Some(failure.source.to_string()));
             Err(failure)
         }
     }
 }
 
 fn failure(node: &Node, source: sqlx::Error) -> NodeFailure {
-    NodeFailure { node: node.name.to_string(), address: node.address(), source }
+    NodeFailure { node: node.name().to_string(), address: node.server.address(), source }
 }
 
 /// Whether waiting does not mend it: the server refuses the role, the password, the database or
 /// a start-up parameter, or this build cannot speak as the configuration demands.
-fn is_final(err: &sqlx::Error) -> bool {
-    match err {
-        sqlx::Error::Database(err) => err
-            .code()
-            .is_some_and(|code| code.starts_with("28") || code == "3D000" || code == "08P01"),
+fn is_final(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Database(_) => sqlstate(error)
+            .is_some_and(|code| refuses_role_or_database(&code) || code == PROTOCOL_VIOLATION),
         sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => true,
         _ => false,
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::PgConnection;
 
-use super::Node;
+use super::sender::Sender;
 
 /// A server process, told apart from a later one of the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,7 +23,7 @@ pub(crate) enum Stop {
     Process,
 }
 
-impl Node {
+impl Sender {
     /// Stops processes, over another connection of the same role, in one statement. One that is not
     /// the one that was meant any more is left alone.
     pub(crate) async fn stop_backends(

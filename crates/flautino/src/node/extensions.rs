@@ -4,16 +4,16 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row};
 
-use super::Node;
-use crate::transaction::quoted;
+use super::server::Server;
+use crate::sql::{literal, quoted};
 
 /// The advisory lock under which extensions are created: two sessions that create the same one
 /// at once collide on a unique index, `IF NOT EXISTS` or not. The key is "flautino" in ASCII.
 const EXTENSION_LOCK: i64 = 0x666c_6175_7469_6e6f;
 
-/// Creates the extensions that are missing. Answers a warning for each that is missing still.
+/// Creates the extensions that are missing. Returns a warning for each that is missing still.
 pub(crate) async fn create_extensions(
-    node: &Node,
+    server: &Server,
     connection: &mut PgConnection,
     extensions: &[String],
     timeout: Duration,
@@ -21,20 +21,22 @@ pub(crate) async fn create_extensions(
     if extensions.is_empty() {
         return Vec::new();
     }
-    let creating = create_missing(node, connection, extensions);
+    let creating = create_missing(server, connection, extensions);
     match tokio::time::timeout(timeout, creating).await {
         Ok(Ok(warnings)) => warnings,
-        Ok(Err(err)) => vec![format!("node `{}`: cannot list its extensions: {err}", node.name)],
+        Ok(Err(err)) => {
+            vec![format!("node `{}`: cannot list its extensions: {err}", server.name())]
+        }
         Err(_) => vec![format!(
             "node `{}`: creating extensions took longer than {timeout:?}; is another session \
              holding a lock on them?",
-            node.name
+            server.name()
         )],
     }
 }
 
 async fn create_missing(
-    node: &Node,
+    server: &Server,
     connection: &mut PgConnection,
     extensions: &[String],
 ) -> Result<Vec<String>, sqlx::Error> {
@@ -42,16 +44,16 @@ async fn create_missing(
     let list = names.join(", ");
     let sql =
         format!("SELECT extname::text FROM pg_catalog.pg_extension WHERE extname IN ({list})");
-    let rows = node.send(connection, sql).await?;
+    let rows = server.sender.send(connection, sql).await?;
     let present: Vec<String> = rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?;
     let missing: Vec<_> = extensions.iter().filter(|name| !present.contains(name)).collect();
     let mut warnings = Vec::new();
     for name in missing {
-        if node.is_replica() {
+        if server.is_replica() {
             warnings.push(format!(
                 "extension \"{name}\" is missing on node `{}`, which is in recovery: create it \
                  on its primary, or leave it out of `extensions`",
-                node.name
+                server.name()
             ));
             continue;
         }
@@ -60,18 +62,13 @@ async fn create_missing(
         let sql = format!(
             "SELECT pg_advisory_xact_lock({EXTENSION_LOCK}); CREATE EXTENSION IF NOT EXISTS {name}"
         );
-        if let Err(err) = node.send(connection, sql).await {
+        if let Err(err) = server.sender.send(connection, sql).await {
             warnings.push(format!(
                 "extension {name} was not created on node `{}`: {err}; install it or grant the \
                  right to create it, or leave it out of `extensions`",
-                node.name
+                server.name()
             ));
         }
     }
     Ok(warnings)
-}
-
-/// A string constant that no setting of the server reads otherwise.
-fn literal(text: &str) -> String {
-    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }

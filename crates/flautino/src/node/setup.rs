@@ -1,17 +1,22 @@
 //! What a session is set to when it is new, and how a used one is made as new again.
 
-use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use sqlx::{Connection, PgConnection, Row};
 
-use super::{Backend, Node, Role};
+use super::backend::Backend;
+use super::sender::Sender;
 use crate::config::NodeConfig;
-use crate::server_error::server_keeps_session;
+use crate::error::timed_out;
+use crate::router::Role;
+use crate::sqlstate::{
+    FEATURE_NOT_SUPPORTED, INVALID_PARAMETER_VALUE, UNDEFINED_OBJECT, server_keeps_session,
+    sqlstate,
+};
 
-/// The oldest version that is tested with.
-const OLDEST_SUPPORTED: i32 = 130_000;
+/// The oldest version that is supported.
+const MIN_SUPPORTED_VERSION: i32 = 130_000;
 /// How many statements a session may keep that sqlx does not know of, since their preparation was
 /// dropped half-way.
 const MAX_FORGOTTEN: i64 = 20;
@@ -21,8 +26,9 @@ const WASH_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first version with `client_connection_check_interval`.
 const CLIENT_CHECK_SINCE: u32 = 140_000;
 
-/// Unknown parameter, invalid value, feature not supported.
-const REFUSED: [&str; 3] = ["42704", "22023", "0A000"];
+/// How a server refuses a setting that it does not know, or that its platform cannot do.
+const SETTING_REFUSED: [&str; 3] =
+    [UNDEFINED_OBJECT, INVALID_PARAMETER_VALUE, FEATURE_NOT_SUPPORTED];
 
 /// The settings of each session on a node.
 #[derive(Debug)]
@@ -106,18 +112,18 @@ impl SessionSetup {
     pub(crate) async fn hello(
         &self,
         connection: &mut PgConnection,
-        node: &Node,
+        sender: &Sender,
     ) -> Result<Hello, sqlx::Error> {
         loop {
             let asks_process = self.owns_sessions() && !self.process_untold.load(Ordering::Relaxed);
             let mut sql = self.commands(connection).unwrap_or_default();
             sql.push_str(if asks_process { PROCESS } else { ROLE });
-            match node.send(connection, sql).await {
+            match sender.send(connection, sql).await {
                 Ok(rows) => return Hello::read(rows.last().ok_or(sqlx::Error::RowNotFound)?),
                 Err(err) if self.is_interval_refused(connection, &err) => {
                     self.client_check_refused.store(true, Ordering::Relaxed);
                     tracing::warn!(
-                        node = %node.name, error = %err,
+                        node = %sender.name, error = %err,
                         "the server refuses client_connection_check_interval; it will run a \
                          statement whose client is gone to its end, unless it is cancelled"
                     );
@@ -125,7 +131,7 @@ impl SessionSetup {
                 // Not every relative of PostgreSQL knows its processes.
                 Err(err) if asks_process && server_keeps_session(&err) => {
                     self.process_untold.store(true, Ordering::Relaxed);
-                    tracing::debug!(node = %node.name, error = %err, "the server does not tell its process");
+                    tracing::debug!(node = %sender.name, error = %err, "the server does not tell its process");
                 }
                 Err(err) => return Err(err),
             }
@@ -133,8 +139,8 @@ impl SessionSetup {
     }
 
     fn is_interval_refused(&self, connection: &PgConnection, error: &sqlx::Error) -> bool {
-        let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
-        self.checks_client(connection) && code.is_some_and(|code| REFUSED.contains(&&*code))
+        let is_refusal = sqlstate(error).is_some_and(|code| SETTING_REFUSED.contains(&&*code));
+        self.checks_client(connection) && is_refusal
     }
 
     /// Resets a used session, in one round trip. `false` where that is not enough: a transaction
@@ -145,7 +151,7 @@ impl SessionSetup {
     pub(crate) async fn wash(
         &self,
         connection: &mut PgConnection,
-        node: &Node,
+        sender: &Sender,
     ) -> Result<bool, sqlx::Error> {
         // Outside a transaction block `now()`, its start, is the statement's own start.
         let mut sql = String::from(
@@ -161,8 +167,9 @@ impl SessionSetup {
             sql = format!("{sql}; {commands}");
         }
         // sqlx's pool, which washes what it takes back, sets no bound, and keeps the place so long.
-        let Ok(rows) = tokio::time::timeout(WASH_TIMEOUT, node.send(connection, sql)).await else {
-            return Err(sqlx::Error::Io(io::ErrorKind::TimedOut.into()));
+        let Ok(rows) = tokio::time::timeout(WASH_TIMEOUT, sender.send(connection, sql)).await
+        else {
+            return Err(timed_out("a used session was not reset in time"));
         };
         let rows = rows?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
@@ -171,7 +178,7 @@ impl SessionSetup {
         if prepared > known + MAX_FORGOTTEN {
             // Both sides begin anew.
             connection.clear_cached_statements().await?;
-            node.send(connection, "DEALLOCATE ALL".to_owned()).await?;
+            sender.send(connection, "DEALLOCATE ALL".to_owned()).await?;
         }
         Ok(clean)
     }
@@ -213,12 +220,12 @@ impl Hello {
         Ok(Self { role, process, version: (row.try_get(1)?, row.try_get(2)?) })
     }
 
-    /// Warns of a server that is too old.
-    pub(crate) fn look_at_version(&self, node: &Node) {
+    /// Warns if the server is older than what is supported.
+    pub(crate) fn warn_if_too_old(&self, node: &str) {
         let (number, version) = &self.version;
-        if *number < OLDEST_SUPPORTED {
+        if *number < MIN_SUPPORTED_VERSION {
             tracing::warn!(
-                node = %node.name, %version,
+                node, %version,
                 "PostgreSQL {version} is older than 13, the oldest version flautino supports"
             );
         }

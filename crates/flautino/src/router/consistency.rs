@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Reason;
 use super::position::Position;
+use super::reason::Reason;
 use super::snapshot::NodeView;
 
 /// How fresh the reads of a handle must be.

@@ -59,7 +59,7 @@ impl Health {
     }
 
     /// It has no place for a probe, and so it lives.
-    pub(crate) fn lives(&mut self) {
+    pub(crate) fn is_alive(&mut self) {
         self.doubted = false;
         if self.state == State::Up {
             self.contrary = 0;

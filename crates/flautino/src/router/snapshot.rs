@@ -2,8 +2,22 @@
 
 use std::time::{Duration, Instant};
 
+use serde::Serialize;
+
 use super::position::Position;
-use crate::node::Role;
+
+/// What a server is now. Learnt from the server, never from the configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Role {
+    /// It takes writes.
+    Primary,
+    /// It is in recovery: a standby.
+    Replica,
+    /// It was not asked yet, or did not answer, or refused what its role should allow.
+    Unknown,
+}
 
 /// All nodes at one moment; the main node first.
 #[derive(Debug, Clone, PartialEq)]

@@ -6,7 +6,7 @@ use super::*;
 fn writes_that_end_together_do_not_move_the_latest_end_back() {
     let session = Arc::new(Session::default());
     let write = session.write_begins(Duration::ZERO);
-    let mut state = session.lock();
+    let mut state = session.state.lock();
     let ending = std::thread::spawn(move || write.end());
     // It waits for the lock.
     std::thread::sleep(Duration::from_millis(100));
@@ -14,5 +14,5 @@ fn writes_that_end_together_do_not_move_the_latest_end_back() {
     state.wrote = Some(latest);
     drop(state);
     ending.join().unwrap();
-    assert!(session.lock().wrote.unwrap() >= latest);
+    assert!(session.state.lock().wrote.unwrap() >= latest);
 }

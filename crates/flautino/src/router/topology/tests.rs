@@ -1,6 +1,7 @@
 //! What samples of several nodes say together, without a server.
 
 use super::*;
+use crate::router::snapshot::{Exclusion, NodeView};
 
 const SYSTEM: u64 = 7;
 
@@ -17,7 +18,7 @@ struct Answer {
     started: i64,
     counts_since: Option<i64>,
     lsn: u64,
-    ended: u64,
+    xid_horizon: u64,
     timeline: Option<u32>,
     control: Option<(u32, Lsn)>,
     paused: bool,
@@ -31,7 +32,7 @@ fn primary(timeline: u32, lsn: u64) -> Answer {
         started: 0,
         counts_since: None,
         lsn,
-        ended: 1,
+        xid_horizon: 1,
         timeline,
         control: None,
         paused: false,
@@ -39,7 +40,7 @@ fn primary(timeline: u32, lsn: u64) -> Answer {
 }
 
 fn replica(timeline: u32, lsn: u64) -> Answer {
-    Answer { role: Role::Replica, ended: 0, ..primary(timeline, lsn) }
+    Answer { role: Role::Replica, xid_horizon: 0, ..primary(timeline, lsn) }
 }
 
 /// As an ordinary role sees it: only the control file's old word.
@@ -60,16 +61,26 @@ impl Nodes {
     }
 
     fn answers(&mut self, number: usize, millis: u64, answer: Answer) -> Change {
-        let Answer { role, system, started, counts_since, lsn, ended, timeline, control, paused } =
-            answer;
+        let Answer {
+            role,
+            system,
+            started,
+            counts_since,
+            lsn,
+            xid_horizon,
+            timeline,
+            control,
+            paused,
+        } = answer;
         // Each node is a server of its own.
-        let server = Server {
+        let server = ServerId {
             system: Some(system),
             started: started + 1000 * i64::try_from(number).unwrap(),
             counts_since,
         };
         let apply_delay = Duration::ZERO;
-        let progress = Progress { lsn: Lsn(lsn), ended, timeline, control, paused, apply_delay };
+        let progress =
+            Progress { lsn: Lsn(lsn), xid_horizon, timeline, control, paused, apply_delay };
         let sample = Sample {
             began: self.at(millis),
             round_trip: Duration::from_millis(1),
@@ -94,7 +105,7 @@ impl Nodes {
         self.topology.snapshot().nodes[number].clone()
     }
 
-    fn proven(&self, number: usize) -> Option<(u32, u64)> {
+    fn confirmed(&self, number: usize) -> Option<(u32, u64)> {
         let (position, _) = self.view(number).position?;
         Some((position.timeline, position.lsn.0))
     }
@@ -203,16 +214,16 @@ fn servers_that_started_in_the_same_microsecond_are_not_one() {
 #[test]
 fn log_without_a_transaction_keeps_no_replica_out() {
     let mut nodes = Nodes::new(2);
-    let ended = 7;
+    let xid_horizon = 7;
     for millis in (0..30_000).step_by(200) {
-        nodes.answers(0, millis, Answer { ended, ..primary(1, 150) });
-        nodes.answers(1, millis, Answer { ended, paused: true, ..replica(1, 100) });
+        nodes.answers(0, millis, Answer { xid_horizon, ..primary(1, 150) });
+        nodes.answers(1, millis, Answer { xid_horizon, paused: true, ..replica(1, 100) });
     }
     assert!(nodes.in_rotation(1, 30_000));
     let lag = |nodes: &Nodes| nodes.topology.lag(1, nodes.at(30_000));
     assert_eq!(lag(&nodes), (Some(50), Some(Duration::ZERO)));
     // It is paused, and there is something to replay now.
-    nodes.answers(0, 30_000, Answer { ended: 8, ..primary(1, 180) });
+    nodes.answers(0, 30_000, Answer { xid_horizon: 8, ..primary(1, 180) });
     assert_eq!(nodes.view(1).excluded, Some(Exclusion::Paused));
     assert_eq!(lag(&nodes), (Some(80), Some(Duration::from_millis(200))));
 }
@@ -270,29 +281,29 @@ fn a_restored_server_goes_backwards() {
     let mut nodes = Nodes::new(2);
     nodes.answers(0, 0, primary(1, 100));
     nodes.answers(1, 1, replica(1, 100));
-    assert_eq!(nodes.proven(1), Some((1, 100)));
+    assert_eq!(nodes.confirmed(1), Some((1, 100)));
     let change = nodes.answers(1, 2, Answer { started: 5, ..replica(1, 60) });
     assert!(change.new_server);
-    assert_eq!(nodes.proven(1), Some((1, 60)));
+    assert_eq!(nodes.confirmed(1), Some((1, 60)));
 }
 
 #[test]
-fn a_position_of_an_ordinary_role_is_proven_by_everybody() {
+fn a_position_of_an_ordinary_role_is_confirmed_by_the_others() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
     nodes.answers(1, 1, shy_replica((1, 20), 100));
     nodes.answers(2, 2, shy_replica((1, 30), 100));
     // The control file's word is old and true.
-    assert_eq!((nodes.proven(1), nodes.proven(2)), (Some((1, 20)), Some((1, 30))));
+    assert_eq!((nodes.confirmed(1), nodes.confirmed(2)), (Some((1, 20)), Some((1, 30))));
     nodes.answers(0, 3, primary(1, 105));
     // The first was asked before the second and the primary.
-    assert_eq!((nodes.proven(1), nodes.proven(2)), (Some((1, 100)), Some((1, 30))));
+    assert_eq!((nodes.confirmed(1), nodes.confirmed(2)), (Some((1, 100)), Some((1, 30))));
     nodes.answers(1, 4, shy_replica((1, 20), 105));
-    assert_eq!(nodes.proven(2), Some((1, 100)));
+    assert_eq!(nodes.confirmed(2), Some((1, 100)));
 }
 
 #[test]
-fn nothing_is_proven_by_everybody_while_one_is_silent() {
+fn nothing_is_confirmed_by_the_others_while_one_is_silent() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
     nodes.answers(2, 1, shy_replica((1, 30), 90));
@@ -300,10 +311,10 @@ fn nothing_is_proven_by_everybody_while_one_is_silent() {
     nodes.answers(0, 3, primary(1, 100));
     nodes.fails(2, 4);
     nodes.fails(2, 5);
-    assert_eq!(nodes.proven(1), Some((1, 20)));
+    assert_eq!(nodes.confirmed(1), Some((1, 20)));
     // Where nothing listens, nobody was promoted whom it could follow.
     nodes.refuses(2, 6);
-    assert_eq!(nodes.proven(1), Some((1, 100)));
+    assert_eq!(nodes.confirmed(1), Some((1, 100)));
 }
 
 #[test]
@@ -316,20 +327,20 @@ fn a_cascading_standby_that_followed_a_promotion_is_not_taken_for_one_that_did_n
     // Node 1 is promoted at 85, and node 2 follows it beyond 100 while its control file is old.
     nodes.answers(2, 4, shy_replica((1, 30), 120));
     nodes.answers(0, 5, primary(1, 100));
-    assert_ne!(nodes.proven(2), Some((1, 120)));
+    assert_ne!(nodes.confirmed(2), Some((1, 120)));
     nodes.answers(1, 6, primary(2, 125));
-    let (timeline, _) = nodes.proven(2).unwrap();
-    assert!(timeline == 1 && nodes.proven(2).unwrap().1 <= 80, "{:?}", nodes.proven(2));
+    let (timeline, _) = nodes.confirmed(2).unwrap();
+    assert!(timeline == 1 && nodes.confirmed(2).unwrap().1 <= 80, "{:?}", nodes.confirmed(2));
     // The old primary is gone, and yet node 2 may have followed that one till then.
     nodes.refuses(0, 7);
     nodes.answers(1, 8, primary(2, 130));
-    assert_eq!(nodes.proven(2).unwrap().0, 1);
+    assert_eq!(nodes.confirmed(2).unwrap().0, 1);
     // Its control file tells, in the end.
     nodes.answers(2, 9, shy_replica((2, 90), 130));
     nodes.answers(1, 10, primary(2, 130));
-    assert_eq!(nodes.proven(2), Some((2, 90)));
+    assert_eq!(nodes.confirmed(2), Some((2, 90)));
     nodes.refuses(0, 11);
-    assert_eq!(nodes.proven(2), Some((2, 130)));
+    assert_eq!(nodes.confirmed(2), Some((2, 130)));
 }
 
 #[test]
@@ -350,7 +361,7 @@ fn a_server_without_positions_turns_the_cluster_to_time_windows() {
         began,
         round_trip: Duration::ZERO,
         role,
-        server: Server { system: None, started: number, counts_since: None },
+        server: ServerId { system: None, started: number, counts_since: None },
         progress: None,
     };
     let began = nodes.at(0);

@@ -1,0 +1,96 @@
+//! sqlx's `Executor` in front of the loop: a statement through a handle.
+
+use futures_core::Stream;
+use futures_util::StreamExt;
+
+use super::Dispatch;
+use super::retry::{Failure, Phase};
+use crate::lease::Lease;
+use crate::lease::executor::{Answer, Item, Source, Start};
+use crate::statement::Statement;
+
+/// How many rows of a stream are read ahead, where they are there already.
+const MAX_READ_AHEAD: usize = 128;
+
+/// Runs statements wherever the router sends them.
+pub(crate) struct RoutedExecutor(Dispatch);
+
+impl RoutedExecutor {
+    pub(crate) fn new(dispatch: Dispatch) -> Self {
+        Self(dispatch)
+    }
+}
+
+impl Source for RoutedExecutor {
+    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
+        let execute = |mut lease: Lease| {
+            let statement = statement.clone();
+            async move {
+                let mut completed = false;
+                let result = lease.run(statement, &mut completed).await;
+                result.map_err(|error| Failure { error, phase: Phase::Executing { completed } })
+            }
+        };
+        let access = self.0.access(&statement);
+        self.0.run(access, Some(&statement), execute).await
+    }
+
+    /// Rows that arrive together are given out together, so that a small result which ends in an error
+    /// can be run again as a whole.
+    fn stream(
+        &mut self,
+        statement: Statement,
+    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
+        let dispatch = &self.0;
+        async_stream::try_stream! {
+            let access = dispatch.access(&statement);
+            let execute = |lease: Lease| first_chunk(lease, statement.clone());
+            let (first, mut rest) = dispatch.run(access, Some(&statement), execute).await?;
+            let mut chunk = Some(first);
+            while let Some(items) = chunk {
+                for item in items {
+                    yield item?;
+                }
+                chunk = rest.next().await;
+            }
+        }
+    }
+
+    async fn prepare<T: Send>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> Result<T, sqlx::Error> {
+        let execute = |mut lease: Lease| {
+            let (statement, start) = (statement.clone(), &start);
+            async move {
+                let phase = Phase::Executing { completed: false };
+                let result = lease.prepare(statement, start).await;
+                result.map_err(|error| Failure { error, phase })
+            }
+        };
+        let access = self.0.access(&statement);
+        self.0.run(access, Some(&statement), execute).await
+    }
+}
+
+type Chunk = Vec<Result<Item, sqlx::Error>>;
+
+/// Reads the first rows of a result, and fails if they end in an error already.
+async fn first_chunk(
+    lease: Lease,
+    statement: Statement,
+) -> Result<(Chunk, impl Stream<Item = Chunk> + Send + Unpin), Failure> {
+    let mut chunks = Box::pin(Lease::stream(lease, statement).ready_chunks(MAX_READ_AHEAD));
+    let mut first = chunks.next().await.unwrap_or_default();
+    match first.pop() {
+        Some(Err(error)) => {
+            let completed = first.iter().flatten().any(Item::is_left);
+            Err(Failure { error, phase: Phase::Executing { completed } })
+        }
+        last => {
+            first.extend(last);
+            Ok((first, chunks))
+        }
+    }
+}

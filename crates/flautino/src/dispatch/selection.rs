@@ -1,0 +1,231 @@
+//! Which node a statement goes to next, and whether that node still is what it was selected for.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::futures::Notified;
+
+use super::Dispatch;
+use super::budget::Waited;
+use super::retry::Retry;
+use crate::config::{Fallback, RoutingMode};
+use crate::error::{Error, UnknownNode};
+use crate::lease::{Lease, Tracking};
+use crate::monitor::{ClusterState, Monitor, WriteUnderWay};
+use crate::node::Node;
+use crate::router::{
+    Access, Consistency, Decision, Exclusion, Floor, Load, NodeView, Reason, Request, Target,
+    route, route_stale,
+};
+
+/// A node for a statement, and what that was decided on.
+pub(super) struct Selection {
+    state: Arc<ClusterState>,
+    request: Request,
+    pub(super) decision: Decision,
+    /// A part of the primary's budget for reads that no replica could serve.
+    pub(super) budget: Option<OwnedSemaphorePermit>,
+}
+
+impl Selection {
+    pub(super) fn node(&self) -> &Arc<Node> {
+        &self.state.nodes[self.decision.node]
+    }
+
+    pub(super) fn view(&self) -> &NodeView {
+        &self.state.snapshot.nodes[self.decision.node]
+    }
+
+    /// Whether the statement has to wait, because it needs a primary and there is none.
+    pub(super) fn needs_primary(&self) -> bool {
+        self.decision.as_writer && !self.state.snapshot.takes_writes()
+    }
+
+    /// A lease of the node; `None` where the node became another, or left, while it was waited for.
+    pub(super) async fn checkout(&self, monitor: &Monitor) -> Result<Option<Lease>, sqlx::Error> {
+        let node = self.node();
+        let is_named = matches!(self.request.target, Target::Node(_));
+        let is_up = || is_named || monitor.state().view(node).is_some_and(|view| view.up);
+        let lease = Lease::checkout_while(node, is_up).await;
+        let now = monitor.state();
+        let number = now.number(node);
+        let is_unused = match &lease {
+            Ok(_) => true,
+            Err(error) => {
+                let is_down = matches!(Error::of(error), Some(Error::NodeDown { sent: false, .. }));
+                number.is_none() || is_down
+            }
+        };
+        let holds = number.is_some_and(|number| is_named || self.holds_in(&now, number));
+        if is_unused && !holds { Ok(None) } else { lease.map(Some) }
+    }
+
+    /// Whether the node, which has this number now, is still what it was selected for.
+    fn holds_in(&self, now: &ClusterState, number: usize) -> bool {
+        let snapshot = &now.snapshot;
+        if self.decision.as_writer {
+            return snapshot.writer == number && snapshot.takes_writes();
+        }
+        let view = &snapshot.nodes[number];
+        view.is_usable_replica()
+            && view.incarnation == self.view().incarnation
+            && self.request.floor.admits(self.decision.node, view)
+    }
+
+    /// What the session must learn of a lease of the node.
+    pub(super) fn tracking(
+        &self,
+        level: Consistency,
+        under_way: Option<WriteUnderWay>,
+    ) -> Tracking {
+        let Self { decision, state, .. } = self;
+        let excluded = self.view().excluded.as_ref();
+        // What another system shows says nothing about the cluster's own log.
+        let is_foreign =
+            matches!(excluded, Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers));
+        let is_named = decision.reason == Reason::NamedNode;
+        let is_writer = decision.as_writer || (is_named && decision.node == state.snapshot.writer);
+        let remembers_reads = !is_foreign && level == Consistency::Session;
+        Tracking::new(self.view().incarnation, is_writer, remembers_reads, under_way)
+    }
+}
+
+impl Dispatch {
+    /// The number of a node that was named. One that left may have a successor of its name.
+    fn number_of(&self, node: &Arc<Node>, state: &ClusterState) -> Result<usize, UnknownNode> {
+        let successor = || state.nodes.iter().position(|other| other.name() == node.name());
+        let number = state.number(node).or_else(successor);
+        number.ok_or_else(|| self.monitor().unknown(node.name()))
+    }
+
+    /// The node for the next attempt, as things stand in this state.
+    pub(super) fn select(
+        &self,
+        access: Access,
+        retry: &Retry,
+        state: Arc<ClusterState>,
+    ) -> Result<Selection, UnknownNode> {
+        let target = self.target.try_map(|node| self.number_of(node, &state))?;
+        let config = &self.monitor().config;
+        let now = Instant::now();
+        let floor = match (access, target) {
+            (Access::Read, Target::Auto) | (_, Target::Replica) => {
+                self.session.floor(self.level(), &state.snapshot, now, config.token_window)
+            }
+            _ => Floor::None,
+        };
+        let request = Request {
+            access,
+            target,
+            floor,
+            excluded: retry.excluded_in(&state.snapshot),
+            now,
+            max_lag: config.max_lag,
+            slow_start: config.slow_start,
+        };
+        let decision = decide(config.mode, &request, retry, &state);
+        Ok(Selection { state, request, decision, budget: None })
+    }
+
+    /// Waits until something changes, for `failover_timeout` in all.
+    pub(super) async fn wait_for_primary(
+        &self,
+        changed: Notified<'_>,
+        retry: &mut Retry,
+    ) -> Result<(), sqlx::Error> {
+        let monitor = self.monitor();
+        let left = monitor.config.failover_timeout.saturating_sub(retry.waited());
+        // If the monitor stopped before `changed` was asked for, its last notification is gone.
+        let has_changed = monitor.is_running() && tokio::time::timeout(left, changed).await.is_ok();
+        if !monitor.is_running() {
+            return Err(Error::Closed { node: self.writer().name().to_string() }.into());
+        }
+        if has_changed {
+            return Ok(());
+        }
+        let nodes = monitor.state().describe_nodes();
+        Err(Error::NoPrimary { waited: retry.waited(), nodes }.into())
+    }
+
+    /// A read that the primary is to run in place of replicas takes a part of the budget for those, or
+    /// goes to an old replica where the configuration says so. `false` where it has to be selected anew,
+    /// because it need not go to the primary any more.
+    pub(super) async fn fit_budget(
+        &self,
+        access: Access,
+        retry: &Retry,
+        selection: &mut Selection,
+    ) -> Result<bool, sqlx::Error> {
+        let Selection { state, request, decision, .. } = selection;
+        if !decision.reason.is_fallback() {
+            return Ok(true);
+        }
+        let (monitor, budget) = (self.monitor(), &self.cluster.budget);
+        if decision.reason == Reason::ForeignToken
+            && self.session.knows_of_a_promotion(&state.snapshot)
+        {
+            monitor.suspect_all();
+        }
+        selection.budget = budget.try_acquire();
+        if selection.budget.is_some() {
+            return Ok(true);
+        }
+        let policy = monitor.config.fallback;
+        if policy == Fallback::Stale {
+            let load = |number| load(state, number);
+            if let Some(stale) = route_stale(request, &state.snapshot, load, fastrand::u64(..)) {
+                *decision = stale;
+                return Ok(true);
+            }
+        }
+        let node = &state.nodes[decision.node];
+        let started = Instant::now();
+        if policy != Fallback::Refuse {
+            let is_needed = || {
+                let now = self.select(access, retry, monitor.state().clone());
+                now.is_ok_and(|selection| selection.decision.reason.is_fallback())
+            };
+            match budget.acquire(node.acquire_timeout(), monitor, is_needed).await {
+                Waited::Permit(permit) => {
+                    selection.budget = Some(permit);
+                    return Ok(true);
+                }
+                Waited::NotNeeded => return Ok(false),
+                Waited::TimedOut | Waited::Closed => {}
+            }
+        }
+        let node = node.name().to_string();
+        if monitor.is_running() {
+            Err(Error::Overloaded { node, waited: started.elapsed() }.into())
+        } else {
+            Err(Error::Closed { node }.into())
+        }
+    }
+}
+
+/// The router's decision, unless the configuration or the attempts so far leave nothing to decide.
+fn decide(mode: RoutingMode, request: &Request, retry: &Retry, state: &ClusterState) -> Decision {
+    let snapshot = &state.snapshot;
+    let reads = request.access == Access::Read;
+    if retry.to_primary {
+        return Decision::writer(snapshot, Reason::Rescued);
+    }
+    if reads && request.target == Target::Auto && mode == RoutingMode::Primary {
+        return Decision::writer(snapshot, Reason::PrimaryMode);
+    }
+    let decision = route(request, snapshot, |number| load(state, number), fastrand::u64(..));
+    // The last attempt goes to the primary, where replay cannot conflict with it.
+    let is_last_retry = reads && retry.cause == Some(Reason::Retried) && retry.left == 0;
+    let has_primary = snapshot.primary.is_some_and(|primary| !request.excluded.contains(primary));
+    if is_last_retry && has_primary && !decision.as_writer {
+        return Decision::writer(snapshot, Reason::NoReplica);
+    }
+    decision
+}
+
+/// How much a node has to do.
+fn load(state: &ClusterState, number: usize) -> Load {
+    let gauges = &state.nodes[number].gauges;
+    Load::new(gauges.in_flight(), gauges.latency_us())
+}

@@ -1,0 +1,215 @@
+//! Nodes that come and go while the engine is open.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
+use sqlx::postgres::PgConnectOptions;
+use tokio::task::JoinHandle;
+
+use super::closing::end_pools;
+use super::discovery::resolve;
+use super::members::{Members, ORIGIN};
+use super::report::{CloseReport, NodesReport};
+use super::state::EngineState;
+use crate::config::{DiscoveryConfig, NodeConfig, PoolConfig};
+use crate::error::ConfigError;
+use crate::monitor::Started;
+use crate::node::{EndReason, Node, NodePool};
+
+/// What [`Members`] come to.
+struct Nodes {
+    /// The main one first.
+    all: Vec<Arc<Node>>,
+    /// Those that were not there before.
+    added: Vec<Arc<Node>>,
+}
+
+impl EngineState {
+    /// See [`Engine::set_nodes`](super::Engine::set_nodes).
+    pub(super) async fn set_nodes(
+        self: &Arc<Self>,
+        nodes: BTreeMap<String, NodeConfig>,
+    ) -> Result<NodesReport, ConfigError> {
+        let (mut report, leaving) = self.change(|members| members.named = nodes).await?;
+        for left in leaving {
+            // Fails only where the runtime ends.
+            let Ok(left) = left.await else { continue };
+            report.drained += left.drained;
+            report.cancelled += left.cancelled;
+            report.still_held += left.still_held;
+        }
+        Ok(report)
+    }
+
+    /// Starts the monitor, with the budget of the primary's pool.
+    pub(super) async fn start_monitor(&self, pool: &PoolConfig) -> Started {
+        self.cluster.budget.open(pool.max_connections, self.config.routing.fallback_share);
+        self.monitor().start().await
+    }
+
+    /// Resolves the name of the replicas, and takes over what it says. What leaves is not waited for.
+    pub(super) async fn discover(self: &Arc<Self>, config: &DiscoveryConfig) -> io::Result<()> {
+        let mut found = self.resolve(config).await?;
+        let before = self.members.lock().discovered.clone();
+        for address in before.difference(&found).copied().collect::<Vec<_>>() {
+            if self.needs(address).await {
+                found.insert(address);
+            }
+        }
+        let changed = before != found;
+        if changed {
+            self.change(|members| members.discovered = found).await.map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Whether a node must stay although its name does not lead to it any more. The name of the replicas
+    /// leaves one out that was promoted, which is needed all the more. It may not be known as a primary
+    /// yet, or be down for a moment.
+    async fn needs(&self, address: SocketAddr) -> bool {
+        let state = self.monitor().state().clone();
+        let address = (address.ip().to_string(), address.port());
+        let is_there = |node: &&Arc<Node>| node.server.host_and_port() == address;
+        let Some(node) = state.nodes.iter().find(is_there) else { return false };
+        let is_up = state.view(node).is_some_and(|view| view.up);
+        let may_be_next = state.primary().is_none() && is_up;
+        state.is_writer(node) || may_be_next || self.monitor().is_primary_now(node).await
+    }
+
+    /// The same as [`discover`](Self::discover), while nothing is open and the caller has the turn.
+    pub(super) async fn discover_first(&self, config: &DiscoveryConfig) -> io::Result<()> {
+        let found = self.resolve(config).await?;
+        let members = Members { discovered: found.clone(), ..self.members.lock().clone() };
+        let nodes = self.nodes_of(&members).map_err(io::Error::other)?;
+        self.members.lock().discovered = found;
+        self.monitor().replace(nodes.all).await;
+        Ok(())
+    }
+
+    async fn resolve(&self, config: &DiscoveryConfig) -> io::Result<BTreeSet<SocketAddr>> {
+        let resolver = Arc::clone(&self.members.lock().resolver);
+        resolve(resolver, config, self.main().server.host_and_port().1).await
+    }
+
+    async fn change(
+        self: &Arc<Self>,
+        change: impl FnOnce(&mut Members),
+    ) -> Result<(NodesReport, Vec<JoinHandle<CloseReport>>), ConfigError> {
+        let _turn = self.turn.lock().await;
+        let mut members = self.members.lock().clone();
+        change(&mut members);
+        let before = self.nodes();
+        let Nodes { all: nodes, added } = self.nodes_of(&members)?;
+        let gone = |node: &&Arc<Node>| !nodes.iter().any(|stays| Arc::ptr_eq(stays, node));
+        let removed: Vec<_> = before.iter().filter(gone).cloned().collect();
+        let pool = members.pool;
+        {
+            let mut now = self.members.lock();
+            (now.named, now.discovered) = (members.named, members.discovered);
+        }
+        let names =
+            |nodes: &[Arc<Node>]| nodes.iter().map(|node| node.name().to_string()).collect();
+        let report = NodesReport {
+            added: names(&added),
+            removed: names(&removed),
+            ..NodesReport::default()
+        };
+        if added.is_empty() && removed.is_empty() {
+            return Ok((report, Vec::new()));
+        }
+        tracing::info!(added = ?report.added, removed = ?report.removed, "the nodes are others now");
+        // Those of nodes that left while the app held a connection of theirs.
+        self.pools.lock().retain(|pool| !pool.is_closed() || pool.in_use() > 0);
+        let is_open = self.phase.is_open();
+        for node in &added {
+            if is_open {
+                let pool = node.build_pool(&pool);
+                self.pools.lock().push(Arc::clone(&pool));
+                node.use_pool(pool);
+            } else if self.phase.is_closed() {
+                node.shut();
+            }
+        }
+        let meeting = async {
+            self.monitor().replace(nodes).await;
+            if is_open && !self.monitor().is_running() {
+                self.start_monitor(&pool).await.keep();
+            }
+        };
+        // After `close` nobody needs the answers: the next `open` asks anew.
+        tokio::select! {
+            // First, since the nodes are replaced before anything is waited for.
+            biased;
+            () = meeting => {}
+            () = self.phase.closing() => {}
+        }
+        Ok((report, removed.into_iter().map(|node| self.dismiss(node)).collect()))
+    }
+
+    fn nodes_of(&self, members: &Members) -> Result<Nodes, ConfigError> {
+        let before = self.nodes();
+        let mut nodes = vec![self.main()];
+        let mut added = Vec::new();
+        let mut add = |name: &str, config: &NodeConfig, options: PgConnectOptions| {
+            let same = |node: &&Arc<Node>| **node.name() == *name && node.config == *config;
+            let node = before.iter().skip(1).find(same).cloned().unwrap_or_else(|| {
+                let node = Arc::new(Node::new(name, config, options, &members.pool, &self.shared));
+                added.push(Arc::clone(&node));
+                node
+            });
+            nodes.push(node);
+        };
+        for (name, config) in &members.named {
+            let path = format!("extra_nodes.{name}.");
+            add(name, config, config.connect_options(ORIGIN, &path)?);
+        }
+        for address in &members.discovered {
+            let host = address.ip().to_string();
+            let alone =
+                members.discovered.iter().filter(|one| one.ip() == address.ip()).count() == 1;
+            let name = if alone { host.clone() } else { address.to_string() };
+            if members.named.contains_key(&name) {
+                continue;
+            }
+            let config = &self.config.main;
+            let options = config.connect_options(ORIGIN, "")?;
+            let options = options.host(&host).port(address.port());
+            let (host, port) = (Some(host), Some(address.port()));
+            add(&name, &NodeConfig { host, port, ..config.clone() }, options);
+        }
+        Ok(Nodes { all: nodes, added })
+    }
+
+    /// Lets a node go that no statement is sent to any more.
+    fn dismiss(self: &Arc<Self>, node: Arc<Node>) -> JoinHandle<CloseReport> {
+        node.left.cancel();
+        let pools: Vec<_> = node.shut().into_iter().collect();
+        let engine = Arc::clone(self);
+        self.tasks().spawn(async move {
+            // Reads that are ended so are run elsewhere.
+            let end = end_pools(&pools, engine.config.drain_timeout, EndReason::Down).await;
+            pools.iter().for_each(|pool| pool.end(EndReason::Closed));
+            let ended = |pool: &Arc<NodePool>| pools.iter().any(|left| Arc::ptr_eq(left, pool));
+            if end.still_held == 0 {
+                engine.pools.lock().retain(|pool| !ended(pool));
+            }
+            node.probe_connection.close().await;
+            tracing::info!(node = %node.name(), ?end, "the node has left");
+            end
+        })
+    }
+}
+
+/// Keeps the nodes as the name says. Where that does not answer, they stay as they are.
+pub(super) async fn keep_resolving(engine: Weak<EngineState>, config: DiscoveryConfig) {
+    loop {
+        tokio::time::sleep(config.interval.mul_f64(0.9 + fastrand::f64() * 0.2)).await;
+        let Some(engine) = engine.upgrade() else { return };
+        if let Err(error) = engine.discover(&config).await {
+            let host = &config.host;
+            tracing::warn!(%error, "`{host}` (`discovery.host`) was not resolved; its nodes stay as they are");
+        }
+    }
+}

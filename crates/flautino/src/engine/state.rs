@@ -1,0 +1,86 @@
+//! What all clones of an engine share.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio_util::sync::DropGuard;
+use tokio_util::task::TaskTracker;
+
+use super::members::Members;
+use super::phase::{Phase, PhaseCell};
+use crate::config::EngineConfig;
+use crate::dispatch::{Cluster, FallbackBudget};
+use crate::monitor::{Monitor, Nodes};
+use crate::node::{Node, NodePool, Shared};
+use crate::sql::Classifier;
+
+pub(super) struct EngineState {
+    pub(super) config: EngineConfig,
+    pub(super) cluster: Arc<Cluster>,
+    /// What nodes are made of, beside their own configuration.
+    pub(super) shared: Shared,
+    pub(super) members: Mutex<Members>,
+    pub(super) phase: PhaseCell,
+    /// Held while opening, closing or changing the nodes, so that these happen one at a time.
+    pub(super) turn: tokio::sync::Mutex<()>,
+    /// Ends the task that resolves the replicas' name, when it is dropped.
+    pub(super) discovery: Mutex<Option<DropGuard>>,
+    /// The pools of the nodes, until `close` is through with them, and those of nodes that left.
+    pub(super) pools: Mutex<Vec<Arc<NodePool>>>,
+}
+
+impl EngineState {
+    /// The main node first.
+    pub(super) fn new(
+        nodes: Vec<Arc<Node>>,
+        config: EngineConfig,
+        shared: Shared,
+        catalogue_wanted: Arc<Notify>,
+        phase: Phase,
+    ) -> Self {
+        let (routing, classifier) = (config.routing.clone(), Arc::clone(&shared.classifier));
+        let monitor = Monitor::new(nodes, routing, Arc::clone(&classifier), catalogue_wanted);
+        let cluster = Cluster {
+            monitor,
+            classifier,
+            decisions: Arc::default(),
+            budget: FallbackBudget::default(),
+        };
+        Self {
+            cluster: Arc::new(cluster),
+            members: Mutex::new(Members::new(&config)),
+            config,
+            shared,
+            phase: PhaseCell::new(phase),
+            turn: tokio::sync::Mutex::default(),
+            discovery: Mutex::default(),
+            pools: Mutex::default(),
+        }
+    }
+
+    pub(super) fn monitor(&self) -> &Arc<Monitor> {
+        &self.cluster.monitor
+    }
+
+    /// The main node first.
+    pub(super) fn nodes(&self) -> Nodes {
+        self.monitor().nodes()
+    }
+
+    pub(super) fn main(&self) -> Arc<Node> {
+        Arc::clone(&self.nodes()[0])
+    }
+
+    pub(super) fn tasks(&self) -> &TaskTracker {
+        &self.shared.tasks
+    }
+}
+
+/// A classifier that remembers about so many statements, and what tells that it wants the catalogue.
+pub(super) fn new_classifier(statements: usize) -> (Arc<Classifier>, Arc<Notify>) {
+    let wanted = Arc::new(Notify::new());
+    let want = Arc::clone(&wanted);
+    let classifier = Classifier::new(statements, Box::new(move || want.notify_one()));
+    (Arc::new(classifier), wanted)
+}

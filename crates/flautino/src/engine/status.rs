@@ -1,0 +1,252 @@
+//! What the engine says of itself, as `status.json` shows it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use super::state::EngineState;
+use crate::monitor::{ClusterState, Monitor};
+use crate::node::{Counts, Node};
+use crate::router::{Lsn, Progress, Role, Topology};
+
+/// The engine at one moment. Holds no password and no SQL.
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct EngineStatus {
+    /// Whether the pools are open.
+    pub open: bool,
+    /// The node that takes writes, as far as is known.
+    pub primary: Option<String>,
+    /// How sessions see their own writes on replicas: by positions in the log, or, where the
+    /// primary tells none, by a time window. `None` where there is one node only.
+    pub read_your_writes: Option<ReadYourWrites>,
+    /// The main node first.
+    pub nodes: Vec<NodeStatus>,
+    /// How many statements went where they went for which reason.
+    pub decisions: BTreeMap<&'static str, u64>,
+}
+
+/// One node in an [`EngineStatus`].
+#[derive(Debug, Clone, Serialize)]
+#[non_exhaustive]
+pub struct NodeStatus {
+    /// As configured; the main one is `main`.
+    pub name: String,
+    /// Host name, or the path of the socket.
+    pub host: String,
+    /// TCP port.
+    pub port: u16,
+    /// What the server said it is, when it was last asked.
+    pub role: Role,
+    /// Whether it answered then.
+    pub health: Health,
+    /// Why it is not up, or not used for reads.
+    pub reason: Option<String>,
+    /// The timeline it is on, as far as that is certain.
+    pub timeline: Option<u32>,
+    /// On a primary the insert position, on a replica what it has replayed.
+    pub position: Option<Lsn>,
+    /// Bytes of log that it has not replayed; 0 for the primary.
+    pub lag_bytes: Option<u64>,
+    /// At the most so long ago it had all that a query could see on the primary; 0 for the primary.
+    /// It may be 0 while bytes are missing, in which no transaction ends. `None` where it cannot be
+    /// told, which is not zero.
+    pub lag_ms: Option<u64>,
+    /// What has or waits for a connection.
+    pub in_flight: u32,
+    /// How long a probe takes at present, in microseconds.
+    pub latency_us: u32,
+    /// `None` while the engine is not open.
+    pub pool: Option<PoolStatus>,
+    /// Statements sent since the start.
+    pub statements: u64,
+    /// Probes sent since the start.
+    pub probes: u64,
+    /// Questions for the position that tokens needed, since the start.
+    pub token_probes: u64,
+}
+
+/// See [`EngineStatus::read_your_writes`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum ReadYourWrites {
+    /// A replica serves a session when it has replayed what that session wrote.
+    Positions,
+    /// A session that wrote reads from the primary for `routing.token_window`.
+    Window,
+}
+
+/// Whether a node answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[non_exhaustive]
+pub enum Health {
+    /// It answered when it was last asked.
+    Up,
+    /// It did not.
+    Down,
+    /// It was never asked.
+    Unknown,
+}
+
+/// A node's pool in an [`EngineStatus`]. What [`Engine::pool`](crate::Engine::pool) lends counts
+/// beside it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[non_exhaustive]
+pub struct PoolStatus {
+    /// Connections that are open, in use or not, and those that are being made.
+    pub size: u32,
+    /// Those that rest, warm ones included.
+    pub idle: usize,
+    /// Those that rest and serve the next statement without a ping.
+    pub warm: usize,
+    /// Those that are lent, or are made as new for the next.
+    pub in_use: u32,
+    /// Those that are being made.
+    pub connecting: u32,
+    /// Statements and leases that wait for a connection.
+    pub waiting: u32,
+    /// The most there may be.
+    pub max: u32,
+}
+
+impl PoolStatus {
+    fn of(counts: Counts, max: u32) -> Self {
+        let Counts { size, idle, warm, in_use, connecting, waiting } = counts;
+        Self { size, idle, warm, in_use, connecting, waiting, max }
+    }
+}
+
+impl EngineStatus {
+    pub(super) fn of(engine: &EngineState) -> Self {
+        let monitor = engine.monitor();
+        let state = monitor.state().clone();
+        let snapshot = Some(&state.snapshot).filter(|_| monitor.routes());
+        let nodes: Vec<_> =
+            state.nodes.iter().map(|node| NodeStatus::of(node, monitor, &state)).collect();
+        let primary = match snapshot {
+            Some(snapshot) => snapshot.primary,
+            None => nodes.iter().position(|node| node.role == Role::Primary),
+        };
+        let read_your_writes = snapshot.map(|snapshot| match snapshot.positions {
+            true => ReadYourWrites::Positions,
+            false => ReadYourWrites::Window,
+        });
+        let decisions = engine.cluster.decisions.all().filter(|(_, count)| *count > 0);
+        Self {
+            open: engine.phase.is_open(),
+            primary: primary.map(|number| nodes[number].name.clone()),
+            read_your_writes,
+            nodes,
+            decisions: decisions.map(|(reason, count)| (reason.as_str(), count)).collect(),
+        }
+    }
+}
+
+impl NodeStatus {
+    fn of(node: &Arc<Node>, monitor: &Monitor, state: &ClusterState) -> Self {
+        let (host, port) = node.server.host_and_port();
+        let role = node.server.role();
+        let trouble = node.server.trouble();
+        let probed = monitor.routes().then(|| Probed::of(node, monitor, state));
+        let health = match (&trouble, role, &probed) {
+            (Some(_), ..) => Health::Down,
+            (None, Role::Unknown, _) | (None, _, Some(Probed { up: false, .. })) => Health::Unknown,
+            (None, ..) => Health::Up,
+        };
+        let probed = probed.unwrap_or_default();
+        let pool = node.pool().ok().flatten().map(|pool| PoolStatus::of(pool.counts(), pool.max()));
+        let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Self {
+            name: node.name().to_string(),
+            host,
+            port,
+            role,
+            health,
+            reason: trouble.or(probed.reason),
+            timeline: probed.timeline,
+            position: probed.position,
+            lag_bytes: probed.lag_bytes,
+            lag_ms: probed.lag.map(millis),
+            in_flight: node.gauges.in_flight(),
+            latency_us: node.gauges.latency_us(),
+            pool,
+            statements: node.gauges.statements(),
+            probes: count(&node.probe_connection.probes),
+            token_probes: count(&node.probe_connection.token_probes),
+        }
+    }
+}
+
+/// What a node's probes say.
+#[derive(Debug, Default)]
+struct Probed {
+    up: bool,
+    reason: Option<String>,
+    timeline: Option<u32>,
+    position: Option<Lsn>,
+    lag_bytes: Option<u64>,
+    lag: Option<Duration>,
+}
+
+impl Probed {
+    fn of(node: &Arc<Node>, monitor: &Monitor, state: &ClusterState) -> Self {
+        let now = Instant::now();
+        let look = |topology: &mut Topology, number| {
+            let up = topology.is_up(number);
+            let (bytes, lag) = if up { topology.lag(number, now) } else { (None, None) };
+            (topology.progress(number).filter(|_| up), bytes, lag)
+        };
+        let (Some((progress, lag_bytes, lag)), Some(view)) =
+            (monitor.known(node, look), state.view(node))
+        else {
+            return Self::default();
+        };
+        let confirmed = view.position.map(|(position, _)| position.timeline);
+        let timeline = progress.and_then(|progress| progress.timeline).or(confirmed);
+        Self {
+            up: view.up,
+            reason: why_not_used(node, monitor, state, progress.zip(lag)),
+            timeline: timeline.filter(|_| view.up),
+            position: progress.map(|progress| progress.lsn),
+            lag_bytes,
+            lag,
+        }
+    }
+}
+
+/// Why reads do not go to a node that answers.
+fn why_not_used(
+    node: &Arc<Node>,
+    monitor: &Monitor,
+    state: &ClusterState,
+    progress: Option<(Progress, Duration)>,
+) -> Option<String> {
+    let view = state.view(node)?;
+    if let Some(exclusion) = &view.excluded {
+        return Some(state.describe(exclusion));
+    }
+    if !view.is_usable_replica() {
+        return None;
+    }
+    if state.primary().is_none() {
+        return Some("no primary answers, so how far it lags is not known".to_owned());
+    }
+    let (progress, lag) = progress?;
+    if view.in_rotation(Instant::now(), monitor.config.max_lag) {
+        return None;
+    }
+    let delay = match progress.apply_delay {
+        Duration::ZERO => String::new(),
+        delay => format!(" (its recovery_min_apply_delay is {delay:?})"),
+    };
+    Some(format!("it lags {lag:.1?} behind{delay}"))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,228 @@
+//! sqlx's `Executor` over whatever can run a statement: a handle, a lease, a transaction.
+
+use futures_core::Stream;
+use futures_core::future::BoxFuture;
+use futures_core::stream::BoxStream;
+use futures_util::StreamExt;
+use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
+use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres};
+
+use crate::statement::Statement;
+
+type Result<T> = std::result::Result<T, sqlx::Error>;
+
+/// Implements [`Executor`] for a type, given how it comes by a [`Source`] for a statement.
+macro_rules! executor_through {
+    ($target:ty, |$this:ident, $statement:pat_param| $source:expr) => {
+        impl<'c> ::sqlx::Executor<'c> for $target {
+            type Database = ::sqlx::Postgres;
+
+            $crate::lease::executor::collected! {
+                |$this, $statement| $source;
+                execute -> ::sqlx::postgres::PgQueryResult,
+                fetch_all -> Vec<::sqlx::postgres::PgRow>,
+                fetch_optional -> Option<::sqlx::postgres::PgRow>
+            }
+
+            fn fetch_many<'e, 'q: 'e, E>(
+                self,
+                query: E,
+            ) -> ::futures_core::stream::BoxStream<
+                'e,
+                Result<
+                    ::sqlx::Either<::sqlx::postgres::PgQueryResult, ::sqlx::postgres::PgRow>,
+                    ::sqlx::Error,
+                >,
+            >
+            where
+                'c: 'e,
+                E: 'q + ::sqlx::Execute<'q, Self::Database>,
+            {
+                let statement = $crate::statement::Statement::split(query, self.classifier());
+                $crate::lease::executor::fetch_many(async move {
+                    let ($this, statement) = (self, statement?);
+                    let $statement = &statement;
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    Ok((source?, statement))
+                })
+            }
+
+            fn prepare_with<'e>(
+                self,
+                sql: ::sqlx::SqlStr,
+                parameters: &'e [::sqlx::postgres::PgTypeInfo],
+            ) -> ::futures_core::future::BoxFuture<
+                'e,
+                Result<::sqlx::postgres::PgStatement, ::sqlx::Error>,
+            >
+            where
+                'c: 'e,
+            {
+                Box::pin(async move {
+                    let statement = $crate::statement::Statement::text_of(sql, self.classifier());
+                    let $this = self;
+                    let $statement = &statement;
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    $crate::lease::executor::prepare_with(source?, statement, parameters).await
+                })
+            }
+
+            fn describe<'e>(
+                self,
+                sql: ::sqlx::SqlStr,
+            ) -> ::futures_core::future::BoxFuture<
+                'e,
+                Result<::sqlx::Describe<Self::Database>, ::sqlx::Error>,
+            >
+            where
+                'c: 'e,
+            {
+                Box::pin(async move {
+                    let statement = $crate::statement::Statement::text_of(sql, self.classifier());
+                    let $this = self;
+                    let $statement = &statement;
+                    let source: Result<_, ::sqlx::Error> = $source;
+                    $crate::lease::executor::describe(source?, statement).await
+                })
+            }
+        }
+    };
+}
+pub(crate) use executor_through;
+
+/// The methods that read a result to its end.
+macro_rules! collected {
+    (
+        |$this:ident, $statement:pat_param| $source:expr;
+        $($method:ident -> $answer:ty),+
+    ) => {
+        $(fn $method<'e, 'q: 'e, E>(
+            self,
+            query: E,
+        ) -> ::futures_core::future::BoxFuture<'e, Result<$answer, ::sqlx::Error>>
+        where
+            'c: 'e,
+            E: 'q + ::sqlx::Execute<'q, Self::Database>,
+        {
+            let statement = $crate::statement::Statement::split(query, self.classifier());
+            Box::pin(async move {
+                let ($this, statement) = (self, statement?);
+                let $statement = &statement;
+                let source: Result<_, ::sqlx::Error> = $source;
+                $crate::lease::executor::run(source?, statement).await
+            })
+        })+
+    };
+}
+pub(crate) use collected;
+
+/// What runs statements: a lease, or a handle, which takes a lease wherever the router says.
+pub(crate) trait Source: Send {
+    /// Runs a statement and reads its result to the end.
+    fn run<T: Answer>(&mut self, statement: Statement) -> impl Future<Output = Result<T>> + Send;
+
+    /// Runs a statement whose result is read as a stream.
+    fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send;
+
+    /// Prepares or describes a statement. `start` may be called more than once, each time on another
+    /// connection.
+    fn prepare<T: Send>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> impl Future<Output = Result<T>> + Send;
+}
+
+/// A result that is read to its end, since only the end tells that all went well.
+pub(crate) trait Answer: Default + Send {
+    fn add(&mut self, item: Item);
+}
+
+impl Answer for PgQueryResult {
+    fn add(&mut self, item: Item) {
+        self.extend(item.left());
+    }
+}
+
+impl Answer for Vec<PgRow> {
+    fn add(&mut self, item: Item) {
+        self.extend(item.right());
+    }
+}
+
+/// The first row.
+impl Answer for Option<PgRow> {
+    fn add(&mut self, item: Item) {
+        *self = self.take().or(item.right());
+    }
+}
+
+/// How a statement is prepared or described on a connection.
+pub(crate) trait Start<T>:
+    for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
+{
+}
+
+impl<T, F> Start<T> for F where
+    F: for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
+{
+}
+
+pub(crate) type Item = Either<PgQueryResult, PgRow>;
+
+pub(crate) async fn run<T: Answer>(mut source: impl Source, statement: Statement) -> Result<T> {
+    source.run(statement).await
+}
+
+pub(crate) fn fetch_many<'e, S: Source + 'e>(
+    source: impl Future<Output = Result<(S, Statement)>> + Send + 'e,
+) -> BoxStream<'e, Result<Item>> {
+    Box::pin(async_stream::try_stream! {
+        let (mut source, statement) = source.await?;
+        let mut items = std::pin::pin!(source.stream(statement));
+        while let Some(item) = items.next().await {
+            yield item?;
+        }
+    })
+}
+
+pub(crate) async fn prepare_with(
+    mut source: impl Source,
+    statement: Statement,
+    parameters: &[PgTypeInfo],
+) -> Result<PgStatement> {
+    let parameters = parameters.to_vec();
+    source
+        .prepare(statement, |connection, statement| {
+            prepare_on(connection, statement, parameters.clone())
+        })
+        .await
+}
+
+pub(crate) async fn describe(
+    mut source: impl Source,
+    statement: Statement,
+) -> Result<Describe<Postgres>> {
+    source.prepare(statement, describe_on).await
+}
+
+fn prepare_on(
+    connection: &mut PgConnection,
+    statement: Statement,
+    parameters: Vec<PgTypeInfo>,
+) -> BoxFuture<'_, Result<PgStatement>> {
+    Box::pin(async move {
+        let sql = Execute::<Postgres>::sql(statement);
+        connection.prepare_with(sql, &parameters).await
+    })
+}
+
+fn describe_on(
+    connection: &mut PgConnection,
+    statement: Statement,
+) -> BoxFuture<'_, Result<Describe<Postgres>>> {
+    Box::pin(async move {
+        let sql = Execute::<Postgres>::sql(statement);
+        connection.describe(sql).await
+    })
+}

@@ -1,0 +1,57 @@
+//! The transaction that a statement is wrapped in behind PgBouncer, so that all messages of its protocol
+//! reach one server.
+
+use sqlx::{PgConnection, SqlStr};
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+
+use crate::sqlstate::server_keeps_session;
+use crate::statement::{PoolerMode, Statement};
+
+/// Begins it, where the mode asks for one.
+pub(super) async fn begin(
+    mode: PoolerMode,
+    connection: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
+    match mode {
+        PoolerMode::AsItIs => Ok(()),
+        PoolerMode::InTransaction => PgTransactionManager::begin(connection, None).await,
+    }
+}
+
+/// Ends it, where the mode asks for one: commits it if the statement went well, else rolls it back.
+pub(super) async fn end<T>(
+    mode: PoolerMode,
+    connection: &mut PgConnection,
+    result: Result<T, sqlx::Error>,
+) -> Result<T, sqlx::Error> {
+    match (mode, result) {
+        (PoolerMode::AsItIs, result) => result,
+        (PoolerMode::InTransaction, Ok(value)) => commit(connection).await.map(|()| value),
+        (PoolerMode::InTransaction, Err(error)) => {
+            // The statement's own error says more than that of the rollback.
+            let _ = PgTransactionManager::rollback(connection).await;
+            Err(error)
+        }
+    }
+}
+
+async fn commit(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let committed = PgTransactionManager::commit(connection).await;
+    if committed.as_ref().is_err_and(server_keeps_session) {
+        // It is over at the server, but sqlx still counts it.
+        PgTransactionManager::rollback(connection).await?;
+    }
+    committed
+}
+
+/// Ends it after its statement was dropped half-way. If the statement failed, the server answers its
+/// `COMMIT` with a rollback.
+pub(super) async fn end_abandoned(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    if PgTransactionManager::get_transaction_depth(connection) > 0 {
+        return commit(connection).await;
+    }
+    // sqlx does not count a transaction whose `BEGIN` was dropped half-way.
+    let commit = Statement::simple(SqlStr::from_static("COMMIT"));
+    sqlx::Executor::execute(connection, commit).await.map(drop)
+}

@@ -1,0 +1,318 @@
+//! What is sent over a lease, and what is known of its connection afterwards.
+
+use std::borrow::BorrowMut;
+
+use futures_core::Stream;
+use futures_util::TryStreamExt;
+use sqlx::{Connection, Either, PgConnection};
+use tracing::Instrument;
+
+use super::cancel::{Cancellation, run_cancellable};
+use super::executor::{Answer, Item, Source, Start};
+use super::{Failures, Lease, LeasedConnection, State, pooler};
+use crate::error::Error;
+use crate::logging::{Entry, Values};
+use crate::node::Node;
+use crate::router::Reason;
+use crate::sqlstate::{
+    DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, is_connection_lost,
+    is_outdated, server_keeps_session, sqlstate,
+};
+use crate::statement::{PoolerMode, Statement};
+
+/// A statement under way.
+#[derive(Clone, Copy)]
+struct Begun {
+    mode: PoolerMode,
+    reason: Option<Reason>,
+    /// Whether it may change its session.
+    changes_session: bool,
+    /// What was known of the connection before.
+    before: (State, Failures),
+}
+
+impl Lease {
+    /// Sends a statement, and reads its result to the end. `completed` is set when the server says
+    /// that the statement is complete, which may be before an error at its commit.
+    pub(crate) async fn run<T: Answer>(
+        &mut self,
+        statement: Statement,
+        completed: &mut bool,
+    ) -> Result<T, sqlx::Error> {
+        let (statement, begun) = self.begin_statement(statement).await?;
+        let (connection, node, cancellation) = self.parts();
+        let (span, mut entry) = begun.log(node, &statement);
+        let work = async {
+            pooler::begin(begun.mode, connection).await?;
+            let result = read_to_end(connection, statement, &mut entry, completed).await;
+            pooler::end(begun.mode, connection, result).await
+        };
+        let result = run_cancellable(cancellation, work).instrument(span).await;
+        entry.finish(&result);
+        self.end_statement(begun, &result);
+        result
+    }
+
+    /// Prepares or describes a statement.
+    pub(crate) async fn prepare<T>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> Result<T, sqlx::Error> {
+        let (statement, begun) = self.begin_statement(statement).await?;
+        let (connection, node, cancellation) = self.parts();
+        let (span, entry) = begun.log(node, &statement);
+        let work = async {
+            pooler::begin(begun.mode, connection).await?;
+            let result = start(connection, statement).await;
+            pooler::end(begun.mode, connection, result).await
+        };
+        let result = run_cancellable(cancellation, work).instrument(span).await;
+        entry.finish(&result);
+        self.end_statement(begun, &result);
+        result
+    }
+
+    /// Sends a statement. What is known of the connection is known at the end of the stream.
+    pub(crate) fn stream<'a>(
+        mut lease: impl BorrowMut<Self> + Send + 'a,
+        statement: Statement,
+    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send + 'a {
+        async_stream::stream! {
+            let lease = lease.borrow_mut();
+            let (statement, begun) = match lease.begin_statement(statement).await {
+                Ok(begun) => begun,
+                Err(error) => {
+                    yield Err(error);
+                    return;
+                }
+            };
+            let (connection, node, cancellation) = lease.parts();
+            let (span, mut entry) = begun.log(node, &statement);
+            let mut result =
+                run_cancellable(cancellation, pooler::begin(begun.mode, connection)).await;
+            if result.is_ok() {
+                let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
+                loop {
+                    let next = items.try_next();
+                    match run_cancellable(cancellation, next).instrument(span.clone()).await {
+                        Ok(Some(item)) => {
+                            log_item(&mut entry, &item);
+                            yield Ok(item);
+                        }
+                        Ok(None) => break,
+                        Err(error) => { result = Err(error); break; }
+                    }
+                }
+                drop(items);
+                if begun.mode == PoolerMode::InTransaction {
+                    let ending = pooler::end(begun.mode, connection, result);
+                    result = run_cancellable(cancellation, ending).await;
+                }
+            }
+            entry.finish(&result);
+            lease.end_statement(begun, &result);
+            if let Err(error) = result {
+                yield Err(error);
+            }
+        }
+    }
+
+    /// Has sqlx forget the statements that the connection keeps prepared. If that fails, so will the
+    /// next statement.
+    pub(crate) async fn forget_prepared(&mut self) {
+        let before = self.begin_use();
+        let (connection, _, cancellation) = self.parts();
+        let forgetting = connection.clear_cached_statements();
+        let result = run_cancellable(cancellation, forgetting).await;
+        self.end_use(before, false, &result);
+    }
+
+    /// Prepares the lease for a statement that is sent next, until
+    /// [`end_statement`](Self::end_statement).
+    async fn begin_statement(
+        &mut self,
+        statement: Statement,
+    ) -> Result<(Statement, Begun), sqlx::Error> {
+        let (statement, mode) = self.for_node(statement);
+        self.finish_abandoned().await?;
+        let before = self.begin_use();
+        self.wrapped = mode == PoolerMode::InTransaction;
+        let reason = self.tracker.as_mut().map(|tracker| {
+            tracker.statement_starts(&statement, &self.node);
+            tracker.reason()
+        });
+        self.node.gauges.statement();
+        let changes_session = statement.may_change_session();
+        Ok((statement, Begun { mode, reason, changes_session, before }))
+    }
+
+    fn end_statement<T>(&mut self, begun: Begun, result: &Result<T, sqlx::Error>) {
+        if let Some(tracker) = &mut self.tracker {
+            tracker.statement_ended(&self.node, self.in_transaction);
+        }
+        self.end_use(begun.before, begun.changes_session, result);
+    }
+
+    /// The statement as its node takes it.
+    fn for_node(&self, statement: Statement) -> (Statement, PoolerMode) {
+        let sender = &self.node.server.sender;
+        if !sender.is_pooler {
+            let statement = if sender.keeps_prepared { statement } else { statement.unnamed() };
+            return (statement, PoolerMode::AsItIs);
+        }
+        match statement.for_pooler() {
+            // The pooler keeps one server for the transaction that is open already.
+            (statement, _) if self.in_transaction => (statement, PoolerMode::AsItIs),
+            other => other,
+        }
+    }
+
+    /// Refuses a statement if what the lease belongs to has ended. Then, if the statement before was
+    /// dropped half-way, reads the rest of its result, so that its error does not pass for the next
+    /// one's, and ends the transaction that it was wrapped in, so that the next one is no part of it.
+    pub(super) async fn finish_abandoned(&mut self) -> Result<(), sqlx::Error> {
+        let (is_busy, is_wrapped) = (self.state == State::Busy, self.wrapped);
+        let (connection, _, cancellation) = self.parts();
+        if let Some(Cancellation { epoch, pool, .. }) = cancellation
+            && epoch.is_ended()
+        {
+            let error = pool.ended(epoch, false);
+            // A transaction can be tried again as a whole: nothing of it was committed.
+            self.failures.retryable |= matches!(Error::of(&error), Some(Error::NodeDown { .. }));
+            return Err(error);
+        }
+        if !is_busy {
+            return Ok(());
+        }
+        loop {
+            let finishing = async {
+                connection.ping().await?;
+                if is_wrapped { pooler::end_abandoned(connection).await } else { Ok(()) }
+            };
+            match run_cancellable(cancellation, finishing).await {
+                // The error of the statement before.
+                Err(error) if server_keeps_session(&error) => {}
+                Err(error) => return Err(error),
+                Ok(()) => break,
+            }
+        }
+        self.wrapped = false;
+        Ok(())
+    }
+
+    /// Assumes the worst from now on, until the end of what is sent is seen. Returns what was known
+    /// before.
+    pub(super) fn begin_use(&mut self) -> (State, Failures) {
+        let before = (self.state, self.failures);
+        self.state = State::Busy;
+        self.failures.any = true;
+        before
+    }
+
+    /// Concludes from a result what is known of the connection now.
+    pub(super) fn end_use<T>(
+        &mut self,
+        before: (State, Failures),
+        changes_session: bool,
+        result: &Result<T, sqlx::Error>,
+    ) {
+        let (state, failures) = before;
+        self.failures = failures;
+        if let Err(error) = result {
+            self.note_error(error);
+            if !server_keeps_session(error) {
+                return self.note_lost_session(error);
+            }
+        }
+        self.node.gauges.answered();
+        self.wrapped = false;
+        let outdated = result.as_ref().is_err_and(is_outdated);
+        self.state = match state {
+            _ if outdated => State::Unusable,
+            State::Unusable => State::Unusable,
+            State::Clean if !changes_session => State::Clean,
+            // Also where a statement before was dropped half-way: its end was read with this one's.
+            State::Clean | State::Used | State::Busy => State::Used,
+        };
+    }
+
+    fn note_error(&mut self, error: &sqlx::Error) {
+        self.failures.any = true;
+        match sqlstate(error).as_deref() {
+            Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) => self.failures.retryable = true,
+            Some(READ_ONLY_TRANSACTION) if self.expects_writes => self.node.refused_a_write(),
+            _ => {}
+        }
+    }
+
+    /// The server has ended the session, or the statement was cancelled on our side.
+    fn note_lost_session(&mut self, error: &sqlx::Error) {
+        // Whatever was not committed is undone with the session.
+        self.failures.retryable = true;
+        self.node.suspect();
+        // A statement that was cancelled on our side may still run at the server. The state stays
+        // busy, so that the connection is recovered.
+        if is_connection_lost(error) {
+            self.state = State::Unusable;
+            if let Some(LeasedConnection::Pooled(connection)) = &self.connection {
+                connection.pool().suspect_idle();
+            }
+        }
+    }
+}
+
+impl Begun {
+    /// The span around the statement, and its entry in the log.
+    fn log<'a>(&self, node: &'a Node, statement: &Statement) -> (tracing::Span, Entry<'a>) {
+        let (name, logger) = (node.name(), &node.server.sender.logger);
+        let reason = self.reason.map(Reason::as_str);
+        let span = tracing::debug_span!(target: "flautino", "statement", node = &**name, reason);
+        (span, logger.sending(name, statement.text(), Values::of(statement), self.reason))
+    }
+}
+
+/// Reads a result to its end.
+async fn read_to_end<T: Answer>(
+    connection: &mut PgConnection,
+    statement: Statement,
+    entry: &mut Entry<'_>,
+    completed: &mut bool,
+) -> Result<T, sqlx::Error> {
+    let mut items = sqlx::Executor::fetch_many(connection, statement);
+    let mut answer = T::default();
+    while let Some(item) = items.try_next().await? {
+        *completed |= item.is_left();
+        log_item(entry, &item);
+        answer.add(item);
+    }
+    Ok(answer)
+}
+
+fn log_item(entry: &mut Entry<'_>, item: &Item) {
+    match item {
+        Either::Left(done) => entry.rows_affected(done.rows_affected()),
+        Either::Right(row) => entry.row(row),
+    }
+}
+
+impl Source for &mut Lease {
+    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
+        Lease::run(self, statement, &mut false).await
+    }
+
+    fn stream(
+        &mut self,
+        statement: Statement,
+    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
+        Lease::stream(&mut **self, statement)
+    }
+
+    fn prepare<T: Send>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> impl Future<Output = Result<T, sqlx::Error>> + Send {
+        Lease::prepare(self, statement, start)
+    }
+}

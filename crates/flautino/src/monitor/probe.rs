@@ -1,0 +1,167 @@
+//! What a probe asks: one message, one round trip.
+
+use std::time::{Duration, Instant};
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row};
+
+use crate::node::{Sender, server_start};
+use crate::router::{Lsn, Progress, Role, Sample, ServerId};
+use crate::sqlstate::{
+    FEATURE_NOT_SUPPORTED, INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, sqlstate,
+};
+
+/// What every server tells.
+const WHO: &str =
+    concat!("SELECT pg_is_in_recovery() AS recovers, ", server_start!(), " AS started");
+
+/// The same, and how far it is. The receiver's timeline is asked *after* the replay position, so
+/// that replay cannot have gone on to a later one in between.
+///
+/// A primary's timeline is that of its current file: the control file learns of a promotion late.
+/// Of a snapshot's ends the earlier one counts on a replica, and the later one on a primary: see
+/// [`Progress::xid_horizon`]. Statistics are left alone before PostgreSQL 15, which would write them to a
+/// file for us.
+const PROGRESS: &str = concat!(
+    "SELECT recovers, ",
+    server_start!(),
+    " AS started, \
+     (SELECT system_identifier FROM pg_control_system()) AS system, \
+     CASE WHEN current_setting('server_version_num')::int >= 150000 \
+     THEN (extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()) * 1000000)::int8 END \
+     AS counts_since, \
+     (CASE WHEN recovers THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END)::text \
+     AS lsn, \
+     CASE WHEN NOT recovers THEN pg_walfile_name(pg_current_wal_insert_lsn()) END AS file, \
+     pg_size_bytes(current_setting('wal_segment_size')) AS segment, \
+     CASE WHEN recovers THEN txid_snapshot_xmin(txid_current_snapshot()) \
+     ELSE txid_snapshot_xmax(txid_current_snapshot()) END AS xid_horizon, \
+     CASE WHEN recovers THEN pg_is_wal_replay_paused() ELSE false END AS paused, \
+     (extract(epoch FROM current_setting('recovery_min_apply_delay')::interval) * 1000)::int8 \
+     AS delay_ms, \
+     (SELECT min_recovery_end_lsn::text FROM pg_control_recovery()) AS control_lsn, \
+     (SELECT min_recovery_end_timeline FROM pg_control_recovery()) AS control_timeline \
+     FROM (SELECT pg_is_in_recovery() AS recovers OFFSET 0) AS role; \
+     SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'"
+);
+
+/// Only how far a primary is: what a token needs, as cheaply as can be.
+const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn) AS file, \
+     pg_size_bytes(current_setting('wal_segment_size')) AS segment, \
+     txid_snapshot_xmax(txid_current_snapshot()) AS xid_horizon \
+     FROM (SELECT pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS position";
+
+/// Asks a primary how far it is, over the connection that `latest` came by. `None` where that
+/// cannot be told so.
+pub(super) async fn position(
+    sender: &Sender,
+    connection: &mut PgConnection,
+    latest: Sample,
+) -> Result<Option<Sample>, sqlx::Error> {
+    let began = Instant::now();
+    let row = match sender.send_prepared(connection, POSITION).await {
+        Ok(rows) => rows.into_iter().next(),
+        // It is in recovery by now, or takes the right away.
+        Err(sqlx::Error::Database(_)) => None,
+        Err(error) => return Err(error),
+    };
+    let (Some(row), Some(before)) = (row, latest.progress) else { return Ok(None) };
+    let (lsn, file): (&str, &str) = (row.try_get("lsn")?, row.try_get("file")?);
+    let (segment, xid_horizon) = (row.try_get("segment")?, unsigned(&row, "xid_horizon")?);
+    let progress = lsn.parse().ok().map(|lsn| Progress {
+        lsn: before_page_header(lsn, segment),
+        xid_horizon,
+        timeline: timeline_of(file),
+        ..before
+    });
+    let round_trip = began.elapsed();
+    Ok(progress.map(|_| Sample { began, round_trip, progress, ..latest }))
+}
+
+/// The timeline in the name of a log file: its first eight digits.
+fn timeline_of(file: &str) -> Option<u32> {
+    u32::from_str_radix(file.get(..8)?, 16).ok()
+}
+
+/// How a server says that it has no such functions, or that the role has no right to them. Any other
+/// error says nothing about that.
+const UNTOLD: [&str; 3] = [INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, FEATURE_NOT_SUPPORTED];
+
+/// An insert position behind the header of a page that holds nothing yet, as the end of what is
+/// before it: a standby that has replayed everything is there. A page's header has 24 bytes, a
+/// segment's first one 40.
+fn before_page_header(lsn: Lsn, segment: i64) -> Lsn {
+    const PAGE: u64 = 8192;
+    let segment = u64::try_from(segment).ok().filter(|size| *size > 0).unwrap_or(u64::MAX);
+    match lsn.0 {
+        at if at % segment == 40 => Lsn(at - 40),
+        at if at % PAGE == 24 => Lsn(at - 24),
+        at => Lsn(at),
+    }
+}
+
+/// Asks the node how it is.
+pub(super) async fn sample(
+    sender: &Sender,
+    connection: &mut PgConnection,
+) -> Result<Sample, sqlx::Error> {
+    let began = Instant::now();
+    match sender.send(connection, PROGRESS.to_owned()).await {
+        Ok(rows) => read(&rows, began),
+        // Aurora has no such functions, and an administrator may have revoked them.
+        Err(error) if sqlstate(&error).is_some_and(|code| UNTOLD.contains(&&*code)) => {
+            tracing::debug!(node = %sender.name, %error, "the server does not tell its position");
+            let rows = sender.send(connection, WHO.to_owned()).await?;
+            read(&rows, began)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn read(rows: &[PgRow], began: Instant) -> Result<Sample, sqlx::Error> {
+    let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+    let role = if row.try_get("recovers")? { Role::Replica } else { Role::Primary };
+    let mut server =
+        ServerId { system: None, started: row.try_get("started")?, counts_since: None };
+    let mut progress = None;
+    if row.try_column("lsn").is_ok() {
+        server.system = row.try_get::<Option<i64>, _>("system")?.map(i64::cast_unsigned);
+        server.counts_since = row.try_get("counts_since")?;
+        progress = read_progress(row, role, rows.get(1))?;
+    }
+    Ok(Sample { began, round_trip: began.elapsed(), role, server, progress })
+}
+
+fn read_progress(
+    row: &PgRow,
+    role: Role,
+    receiver: Option<&PgRow>,
+) -> Result<Option<Progress>, sqlx::Error> {
+    let lsn = |column: &str| -> Result<Option<Lsn>, sqlx::Error> {
+        let text: Option<&str> = row.try_get(column)?;
+        // 0/0 is no place.
+        Ok(text.and_then(|text| text.parse().ok()).filter(|lsn| *lsn != Lsn(0)))
+    };
+    let Some(mut own) = lsn("lsn")? else { return Ok(None) };
+    if role == Role::Primary {
+        own = before_page_header(own, row.try_get("segment")?);
+    }
+    let file: Option<&str> = row.try_get("file")?;
+    let received: Option<i32> =
+        receiver.map(|row| row.try_get("received_tli")).transpose()?.flatten();
+    let timeline = |number: i32| u32::try_from(number).ok().filter(|timeline| *timeline > 0);
+    let control: Option<i32> = row.try_get("control_timeline")?;
+    Ok(Some(Progress {
+        lsn: own,
+        xid_horizon: unsigned(row, "xid_horizon")?,
+        timeline: file.and_then(timeline_of).or(received.and_then(timeline)),
+        control: control.and_then(timeline).zip(lsn("control_lsn")?),
+        paused: row.try_get("paused")?,
+        apply_delay: Duration::from_millis(unsigned(row, "delay_ms")?),
+    }))
+}
+
+/// A number that is never negative.
+fn unsigned(row: &PgRow, column: &str) -> Result<u64, sqlx::Error> {
+    Ok(row.try_get::<i64, _>(column)?.max(0).cast_unsigned())
+}

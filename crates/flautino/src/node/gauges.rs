@@ -1,0 +1,89 @@
+//! How much a node has to do and how fast it answers, for balancing and the status.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use crate::logging::micros;
+
+/// Counters of a node.
+#[derive(Debug)]
+pub(crate) struct Gauges {
+    in_flight: AtomicU32,
+    statements: AtomicU64,
+    /// The mean of recent probes in microseconds.
+    probe_us: AtomicU32,
+    /// When the server last answered a statement, in microseconds from the start.
+    answered_us: AtomicU64,
+    start: Instant,
+}
+
+impl Default for Gauges {
+    fn default() -> Self {
+        Self {
+            in_flight: AtomicU32::new(0),
+            statements: AtomicU64::new(0),
+            probe_us: AtomicU32::new(0),
+            answered_us: AtomicU64::new(0),
+            start: Instant::now(),
+        }
+    }
+}
+
+impl Gauges {
+    /// Counts one who has or waits for a connection, until the guard is dropped.
+    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// A statement is sent.
+    pub(crate) fn statement(&self) {
+        self.statements.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn statements(&self) -> u64 {
+        self.statements.load(Ordering::Relaxed)
+    }
+
+    /// The server answered a statement, well or not.
+    pub(crate) fn answered(&self) {
+        self.answered_us.store(micros(self.start.elapsed()), Ordering::Relaxed);
+    }
+
+    /// Whether the server has answered a statement since.
+    pub(crate) fn answered_since(&self, moment: Instant) -> bool {
+        let moment = micros(moment.saturating_duration_since(self.start));
+        self.answered_us.load(Ordering::Relaxed) > moment
+    }
+
+    /// A probe took so long.
+    pub(crate) fn probed(&self, elapsed: Duration) {
+        let new = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
+        let mean = match self.probe_us.load(Ordering::Relaxed) {
+            0 => new,
+            mean => mean - mean / 4 + new / 4,
+        };
+        self.probe_us.store(mean, Ordering::Relaxed);
+    }
+
+    /// How long a probe takes at present, in microseconds. Statements would say more about what is
+    /// asked than about the node: one long report, and it would be left alone for seconds.
+    pub(crate) fn latency_us(&self) -> u32 {
+        self.probe_us.load(Ordering::Relaxed)
+    }
+}
+
+/// See [`Gauges::begin`].
+#[derive(Debug)]
+pub(crate) struct InFlight(Arc<Gauges>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,52 @@
+//! Where a session's statements went, and how long they took.
+
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::router::Reason;
+
+/// How many statements a session remembers.
+const MAX_TIMINGS: usize = 8;
+
+/// One statement of a recorded session.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Timing {
+    /// The node that ran it.
+    pub node: Arc<str>,
+    /// Why that node.
+    pub reason: Reason,
+    /// From asking for a connection to the end of the result.
+    pub elapsed: Duration,
+}
+
+impl Timing {
+    pub(crate) fn new(node: Arc<str>, reason: Reason, elapsed: Duration) -> Self {
+        Self { node, reason, elapsed }
+    }
+}
+
+/// The first statements of a session, if they are recorded.
+#[derive(Debug, Default)]
+pub(super) struct Timings(OnceLock<Mutex<Vec<Timing>>>);
+
+impl Timings {
+    /// Records from now on.
+    pub(super) fn record(&self) {
+        self.0.get_or_init(Mutex::default);
+    }
+
+    pub(super) fn push(&self, timing: Timing) {
+        let Some(timings) = self.0.get() else { return };
+        let mut timings = timings.lock();
+        if timings.len() < MAX_TIMINGS {
+            timings.push(timing);
+        }
+    }
+
+    pub(super) fn all(&self) -> Vec<Timing> {
+        self.0.get().map_or_else(Vec::new, |timings| timings.lock().clone())
+    }
+}

@@ -1,0 +1,269 @@
+//! What a text says about its commands: how many there are, and what they leave behind.
+//!
+//! In doubt a command leaves something behind, so that its connection is reset once too often. What a
+//! function or a trigger of the user's own does is not seen.
+
+use super::lexer::{Token, Tokens};
+
+/// What one pass over the text finds.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct StatementTraits {
+    /// The text holds more than one command.
+    pub(crate) multiple_commands: bool,
+    /// A command that begins or ends a transaction, by its first word.
+    pub(crate) control: Option<&'static str>,
+    /// Something may stay in the session: a setting, a lock, a cursor, a temporary table.
+    pub(crate) may_change_session: bool,
+    /// A command creates, alters or drops something.
+    pub(crate) changes_schema: bool,
+    /// The first command reads or writes rows, and so may stand in a transaction.
+    pub(crate) is_query: bool,
+}
+
+/// Commands that read or write rows.
+const QUERIES: [&str; 9] =
+    ["select", "insert", "update", "delete", "with", "values", "table", "merge", "explain"];
+
+/// Other commands that leave the session as it was, or nothing beyond their transaction.
+const LEAVE_NOTHING: [&str; 19] = [
+    "alter",
+    "analyze",
+    "checkpoint",
+    "comment",
+    "create",
+    "drop",
+    "grant",
+    "lock",
+    "notify",
+    "refresh",
+    "reindex",
+    "release",
+    "revoke",
+    "rollback",
+    "savepoint",
+    "show",
+    "truncate",
+    "vacuum",
+    "import",
+];
+
+/// Commands that begin or end a transaction.
+const CONTROL: [&str; 7] = ["begin", "start", "commit", "end", "abort", "rollback", "prepare"];
+
+impl StatementTraits {
+    pub(crate) fn of(sql: &str) -> Self {
+        let mut traits = Self::default();
+        let mut commands = 0;
+        let mut command = Command::default();
+        for (token, _) in Tokens::of(sql) {
+            if token == Token::Semicolon && command.depth == 0 {
+                commands += command.add_to(&mut traits, commands);
+                command = Command::default();
+            } else {
+                command.read(token);
+            }
+        }
+        commands += command.add_to(&mut traits, commands);
+        traits.multiple_commands = commands > 1;
+        traits.may_change_session |= traits.multiple_commands && traits.control.is_some();
+        traits
+    }
+}
+
+/// One command while its tokens pass by.
+#[derive(Default)]
+struct Command<'a> {
+    first: Option<Token<'a>>,
+    second: Option<Token<'a>>,
+    last: Option<Token<'a>>,
+    /// How deep inside the body of `BEGIN ATOMIC … END`, where semicolons end nothing.
+    depth: u32,
+    has_to: bool,
+    changes_session: bool,
+}
+
+impl<'a> Command<'a> {
+    fn read(&mut self, token: Token<'a>) {
+        match token {
+            Token::Word(text) => {
+                if self.first.is_none() {
+                    self.first = Some(token);
+                } else if self.second.is_none() {
+                    self.second = Some(token);
+                }
+                self.has_to |= token.is("to");
+                self.track_body(token);
+                self.changes_session |= names_session_state(text) || self.makes_temporary(token);
+            }
+            Token::Quoted(text) => {
+                // A name like any other, and no key word.
+                self.second = self.second.or(Some(token).filter(|_| self.first.is_some()));
+                self.changes_session |= names_session_state(text.trim_matches('"'));
+            }
+            Token::Literal | Token::Semicolon | Token::Other => {}
+        }
+        self.last = Some(token);
+    }
+
+    fn track_body(&mut self, token: Token<'_>) {
+        let follows_begin = self.last.is_some_and(|last| last.is("begin"));
+        if (token.is("atomic") && follows_begin)
+            || (self.depth > 0 && token.is_any(&["begin", "case"]))
+        {
+            self.depth += 1;
+        } else if token.is("end") {
+            self.depth = self.depth.saturating_sub(1);
+        }
+    }
+
+    /// `CREATE TEMP …`, `INTO TEMP …`, `CREATE OR REPLACE LOCAL TEMPORARY …`; and what `EXPLAIN
+    /// ANALYZE` runs.
+    fn makes_temporary(&self, token: Token<'_>) -> bool {
+        let before = ["create", "replace", "local", "global", "into"];
+        let explained = self.first.is_some_and(|first| first.is("explain"))
+            && token.is_any(&["create", "execute", "declare"]);
+        explained
+            || (token.is_any(&["temp", "temporary"])
+                && self.last.is_some_and(|last| last.is_any(&before)))
+    }
+
+    /// Adds what this command does to the traits. Returns how many commands that were: 1, or 0 where
+    /// there was none.
+    fn add_to(&self, traits: &mut StatementTraits, before: usize) -> usize {
+        let Some(first) = self.first else { return 0 };
+        let second = |words: &[&str]| self.second.is_some_and(|second| second.is_any(words));
+        let is_query = first.is_any(&QUERIES);
+        traits.is_query |= before == 0 && is_query;
+        traits.changes_schema |= first.is_any(&["create", "alter", "drop", "import"]);
+        let local_set = first.is("set") && second(&["local", "transaction", "constraints"]);
+        traits.may_change_session |= self.changes_session
+            || !(is_query || local_set || first.is_any(&LEAVE_NOTHING) || first.is_any(&CONTROL))
+            || (first.is("prepare") && !second(&["transaction"]));
+        let control = CONTROL.into_iter().find(|word| first.is(word)).filter(|word| match *word {
+            "rollback" => !self.has_to && !second(&["prepared"]),
+            "commit" => !second(&["prepared"]),
+            "prepare" => second(&["transaction"]),
+            _ => true,
+        });
+        traits.control = traits.control.or(control);
+        1
+    }
+}
+
+/// Names through which a plain query changes its session.
+fn names_session_state(name: &str) -> bool {
+    let is = |word: &str| name.eq_ignore_ascii_case(word);
+    let starts =
+        |word: &str| name.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
+    is("set_config")
+        || is("setseed")
+        || is("set_limit")
+        || is("pg_settings")
+        || starts("pg_temp")
+        || starts("pg_advisory")
+        || starts("pg_try_advisory")
+        || starts("dblink_connect")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn transaction_control_is_found_and_savepoints_are_not() {
+        for sql in [
+            "BEGIN",
+            "start transaction",
+            "/**/commit;",
+            "End",
+            "ROLLBACK",
+            "abort",
+            "prepare transaction 'x'",
+            "select 1; rollback",
+            "rollback; select 1",
+            "create function f() returns int begin atomic select 1; end; commit",
+        ] {
+            assert!(StatementTraits::of(sql).control.is_some(), "{sql}");
+        }
+        for sql in [
+            "rollback to savepoint a",
+            "ROLLBACK WORK TO a",
+            "savepoint a",
+            "prepare p as select 1",
+            "select 'begin'",
+            "select 1 -- ; commit",
+            "select ';commit'",
+            "commit prepared 'x'",
+            "do $$ begin commit; end $$",
+            "create function f() returns int begin atomic select case when true then 1 end; end",
+            "insert into t select begin, \"end\" from u",
+        ] {
+            assert_eq!(StatementTraits::of(sql).control, None, "{sql}");
+        }
+    }
+
+    #[test]
+    fn commands_are_counted_outside_of_bodies_and_literals() {
+        for sql in [
+            "select 1",
+            ";; select 1;;",
+            "select ';'; -- ;",
+            "do $$ a; b $$",
+            "create procedure p() begin atomic select 1; select 2; end",
+        ] {
+            assert!(!StatementTraits::of(sql).multiple_commands, "{sql}");
+        }
+        for sql in ["select 1; select 2", "/* */ a; b", "select 'a;'; x"] {
+            assert!(StatementTraits::of(sql).multiple_commands, "{sql}");
+        }
+    }
+
+    #[test]
+    fn what_may_stay_in_the_session_is_found() {
+        for sql in [
+            "set search_path = x",
+            "SELECT set_config('a', 'b', false)",
+            "select pg_catalog.\"set_config\"('a', 'b', false)",
+            "select setseed(0.5)",
+            "set \"a.b\" = local",
+            "set \"a.b\" to transaction",
+            "update pg_settings set setting = 1",
+            "listen x",
+            "select pg_advisory_lock(1)",
+            "select pg_try_advisory_lock_shared(1)",
+            "load 'x'",
+            "create temp table t ()",
+            "create local temporary table t ()",
+            "create or replace temp view v as select 1",
+            "create table pg_temp.t ()",
+            "explain analyze create temp table t as select 1",
+            "prepare p as select 1",
+            "select 1; set role x",
+            "begin; select 1",
+            "declare c cursor with hold for select 1",
+            "call p()",
+            "do $$ $$",
+            "select 1 as a into temp t",
+            "copy t from stdin",
+        ] {
+            assert!(StatementTraits::of(sql).may_change_session, "{sql}");
+        }
+        for sql in [
+            "select 1",
+            "insert into t values (1)",
+            "select 1; select 2",
+            "create table t ()",
+            "create index on t (temp)",
+            "select 'set_config', temp from temp_set",
+            "insert into temporal values (1)",
+            "set local work_mem = '1MB'",
+            "savepoint a",
+            "rollback to a",
+            "lock table t",
+            "with x as (select 1) select * from x",
+            "",
+        ] {
+            assert!(!StatementTraits::of(sql).may_change_session, "{sql}");
+        }
+    }
+}
