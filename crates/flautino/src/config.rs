@@ -1,4 +1,5 @@
-//! Configuration: plain values with their defaults, found, read and checked before any I/O.
+//! Configuration: plain values with their defaults. It is found, read and checked before any
+//! connection is made.
 //!
 //! ```
 //! # fn main() -> Result<(), flautino::ConfigError> {
@@ -115,7 +116,7 @@ impl EngineConfig {
         Ok(config)
     }
 
-    /// Checks what types cannot say: limits, names, URLs. [`Engine::new`](crate::Engine::new)
+    /// Checks limits, names and URLs, which the types cannot. [`Engine::new`](crate::Engine::new)
     /// does this too; no I/O happens but reading the password file, as libpq does.
     ///
     /// # Errors
@@ -157,7 +158,7 @@ impl EngineConfig {
         routing.check(origin)
     }
 
-    /// Names and settings of nodes beside the main one.
+    /// Checks the names and the settings of the nodes beside the main one.
     pub(crate) fn check_nodes(
         nodes: &BTreeMap<String, NodeConfig>,
         origin: &str,
