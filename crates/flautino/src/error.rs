@@ -1,12 +1,13 @@
-//! What flautino adds to sqlx's errors: one enum for each operation, each naming the step and the fix.
+//! The errors that flautino adds to sqlx's: one enum for each operation. Each error says which step
+//! failed, and what to do.
 
 use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Why a query, a lease or a transaction failed, where the reason is flautino's and not the server's.
+/// Why a query, a lease or a transaction failed, if the reason is flautino's and not the server's.
 ///
-/// sqlx's traits allow only [`sqlx::Error`], so these ride inside one; [`Error::of`] finds them.
+/// sqlx's traits allow only [`sqlx::Error`], so these are wrapped in one; [`Error::of`] finds them.
 ///
 /// ```
 /// let err: sqlx::Error = flautino::Error::Closed { node: "main".into() }.into();
@@ -82,7 +83,7 @@ pub enum Error {
         waited: Duration,
     },
 
-    /// No node takes writes, and none began to within
+    /// No node takes writes, and none became a primary within
     /// [`failover_timeout`](crate::RoutingConfig::failover_timeout). Nothing was sent.
     #[error(
         "no primary within {waited:.1?} (`routing.failover_timeout`): {nodes}; bring the primary \
@@ -95,8 +96,8 @@ pub enum Error {
         nodes: String,
     },
 
-    /// In a read-only transaction on a replica, a statement that changes its session, such as an
-    /// advisory lock: it would succeed there, and mean nothing.
+    /// A statement that changes its session, such as an advisory lock, in a read-only transaction on
+    /// a replica. It would succeed there and have no effect on the primary.
     #[error(
         "this statement changes its session, and its read-only transaction runs on node `{node}`, \
          a replica; begin the transaction on `db.primary()`"
@@ -106,7 +107,7 @@ pub enum Error {
         node: String,
     },
 
-    /// A node was asked for that the configuration does not have.
+    /// The engine has no node of that name.
     #[error(transparent)]
     UnknownNode(#[from] UnknownNode),
 
@@ -124,7 +125,7 @@ pub enum Error {
     )]
     CommitUnknown(#[source] sqlx::Error),
 
-    /// A savepoint was cancelled or refused half-way, and with it the whole transaction.
+    /// Creating a savepoint was cancelled or refused, so the whole transaction is rolled back.
     #[error(
         "the transaction is lost, since creating a savepoint in it was cancelled or refused; \
          it is rolled back, begin a new one"
@@ -143,7 +144,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The flautino error inside a [`sqlx::Error`], if there is one.
+    /// Returns the flautino error inside a [`sqlx::Error`], if there is one.
     #[must_use]
     pub fn of(err: &sqlx::Error) -> Option<&Self> {
         match err {

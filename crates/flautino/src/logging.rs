@@ -26,8 +26,8 @@ impl Logger {
         Self { queries, responses, next: AtomicU64::new(1) }
     }
 
-    /// Logs a statement that is about to be sent, and why to that node. The entry logs how it ended, also when it is
-    /// dropped before that.
+    /// Logs a statement that is about to be sent, and why it goes to that node. The entry logs how
+    /// the statement ended; if it is dropped before, that is `cancelled`.
     pub(crate) fn sending<'a>(
         &self,
         node: &'a str,
@@ -96,7 +96,7 @@ impl Entry<'_> {
     /// A command ended that reports how many rows it changed.
     pub(crate) fn rows_affected(&mut self, rows: u64) {
         if let Some(open) = &mut self.0 {
-            // A query reports the rows that were already counted.
+            // For a query these are the rows that `row` has already counted.
             open.rows = open.rows.max(rows);
         }
     }
@@ -105,8 +105,8 @@ impl Entry<'_> {
     pub(crate) fn finish<T>(mut self, result: &Result<T, sqlx::Error>) {
         let Some(open) = self.0.take() else { return };
         match result {
-            Ok(_) => open.ended("ok", None),
-            Err(error) => open.ended("error", Some(error)),
+            Ok(_) => open.log_end("ok", None),
+            Err(error) => open.log_end("error", Some(error)),
         }
     }
 }
@@ -114,13 +114,13 @@ impl Entry<'_> {
 impl Drop for Entry<'_> {
     fn drop(&mut self) {
         if let Some(open) = self.0.take() {
-            open.ended("cancelled", None);
+            open.log_end("cancelled", None);
         }
     }
 }
 
 impl Open<'_> {
-    fn ended(&self, outcome: &str, error: Option<&sqlx::Error>) {
+    fn log_end(&self, outcome: &str, error: Option<&sqlx::Error>) {
         if !self.queries {
             return;
         }
@@ -137,12 +137,12 @@ impl Open<'_> {
     }
 }
 
-/// Microseconds, as far as 64 bits go.
+/// Returns whole microseconds.
 pub(crate) fn micros(elapsed: Duration) -> u64 {
     u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// Classes of errors whose messages speak of the schema, the session or the server, and never of
+/// Classes of errors whose messages name parts of the schema, the session or the server, and never
 /// a value: connection, transaction state, conflicts, syntax and names, resources.
 const QUOTE_NO_VALUE: [&str; 8] = ["08", "25", "40", "42", "53", "55", "57", "58"];
 
@@ -151,9 +151,9 @@ const QUOTE_NO_VALUE: [&str; 8] = ["08", "25", "40", "42", "53", "55", "57", "58
 fn error_text(error: &sqlx::Error, values: Values) -> String {
     let Some(db) = error.as_database_error() else { return error.to_string() };
     let code = db.code().unwrap_or_default();
-    let told = values == Values::None
+    let quotes_no_value = values == Values::None
         || code.get(..2).is_some_and(|class| QUOTE_NO_VALUE.contains(&class));
-    if told { format!("{code}: {}", db.message()) } else { code.into_owned() }
+    if quotes_no_value { format!("{code}: {}", db.message()) } else { code.into_owned() }
 }
 
 /// A row as `{name: value, …}`.
@@ -180,7 +180,7 @@ fn without_passwords(sql: &str) -> Cow<'_, str> {
     let mut copied = 0;
     let mut secret = false;
     for (token, place) in Tokens::of(sql) {
-        // A literal goes on in the next one.
+        // SQL joins literals that follow each other, so all of them are parts of the password.
         secret = token.is("password") || (secret && token == Token::Literal);
         if secret && token == Token::Literal {
             text.push_str(&sql[copied..place.start]);

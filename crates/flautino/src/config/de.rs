@@ -1,153 +1,78 @@
-//! Reading configuration: visitors that keep the path of a key, and errors that keep secrets.
+//! Reading values: times, ports and secrets, and errors that tell the place and no secret.
 
 use std::fmt;
 use std::time::Duration;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error as _, SeqAccess, Visitor};
 
-use super::{EngineConfig, NodeConfig};
 use crate::error::ConfigError;
 
-/// One struct read from a map, key by key.
-///
-/// serde's `flatten` would do for the top level, but it loses the path of a wrong value and lets
-/// unknown keys pass.
-trait Keyed: Default {
-    const NAME: &'static str;
-    const KEYS: &'static [&'static str];
-    /// Takes the value if the key is one of its own.
-    fn visit<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error>;
-}
-
-impl Keyed for NodeConfig {
-    const NAME: &'static str = "the settings of a node";
-    const KEYS: &'static [&'static str] = &Self::KEYS;
-
-    fn visit<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
-        self.visit_key(key, map)
-    }
-}
-
-const ENGINE_KEYS: [&str; EngineConfig::KEYS.len() + NodeConfig::KEYS.len()] = {
-    let mut keys = [""; EngineConfig::KEYS.len() + NodeConfig::KEYS.len()];
-    let mut i = 0;
-    while i < keys.len() {
-        keys[i] = if i < NodeConfig::KEYS.len() {
-            NodeConfig::KEYS[i]
-        } else {
-            EngineConfig::KEYS[i - NodeConfig::KEYS.len()]
-        };
-        i += 1;
-    }
-    keys
-};
-
-impl Keyed for EngineConfig {
-    const NAME: &'static str = "the settings of an engine";
-    const KEYS: &'static [&'static str] = &ENGINE_KEYS;
-
-    fn visit<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<bool, A::Error> {
-        match key {
-            "extra_nodes" => self.extra_nodes = map.next_value()?,
-            "discovery" => self.discovery = Some(map.next_value()?),
-            "extensions" => self.extensions = map.next_value()?,
-            "pool" => self.pool = map.next_value()?,
-            "routing" => self.routing = map.next_value()?,
-            "log_queries" => self.log_queries = map.next_value()?,
-            "log_responses" => self.log_responses = map.next_value()?,
-            "startup_timeout" => self.startup_timeout = map.next_value::<Time>()?.0,
-            "drain_timeout" => self.drain_timeout = map.next_value::<Time>()?.0,
-            _ => return self.main.visit_key(key, map),
-        }
-        Ok(true)
-    }
-}
-
-struct KeyedVisitor<T>(std::marker::PhantomData<T>);
-
-impl<'de, T: Keyed> Visitor<'de> for KeyedVisitor<T> {
-    type Value = T;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(T::NAME)
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
-        let mut value = T::default();
-        while let Some(key) = map.next_key::<String>()? {
-            if !value.visit(&key, &mut map)? {
-                return Err(A::Error::unknown_field(&key, T::KEYS));
-            }
-        }
-        Ok(value)
-    }
-}
-
-impl<'de> Deserialize<'de> for NodeConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(KeyedVisitor(std::marker::PhantomData))
-    }
-}
-
-impl<'de> Deserialize<'de> for EngineConfig {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(KeyedVisitor(std::marker::PhantomData))
-    }
+/// Reads an `R` and converts it, for serde's `deserialize_with`.
+pub(super) fn read_as<'de, R, T, D>(deserializer: D) -> Result<T, D::Error>
+where
+    R: Deserialize<'de> + Into<T>,
+    D: Deserializer<'de>,
+{
+    R::deserialize(deserializer).map(Into::into)
 }
 
 /// A duration: `"250ms"`, `"5s"`, `"1h 30m"`, or a number of seconds.
-pub(super) struct Time(pub(super) Duration);
+pub(super) struct Time(Duration);
 
-impl<'de> Deserialize<'de> for Time {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        duration::deserialize(deserializer).map(Self)
+impl From<Time> for Duration {
+    fn from(time: Time) -> Self {
+        time.0
     }
 }
 
-/// [`Time`] for serde's `with`.
-pub(super) mod duration {
-    use super::{Deserializer, Duration, Visitor, fmt};
+impl From<Time> for Option<Duration> {
+    fn from(time: Time) -> Self {
+        Some(time.0)
+    }
+}
 
-    pub(in crate::config) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Duration, D::Error> {
-        struct TimeVisitor;
-        impl Visitor<'_> for TimeVisitor {
-            type Value = Duration;
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TimeVisitor).map(Self)
+    }
+}
 
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(
-                    "a time with its unit, such as \"500ms\" or \"5s\", or a number of seconds",
-                )
-            }
+struct TimeVisitor;
 
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
-                humantime::parse_duration(text).map_err(|err| {
-                    E::custom(format!(
-                        "{err}; expected a time with its unit, such as \"500ms\" or \"5s\""
-                    ))
-                })
-            }
+impl Visitor<'_> for TimeVisitor {
+    type Value = Duration;
 
-            fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<Duration, E> {
-                Ok(Duration::from_secs(seconds))
-            }
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a time with its unit, such as \"500ms\" or \"5s\", or a number of seconds")
+    }
 
-            fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Duration, E> {
-                let seconds = u64::try_from(seconds);
-                seconds.map(Duration::from_secs).map_err(|_| E::custom("a time cannot be negative"))
-            }
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
+        let expected = "expected a time with its unit, such as \"500ms\" or \"5s\"";
+        humantime::parse_duration(text).map_err(|err| E::custom(format!("{err}; {expected}")))
+    }
 
-            fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Duration, E> {
-                Duration::try_from_secs_f64(seconds).map_err(E::custom)
-            }
-        }
-        deserializer.deserialize_any(TimeVisitor)
+    fn visit_u64<E: serde::de::Error>(self, seconds: u64) -> Result<Duration, E> {
+        Ok(Duration::from_secs(seconds))
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, seconds: i64) -> Result<Duration, E> {
+        let seconds = u64::try_from(seconds);
+        seconds.map(Duration::from_secs).map_err(|_| E::custom("a time cannot be negative"))
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, seconds: f64) -> Result<Duration, E> {
+        Duration::try_from_secs_f64(seconds).map_err(E::custom)
     }
 }
 
 /// A string whose value must not turn up in an error.
-pub(super) struct SecretString(pub(super) String);
+pub(super) struct SecretString(String);
+
+impl From<SecretString> for Option<String> {
+    fn from(secret: SecretString) -> Self {
+        Some(secret.0)
+    }
+}
 
 impl<'de> Deserialize<'de> for SecretString {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -157,8 +82,52 @@ impl<'de> Deserialize<'de> for SecretString {
     }
 }
 
+/// A list of strings whose values must not turn up in an error.
+pub(super) struct SecretStrings(Vec<String>);
+
+impl From<SecretStrings> for Vec<String> {
+    fn from(secrets: SecretStrings) -> Self {
+        secrets.0
+    }
+}
+
+impl<'de> Deserialize<'de> for SecretStrings {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(SecretsVisitor).map(Self)
+    }
+}
+
+struct SecretsVisitor;
+
+impl<'de> Visitor<'de> for SecretsVisitor {
+    type Value = Vec<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list of strings")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+        let mut secrets = Vec::new();
+        while let Some(SecretString(secret)) = list.next_element()? {
+            secrets.push(secret);
+        }
+        Ok(secrets)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, _: &str) -> Result<Vec<String>, E> {
+        // serde would quote the value it did not expect.
+        Err(E::custom("expected a list of strings, such as [\"…\"] (its value is not shown)"))
+    }
+}
+
 /// A TCP port.
-pub(super) struct Port(pub(super) u16);
+pub(super) struct Port(u16);
+
+impl From<Port> for Option<u16> {
+    fn from(port: Port) -> Self {
+        Some(port.0)
+    }
+}
 
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -171,7 +140,7 @@ impl<'de> Deserialize<'de> for Port {
 }
 
 pub(super) fn syntax_error(text: &str, origin: &str, err: &toml::de::Error) -> ConfigError {
-    // `err`'s own text quotes the line, which may hold a password.
+    // `err.to_string()` would quote the line, which may hold a password.
     let (line, column) = place(text, err);
     ConfigError::Syntax {
         origin: origin.to_owned(),
@@ -187,15 +156,15 @@ pub(super) fn key_error(
     err: &serde_path_to_error::Error<toml::de::Error>,
 ) -> ConfigError {
     let (line, _) = place(text, err.inner());
-    let path = err.path().to_string();
     ConfigError::Key {
         origin: format!("{origin}, line {line}"),
-        key: if path == "." { "top level".to_owned() } else { path },
+        key: err.path().to_string(),
         message: without_text(err.inner().message()),
     }
 }
 
-/// A text where none belongs may be a URL with its password, and serde quotes it.
+/// The message without the text that serde quotes where it expected none: it may be a URL with a
+/// password.
 fn without_text(message: &str) -> String {
     const BEFORE: &str = "string";
     match (message.find("string \""), message.rfind("\", expected")) {

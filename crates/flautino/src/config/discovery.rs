@@ -4,15 +4,16 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::de;
-use super::{LONGEST, TOO_LONG};
+use super::check::{Place, keyed};
+use super::de::{self, Port, Time};
+use crate::error::ConfigError;
 
-/// Resolving faster would be a load of its own.
-const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+/// Resolving more often would be a load of its own.
+const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Replicas under one DNS name: the key `discovery`. Every address of the name is a node, called by
-/// its address (with its port, where a resolver of your own gives one address several); one that is no longer there leaves. All else is as on the main node: user,
-/// password, database, options.
+/// its address (with its port, where a resolver of your own gives one address several); one that is
+/// no longer there leaves. All else is as on the main node: user, password, database, options.
 ///
 /// One that is promoted stays a node, whether it leaves the name or not.
 ///
@@ -39,20 +40,16 @@ pub struct DiscoveryConfig {
     /// The name to resolve.
     pub host: String,
     /// TCP port of the replicas. Default: the main node's.
-    #[serde(default, deserialize_with = "port")]
+    #[serde(default, deserialize_with = "de::read_as::<Port, _, _>")]
     pub port: Option<u16>,
     /// How often the name is resolved, a tenth more or less, so that many instances do not ask in
     /// step. Default: 30 s, a usual time for such records to live. 1 s at the least.
-    #[serde(default = "thirty_seconds", with = "de::duration")]
+    #[serde(default = "thirty_seconds", deserialize_with = "de::read_as::<Time, _, _>")]
     pub interval: Duration,
 }
 
 fn thirty_seconds() -> Duration {
     Duration::from_secs(30)
-}
-
-fn port<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<u16>, D::Error> {
-    de::Port::deserialize(deserializer).map(|de::Port(port)| Some(port))
 }
 
 impl DiscoveryConfig {
@@ -62,24 +59,18 @@ impl DiscoveryConfig {
         Self { host: host.into(), port: None, interval: thirty_seconds() }
     }
 
-    /// The key that is wrong and why, where the settings are not acceptable.
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+    pub(super) fn check(&self, origin: &str) -> Result<(), ConfigError> {
         // Exhaustive, so that a new setting cannot be forgotten here.
         let Self { host, port, interval } = self;
+        let place = Place { origin, prefix: "discovery." };
         if host.is_empty() || host.chars().any(|c| c.is_control() || c.is_whitespace() || c == '/')
         {
-            return Err(("host", "is no host name".to_owned()));
+            return Err(place.error("host", "is no host name"));
         }
         if *port == Some(0) {
-            return Err(("port", "is 0; expected 1 to 65535".to_owned()));
+            return Err(place.error("port", "is 0; expected 1 to 65535"));
         }
-        if *interval < SHORTEST_INTERVAL {
-            let message = format!("is {interval:?}; expected {SHORTEST_INTERVAL:?} or more");
-            return Err(("interval", message));
-        }
-        if *interval > LONGEST {
-            return Err(("interval", TOO_LONG.to_owned()));
-        }
-        Ok(())
+        place.at_least(MIN_INTERVAL, keyed![interval])?;
+        place.at_most_a_year(keyed![interval])
     }
 }

@@ -6,135 +6,80 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::de::MapAccess;
+use log::LevelFilter;
 use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use super::LONGEST;
+use super::check::{Place, keyed};
 use super::de::{Port, SecretString, Time};
+use super::settings::settings;
 use crate::error::ConfigError;
 
-/// How to reach one PostgreSQL server, and how to treat its sessions.
-///
-/// What is left out follows `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD` and
-/// `.pgpass`, as libpq does. Either `url` or the single keys say where the server is.
-#[derive(Clone, Default, PartialEq)]
-pub struct NodeConfig {
-    /// `postgres://user:password@host:port/database?parameter=value`. Not together with `host`,
-    /// `port`, `user` or `database`.
-    pub url: Option<String>,
-    /// Host name, address, or the directory of a Unix socket (beginning with `/`).
-    /// Default: `PGHOST`, else the local socket's directory, else `localhost`.
-    pub host: Option<String>,
-    /// TCP port. Default: `PGPORT`, else 5432.
-    pub port: Option<u16>,
-    /// The role to connect as. Default: `PGUSER`, else the operating system's user.
-    pub user: Option<String>,
-    /// Default: `PGPASSWORD`, else what the password file says for this server.
-    pub password: Option<String>,
-    /// Default: `PGDATABASE`, else the server's choice, which is the user's name.
-    pub database: Option<String>,
-    /// `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`. Default:
-    /// `PGSSLMODE`, else `prefer`. What requires TLS needs one of this crate's `tls-…` features.
-    pub ssl_mode: Option<String>,
-    /// PEM file with the certificate authorities to trust. Default: `PGSSLROOTCERT`.
-    pub ssl_root_cert: Option<PathBuf>,
-    /// PEM file with the client's certificate. Default: `PGSSLCERT`.
-    pub ssl_client_cert: Option<PathBuf>,
-    /// PEM file with the client's key. Default: `PGSSLKEY`.
-    pub ssl_client_key: Option<PathBuf>,
-    /// Prepared statements kept on each connection; 0 for none. Default: 100, as in sqlx.
-    pub statement_cache_capacity: Option<usize>,
-    /// Shown in `pg_stat_activity`. Default: `PGAPPNAME`.
-    pub application_name: Option<String>,
-    /// Digits beyond the default in floating-point text. Default: 2, as in sqlx.
-    pub extra_float_digits: Option<i8>,
-    /// Server settings for each session, sent as start-up options: `{ search_path = "app" }`.
-    pub options: BTreeMap<String, String>,
-    /// The level at which sqlx logs each statement: `off`, `error`, `warn`, `info`, `debug` or
-    /// `trace`. Default: `debug`, as in sqlx.
-    pub log_statements: Option<String>,
-    /// The level at which sqlx logs slow statements. Default: `warn`, as in sqlx.
-    pub log_slow_statements: Option<String>,
-    /// From which time on a statement is slow. Default: 1 s, as in sqlx.
-    pub log_slow_threshold: Option<Duration>,
-    /// The server ends a statement that runs longer: 1 ms to 24 days. Default: none.
-    pub statement_timeout: Option<Duration>,
-    /// How often the server looks whether the client of a running statement is still there
-    /// (`client_connection_check_interval`, PostgreSQL 14 and newer); 0 for never. Default: 1 s.
-    pub client_check_interval: Option<Duration>,
-    /// How long one attempt to connect may take at `open`. Default: 5 s.
-    pub connect_timeout: Option<Duration>,
-    /// The node is PgBouncer in transaction mode: nothing is prepared, no session setting is
-    /// made, and each statement with values goes in a transaction of its own, so that its
-    /// protocol steps reach one server, at three more round trips. Default: `false`. Do not
-    /// leave it out: to end an abandoned statement flautino has the server process that ran it cancel
-    /// it, and behind a pooler that process may serve somebody else by then.
-    pub pgbouncer: bool,
+settings! {
+    /// How to reach one PostgreSQL server, and how to treat its sessions.
+    ///
+    /// What is left out follows `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD` and
+    /// `.pgpass`, as libpq does. Either `url` or the single keys say where the server is.
+    #[derive(Clone, PartialEq)]
+    pub struct NodeConfig {
+        /// `postgres://user:password@host:port/database?parameter=value`. Not together with `host`,
+        /// `port`, `user` or `database`.
+        pub url: Option<String> as SecretString,
+        /// Host name, address, or the directory of a Unix socket (beginning with `/`).
+        /// Default: `PGHOST`, else the local socket's directory, else `localhost`.
+        pub host: Option<String>,
+        /// TCP port. Default: `PGPORT`, else 5432.
+        pub port: Option<u16> as Port,
+        /// The role to connect as. Default: `PGUSER`, else the operating system's user.
+        pub user: Option<String>,
+        /// Default: `PGPASSWORD`, else what the password file says for this server.
+        pub password: Option<String> as SecretString,
+        /// Default: `PGDATABASE`, else the server's choice, which is the user's name.
+        pub database: Option<String>,
+        /// `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`. Default:
+        /// `PGSSLMODE`, else `prefer`. What requires TLS needs one of this crate's `tls-…`
+        /// features.
+        pub ssl_mode: Option<String>,
+        /// PEM file with the certificate authorities to trust. Default: `PGSSLROOTCERT`.
+        pub ssl_root_cert: Option<PathBuf>,
+        /// PEM file with the client's certificate. Default: `PGSSLCERT`.
+        pub ssl_client_cert: Option<PathBuf>,
+        /// PEM file with the client's key. Default: `PGSSLKEY`.
+        pub ssl_client_key: Option<PathBuf>,
+        /// Prepared statements kept on each connection; 0 for none. Default: 100, as in sqlx.
+        pub statement_cache_capacity: Option<usize>,
+        /// Shown in `pg_stat_activity`. Default: `PGAPPNAME`.
+        pub application_name: Option<String>,
+        /// Digits beyond the default in floating-point text. Default: 2, as in sqlx.
+        pub extra_float_digits: Option<i8>,
+        /// Server settings for each session, sent as start-up options: `{ search_path = "app" }`.
+        pub options: BTreeMap<String, String>,
+        /// The level at which sqlx logs each statement: `off`, `error`, `warn`, `info`, `debug` or
+        /// `trace`. Default: `debug`, as in sqlx.
+        pub log_statements: Option<String>,
+        /// The level at which sqlx logs slow statements. Default: `warn`, as in sqlx.
+        pub log_slow_statements: Option<String>,
+        /// From which time on a statement is slow. Default: 1 s, as in sqlx.
+        pub log_slow_threshold: Option<Duration> as Time,
+        /// The server ends a statement that runs longer: 1 ms to 24 days. Default: none.
+        pub statement_timeout: Option<Duration> as Time,
+        /// How often the server looks whether the client of a running statement is still there
+        /// (`client_connection_check_interval`, PostgreSQL 14 and newer); 0 for never.
+        /// Default: 1 s.
+        pub client_check_interval: Option<Duration> as Time,
+        /// How long one attempt to connect may take at `open`. Default: 5 s.
+        pub connect_timeout: Option<Duration> as Time,
+        /// The node is PgBouncer in transaction mode: nothing is prepared, no session setting is
+        /// made, and each statement with values goes in a transaction of its own, so that its
+        /// protocol steps reach one server, at three more round trips. Default: `false`. Do not
+        /// leave it out: to end an abandoned statement flautino has the server process that ran it
+        /// cancel it, and behind a pooler that process may serve somebody else by then.
+        pub pgbouncer: bool,
+    }
 }
 
 impl NodeConfig {
-    pub(super) const KEYS: [&'static str; 21] = [
-        "url",
-        "host",
-        "port",
-        "user",
-        "password",
-        "database",
-        "ssl_mode",
-        "ssl_root_cert",
-        "ssl_client_cert",
-        "ssl_client_key",
-        "statement_cache_capacity",
-        "application_name",
-        "extra_float_digits",
-        "options",
-        "log_statements",
-        "log_slow_statements",
-        "log_slow_threshold",
-        "statement_timeout",
-        "client_check_interval",
-        "connect_timeout",
-        "pgbouncer",
-    ];
-
-    pub(super) fn visit_key<'de, A: MapAccess<'de>>(
-        &mut self,
-        key: &str,
-        map: &mut A,
-    ) -> Result<bool, A::Error> {
-        match key {
-            "url" => self.url = Some(map.next_value::<SecretString>()?.0),
-            "host" => self.host = Some(map.next_value()?),
-            "port" => self.port = Some(map.next_value::<Port>()?.0),
-            "user" => self.user = Some(map.next_value()?),
-            "password" => self.password = Some(map.next_value::<SecretString>()?.0),
-            "database" => self.database = Some(map.next_value()?),
-            "ssl_mode" => self.ssl_mode = Some(map.next_value()?),
-            "ssl_root_cert" => self.ssl_root_cert = Some(map.next_value()?),
-            "ssl_client_cert" => self.ssl_client_cert = Some(map.next_value()?),
-            "ssl_client_key" => self.ssl_client_key = Some(map.next_value()?),
-            "statement_cache_capacity" => {
-                self.statement_cache_capacity = Some(map.next_value()?);
-            }
-            "application_name" => self.application_name = Some(map.next_value()?),
-            "extra_float_digits" => self.extra_float_digits = Some(map.next_value()?),
-            "options" => self.options = map.next_value()?,
-            "log_statements" => self.log_statements = Some(map.next_value()?),
-            "log_slow_statements" => self.log_slow_statements = Some(map.next_value()?),
-            "log_slow_threshold" => self.log_slow_threshold = Some(map.next_value::<Time>()?.0),
-            "statement_timeout" => self.statement_timeout = Some(map.next_value::<Time>()?.0),
-            "client_check_interval" => {
-                self.client_check_interval = Some(map.next_value::<Time>()?.0);
-            }
-            "connect_timeout" => self.connect_timeout = Some(map.next_value::<Time>()?.0),
-            "pgbouncer" => self.pgbouncer = map.next_value()?,
-            _ => return Ok(false),
-        }
-        Ok(true)
-    }
-
     /// Whether sqlx keeps statements prepared; with a capacity of 0 it would leak them.
     pub(crate) fn keeps_prepared(&self) -> bool {
         let in_url = || {
@@ -153,12 +98,13 @@ impl NodeConfig {
     ) -> Result<PgConnectOptions, ConfigError> {
         // Exhaustive, so that a new setting cannot be forgotten here.
         let Self {
-            url,
-            host,
-            port,
-            user,
+            // These are read by `address`.
+            url: _,
+            host: _,
+            port: _,
+            user: _,
+            database: _,
             password,
-            database,
             ssl_mode,
             ssl_root_cert,
             ssl_client_cert,
@@ -170,63 +116,16 @@ impl NodeConfig {
             log_statements,
             log_slow_statements,
             log_slow_threshold,
-            // These two are part of the session's set-up.
-            statement_timeout,
-            client_check_interval,
-            connect_timeout,
+            // These are checked by `check_times`, and used where connections are made.
+            statement_timeout: _,
+            client_check_interval: _,
+            connect_timeout: _,
             pgbouncer,
         } = self;
-        let error = |key: &str, message: String| ConfigError::Key {
-            origin: origin.to_owned(),
-            key: format!("{prefix}{key}"),
-            message,
-        };
-
-        let settings = [
-            ("statement_timeout", statement_timeout),
-            ("client_check_interval", client_check_interval),
-        ];
-        for (key, time) in settings {
-            let millis = time.map_or(0, |time| time.as_millis());
-            if millis > MOST_MILLIS || (millis == 0 && time.is_some_and(|time| !time.is_zero())) {
-                let message = "is no time that the server can hold; expected 0 or 1ms to 24days";
-                return Err(error(key, message.to_owned()));
-            }
-        }
-
-        if connect_timeout.is_some_and(|time| time.is_zero() || time > LONGEST) {
-            let message = "is 0 or longer than a year; expected a time such as \"5s\"";
-            return Err(error("connect_timeout", message.to_owned()));
-        }
-
-        // sqlx looks into the password file only while it parses a URL, so the single keys
-        // become one: the password is then the one for this very host, port, user and database.
-        let address = match url {
-            Some(url) => {
-                let others = [
-                    ("host", host.is_some()),
-                    ("port", port.is_some()),
-                    ("user", user.is_some()),
-                    ("database", database.is_some()),
-                ];
-                if let Some((key, _)) = others.iter().find(|(_, set)| *set) {
-                    let message = format!("stands beside `{prefix}url`; give one of the two");
-                    return Err(error(key, message));
-                }
-                check_url(url).map_err(|message| error("url", message))?
-            }
-            None => {
-                let mut url =
-                    Url::parse("postgres:///").map_err(|e| error("url", e.to_string()))?;
-                let port = port.map(|port| port.to_string());
-                let parts = [("host", host), ("port", &port), ("user", user), ("dbname", database)];
-                let parts = parts.iter().filter_map(|(key, value)| Some((*key, value.as_ref()?)));
-                url.query_pairs_mut().extend_pairs(parts);
-                url
-            }
-        };
-        let mut options = PgConnectOptions::from_str(address.as_str())
-            .map_err(|err| error("url", source_text(err)))?;
+        let place = Place { origin, prefix };
+        self.check_times(place)?;
+        let mut options = PgConnectOptions::from_str(self.address(place)?.as_str())
+            .map_err(|err| place.error("url", source_text(err)))?;
 
         if let Some(password) = password {
             options = options.password(password);
@@ -234,7 +133,7 @@ impl NodeConfig {
         if let Some(mode) = ssl_mode {
             let mode = PgSslMode::from_str(mode).map_err(|_| {
                 let modes = "disable, allow, prefer, require, verify-ca or verify-full";
-                error("ssl_mode", format!("is \"{mode}\"; expected {modes}"))
+                place.error("ssl_mode", format!("is \"{mode}\"; expected {modes}"))
             })?;
             options = options.ssl_mode(mode);
         }
@@ -257,13 +156,13 @@ impl NodeConfig {
             options = options.extra_float_digits(*digits);
         }
         if !server_options.is_empty() {
-            // Even an empty parameter costs the connection behind PgBouncer.
+            // PgBouncer refuses a connection with this parameter, even if it is empty.
             options = options.options(server_options);
         }
         let level = |key: &str, text: &str| {
-            tracing_level(text).ok_or_else(|| {
+            LevelFilter::from_str(text).map_err(|_| {
                 let levels = "off, error, warn, info, debug or trace";
-                error(key, format!("is \"{text}\"; expected {levels}"))
+                place.error(key, format!("is \"{text}\"; expected {levels}"))
             })
         };
         if let Some(text) = log_statements {
@@ -275,20 +174,54 @@ impl NodeConfig {
             options = options.log_slow_statements(level("log_slow_statements", text)?, threshold);
         }
         if *pgbouncer {
-            // A start-up parameter that PgBouncer does not know costs the connection.
+            // PgBouncer refuses a connection with a start-up parameter that it does not know.
             options = options.statement_cache_capacity(0).extra_float_digits(None);
         }
         Ok(options)
     }
+
+    fn check_times(&self, place: Place<'_>) -> Result<(), ConfigError> {
+        let Self { statement_timeout, client_check_interval, connect_timeout, .. } = self;
+        for (key, time) in keyed![statement_timeout, client_check_interval] {
+            let Some(time) = time else { continue };
+            if !time.is_zero() && !(1..=MAX_SERVER_MILLIS).contains(&time.as_millis()) {
+                let message = "is no time that the server can hold; expected 0 or 1ms to 24days";
+                return Err(place.error(key, message));
+            }
+        }
+        if let Some(connect_timeout) = connect_timeout {
+            place.not_zero(keyed![connect_timeout])?;
+            place.at_most_a_year(keyed![connect_timeout])?;
+        }
+        Ok(())
+    }
+
+    /// The URL, or one made of the single keys.
+    ///
+    /// sqlx looks into the password file only while it parses a URL, and then for the password of
+    /// this very host, port, user and database. So the single keys become a URL too.
+    fn address(&self, place: Place<'_>) -> Result<Url, ConfigError> {
+        let Self { url, host, user, database, .. } = self;
+        let port = &self.port.map(|port| port.to_string());
+        let Some(url) = url else {
+            let mut url =
+                Url::parse("postgres:///").map_err(|err| place.error("url", err.to_string()))?;
+            let parts = [("host", host), ("port", port), ("user", user), ("dbname", database)];
+            let parts = parts.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?)));
+            url.query_pairs_mut().extend_pairs(parts);
+            return Ok(url);
+        };
+        let others = keyed![host, port, user, database];
+        if let Some((key, _)) = others.iter().find(|(_, value)| value.is_some()) {
+            let message = format!("stands beside `{}url`; give one of the two", place.prefix);
+            return Err(place.error(key, message));
+        }
+        check_url(url).map_err(|message| place.error("url", message))
+    }
 }
 
 /// The longest time that a setting of the server in milliseconds can hold.
-const MOST_MILLIS: u128 = i32::MAX as u128;
-
-/// sqlx takes its levels as the `log` crate's.
-fn tracing_level(text: &str) -> Option<log::LevelFilter> {
-    log::LevelFilter::from_str(text).ok()
-}
+const MAX_SERVER_MILLIS: u128 = i32::MAX as u128;
 
 /// Parameters that sqlx 0.9 understands in a URL; it passes over others with a log line.
 const URL_PARAMETERS: [&str; 18] = [
@@ -326,7 +259,7 @@ fn check_url(text: &str) -> Result<Url, String> {
     for (key, _) in url.query_pairs() {
         if !key.starts_with("options[") && !URL_PARAMETERS.contains(&key.as_ref()) {
             if url.query().is_some_and(|query| query.contains('@')) {
-                // It may be a part of a password, and must not be shown.
+                // The key may be a part of a password, so the error does not show it.
                 return Err("has an `@` behind a `?`; write a `?` in a password as %3F".to_owned());
             }
             return Err(format!("has the unknown parameter `{key}`"));
@@ -335,7 +268,7 @@ fn check_url(text: &str) -> Result<Url, String> {
     Ok(url)
 }
 
-/// What went wrong, without sqlx's "error with configuration".
+/// The error's text without sqlx's prefix "error with configuration".
 fn source_text(err: sqlx::Error) -> String {
     match err {
         sqlx::Error::Configuration(source) => source.to_string(),
@@ -343,14 +276,14 @@ fn source_text(err: sqlx::Error) -> String {
     }
 }
 
-/// Shows where a URL leads, without user and password.
+/// The URL without user and password.
 fn redacted(url: &str) -> String {
     let Ok(url) = Url::parse(url) else {
         return "(unreadable)".to_owned();
     };
     let host = url.host_str().unwrap_or_default();
     let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    // A password with a `/` that is not escaped ends up here.
+    // A part of the password is in the path if the password has a `/` that is not escaped.
     let path = if url.path().contains('@') { "/…" } else { url.path() };
     format!("{}://…@{host}{port}{path}", url.scheme())
 }

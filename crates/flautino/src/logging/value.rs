@@ -1,5 +1,5 @@
-//! A value as text, by its type: what the server sends is binary, and sqlx decodes it only into
-//! a type that one names.
+//! A value as text. The server sends it in binary, and sqlx decodes it only into a type that is
+//! known when the program is built, so the common types are decoded here.
 
 use std::fmt::{self, Formatter, Write};
 
@@ -7,7 +7,7 @@ use sqlx::postgres::{PgTypeKind, PgValueFormat, PgValueRef};
 use sqlx::{TypeInfo, ValueRef};
 use time::macros::date;
 
-/// Writes the value as PostgreSQL's own text would read; types not known here as `\x…`.
+/// Writes the value as PostgreSQL writes it in text; a type that is not known here, as `\x…`.
 pub(super) fn write(f: &mut Formatter<'_>, value: &PgValueRef<'_>) -> fmt::Result {
     if value.is_null() {
         return f.write_str("NULL");
@@ -89,8 +89,9 @@ fn time_of_day(micros: i64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-/// `{1,NULL,3}`, nested for each dimension: the number of dimensions, flags, the element's type,
-/// then length and lower bound of each dimension, then the elements, each behind its length.
+/// `{1,NULL,3}`, nested for each dimension. The bytes are the number of dimensions, flags and the
+/// element's type, then length and lower bound of each dimension, then the elements, each behind
+/// its length.
 fn array(element: &str, bytes: &[u8]) -> Option<String> {
     let mut rest = bytes;
     let dimensions = take_int(&mut rest)?;
@@ -100,12 +101,11 @@ fn array(element: &str, bytes: &[u8]) -> Option<String> {
         lengths.push(take_int(&mut rest)?);
         take_int(&mut rest)?;
     }
-    let mut text = String::new();
     if lengths.is_empty() {
-        text.push_str("{}");
-    } else {
-        elements(&mut text, element, &lengths, &mut rest)?;
+        return Some("{}".to_owned());
     }
+    let mut text = String::new();
+    elements(&mut text, element, &lengths, &mut rest)?;
     Some(text)
 }
 
@@ -128,7 +128,7 @@ fn elements(text: &mut String, kind: &str, lengths: &[i32], rest: &mut &[u8]) ->
         let (bytes, after) = rest.split_at_checked(size.try_into().ok()?)?;
         *rest = after;
         match (kind, bytes) {
-            // As the server writes it inside an array.
+            // The server writes `t` and `f` inside an array.
             ("BOOL", [byte]) => text.push(if *byte == 0 { 'f' } else { 't' }),
             _ => text.push_str(&decode(kind, bytes)?),
         }
@@ -157,7 +157,8 @@ fn uuid(bytes: &[u8]) -> Option<String> {
     Some(text)
 }
 
-/// Groups of four decimal digits, the weight of the first, the sign and the scale.
+/// The bytes are the number of groups, the weight of the first, the sign and the scale, then the
+/// groups of four decimal digits.
 fn numeric(bytes: &[u8]) -> Option<String> {
     let mut words = bytes.chunks_exact(2).map(|pair| i16::from_be_bytes([pair[0], pair[1]]));
     let count = words.next()?;
