@@ -19,6 +19,7 @@ use http::Request;
 use tower_service::Service;
 
 use self::connections::Connections;
+use self::service::App;
 use self::signals::Signals;
 
 /// How long aborted connections may take to end.
@@ -116,32 +117,27 @@ where
     type IntoFuture = BoxFuture<'static, Self::Output>;
 
     fn into_future(self) -> Self::IntoFuture {
-        Box::pin(self.run())
+        Box::pin(run(self))
     }
 }
 
-impl<L, S> Serve<L, S>
+async fn run<L, S>(serve: Serve<L, S>) -> Result<ServeReport, ServeError>
 where
     L: Listener<Addr: Clone + Sync + 'static>,
-    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    S: App,
 {
-    async fn run(self) -> Result<ServeReport, ServeError> {
-        let Self { mut listener, app, engine, drain_timeout, shutdown } = self;
-        let mut stop = match shutdown {
-            Some(shutdown) => shutdown,
-            None => first_signal()?,
-        };
-        tokio::select! {
-            opened = engine.open() => drop(opened?),
-            () = &mut stop => return Ok(close_unopened(&engine).await),
-        }
-        let mut connections = Connections::new(app);
-        connections.accept_until(&mut stop, &mut listener).await;
-        Ok(shut_down(connections, listener, engine, drain_timeout).await)
+    let Serve { mut listener, app, engine, drain_timeout, shutdown } = serve;
+    let mut stop = match shutdown {
+        Some(shutdown) => shutdown,
+        None => first_signal()?,
+    };
+    tokio::select! {
+        opened = engine.open() => drop(opened?),
+        () = &mut stop => return Ok(close_unopened(&engine).await),
     }
+    let mut connections = Connections::new(app);
+    connections.accept_until(&mut stop, &mut listener).await;
+    Ok(shut_down(connections, listener, engine, drain_timeout).await)
 }
 
 async fn shut_down<L, S>(
@@ -152,10 +148,7 @@ async fn shut_down<L, S>(
 ) -> ServeReport
 where
     L: Listener<Addr: Clone + Sync + 'static>,
-    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    S: App,
 {
     let started = Instant::now();
     // Installed before anybody can see that the server shuts down, so that a second signal which

@@ -1,15 +1,11 @@
 //! The connections of a server: accepts them, and drains them at shutdown.
 
-use std::convert::Infallible;
 use std::pin::pin;
 use std::time::{Duration, Instant};
 
 use axum::serve::Listener;
-use axum_core::body::Body;
-use axum_core::response::Response;
 use futures_core::future::BoxFuture;
 use futures_util::FutureExt;
-use http::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
@@ -17,9 +13,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::task::JoinSet;
 use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
-use tower_service::Service;
 
-use super::service::{ConnectionService, RequestCount};
+use super::service::{App, ConnectionService, RequestCount};
 
 /// How many connections may wait in the system's queue, as tokio sets it for its listeners.
 const ACCEPT_BACKLOG: u32 = 1024;
@@ -36,13 +31,7 @@ pub(super) struct Connections<S> {
     tasks: JoinSet<()>,
 }
 
-impl<S> Connections<S>
-where
-    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
-{
+impl<S: App> Connections<S> {
     pub(super) fn new(app: S) -> Self {
         Self {
             app,
@@ -133,10 +122,7 @@ async fn serve_connection<I, A, S>(
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Clone + Send + Sync + 'static,
-    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    S: App,
 {
     let mut builder = Builder::new(TokioExecutor::new());
     // With a timer hyper ends, after 30 s, clients that begin a request and never finish its headers.

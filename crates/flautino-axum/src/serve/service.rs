@@ -16,6 +16,23 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+/// An app that can be served, such as a `Router`.
+pub(super) trait App:
+    Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
+    + Clone
+    + Send
+    + 'static
+{
+}
+
+impl<S> App for S where
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static
+{
+}
+
 /// How many requests wait for their response, over all connections.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RequestCount(Arc<AtomicUsize>);
@@ -64,10 +81,7 @@ impl<S, A> ConnectionService<S, A> {
 impl<S, A> Service<Request<Incoming>> for ConnectionService<S, A>
 where
     A: Clone + Send + Sync + 'static,
-    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
-        + Clone
-        + Send
-        + 'static,
+    S: App,
 {
     type Response = Response;
     type Error = Infallible;
