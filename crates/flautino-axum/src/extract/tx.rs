@@ -53,7 +53,7 @@ impl Tx {
         self.begin_with(TransactionOptions::default()).await
     }
 
-    /// As [`begin`](Tx::begin), with options. They are ignored where the transaction has begun already.
+    /// As [`begin`](Tx::begin), with options. They are ignored once the transaction has begun.
     ///
     /// # Errors
     ///
@@ -110,8 +110,8 @@ impl Tx {
         }
     }
 
-    /// Refuses, and rolls back, once the response was made: by then the client may have been told that
-    /// nothing was stored.
+    /// Refuses, and rolls back, once the response was made, because the client may have been told by
+    /// then that nothing was stored.
     fn ensure_open(&mut self) -> Result<(), ResponseMade> {
         if self.context.is_closed() {
             self.transaction = None;

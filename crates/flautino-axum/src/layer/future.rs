@@ -28,8 +28,7 @@ pin_project! {
     #[project = StateProjection]
     enum State<F, R> {
         Handling { #[pin] future: F },
-        // No future where there is nothing to finish, so that a request which only reads pays for no
-        // allocation.
+        // `None` where there is nothing to finish, so that most reads pay for no allocation.
         Finishing { finishing: Option<BoxFuture<'static, Finished>>, response: Option<Response<R>> },
     }
 }
@@ -52,8 +51,7 @@ where
         loop {
             match this.state.as_mut().project() {
                 StateProjection::Handling { future } => {
-                    // An error leaves the transaction in the context, which rolls it back when it is
-                    // dropped.
+                    // After an error the transaction stays in the context, whose drop rolls it back.
                     let response = ready!(future.poll(cx))?;
                     let finishing = finishing(this.context, is_success(response.status()));
                     this.state.set(State::Finishing { finishing, response: Some(response) });
@@ -87,7 +85,7 @@ struct Finished {
     token: Option<Token>,
 }
 
-/// A response that is a success cannot be kept, since its transaction was not committed.
+/// The handler's response is a success, but the request's transaction was not committed.
 struct NotCommitted;
 
 /// Whether a response of this status commits the request's transaction.
@@ -95,6 +93,7 @@ fn is_success(status: StatusCode) -> bool {
     status.as_u16() < 400
 }
 
+/// Returns what is left to do after the handler, if anything.
 fn finishing(context: &RequestContext, is_success: bool) -> Option<BoxFuture<'static, Finished>> {
     let transaction = context.close();
     let handle = &context.handle;

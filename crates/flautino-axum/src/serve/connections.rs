@@ -64,13 +64,13 @@ impl<S: App> Connections<S> {
         }
     }
 
-    /// Serves those who wait in the system's queue: for them the connection is open already.
+    /// Serves those who wait in the system's queue: to these clients the connection is open already.
     pub(super) async fn accept_queued<L>(&mut self, listener: &mut L)
     where
         L: Listener<Addr: Clone + Sync + 'static>,
     {
-        // The runtime learns of new connections only when it polls the system, between two polls of a
-        // task.
+        // The runtime learns of new connections when it asks the system, which it does between two
+        // polls of a task.
         tokio::task::yield_now().await;
         for _ in 0..ACCEPT_BACKLOG {
             let Some((io, address)) = unconstrained(listener.accept()).now_or_never() else {
@@ -94,7 +94,7 @@ impl<S: App> Connections<S> {
         self.draining.cancel();
     }
 
-    /// Ends each connection at its task's next `.await`.
+    /// Ends all connections, each at its task's next `.await`.
     pub(super) fn abort(&mut self) {
         self.tasks.abort_all();
     }

@@ -33,7 +33,7 @@ impl<S> App for S where
 {
 }
 
-/// How many requests wait for their response, over all connections.
+/// How many requests of all connections wait for their response.
 #[derive(Debug, Clone, Default)]
 pub(super) struct RequestCount(Arc<AtomicUsize>);
 
@@ -72,7 +72,7 @@ impl<S, A> ConnectionService<S, A> {
         Self { app, requests, address, first_request: CancellationToken::new() }
     }
 
-    /// Is cancelled by the connection's first request.
+    /// Returns the token that the connection's first request cancels.
     pub(super) fn first_request(&self) -> CancellationToken {
         self.first_request.clone()
     }
