@@ -7,7 +7,12 @@ use axum_core::response::{IntoResponse, Response};
 use flautino::{Error, UnknownNode};
 use http::{HeaderValue, StatusCode, header};
 
-/// What a handler answers when the database said no.
+// SQLSTATE codes, by the names that PostgreSQL gives them.
+const UNIQUE_VIOLATION: &str = "23505";
+const TOO_MANY_CONNECTIONS: &str = "53300";
+const CANNOT_CONNECT_NOW: &str = "57P03";
+
+/// An error of a handler's database access, which is a response too.
 ///
 /// | cause | status |
 /// |---|---|
@@ -16,8 +21,8 @@ use http::{HeaderValue, StatusCode, header};
 /// | no connection in time, no primary, overloaded, engine closed, server down, starting or full | 503 with `Retry-After: 1` |
 /// | anything else | 500 |
 ///
-/// The body is `{"error": "…"}` and says no more than that. The cause of a 500 is logged as an
-/// error, that of a 503 as a warning.
+/// The body is `{"error": "…"}`, with a text that depends on the status alone. The cause of a 500 is
+/// logged as an error, that of a 503 as a warning.
 ///
 /// ```
 /// use axum_core::response::IntoResponse;
@@ -42,38 +47,42 @@ impl From<UnknownNode> for DbError {
 }
 
 impl DbError {
-    /// The status of the response.
+    /// Returns the status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        match (&self.0, Error::of(&self.0)) {
-            (
-                _,
-                Some(
-                    Error::AcquireTimeout { .. }
-                    | Error::Closed { .. }
-                    | Error::NoPrimary { .. }
-                    | Error::Overloaded { .. }
-                    | Error::NodeDown { sent: false, .. },
-                ),
-            )
-            | (sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed, _) => {
-                StatusCode::SERVICE_UNAVAILABLE
+        match &self.0 {
+            sqlx::Error::RowNotFound => StatusCode::NOT_FOUND,
+            sqlx::Error::Database(err) if err.code().as_deref() == Some(UNIQUE_VIOLATION) => {
+                StatusCode::CONFLICT
             }
-            // Before `open`, where no pool waits for the server.
-            (sqlx::Error::Io(err), None)
-                if matches!(err.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut) =>
-            {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            (sqlx::Error::RowNotFound, _) => StatusCode::NOT_FOUND,
-            (sqlx::Error::Database(err), _) => match err.code().as_deref() {
-                Some("23505") => StatusCode::CONFLICT,
-                // too_many_connections, cannot_connect_now
-                Some("53300" | "57P03") => StatusCode::SERVICE_UNAVAILABLE,
-                _ => StatusCode::INTERNAL_SERVER_ERROR,
-            },
+            err if is_unavailable(err) => StatusCode::SERVICE_UNAVAILABLE,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+}
+
+/// Whether the statement was never run because there was no server or no connection to run it.
+fn is_unavailable(err: &sqlx::Error) -> bool {
+    if let Some(err) = Error::of(err) {
+        return matches!(
+            err,
+            Error::AcquireTimeout { .. }
+                | Error::Closed { .. }
+                | Error::NoPrimary { .. }
+                | Error::Overloaded { .. }
+                | Error::NodeDown { sent: false, .. }
+        );
+    }
+    match err {
+        sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => true,
+        // Before `open` no pool waits for the server, so its refusal arrives here.
+        sqlx::Error::Io(err) => {
+            matches!(err.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut)
+        }
+        sqlx::Error::Database(err) => {
+            matches!(err.code().as_deref(), Some(TOO_MANY_CONNECTIONS | CANNOT_CONNECT_NOW))
+        }
+        _ => false,
     }
 }
 

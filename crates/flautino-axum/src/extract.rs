@@ -1,7 +1,9 @@
 //! What handlers ask for.
 
 mod db;
+mod rejection;
 mod tx;
 
-pub use self::db::{Db, LayerMissing};
-pub use self::tx::{Tx, TxRejection};
+pub use self::db::Db;
+pub use self::rejection::{LayerMissing, TxRejection};
+pub use self::tx::Tx;

@@ -21,25 +21,27 @@
 //!
 //! The modules, in the order in which a request meets them:
 //!
-//! - `lifecycle`: [`serve`], from opening to closing
-//! - `layer`: [`EngineLayer`] puts a handle into the request, and ends its transaction
-//! - `token`: what the client wrote travels with it, as a cookie and as a header
-//! - `extract`: [`Db`] and [`Tx`], what handlers ask for
+//! - `serve`: [`serve`], from opening to closing
+//! - `layer`: [`EngineLayer`] puts a handle into the request; when the response comes back, it ends
+//!   the transaction and adds the token
+//! - `token`: the position of what a client wrote, as a cookie and as a header
+//! - `context`: what the layer and the extractors share of one request
+//! - `extract`: [`Db`] and [`Tx`], which handlers ask for
 //! - `error`: [`DbError`], an sqlx error as a response
 //! - `status`: [`status_routes`], for load balancers and people
 
+mod context;
 mod error;
 mod extract;
 mod layer;
-mod lifecycle;
-mod scope;
+mod serve;
 mod status;
 mod token;
 
 pub use self::error::DbError;
 pub use self::extract::{Db, LayerMissing, Tx, TxRejection};
 pub use self::layer::{EngineLayer, EngineService, ResponseFuture};
-pub use self::lifecycle::{Serve, ServeError, ServeReport, serve};
+pub use self::serve::{Serve, ServeError, ServeReport, serve};
 pub use self::status::status_routes;
 pub use self::token::{TOKEN_COOKIE, TOKEN_HEADER};
 

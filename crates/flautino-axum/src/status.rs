@@ -1,4 +1,4 @@
-//! Routes for load balancers and people: is it alive, is it ready, how is it.
+//! Routes for load balancers and people: whether the app is alive and ready, and how its database is.
 
 use axum::Router;
 use axum::routing::get;
@@ -6,10 +6,10 @@ use axum_core::response::{IntoResponse, Response};
 use flautino::Engine;
 use http::{HeaderValue, StatusCode, header};
 
-/// `/livez` (200 while the process answers), `/readyz` (200 while the engine is open and not
-/// about to close, else 503) and `/status.json` (the engine's [status](Engine::status)).
+/// Returns the routes `/livez` (200 while the process runs), `/readyz` (200 while the engine is open
+/// and not shutting down, else 503) and `/status.json` (the engine's [status](Engine::status)).
 ///
-/// None of them asks the database. `status.json` names hosts and ports: keep it from strangers.
+/// None of them asks the database. `status.json` names hosts and ports, so keep it from strangers.
 ///
 /// ```
 /// # fn f(engine: flautino::Engine) {
@@ -40,9 +40,10 @@ fn readiness(engine: &Engine) -> Response {
 fn status(engine: &Engine) -> Response {
     match serde_json::to_vec(&engine.status()) {
         Ok(json) => {
-            let kind = HeaderValue::from_static("application/json");
-            let fresh = HeaderValue::from_static("no-store");
-            ([(header::CONTENT_TYPE, kind), (header::CACHE_CONTROL, fresh)], json).into_response()
+            let json_type = HeaderValue::from_static("application/json");
+            let no_store = HeaderValue::from_static("no-store");
+            ([(header::CONTENT_TYPE, json_type), (header::CACHE_CONTROL, no_store)], json)
+                .into_response()
         }
         Err(error) => {
             tracing::error!(%error, "the status could not be written as JSON");

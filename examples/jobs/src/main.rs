@@ -1,8 +1,8 @@
-//! A job carries the token of the session that made it, so that the worker sees what the job is
-//! about, whichever node answers.
+//! A job carries the token of the session that made it, so that the worker sees what that session
+//! wrote, whichever node it reads from.
 //!
-//! Run with `cargo run -p jobs`. It starts a throwaway cluster with one replica, shows who answers
-//! the worker while the replica is behind and when it is not, and removes the cluster.
+//! Run with `cargo run -p jobs`. It starts a throwaway cluster with one replica, shows which node
+//! serves the worker while the replica is behind and when it is not, and removes the cluster.
 
 use std::{error::Error, time::Duration};
 
@@ -13,11 +13,11 @@ use tokio::sync::mpsc::{Receiver, Sender, channel};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What goes through the queue, as JSON.
+/// A job, which goes through the queue as JSON.
 #[derive(Serialize, Deserialize)]
 struct Job {
     order: i64,
-    /// What the worker must see. `None` where nothing was written.
+    /// Covers what the worker must see. `None` where nothing was written.
     token: Option<Token>,
 }
 
@@ -25,7 +25,7 @@ struct Job {
 async fn main() -> Result<(), Failure> {
     tokio::select! {
         shown = show() => shown,
-        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?), // drops the cluster, which ends it
+        interrupted = tokio::signal::ctrl_c() => Ok(interrupted?), // drops `show` and its cluster
     }
 }
 
@@ -49,7 +49,7 @@ async fn show() -> Result<(), Failure> {
     println!("the replica is paused: {}", done.recv().await.unwrap_or_default());
     replica.resume_replay().await?;
     while engine.status().nodes[1].lag_bytes != Some(0) {
-        tokio::time::sleep(Duration::from_millis(50)).await; // until the engine has noticed
+        tokio::time::sleep(Duration::from_millis(50)).await; // until the monitor has seen it
     }
     queue.send(job).await?;
     println!("it has caught up: {}", done.recv().await.unwrap_or_default());
@@ -60,7 +60,7 @@ async fn show() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Writes an order, and makes the job that goes with it.
+/// Writes an order, and returns the job that goes with it.
 async fn order(db: &Handle, item: &str) -> Result<String, Failure> {
     let insert = sqlx::query_scalar("INSERT INTO orders (item) VALUES ($1) RETURNING id");
     let order = insert.bind(item).fetch_one(db).await?;

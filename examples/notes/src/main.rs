@@ -4,8 +4,8 @@
 //! Ctrl-C, SIGTERM or SIGHUP; with `DATABASE_URL` or `FLAUTINO_CONF` it uses that database instead.
 //! `PORT` says where it listens: 3000 by default, 0 for any free port.
 
+mod error;
 mod notes;
-mod reply;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -34,10 +34,10 @@ async fn main() -> std::process::ExitCode {
 }
 
 async fn run() -> Result<(), Box<dyn Error>> {
-    // Listened to from the start to the end, so that no signal is missed.
+    // Listened to before anything starts, so that no signal is missed.
     let mut stop = stop_signal()?;
     let listener = bind().await?;
-    // A signal while the cluster starts drops what there is of it, which removes it.
+    // A signal while the cluster starts drops `prepare`, which removes what there is of the cluster.
     let (cluster, engine) = tokio::select! {
         prepared = prepare() => prepared?,
         () = &mut stop => return Ok(()),
@@ -55,7 +55,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if let Some(cluster) = &cluster {
         writeln!(text, "  try: psql {}", cluster.primary().url())?;
     }
-    // Who has read the first line may be gone.
+    // Whoever started the server may read the first line only and close the pipe: no reason to stop.
     let _ = std::io::stdout().write_all(text.as_bytes());
     let report = flautino_axum::serve(listener, app, engine).with_shutdown(stop).await?;
     eprintln!("stopped: {report:?}");
@@ -65,7 +65,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Ready at the first SIGTERM or Ctrl-C, and when the terminal is closed.
+/// Listens from now on, and is ready at the first SIGTERM or Ctrl-C, or when the terminal is closed.
 fn stop_signal() -> std::io::Result<Pin<Box<dyn Future<Output = ()> + Send>>> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -88,7 +88,7 @@ async fn bind() -> Result<TcpListener, Box<dyn Error>> {
     })?)
 }
 
-/// A database to serve from: the configured one, else a cluster of our own.
+/// Opens an engine over the configured database, else over a cluster that it starts.
 async fn prepare() -> Result<(Option<Cluster>, Engine), Box<dyn Error>> {
     let configured = ["DATABASE_URL", "FLAUTINO_CONF"]
         .iter()
@@ -104,7 +104,7 @@ async fn prepare() -> Result<(Option<Cluster>, Engine), Box<dyn Error>> {
     engine.open().await?;
     sqlx::migrate!().run(&engine.handle()).await?;
     if let Some(cluster) = &cluster {
-        // The first reader need not wait for the tables to arrive.
+        // A read on a replica that has not replayed the migrations yet would find no table.
         for replica in cluster.nodes().skip(1) {
             replica.catch_up_with(cluster.primary()).await?;
         }

@@ -1,4 +1,4 @@
-//! The routes: notes to list, read, write and import, and two to look at the engine with.
+//! The routes: notes to list, read, write and import, and two that show what the engine does.
 
 use axum::extract::{Path, Query};
 use axum::http::StatusCode;
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
-use crate::reply::Refusal;
+use crate::error::ApiError;
 
 pub(crate) fn routes() -> Router {
     Router::new()
@@ -37,14 +37,14 @@ struct NewNote {
 }
 
 impl NewNote {
-    fn check(&self) -> Result<(), Refusal> {
+    fn check(&self) -> Result<(), ApiError> {
         if self.title.trim().is_empty() {
-            return Err(Refusal::Invalid("`title` is empty".to_owned()));
+            return Err(ApiError::Invalid("`title` is empty".to_owned()));
         }
         for (key, text) in [("title", &self.title), ("body", &self.body)] {
-            // PostgreSQL's text cannot hold it.
+            // PostgreSQL's `text` cannot hold this character.
             if text.contains('\0') {
-                return Err(Refusal::Invalid(format!("`{key}` has a NUL character")));
+                return Err(ApiError::Invalid(format!("`{key}` has a NUL character")));
             }
         }
         Ok(())
@@ -72,7 +72,7 @@ async fn read(db: Db, Path(id): Path<i64>) -> Result<Json<Note>, DbError> {
     Ok(Json(sqlx::query_as(sql).bind(id).fetch_one(&db).await?))
 }
 
-async fn create(db: Db, Json(new): Json<NewNote>) -> Result<(StatusCode, Json<Note>), Refusal> {
+async fn create(db: Db, Json(new): Json<NewNote>) -> Result<(StatusCode, Json<Note>), ApiError> {
     new.check()?;
     let sql = "INSERT INTO notes (title, body) VALUES ($1, $2) \
                RETURNING id, title, body, created_at";
@@ -84,7 +84,7 @@ async fn update(
     db: Db,
     Path(id): Path<i64>,
     Json(new): Json<NewNote>,
-) -> Result<Json<Note>, Refusal> {
+) -> Result<Json<Note>, ApiError> {
     new.check()?;
     let sql = "UPDATE notes SET title = $2, body = $3 WHERE id = $1 \
                RETURNING id, title, body, created_at";
@@ -97,11 +97,11 @@ async fn delete(db: Db, Path(id): Path<i64>) -> Result<StatusCode, DbError> {
     Ok(if done.rows_affected() == 0 { StatusCode::NOT_FOUND } else { StatusCode::NO_CONTENT })
 }
 
-/// All or none: `Tx` commits when the answer is a success, and rolls back otherwise.
+/// Imports all notes or none: `Tx` commits when the response is a success, and else rolls back.
 async fn import(
     mut tx: Tx,
     Json(new): Json<Vec<NewNote>>,
-) -> Result<(StatusCode, Json<Value>), Refusal> {
+) -> Result<(StatusCode, Json<Value>), ApiError> {
     let count = new.len();
     for note in new {
         note.check()?;
@@ -119,7 +119,7 @@ struct CountQuery {
     node: Option<String>,
 }
 
-async fn count(db: Db, Query(query): Query<CountQuery>) -> Result<Json<Value>, Refusal> {
+async fn count(db: Db, Query(query): Query<CountQuery>) -> Result<Json<Value>, ApiError> {
     let db = match query.node {
         Some(node) => db.node(&node)?,
         None => db.0,
@@ -133,11 +133,11 @@ struct SleepQuery {
     seconds: f64,
 }
 
-async fn sleep(db: Db, Query(query): Query<SleepQuery>) -> Result<Json<Value>, Refusal> {
+async fn sleep(db: Db, Query(query): Query<SleepQuery>) -> Result<Json<Value>, ApiError> {
     if !(0.0..=3600.0).contains(&query.seconds) {
-        return Err(Refusal::Invalid("`seconds` is not between 0 and 3600".to_owned()));
+        return Err(ApiError::Invalid("`seconds` is not between 0 and 3600".to_owned()));
     }
-    // It would do on a replica too; here it is seen where one looks first.
+    // A replica could run it too, but whoever looks for the statement looks at the primary first.
     sqlx::query("SELECT pg_sleep($1)").bind(query.seconds).execute(&db.primary()).await?;
     Ok(Json(json!({ "slept": query.seconds })))
 }

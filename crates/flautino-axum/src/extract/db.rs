@@ -3,21 +3,21 @@
 use std::ops::Deref;
 
 use axum_core::extract::FromRequestParts;
-use axum_core::response::{IntoResponse, Response};
 use flautino::{Handle, Lease, Transaction};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
+use http::Extensions;
 use http::request::Parts;
-use http::{Extensions, StatusCode};
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Acquire, Describe, Either, Execute, Executor, Postgres, SqlStr};
 
-use crate::scope::Scope;
+use super::rejection::LayerMissing;
+use crate::context::RequestContext;
 
 /// The request's [`Handle`]: an extractor, and an sqlx executor.
 ///
-/// Extracting it costs no I/O. Clones may go into spawned tasks. Everything a [`Handle`] can do
-/// stands on it: [`node`](Handle::node), [`begin`](Handle::begin), [`acquire`](Handle::acquire).
+/// Extracting it costs no I/O. Clones may go into spawned tasks. It has all methods of a [`Handle`],
+/// such as [`node`](Handle::node), [`begin`](Handle::begin) and [`acquire`](Handle::acquire).
 ///
 /// ```
 /// use flautino_axum::{Db, DbError};
@@ -39,35 +39,17 @@ impl<S: Sync> FromRequestParts<S> for Db {
     }
 }
 
-/// What the layer put into the request.
-pub(super) fn scope(extensions: &Extensions) -> Result<&Scope, LayerMissing> {
-    extensions.get().ok_or(LayerMissing(()))
-}
-
-/// `Db` or `Tx` was extracted on a route without [`EngineLayer`](crate::EngineLayer): 500.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "EngineLayer is missing on this route, so there is no database handle to extract; \
-     add `.layer(EngineLayer::new(engine))` to the Router, after the routes"
-)]
-pub struct LayerMissing(());
-
-impl IntoResponse for LayerMissing {
-    fn into_response(self) -> Response {
-        tracing::error!("{self}");
-        (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
-    }
-}
-
-// `begin` and `acquire` stand on the handle too, but there sqlx's `Acquire`, where it is imported, would come first.
+// `begin` and `acquire` would be reached by `Deref` too, but where sqlx's `Acquire` is imported, its
+// methods for `&Db` would come first.
 impl Db {
-    /// The request's handle from its extensions, for services that have no extractors.
+    /// Returns the request's handle from its extensions, for services that have no extractors.
     ///
     /// # Errors
     ///
-    /// [`LayerMissing`].
+    /// [`LayerMissing`], where the request did not pass an [`EngineLayer`](crate::EngineLayer).
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, LayerMissing> {
-        scope(extensions).map(|scope| Self(scope.handle.clone()))
+        let context: &RequestContext = extensions.get().ok_or(LayerMissing(()))?;
+        Ok(Self(context.handle.clone()))
     }
 
     /// As [`Handle::begin`].
@@ -165,7 +147,7 @@ impl<'c> Executor<'c> for &'c Db {
     }
 }
 
-/// For what is generic over sqlx; see [`Handle`]'s own.
+/// For code that is generic over sqlx's `Acquire`; see that of [`Handle`].
 impl Acquire<'static> for &Db {
     type Database = Postgres;
     type Connection = Lease;

@@ -1,26 +1,22 @@
 //! `Tx`: the request's transaction.
 
-use std::io;
-
 use axum_core::extract::FromRequestParts;
-use axum_core::response::{IntoResponse, Response};
 use flautino::{Transaction, TransactionOptions};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use futures_util::TryStreamExt;
-use http::StatusCode;
 use http::request::Parts;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, Postgres, SqlStr};
 
-use super::db::{LayerMissing, scope};
-use crate::scope::{NotFree, Scope};
+use super::rejection::{LayerMissing, TxRejection};
+use crate::context::{RequestContext, ResponseMade, Unavailable};
 
 /// One transaction for the whole request.
 ///
 /// It begins with the first statement. When the handler's response is a success (a status below
 /// 400), it is committed before the response leaves; a commit that fails turns the response into
-/// a 500. Any other response, a panic and a client that went away roll it back.
+/// a 500. It is rolled back after any other response, after a panic, and when the client goes away.
 ///
 /// ```
 /// use axum::Json;
@@ -34,18 +30,17 @@ use crate::scope::{NotFree, Scope};
 /// }
 /// ```
 ///
-/// Hand it back: a `Tx` that something still holds when the response is made (a spawned task, the
-/// response's own stream) is rolled back, and the response becomes a 500.
+/// Drop it before the handler returns. If a spawned task or the response's own stream still holds it
+/// when the response is made, the transaction is rolled back, and the response becomes a 500.
 #[derive(Debug)]
 pub struct Tx {
-    scope: Scope,
+    context: RequestContext,
+    /// `None` until it begins.
     transaction: Option<Box<Transaction>>,
-    /// Whether the request's transaction is still with this value.
-    holds: bool,
 }
 
 impl Tx {
-    /// The transaction, begun if it was not yet.
+    /// Returns the transaction, and begins it if it has not begun yet.
     ///
     /// # Errors
     ///
@@ -53,12 +48,12 @@ impl Tx {
     ///
     /// # Cancellation
     ///
-    /// Safe: it is begun by the next statement then.
+    /// Cancel safe: the next statement begins it then.
     pub async fn begin(&mut self) -> Result<&mut Transaction, sqlx::Error> {
         self.begin_with(TransactionOptions::default()).await
     }
 
-    /// As [`begin`](Tx::begin), with options. They count only where it has not begun.
+    /// As [`begin`](Tx::begin), with options. They are ignored once the transaction has begun.
     ///
     /// # Errors
     ///
@@ -71,14 +66,15 @@ impl Tx {
         &mut self,
         options: TransactionOptions,
     ) -> Result<&mut Transaction, sqlx::Error> {
-        self.not_over()?;
-        if self.transaction.is_none() {
-            if !self.scope.begins() {
-                return Err(over());
+        self.ensure_open()?;
+        let transaction = match self.transaction.take() {
+            Some(transaction) => transaction,
+            None => {
+                self.context.mark_begun()?;
+                Box::new(self.context.handle.begin_with(options).await?)
             }
-            self.transaction = Some(Box::new(self.scope.handle.begin_with(options).await?));
-        }
-        self.transaction.as_deref_mut().ok_or(sqlx::Error::WorkerCrashed)
+        };
+        Ok(self.transaction.insert(transaction))
     }
 
     /// Commits now instead of after the handler.
@@ -91,7 +87,7 @@ impl Tx {
     ///
     /// As [`Transaction::commit`].
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.not_over()?;
+        self.ensure_open()?;
         match self.transaction.take() {
             Some(transaction) => transaction.commit().await,
             None => Ok(()),
@@ -114,28 +110,20 @@ impl Tx {
         }
     }
 
-    /// Once the response is made, the client may have been told that nothing was stored.
-    fn not_over(&mut self) -> Result<(), sqlx::Error> {
-        if self.scope.is_over() {
-            self.transaction = None; // rolls back
-            return Err(over());
+    /// Refuses, and rolls back, once the response was made, because the client may have been told by
+    /// then that nothing was stored.
+    fn ensure_open(&mut self) -> Result<(), ResponseMade> {
+        if self.context.is_closed() {
+            self.transaction = None;
+            return Err(ResponseMade);
         }
         Ok(())
     }
 }
 
-fn over() -> sqlx::Error {
-    sqlx::Error::Io(io::Error::other(
-        "the request's transaction is over, since its response was made; \
-         use `Db` in what outlives the request",
-    ))
-}
-
 impl Drop for Tx {
     fn drop(&mut self) {
-        if self.holds {
-            self.scope.give_back(self.transaction.take());
-        }
+        self.context.release(self.transaction.take());
     }
 }
 
@@ -143,37 +131,10 @@ impl<S: Sync> FromRequestParts<S> for Tx {
     type Rejection = TxRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TxRejection> {
-        let scope = scope(&parts.extensions)?.clone();
-        match scope.take() {
-            Ok(transaction) => Ok(Self { scope, transaction, holds: true }),
-            Err(NotFree::Held | NotFree::Over) => Err(TxRejection::InUse),
-        }
-    }
-}
-
-/// Why a [`Tx`] cannot be had: 500.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TxRejection {
-    /// The layer is missing.
-    #[error(transparent)]
-    LayerMissing(#[from] LayerMissing),
-    /// Another extractor of the same request holds it; two would be one transaction.
-    #[error(
-        "the request's transaction is already extracted elsewhere, in another argument of the \
-         handler or in a middleware that still holds it; extract `Tx` once and pass it on"
-    )]
-    InUse,
-}
-
-impl IntoResponse for TxRejection {
-    fn into_response(self) -> Response {
-        match self {
-            Self::LayerMissing(missing) => missing.into_response(),
-            Self::InUse => {
-                tracing::error!("{self}");
-                (StatusCode::INTERNAL_SERVER_ERROR, self.to_string()).into_response()
-            }
+        let context: &RequestContext = parts.extensions.get().ok_or(LayerMissing(()))?;
+        match context.take() {
+            Ok(transaction) => Ok(Self { context: context.clone(), transaction }),
+            Err(Unavailable) => Err(TxRejection::InUse),
         }
     }
 }

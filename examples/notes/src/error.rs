@@ -1,4 +1,4 @@
-//! Answers that are not notes: what is wrong with a request, and what the database said.
+//! The responses to requests that failed.
 
 use axum::Json;
 use axum::http::StatusCode;
@@ -6,29 +6,29 @@ use axum::response::{IntoResponse, Response};
 use flautino::UnknownNode;
 use flautino_axum::DbError;
 
-/// Why a request is not answered as it asks.
-pub(crate) enum Refusal {
+/// Why a request failed, with the status of its response.
+pub(crate) enum ApiError {
     /// 422: the note is not acceptable.
     Invalid(String),
     /// 404: there is no such node.
     UnknownNode(UnknownNode),
-    /// What [`DbError`] makes of it.
+    /// As [`DbError`] says: the statement failed.
     Db(DbError),
 }
 
-impl From<sqlx::Error> for Refusal {
+impl From<sqlx::Error> for ApiError {
     fn from(err: sqlx::Error) -> Self {
         Self::Db(err.into())
     }
 }
 
-impl From<UnknownNode> for Refusal {
+impl From<UnknownNode> for ApiError {
     fn from(err: UnknownNode) -> Self {
         Self::UnknownNode(err)
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (status, error) = match self {
             Self::Invalid(error) => (StatusCode::UNPROCESSABLE_ENTITY, error),

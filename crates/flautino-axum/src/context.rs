@@ -1,0 +1,106 @@
+//! What one request has of the engine: its handle, and its transaction if a handler asks for one.
+
+use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use flautino::{Handle, Transaction};
+
+/// Put into the request's extensions by the layer. Costs no I/O until a handler uses it.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestContext {
+    pub(crate) handle: Handle,
+    slot: Arc<Mutex<Slot>>,
+}
+
+/// Where the request's transaction is.
+#[derive(Debug)]
+enum Slot {
+    /// Here, and not begun where it is `None`.
+    Free(Option<Box<Transaction>>),
+    /// In a `Tx`.
+    Held { begun: bool },
+    /// The response was made, so nothing is committed any more.
+    Closed,
+}
+
+/// What has become of the request's transaction when its response is made.
+#[derive(Debug)]
+pub(crate) enum AtResponse {
+    /// It was never begun, or its `Tx` ended it.
+    NoTransaction,
+    /// It is open, and the layer ends it.
+    Transaction(Box<Transaction>),
+    /// A `Tx` still holds it, for example in a spawned task.
+    StillHeld,
+}
+
+/// The transaction cannot be taken: another `Tx` holds it, or the response was made.
+#[derive(Debug)]
+pub(crate) struct Unavailable;
+
+/// A `Tx` was used after its request's response was made.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the request's transaction is over, because its response was made; \
+     use `Db` for work that outlives the request"
+)]
+pub(crate) struct ResponseMade;
+
+impl From<ResponseMade> for sqlx::Error {
+    fn from(err: ResponseMade) -> Self {
+        Self::Io(io::Error::other(err))
+    }
+}
+
+impl RequestContext {
+    pub(crate) fn new(handle: Handle) -> Self {
+        Self { handle, slot: Arc::new(Mutex::new(Slot::Free(None))) }
+    }
+
+    /// Takes the transaction for a `Tx`. `None` where it has not begun.
+    pub(crate) fn take(&self) -> Result<Option<Box<Transaction>>, Unavailable> {
+        let mut slot = self.lock();
+        let Slot::Free(transaction) = &mut *slot else { return Err(Unavailable) };
+        let transaction = transaction.take();
+        *slot = Slot::Held { begun: transaction.is_some() };
+        Ok(transaction)
+    }
+
+    /// Notes that the `Tx` which holds the transaction is about to begin it.
+    pub(crate) fn mark_begun(&self) -> Result<(), ResponseMade> {
+        let mut slot = self.lock();
+        if matches!(*slot, Slot::Closed) {
+            return Err(ResponseMade);
+        }
+        *slot = Slot::Held { begun: true };
+        Ok(())
+    }
+
+    /// Takes the transaction back from a `Tx`. It is rolled back if the response was made meanwhile.
+    pub(crate) fn release(&self, transaction: Option<Box<Transaction>>) {
+        let mut slot = self.lock();
+        if !matches!(*slot, Slot::Closed) {
+            *slot = Slot::Free(transaction);
+        }
+    }
+
+    /// Closes the context, because the response is made.
+    pub(crate) fn close(&self) -> AtResponse {
+        match std::mem::replace(&mut *self.lock(), Slot::Closed) {
+            Slot::Free(Some(transaction)) => AtResponse::Transaction(transaction),
+            Slot::Held { begun: true } => AtResponse::StillHeld,
+            Slot::Free(None) | Slot::Held { begun: false } | Slot::Closed => {
+                AtResponse::NoTransaction
+            }
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(*self.lock(), Slot::Closed)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Slot> {
+        // A panic leaves no half-made change, because each change is one assignment.
+        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,151 @@
+//! The response future: holds the handler's response back until the request's transaction has ended
+//! and its token is made.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use flautino::{Handle, Token, Transaction};
+use futures_core::future::BoxFuture;
+use http::{Response, StatusCode};
+use pin_project_lite::pin_project;
+
+use super::server_timing;
+use crate::context::{AtResponse, RequestContext};
+use crate::token::RequestTokens;
+
+pin_project! {
+    /// The response future of an [`EngineService`](crate::EngineService).
+    pub struct ResponseFuture<F, R> {
+        #[pin]
+        state: State<F, R>,
+        context: RequestContext,
+        tokens: RequestTokens,
+    }
+}
+
+pin_project! {
+    #[project = StateProjection]
+    enum State<F, R> {
+        Handling { #[pin] future: F },
+        // `None` where there is nothing to finish, so that most reads pay for no allocation.
+        Finishing { finishing: Option<BoxFuture<'static, Finished>>, response: Option<Response<R>> },
+    }
+}
+
+impl<F, R> ResponseFuture<F, R> {
+    pub(super) fn new(future: F, context: RequestContext, tokens: RequestTokens) -> Self {
+        Self { state: State::Handling { future }, context, tokens }
+    }
+}
+
+impl<F, R, E> Future for ResponseFuture<F, R>
+where
+    F: Future<Output = Result<Response<R>, E>>,
+    R: Default,
+{
+    type Output = Result<Response<R>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            match this.state.as_mut().project() {
+                StateProjection::Handling { future } => {
+                    // After an error the transaction stays in the context, whose drop rolls it back.
+                    let response = ready!(future.poll(cx))?;
+                    let finishing = finishing(this.context, is_success(response.status()));
+                    this.state.set(State::Finishing { finishing, response: Some(response) });
+                }
+                StateProjection::Finishing { finishing, response } => {
+                    let Finished { transaction, token } = match finishing {
+                        Some(finishing) => ready!(finishing.as_mut().poll(cx)),
+                        None => Finished { transaction: Ok(()), token: None },
+                    };
+                    let Some(response) = response.take() else {
+                        unreachable!("a future is not polled again after it was ready")
+                    };
+                    let mut response = match transaction {
+                        Ok(()) => response,
+                        Err(NotCommitted) => internal_error(),
+                    };
+                    if let Some(token) = token {
+                        this.tokens.write(token, response.headers_mut());
+                    }
+                    server_timing::write(&this.context.handle.timings(), response.headers_mut());
+                    return Poll::Ready(Ok(response));
+                }
+            }
+        }
+    }
+}
+
+/// What was done between the handler's response and its client.
+struct Finished {
+    transaction: Result<(), NotCommitted>,
+    token: Option<Token>,
+}
+
+/// The handler's response is a success, but the request's transaction was not committed.
+struct NotCommitted;
+
+/// Whether a response of this status commits the request's transaction.
+fn is_success(status: StatusCode) -> bool {
+    status.as_u16() < 400
+}
+
+/// Returns what is left to do after the handler, if anything.
+fn finishing(context: &RequestContext, is_success: bool) -> Option<BoxFuture<'static, Finished>> {
+    let transaction = context.close();
+    let handle = &context.handle;
+    if matches!(transaction, AtResponse::NoTransaction) && !handle.owes_token() {
+        return None;
+    }
+    Some(Box::pin(finish(handle.clone(), transaction, is_success)))
+}
+
+/// Ends the transaction, and only then makes the token, so that it covers the commit.
+async fn finish(handle: Handle, transaction: AtResponse, is_success: bool) -> Finished {
+    let transaction = match transaction {
+        AtResponse::Transaction(transaction) if is_success => commit(*transaction).await,
+        AtResponse::Transaction(transaction) => {
+            roll_back(*transaction).await;
+            Ok(())
+        }
+        AtResponse::StillHeld if is_success => {
+            tracing::error!(
+                "the request's transaction was still held when the response was made, so it is \
+                 rolled back and the response is a 500; drop `Tx` before the handler returns"
+            );
+            Err(NotCommitted)
+        }
+        AtResponse::StillHeld | AtResponse::NoTransaction => Ok(()),
+    };
+    let token = if handle.owes_token() { handle.token().await } else { None };
+    Finished { transaction, token }
+}
+
+async fn commit(transaction: Transaction) -> Result<(), NotCommitted> {
+    transaction.commit().await.map_err(|error| {
+        tracing::error!(%error, "the request's transaction was not committed; responding with 500");
+        NotCommitted
+    })
+}
+
+async fn roll_back(transaction: Transaction) {
+    if let Err(error) = transaction.rollback().await {
+        tracing::debug!(%error, "the rollback failed, so the connection is closed");
+    }
+}
+
+/// Returns a 500 with an empty body, since the layer does not know how to write into an `R`.
+fn internal_error<R: Default>() -> Response<R> {
+    let mut response = Response::new(R::default());
+    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+    response
+}
+
+impl<F, R> std::fmt::Debug for ResponseFuture<F, R> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

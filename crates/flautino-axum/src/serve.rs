@@ -1,0 +1,227 @@
+//! `serve`: open, accept, signal, drain, close, in that order.
+
+mod connections;
+mod service;
+mod signals;
+
+use std::convert::Infallible;
+use std::future::{Future, IntoFuture};
+use std::io;
+use std::pin::pin;
+use std::time::{Duration, Instant};
+
+use axum::serve::Listener;
+use axum_core::body::Body;
+use axum_core::response::Response;
+use flautino::{CloseReport, Engine, OpenError};
+use futures_core::future::BoxFuture;
+use http::Request;
+use tower_service::Service;
+
+use self::connections::Connections;
+use self::service::App;
+use self::signals::Signals;
+
+/// How long aborted connections may take to end.
+const CLOSE_GRACE: Duration = Duration::from_millis(500);
+
+/// Opens the engine, serves the app, and on SIGTERM or Ctrl-C shuts down in order: readiness
+/// turns false, accepting stops, requests in flight get the drain time, the engine closes.
+///
+/// A second signal ends the drain time at once. A handler that blocks its thread cannot be
+/// interrupted: its statement is cancelled when the engine closes, and `serve` waits for nothing else
+/// that it does. A handler that panics is answered with a 500, unless a layer of the app's own catches
+/// the panic. Handlers find the client's address in [`ConnectInfo`](axum::extract::ConnectInfo).
+/// HTTP/1 and HTTP/2 are spoken. Upgraded connections, such as WebSockets, belong to the app from
+/// then on: they are neither counted nor drained.
+///
+/// ```no_run
+/// # async fn f(app: axum::Router, engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
+/// let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+/// let report = flautino_axum::serve(listener, app, engine).await?;
+/// println!("{report:?}");
+/// # Ok(()) }
+/// ```
+///
+/// # Cancellation
+///
+/// Dropping the future ends the connections at once and leaves the engine open.
+pub fn serve<L, S>(listener: L, app: S, engine: Engine) -> Serve<L, S> {
+    let drain_timeout = engine.drain_timeout();
+    Serve { listener, app, engine, drain_timeout, shutdown: None }
+}
+
+/// A server about to start; see [`serve`].
+#[must_use = "a server does nothing until it is awaited"]
+pub struct Serve<L, S> {
+    listener: L,
+    app: S,
+    engine: Engine,
+    drain_timeout: Duration,
+    shutdown: Option<BoxFuture<'static, ()>>,
+}
+
+/// What [`serve`] did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ServeReport {
+    /// Connections that were open at the signal and ended within the drain time.
+    pub connections_drained: usize,
+    /// Connections that were cut when the drain time was over.
+    pub connections_cut: usize,
+    /// Requests without a response at that moment; their handlers were dropped.
+    pub requests_cut: usize,
+    /// From the signal to the end.
+    pub elapsed: Duration,
+    /// How the engine closed.
+    pub close: CloseReport,
+}
+
+/// Why [`serve`] did not start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// The engine could not be opened.
+    #[error("cannot open the database: {0}")]
+    Open(#[from] OpenError),
+    /// The signal handlers could not be installed.
+    #[error("cannot listen for the signals that end the server: {0}")]
+    Signals(#[source] io::Error),
+}
+
+impl<L, S> Serve<L, S> {
+    /// Shuts down when `signal` is ready, instead of on SIGTERM and Ctrl-C.
+    pub fn with_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
+        self.shutdown = Some(Box::pin(signal));
+        self
+    }
+
+    /// How long requests in flight, and then statements of background tasks, may go on after the
+    /// signal. Default: the engine's `drain_timeout`. Cutting what is left takes up to a few
+    /// seconds more.
+    pub fn drain_timeout(mut self, timeout: Duration) -> Self {
+        self.drain_timeout = timeout;
+        self
+    }
+}
+
+impl<L, S> IntoFuture for Serve<L, S>
+where
+    L: Listener<Addr: Clone + Sync + 'static>,
+    S: Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
+        + Clone
+        + Send
+        + 'static,
+{
+    type Output = Result<ServeReport, ServeError>;
+    type IntoFuture = BoxFuture<'static, Self::Output>;
+
+    fn into_future(self) -> Self::IntoFuture {
+        Box::pin(run(self))
+    }
+}
+
+async fn run<L, S>(serve: Serve<L, S>) -> Result<ServeReport, ServeError>
+where
+    L: Listener<Addr: Clone + Sync + 'static>,
+    S: App,
+{
+    let Serve { mut listener, app, engine, drain_timeout, shutdown } = serve;
+    let mut stop = match shutdown {
+        Some(shutdown) => shutdown,
+        None => first_signal()?,
+    };
+    tokio::select! {
+        opened = engine.open() => drop(opened?),
+        () = &mut stop => return Ok(close_unopened(&engine).await),
+    }
+    let mut connections = Connections::new(app);
+    connections.accept_until(&mut stop, &mut listener).await;
+    Ok(shut_down(connections, listener, engine, drain_timeout).await)
+}
+
+async fn shut_down<L, S>(
+    mut connections: Connections<S>,
+    mut listener: L,
+    engine: Engine,
+    drain_timeout: Duration,
+) -> ServeReport
+where
+    L: Listener<Addr: Clone + Sync + 'static>,
+    S: App,
+{
+    let started = Instant::now();
+    // Installed before anybody can see that the server shuts down, so that a second signal which
+    // follows is not missed.
+    let mut second_signal = pin!(second_signal(Signals::install()));
+    connections.accept_queued(&mut listener).await;
+    engine.start_draining();
+    drop(listener);
+    connections.start_draining();
+    let open = connections.len();
+    let requests = connections.requests_in_flight();
+    tracing::info!(connections = open, requests, "shutting down");
+
+    let mut forced = tokio::select! {
+        _ = tokio::time::timeout(drain_timeout, connections.ended()) => false,
+        () = &mut second_signal => true,
+    };
+    let connections_cut = connections.len();
+    let requests_cut = connections.requests_in_flight();
+    connections.abort();
+    // The task of a handler that blocks its thread does not end here, but when its statement is
+    // cancelled: that is when the engine closes, so it is not waited for without a bound.
+    tokio::select! {
+        _ = tokio::time::timeout(CLOSE_GRACE, connections.ended()) => {}
+        () = &mut second_signal, if !forced => forced = true,
+    }
+    let drain_timeout = if forced { Duration::ZERO } else { drain_timeout };
+    let close = tokio::select! {
+        close = engine.close_within(drain_timeout.saturating_sub(started.elapsed())) => close,
+        () = second_signal, if !forced => engine.close_within(Duration::ZERO).await,
+    };
+    ServeReport {
+        connections_drained: open.saturating_sub(connections_cut),
+        connections_cut,
+        requests_cut,
+        elapsed: started.elapsed(),
+        close,
+    }
+}
+
+/// Closes the engine, since the signal came before the database did.
+async fn close_unopened(engine: &Engine) -> ServeReport {
+    let started = Instant::now();
+    let close = engine.close_within(Duration::ZERO).await;
+    ServeReport {
+        connections_drained: 0,
+        connections_cut: 0,
+        requests_cut: 0,
+        elapsed: started.elapsed(),
+        close,
+    }
+}
+
+/// Listens from now on, and is ready at the first signal.
+fn first_signal() -> Result<BoxFuture<'static, ()>, ServeError> {
+    let mut signals = Signals::install().map_err(ServeError::Signals)?;
+    Ok(Box::pin(async move { signals.next().await }))
+}
+
+/// Is ready at the next signal, and never where signals cannot be listened to.
+async fn second_signal(signals: io::Result<Signals>) {
+    match signals {
+        Ok(mut signals) => signals.next().await,
+        Err(_) => std::future::pending().await,
+    }
+    tracing::warn!("a second signal: shutting down at once");
+}
+
+impl<L, S> std::fmt::Debug for Serve<L, S> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Serve")
+            .field("engine", &self.engine)
+            .field("drain_timeout", &self.drain_timeout)
+            .finish_non_exhaustive()
+    }
+}
