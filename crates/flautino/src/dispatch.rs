@@ -7,14 +7,13 @@
 //! - `executor`: sqlx's `Executor` in front of the loop
 
 mod budget;
-mod executor;
+pub(crate) mod executor;
 mod retry;
 mod selection;
 
 use std::sync::Arc;
 
 pub(crate) use self::budget::FallbackBudget;
-pub(crate) use self::executor::RoutedExecutor;
 pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
 use crate::error::Error;

@@ -6,7 +6,8 @@ use std::time::Instant;
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Postgres};
 
-use crate::dispatch::{Cluster, Dispatch, Failure, Phase, RoutedExecutor};
+use crate::dispatch::executor::RoutedExecutor;
+use crate::dispatch::{Cluster, Dispatch, Failure, Phase};
 use crate::error::UnknownNode;
 use crate::lease::Lease;
 use crate::lease::executor::executor_through;

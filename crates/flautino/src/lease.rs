@@ -278,9 +278,9 @@ impl Drop for Lease {
         match self.state {
             // What was sent may still run, so dropping the connection recovers it.
             State::Busy => drop(connection),
-            State::Unusable => connection.discard(),
+            State::Unusable => drop(connection.discard()),
             State::Clean if !self.in_transaction => connection.release(),
-            State::Clean | State::Used => connection.wash(),
+            State::Clean | State::Used => connection.reset(),
         }
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! - here: the loops, and what an answer changes
 //! - `asking`, `probe`: one question to one node, and its SQL
-//! - `positions`: positions for tokens
+//! - `positions`, `writes`: positions for tokens, and the writes that they wait for
 //! - `catalogue`: what the server says about functions and views
 //! - `state`: what is published
 
@@ -14,6 +14,7 @@ mod catalogue;
 mod positions;
 mod probe;
 mod state;
+mod writes;
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -25,10 +26,10 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-pub(crate) use self::positions::WriteUnderWay;
-use self::positions::WritesUnderWay;
 use self::state::place;
 pub(crate) use self::state::{ClusterState, Nodes};
+pub(crate) use self::writes::WriteUnderWay;
+use self::writes::WritesUnderWay;
 use crate::config::RoutingConfig;
 use crate::error::UnknownNode;
 use crate::node::{EndReason, Node, Server, Watcher};
@@ -55,7 +56,7 @@ pub(crate) struct Monitor {
     catalogue_wanted: Arc<Notify>,
     /// When the catalogue of an engine of one node was read last, and whether that went well.
     catalogue_read: tokio::sync::Mutex<Option<(Instant, bool)>>,
-    writes: WritesUnderWay,
+    writes: Arc<WritesUnderWay>,
 }
 
 /// The nodes, and what is known of them, in the same order.
@@ -90,7 +91,7 @@ impl Monitor {
             running: ArcSwapOption::empty(),
             catalogue_wanted,
             catalogue_read: tokio::sync::Mutex::default(),
-            writes: WritesUnderWay::default(),
+            writes: Arc::default(),
         });
         monitor.watch_servers(&nodes);
         monitor
@@ -122,9 +123,9 @@ impl Monitor {
         self.probe_undecided(&nodes).await;
         let next = self.read_catalogue().await;
         nodes.iter().for_each(|node| self.keep_probing(node));
-        let (monitor, wanted) = (Arc::downgrade(self), Arc::clone(&self.catalogue_wanted));
+        let reading = self.keep_reading_catalogue(next);
         nodes[0].spawn(async move {
-            stop.run_until_cancelled(catalogue::keep_reading(monitor, wanted, next)).await;
+            stop.run_until_cancelled(reading).await;
         });
         started
     }
@@ -233,6 +234,11 @@ impl Monitor {
     /// Ready when a state is published after this call, and when the monitor stops.
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
+    }
+
+    /// A write begins; it is over when what this returns is dropped.
+    pub(crate) fn write_begins(&self) -> WriteUnderWay {
+        self.writes.begin()
     }
 
     /// Has the catalogue read again soon, because the schema may have changed.

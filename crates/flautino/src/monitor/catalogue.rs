@@ -155,6 +155,14 @@ impl Monitor {
         Next::Soon
     }
 
+    /// Reads the catalogue whenever it is asked for, but not too often; and now and then.
+    pub(super) fn keep_reading_catalogue(
+        self: &Arc<Self>,
+        next: Next,
+    ) -> impl Future<Output = ()> + Send + use<> {
+        keep_reading(Arc::downgrade(self), Arc::clone(&self.catalogue_wanted), next)
+    }
+
     /// Reads the catalogue of the only node, which is not kept, unless that was done a moment ago.
     /// Returns whether it is known now, within the node's `acquire_timeout`.
     pub(crate) async fn refresh_catalogue(&self, node: &Node) -> bool {
@@ -205,8 +213,7 @@ pub(super) enum Next {
     Later,
 }
 
-/// Reads the catalogue whenever it is asked for, but not too often; and now and then.
-pub(super) async fn keep_reading(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: Next) {
+async fn keep_reading(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: Next) {
     let mut backoff = Backoff::new(MIN_PAUSE, READ_INTERVAL);
     loop {
         match next {

@@ -4,51 +4,20 @@
 //! one who asks waits a little for writes that are about to end.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
 use super::Monitor;
 use super::asking::PositionAnswer;
-use crate::logging::micros;
 use crate::node::{Node, ProbeState};
 use crate::router::{Position, Role, Sample};
 
 /// How long those who ask for a position may be kept waiting for more of them.
 const MAX_GATHERING: Duration = Duration::from_millis(20);
 
-/// The writes that are under way, and how long they take at present.
-#[derive(Debug, Default)]
-pub(super) struct WritesUnderWay {
-    count: AtomicU32,
-    mean_us: AtomicU64,
-}
-
-/// A write under way, until it is dropped.
-pub(crate) struct WriteUnderWay {
-    monitor: Arc<Monitor>,
-    began: Instant,
-}
-
-impl Drop for WriteUnderWay {
-    fn drop(&mut self) {
-        let writes = &self.monitor.writes;
-        writes.count.fetch_sub(1, Ordering::Relaxed);
-        let elapsed = micros(self.began.elapsed());
-        let mean = writes.mean_us.load(Ordering::Relaxed);
-        // Of two writes that end at once one is lost for the mean, which does not matter.
-        writes.mean_us.store(mean - mean / 8 + elapsed / 8, Ordering::Relaxed);
-    }
-}
-
 impl Monitor {
-    /// A write begins; it is over when what this returns is dropped.
-    pub(crate) fn write_begins(self: &Arc<Self>) -> WriteUnderWay {
-        self.writes.count.fetch_add(1, Ordering::Relaxed);
-        WriteUnderWay { monitor: Arc::clone(self), began: Instant::now() }
-    }
-
     /// Where the primary is, at a moment after `event`; `None` where it does not say so in time.
     /// All who wait share one question that begins after the last of their events.
     pub(crate) async fn primary_position_after(
@@ -141,9 +110,7 @@ impl Monitor {
     /// Waits for writes that are about to end, so that one sample serves them too: no longer than a
     /// write takes at present.
     async fn gather(&self, node: &Node) {
-        let mean = Duration::from_micros(self.writes.mean_us.load(Ordering::Relaxed));
-        let deadline = tokio::time::Instant::now() + mean.min(MAX_GATHERING);
-        let under_way = || self.writes.count.load(Ordering::Relaxed);
-        node.probe_connection.gather(under_way, deadline).await;
+        let deadline = tokio::time::Instant::now() + self.writes.mean().min(MAX_GATHERING);
+        node.probe_connection.gather(|| self.writes.count(), deadline).await;
     }
 }

@@ -5,15 +5,19 @@
 //! or one that is given back. A connection that ended clean is given back with no message and no
 //! task; `recovery` says what becomes of the others, `reaper` how long they rest.
 
+mod canceller;
+mod cancelling;
 mod checkout;
 mod entry;
 mod epoch;
+pub(super) mod lent;
 mod making;
+mod permit;
 mod reaper;
 mod recovery;
 mod sqlx_pool;
+mod state;
 
-use std::collections::{BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -22,14 +26,14 @@ use std::time::{Duration, Instant};
 use parking_lot::Mutex;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio::runtime::Handle as Runtime;
-use tokio::sync::{Notify, Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::entry::PooledConnection;
-use self::entry::{Entry, Idle, Link, Permit};
+use self::canceller::Canceller;
+use self::entry::{Entry, Idle, Link, Places};
 pub(crate) use self::epoch::{EndReason, Epoch};
-use self::recovery::Canceller;
+use self::state::State;
 use super::backend::Backend;
 use super::hooks::Hooks;
 use super::server::Server;
@@ -70,22 +74,6 @@ enum Source {
     Server,
     /// A pool that was made elsewhere. It lends each for one lease, so that its hooks run in between.
     Pool(PgPool),
-}
-
-struct State {
-    epoch: Arc<Epoch>,
-    /// Those that rest, the one that was used last on top.
-    idle: Vec<Idle>,
-    /// Those who have a permit and no connection, the first one first.
-    waiting: VecDeque<oneshot::Sender<Result<Entry, sqlx::Error>>>,
-    /// Connections that there are, those that are being made counted too.
-    size: u32,
-    making: u32,
-    /// The server's processes behind the connections.
-    backends: BTreeSet<Backend>,
-    /// Until then the server takes no more connections, as it said.
-    full_until: Option<Instant>,
-    closed: bool,
 }
 
 /// How many connections of a pool do what.
@@ -137,16 +125,7 @@ impl NodePool {
             connecting: Semaphore::new(config.connect_concurrency as usize),
             config,
             hooks,
-            state: Mutex::new(State {
-                epoch: Epoch::first(),
-                idle: Vec::new(),
-                waiting: VecDeque::new(),
-                size: 0,
-                making: 0,
-                backends: BTreeSet::new(),
-                full_until: None,
-                closed: false,
-            }),
+            state: Mutex::new(State::new()),
             canceller: Canceller::default(),
             crowded: Notify::new(),
             closing: CancellationToken::new(),
@@ -156,14 +135,6 @@ impl NodePool {
             runtime: OnceLock::new(),
             reaper: OnceLock::new(),
         })
-    }
-
-    /// Gives a connection back that is known to be clean.
-    fn release(entry: Entry, permit: Permit) {
-        if permit.pool.hooks.after_release.is_some() {
-            return Self::finish(entry, permit, recovery::Finish::Release);
-        }
-        permit.pool.take_back(entry);
     }
 
     /// Takes a clean connection back. One that is borrowed goes back to its own pool, whose hooks run
@@ -382,17 +353,6 @@ impl NodePool {
         }
     }
 
-    fn give_up_place(self: &Arc<Self>, backend: Option<Backend>) {
-        {
-            let mut state = self.state.lock();
-            state.size = state.size.saturating_sub(1);
-            if let Some(backend) = backend {
-                state.backends.remove(&backend);
-            }
-        }
-        self.grow();
-    }
-
     /// The name of the pool's node.
     fn name(&self) -> &Arc<str> {
         self.server.name()
@@ -403,30 +363,16 @@ impl NodePool {
     }
 }
 
-impl State {
-    /// Takes a connection over, or returns it: it is of an older epoch, or too old, or nothing is lent
-    /// any more, or it is borrowed and nobody waits.
-    fn accept(&mut self, mut entry: Entry, now: Instant) -> Option<Entry> {
-        let expired = entry.expires.is_some_and(|expires| expires <= now);
-        if self.closed || expired || !entry.epoch.is(&self.epoch) {
-            return Some(entry);
-        }
-        while let Some(waiter) = self.waiting.pop_front() {
-            match waiter.send(Ok(entry)) {
-                Err(Ok(unclaimed)) => entry = unclaimed,
-                Ok(()) | Err(Err(_)) => return None,
+impl Places for NodePool {
+    fn give_up(self: Arc<Self>, backend: Option<Backend>) {
+        {
+            let mut state = self.state.lock();
+            state.size = state.size.saturating_sub(1);
+            if let Some(backend) = backend {
+                state.backends.remove(&backend);
             }
         }
-        if matches!(entry.link, Link::Borrowed(_)) {
-            return Some(entry);
-        }
-        self.idle.push(Idle { entry, since: now });
-        None
-    }
-
-    /// Takes those out that rest and are such, to be dropped when the state is not locked any more.
-    fn take_idle(&mut self, mut such: impl FnMut(&Idle) -> bool) -> Vec<Idle> {
-        self.idle.extract_if(.., |idle| such(idle)).collect()
+        self.grow();
     }
 }
 

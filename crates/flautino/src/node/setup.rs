@@ -20,8 +20,8 @@ const MIN_SUPPORTED_VERSION: i32 = 130_000;
 /// How many statements a session may keep that sqlx does not know of, since their preparation was
 /// dropped half-way.
 const MAX_FORGOTTEN: i64 = 20;
-/// How long the washing of a connection may take.
-const WASH_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long the reset of a session may take.
+const RESET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first version with `client_connection_check_interval`.
 const CLIENT_CHECK_SINCE: u32 = 140_000;
@@ -148,7 +148,7 @@ impl SessionSetup {
     ///
     /// It is `DISCARD ALL` without the prepared statements, since sqlx counts on its own; and a new
     /// seed for `random()`.
-    pub(crate) async fn wash(
+    pub(crate) async fn reset(
         &self,
         connection: &mut PgConnection,
         sender: &Sender,
@@ -167,7 +167,7 @@ impl SessionSetup {
             sql = format!("{sql}; {commands}");
         }
         // sqlx's pool, which washes what it takes back, sets no bound, and keeps the place so long.
-        let Ok(rows) = tokio::time::timeout(WASH_TIMEOUT, sender.send(connection, sql)).await
+        let Ok(rows) = tokio::time::timeout(RESET_TIMEOUT, sender.send(connection, sql)).await
         else {
             return Err(timed_out("a used session was not reset in time"));
         };

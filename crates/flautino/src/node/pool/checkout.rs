@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 use tokio::sync::{TryAcquireError, oneshot};
 
 use super::NodePool;
-use super::entry::{Entry, Idle, Permit, PooledConnection};
+use super::entry::{Entry, Idle};
+use super::lent::PooledConnection;
+use super::permit::Permit;
 use crate::error::{AcquireStep, Error};
 
 /// How long an asker waits before connections that are made for the minimum yield to it.
@@ -93,12 +95,12 @@ impl NodePool {
                 Err(error) => {
                     // `after_connect` failed, so that the session is not as the app wants it.
                     if connection.entry().is_new {
-                        connection.discard();
+                        drop(connection.discard());
                     }
                     return Err(error);
                 }
             }
-            permit = connection.exchange().ok_or_else(|| self.closed())?;
+            permit = connection.discard();
         }
         let refused = "`before_acquire` refused as many connections as the pool may have";
         Err(sqlx::Error::Protocol(refused.to_owned()))

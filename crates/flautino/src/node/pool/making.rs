@@ -1,11 +1,12 @@
 //! How connections are made: in tasks that outlive an impatient asker, and no more than are wanted.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use super::entry::{Entry, Link, Place};
+use super::entry::{Entry, Link, Place, Places};
 use super::epoch::Epoch;
-use super::{NodePool, Source, State};
+use super::state::State;
+use super::{NodePool, Source};
 use crate::node::backend::Backend;
 use crate::sqlstate::{TOO_MANY_CONNECTIONS, has_code};
 
@@ -157,7 +158,8 @@ async fn make(mut making: Making, yields: bool) {
         Some(Ok(((link, backend), epoch))) => {
             making.is_made = true;
             pool.state.lock().backends.extend(backend);
-            let place = Place { pool: Arc::downgrade(&pool), backend };
+            let home: Weak<dyn Places> = Arc::downgrade(&pool) as Weak<NodePool>;
+            let place = Place { pool: home, backend };
             pool.take_in(Entry { link, epoch, expires: pool.expiry(), is_new: true, place });
         }
         Some(Err(error)) => pool.not_made(error),

@@ -107,13 +107,13 @@ impl NodePool {
         let epoch = self.epoch();
         let pool = self.sqlx_pool();
         // Where nobody washes what was left open, it goes on until the pool is closed.
-        let is_washed = self.server.setup.owns_sessions();
+        let is_reset_by_us = self.server.setup.owns_sessions();
         let (home, during) = (Arc::clone(self), Arc::clone(&epoch));
         // In a task of its own, since sqlx's `begin` leaves the transaction open on the connection when
         // it is cancelled half-way.
         let begun = self.tasks.spawn(async move {
             let beginning = pool.begin();
-            if is_washed {
+            if is_reset_by_us {
                 return home.in_time(&during, beginning).await;
             }
             during.run(beginning).await.unwrap_or_else(|| Err(during.error(home.name(), false)))
@@ -153,7 +153,7 @@ async fn reset_released(
     if !server.setup.owns_sessions() {
         return Ok(true);
     }
-    let is_reset = server.setup.wash(connection, &server.sender).await?;
+    let is_reset = server.setup.reset(connection, &server.sender).await?;
     hooks.renewed(connection).await?;
     Ok(is_reset)
 }
