@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::routing::get;
 use flautino::{Engine, EngineConfig};
 use flautino_axum::{Db, DbError, EngineLayer};
-use flautino_tests::{cluster, config};
+use flautino_lab::{cluster, config};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
