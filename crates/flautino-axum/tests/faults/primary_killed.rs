@@ -4,12 +4,10 @@
 use std::time::{Duration, Instant};
 
 use flautino::{Engine, Error, Token};
-use flautino_lab::{App, config, wait_until};
+use flautino_lab::{App, config, status_of, wait_until};
 use futures_util::future::join_all;
 
-use crate::common::{
-    AT_ONCE, FAILOVER_TIMEOUT, MAIN, REPLICAS, Rig, SLACK, cluster, routes, status_of,
-};
+use crate::common::{AT_ONCE, FAILOVER_TIMEOUT, MAIN, REPLICAS, Rig, SLACK, cluster, routes};
 use crate::load::{Load, assert_none};
 
 fn waited_for_a_primary(took: Duration) -> bool {

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, Error, Handle, Health, IsolationLevel, TransactionOptions};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{App, ask, config, sqlstate, wait_until};
+use flautino_lab::{App, ask, config, sqlstate, status_of, wait_until};
 use futures_util::future::join_all;
 use sqlx::PgConnection;
 
-use crate::common::{MAIN, REPLICAS, Rig, SLACK, cluster, create_table, routes, status_of};
+use crate::common::{MAIN, REPLICAS, Rig, SLACK, cluster, create_table, routes};
 
 /// An engine with one connection to each node, so that one that is kept is seen again.
 async fn of_one(cluster: &Cluster, name: &str, timeout: Option<Duration>) -> Engine {

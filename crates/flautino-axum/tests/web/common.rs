@@ -32,11 +32,7 @@ pub(crate) async fn sessions_in(node: &Node, name: &str, state: &str) -> i64 {
 const OWN: &str = "pg_is_in_recovery|pg_stat_get_activity|^SET ";
 
 /// The table that the tests write to.
-pub(crate) async fn create_notes(node: &Node) {
-    node.execute("CREATE TABLE notes (id bigserial PRIMARY KEY, title text NOT NULL)")
-        .await
-        .unwrap();
-}
+pub(crate) const NOTES: &str = "notes (id bigserial PRIMARY KEY, title text NOT NULL)";
 
 /// What is stored, as any other client sees it.
 pub(crate) async fn titles(node: &Node) -> Vec<String> {

@@ -7,8 +7,7 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::routing::get;
 use axum::serve::Listener;
-use flautino::Engine;
-use flautino_lab::{cluster, config};
+use flautino_lab::Lab;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
@@ -48,15 +47,14 @@ impl Listener for Last {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_in_the_socket_when_draining_begins_are_answered() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "last")).unwrap();
+    let lab = Lab::named("last").start_closed().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let clients = Arc::new(Mutex::new(Vec::new()));
     let listener = Last { listener, clients: Arc::clone(&clients) };
     let app = Router::new().route("/", get(async || "hello"));
     let (stop, stopped) = oneshot::channel::<()>();
-    let serve = flautino_axum::serve(listener, app, engine).with_shutdown(async {
+    let serve = flautino_axum::serve(listener, app, lab.engine).with_shutdown(async {
         let _ = stopped.await;
     });
     let serving = tokio::spawn(serve.into_future());

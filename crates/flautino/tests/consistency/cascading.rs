@@ -2,7 +2,7 @@
 
 use flautino::Engine;
 use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino_lab::{catch_up, until_served_by, wait_until};
 
 use crate::common::*;
 
@@ -11,7 +11,7 @@ async fn start(user: Option<&str>) -> (Cluster, Engine) {
     let cluster = Cluster::builder().replicas(1).cascading(1).start().await.unwrap();
     let set_up = "CREATE ROLE app LOGIN; CREATE TABLE t (a int); GRANT ALL ON t TO app";
     cluster.primary().execute(set_up).await.unwrap();
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     let engine = engine_with(&cluster, "cascading", |config| {
         if let Some(user) = user {
             for node in std::iter::once(&mut config.main).chain(config.extra_nodes.values_mut()) {
@@ -20,7 +20,7 @@ async fn start(user: Option<&str>) -> (Cluster, Engine) {
         }
     })
     .await;
-    until_replicas_serve(&engine, &["read_replica_1", "read_replica_2"]).await;
+    until_served_by(&engine, &["read_replica_1", "read_replica_2"]).await;
     (cluster, engine)
 }
 
@@ -38,7 +38,7 @@ async fn check(user: Option<&str>) {
         read.node == "read_replica_2" && read.reason == "floor_met"
     })
     .await;
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     primary.kill().await.unwrap();
     upstream.promote().await.unwrap();
     until_primary(&engine, "read_replica_1").await;

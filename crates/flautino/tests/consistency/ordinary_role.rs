@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flautino::{Engine, EngineConfig, ReadYourWrites};
 use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino_lab::{catch_up, until_served_by, wait_until};
 
 use crate::common::*;
 
@@ -18,9 +18,9 @@ async fn start() -> (Cluster, Engine) {
     let cluster = cluster_with_table(2).await;
     let grant = "CREATE ROLE app LOGIN; GRANT ALL ON t TO app";
     cluster.primary().execute(grant).await.unwrap();
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     let engine = engine_with(&cluster, "app", as_app).await;
-    until_replicas_serve(&engine, &["read_replica_1", "read_replica_2"]).await;
+    until_served_by(&engine, &["read_replica_1", "read_replica_2"]).await;
     (cluster, engine)
 }
 
@@ -32,7 +32,7 @@ async fn replicas_serve_its_tokens_within_a_few_probes() {
         let db = engine.handle();
         insert(&db, round).await;
         let token = db.token().await.unwrap();
-        caught_up(&cluster).await;
+        catch_up(&cluster).await;
         let db = with_token(&engine, token);
         for replica in ["read_replica_1", "read_replica_2"] {
             let waited = wait_until("a replica serves the token", async || {

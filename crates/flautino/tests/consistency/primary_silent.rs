@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use flautino::{EngineConfig, Token};
 use flautino_cluster::Proxy;
+use flautino_lab::{settings, until_served_by};
 
 use crate::common::*;
 
@@ -18,7 +19,7 @@ fn impatient(config: &mut EngineConfig) {
 
 /// No probe answers a token before it is asked for.
 fn frozen_and_impatient(config: &mut EngineConfig) {
-    frozen(config);
+    settings::frozen(config);
     impatient(config);
 }
 
@@ -82,7 +83,7 @@ async fn while_the_network_stalls_the_token_says_primary_for_a_while_and_later_t
 async fn while_the_replica_that_was_read_from_hangs_the_primary_is_asked_instead() {
     let cluster = cluster_with_table(1).await;
     let engine = engine_with(&cluster, "replica_hangs", frozen_and_impatient).await;
-    until_replicas_serve(&engine, &["read_replica_1"]).await;
+    until_served_by(&engine, &["read_replica_1"]).await;
     let db = session(&engine);
     assert!(read(&engine, &db, COUNT).await.is_from_replica());
     cluster.replica(0).hang().await.unwrap();
@@ -133,7 +134,7 @@ async fn until_met(engine: &flautino::Engine, token: Token) {
 async fn a_token_that_nobody_polls_keeps_no_probe_from_the_primary() {
     let cluster = cluster_with_table(1).await;
     let engine = engine_with(&cluster, "unpolled", |config| {
-        lively(config);
+        settings::lively(config);
         impatient(config);
     })
     .await;

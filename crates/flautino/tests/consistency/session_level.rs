@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flautino::Consistency;
 use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino_lab::{resume_replay, settings, wait_until};
 use sqlx::ConnectOptions;
 
 use crate::common::*;
@@ -52,7 +52,7 @@ async fn under_a_monitor_that_probes_all_the_time_they_do_not_go_backwards_eithe
     let (cluster, _, _) = counter().await;
     cluster.replica(1).resume_replay().await.unwrap();
     let engine = engine_with(&cluster, "lively", |config| {
-        lively(config);
+        settings::lively(config);
         config.routing.consistency = Consistency::Session;
     })
     .await;
@@ -70,7 +70,7 @@ async fn under_a_monitor_that_probes_all_the_time_they_do_not_go_backwards_eithe
             seen = read.value;
             served.insert(read.node);
         }
-        resume(&cluster).await;
+        resume_replay(&cluster).await;
     }
     assert!(served.len() > 1, "{served:?}");
     stop.store(true, Ordering::Relaxed);

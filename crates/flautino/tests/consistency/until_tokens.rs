@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant, SystemTime};
 
 use flautino::{Engine, Token};
+use flautino_lab::{settings, until_served_by};
 
 use crate::common::*;
 
@@ -17,12 +18,12 @@ fn until(seconds: u64) -> Token {
 async fn start() -> (flautino_cluster::Cluster, Engine) {
     let cluster = cluster_with_table(1).await;
     let engine = engine_with(&cluster, "until", |config| {
-        lively(config);
+        settings::lively(config);
         config.routing.max_lag = WINDOW;
         config.routing.token_window = WINDOW;
     })
     .await;
-    until_replicas_serve(&engine, &["read_replica_1"]).await;
+    until_served_by(&engine, &["read_replica_1"]).await;
     (cluster, engine)
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, EngineConfig, ReadYourWrites};
 use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino_lab::{catch_up, settings, until_served_by, wait_until};
 
 use crate::common::*;
 
@@ -12,7 +12,7 @@ use crate::common::*;
 const WINDOW: Duration = Duration::from_secs(3);
 
 fn as_app(config: &mut EngineConfig) {
-    lively(config);
+    settings::lively(config);
     config.routing.max_lag = WINDOW;
     config.routing.token_window = WINDOW;
     for node in std::iter::once(&mut config.main).chain(config.extra_nodes.values_mut()) {
@@ -32,11 +32,11 @@ async fn start(delay: &str) -> (Cluster, Engine, Engine) {
                   REVOKE EXECUTE ON FUNCTION pg_current_wal_insert_lsn() FROM PUBLIC; \
                   REVOKE EXECUTE ON FUNCTION pg_last_wal_replay_lsn() FROM PUBLIC";
     cluster.primary().execute(set_up).await.unwrap();
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     let one = engine_with(&cluster, "one", as_app).await;
     let other = engine_with(&cluster, "other", as_app).await;
     for engine in [&one, &other] {
-        until_replicas_serve(engine, &["read_replica_1"]).await;
+        until_served_by(engine, &["read_replica_1"]).await;
     }
     (cluster, one, other)
 }

@@ -3,9 +3,9 @@
 
 use flautino::{Engine, EngineConfig, NodeConfig};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{Capture, ask, cluster, config, wait_until};
+use flautino_lab::{Capture, ask, cluster, config, node_of, number, run, status_of, wait_until};
 
-use crate::common::{MAIN, REPLICAS, count, node_of, run, status_of, until_reads_from};
+use crate::common::{MAIN, REPLICAS, until_reads_from};
 
 const BAD: &str = "bad";
 
@@ -45,7 +45,7 @@ async fn expect_unused(engine: &Engine, capture: &Capture, table: &str, node: &N
     assert_eq!(engine.status().primary.as_deref(), Some(MAIN));
 
     let named = db.node(BAD).unwrap();
-    let port = count(&named, "SELECT inet_server_port()::int8").await.unwrap();
+    let port = number(&named, "SELECT inet_server_port()::int8").await.unwrap();
     assert_eq!(port, i64::from(node.port()));
     assert_eq!(node_of(&named), BAD);
 }

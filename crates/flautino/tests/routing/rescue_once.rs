@@ -2,11 +2,11 @@
 
 use flautino::{Engine, Error, Handle};
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{ask, cluster, config, sqlstate, until_running, wait_until};
+use flautino_lab::{ask, cluster, config, node_of, run, sqlstate, until_running, wait_until};
 use futures_util::TryStreamExt;
 use sqlx::AssertSqlSafe;
 
-use crate::common::{MAIN, node_of, open, run};
+use crate::common::{MAIN, open_reading};
 
 const SCHEMA: &str = "
     CREATE TABLE calls (id int);
@@ -25,7 +25,7 @@ async fn start(name: &str) -> (Cluster, Proxy, Engine) {
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
     let mut config = config(&cluster, name);
     config.main.url = Some(proxy.url());
-    let engine = open(config, &["read_replica_1"]).await;
+    let engine = open_reading(config, &["read_replica_1"]).await;
     (cluster, proxy, engine)
 }
 
@@ -51,12 +51,12 @@ async fn a_write_whose_connection_is_lost_under_way_is_an_error_and_ran_once() {
         assert_eq!(node_of(&db), MAIN);
         // Whether it was done is unknown, but not that it was done twice.
         wait_until("the server is through with it", async || {
-            let active = "SELECT count(*) FROM pg_stat_activity \
+            let active = "SELECT number(*) FROM pg_stat_activity \
                 WHERE application_name = 'lost' AND state = 'active'";
             ask::<i64>(cluster.primary(), active).await == 0
         })
         .await;
-        let calls = format!("SELECT count(*) FROM calls WHERE id = {id}");
+        let calls = format!("SELECT number(*) FROM calls WHERE id = {id}");
         assert!(ask::<i64>(cluster.primary(), &calls).await <= 1);
         wait_until("writes work again", async || {
             run(&engine.handle(), "INSERT INTO calls VALUES (0)").await.is_ok()
@@ -112,7 +112,7 @@ async fn a_write_that_was_never_sent_says_so() {
         run(&engine.handle(), "INSERT INTO calls VALUES (10)").await.is_ok()
     })
     .await;
-    let of = "SELECT count(*) FROM calls WHERE id = 9";
+    let of = "SELECT number(*) FROM calls WHERE id = 9";
     assert_eq!(ask::<i64>(cluster.primary(), of).await, 0);
     engine.close().await;
 }
