@@ -188,6 +188,11 @@ impl<'a> LabBuilder<'a> {
         self.config(settings::frozen)
     }
 
+    /// Servers have time to answer the monitor: see [`settings::patient_probes`].
+    pub fn patient_probes(self) -> Self {
+        self.config(settings::patient_probes)
+    }
+
     /// How often the monitor probes.
     pub fn probes_every(self, interval: Duration) -> Self {
         self.config(move |config| config.routing.probe_interval = interval)

@@ -53,7 +53,7 @@ async fn sleeps(db: Db, Path(ms): Path<u32>) -> Result<&'static str, DbError> {
     Ok("well")
 }
 
-async fn served(engine: &Engine) -> App {
+async fn serve_panics(engine: &Engine) -> App {
     let app = Router::new()
         .route("/after", get(after_a_query))
         .route("/amid", get(amid_a_result))
@@ -89,7 +89,7 @@ async fn is_whole(engine: &Engine, primary: &Node, name: &str) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pool_is_whole_and_nothing_is_stored_after_many_panics() {
     let Lab { cluster, engine, .. } = Lab::named("panics").start_closed().await;
-    let app = served(&engine).await;
+    let app = serve_panics(&engine).await;
     let http = reqwest::Client::new();
     for _ in 0..10 {
         let url = |path: &str| format!("{}/{path}", app.url);
@@ -105,7 +105,7 @@ async fn the_pool_is_whole_and_nothing_is_stored_after_many_panics() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_handler_panics_outside_of_a_transaction_is_told_500() {
     let Lab { cluster, engine, .. } = Lab::named("outside").start_closed().await;
-    let app = served(&engine).await;
+    let app = serve_panics(&engine).await;
     for path in ["after", "amid"] {
         let answer = reqwest::get(format!("{}/{path}", app.url)).await;
         let answer = answer.unwrap_or_else(|error| panic!("{path}: no response: {error:?}"));
@@ -118,7 +118,7 @@ async fn a_client_whose_handler_panics_outside_of_a_transaction_is_told_500() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_handler_panics_in_a_transaction_is_told_500() {
     let Lab { cluster, engine, .. } = Lab::named("inside").start_closed().await;
-    let app = served(&engine).await;
+    let app = serve_panics(&engine).await;
     let http = reqwest::Client::new();
     for path in ["tx", "transaction", "closure"] {
         let answer = http.post(format!("{}/{path}", app.url)).send().await;
@@ -132,7 +132,7 @@ async fn a_client_whose_handler_panics_in_a_transaction_is_told_500() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_costs_no_other_request_on_the_same_http_2_connection() {
     let lab = Lab::named("neighbours").start_closed().await;
-    let app = served(&lab.engine).await;
+    let app = serve_panics(&lab.engine).await;
     let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let neighbours = join_all((0..5).map(|_| http.get(format!("{}/sleeps/3000", app.url)).send()));
     let neighbours = tokio::spawn(neighbours);

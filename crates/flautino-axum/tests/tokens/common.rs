@@ -12,7 +12,7 @@ use axum::routing::get;
 use flautino::{Engine, EngineConfig, Handle};
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{App, catch_up, cluster, config, wait_until_or_tell};
+use flautino_lab::{App, catch_up, cluster, config, open, wait_until_or_tell};
 use futures_util::FutureExt;
 
 const UPSERT: &str = "INSERT INTO entries (key, value) VALUES ($1, $2) \
@@ -119,8 +119,7 @@ pub(crate) async fn engine(cluster: &Cluster, edit: impl Fn(&mut EngineConfig)) 
     let mut config = config(cluster, "tokens");
     config.routing.probe_timeout = Duration::from_secs(5);
     edit(&mut config);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let both = async || {
         if both_serve(&engine).await {
             return true;

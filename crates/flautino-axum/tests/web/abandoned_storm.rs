@@ -24,7 +24,7 @@ async fn sleep(db: Db, Path(seconds): Path<f64>) -> Result<(), DbError> {
 }
 
 /// The app over a pool of [`MOST`] connections.
-async fn served(cluster: &Cluster) -> (Engine, App) {
+async fn serve_sleeps(cluster: &Cluster) -> (Engine, App) {
     let engine = engine_of(config(cluster, "storm"), MOST);
     let app =
         Router::new().route("/sleep/{seconds}", get(sleep)).layer(EngineLayer::new(engine.clone()));
@@ -67,7 +67,7 @@ async fn storm(url: &str) -> Vec<String> {
 async fn a_thousand_disconnects_leave_the_pool_whole() {
     let cluster = cluster(0).await;
     let mut watcher = cluster.primary().connect().await.unwrap();
-    let (engine, app) = served(&cluster).await;
+    let (engine, app) = serve_sleeps(&cluster).await;
 
     let started = Instant::now();
     let told = storm(&app.url).await;
@@ -106,7 +106,7 @@ async fn a_thousand_disconnects_leave_the_pool_whole() {
 async fn disconnects_do_not_fill_the_server_far_beyond_max_connections() {
     let cluster = cluster(0).await;
     let mut watcher = cluster.primary().connect().await.unwrap();
-    let (_engine, app) = served(&cluster).await;
+    let (_engine, app) = serve_sleeps(&cluster).await;
 
     let url = app.url.clone();
     let clients = tokio::spawn(async move { storm(&url).await });

@@ -7,7 +7,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use flautino::{Engine, EngineConfig, PoolConfig};
 use flautino_axum::{Db, DbError, EngineLayer};
-use flautino_lab::{Capture, cluster, config, engine};
+use flautino_lab::{Capture, cluster, config, engine, open};
 use tracing::Level;
 
 use crate::common::serve_plainly;
@@ -94,8 +94,7 @@ async fn no_connection_in_time_is_a_503_to_try_again_after() {
         },
         ..config(&cluster, "errors")
     };
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let url = serve_plainly(app(&engine)).await;
     let log = Capture::start();
     let lease = engine.handle().acquire().await.unwrap();

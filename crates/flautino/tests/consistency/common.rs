@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use flautino::{Consistency, Engine, EngineConfig, Handle, Token};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{catch_up, cluster, config, settings, wait_until};
+use flautino_lab::{catch_up, cluster, config, open, settings, wait_until};
 
 /// What counts as no wait, on a machine that is busy with other things. Who waits for a connection or
 /// for a primary does so for `acquire_timeout` (5 s) or `failover_timeout` (10 s).
@@ -39,12 +39,10 @@ pub(crate) async fn engine_with(
     let mut config = config(cluster, name);
     config.routing.probe_timeout = Duration::from_secs(5);
     change(&mut config);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    engine
+    open(config).await
 }
 
-/// An open engine with [`frozen`] settings.
+/// An open engine with [`settings::frozen`].
 pub(crate) async fn frozen_engine(cluster: &Cluster, name: &str) -> Engine {
     engine_with(cluster, name, settings::frozen).await
 }
@@ -144,7 +142,7 @@ pub(crate) fn token_probes(engine: &Engine) -> u64 {
 
 /// Has each of two replicas asked until its latency is that of a server at work. The only probe of a
 /// frozen monitor is its first, and one that took long would leave a replica without reads.
-async fn warm_up(engine: &Engine) {
+async fn settle_latencies(engine: &Engine) {
     for _ in 0..10 {
         for replica in ["read_replica_1", "read_replica_2"] {
             let db = session(engine);
@@ -161,8 +159,8 @@ pub(crate) async fn counter() -> (Cluster, Engine, Engine) {
     catch_up(&cluster).await;
     let (one, other) =
         (frozen_engine(&cluster, "one").await, frozen_engine(&cluster, "other").await);
-    warm_up(&one).await;
-    warm_up(&other).await;
+    settle_latencies(&one).await;
+    settle_latencies(&other).await;
     cluster.replica(1).pause_replay().await.unwrap();
     (cluster, one, other)
 }

@@ -3,7 +3,7 @@
 
 use flautino::Engine;
 use flautino_cluster::Cluster;
-use flautino_lab::{catch_up, until_served_by, wait_until};
+use flautino_lab::{Lab, catch_up, until_served_by, wait_until};
 
 use crate::common::*;
 
@@ -18,8 +18,8 @@ struct Failover {
 
 /// One row survives; then much is written that only the primary and the second replica get.
 async fn fail_over(name: &str) -> Failover {
-    let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, name, |_| {}).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named(name).replicas(2).table("t (a int)").patient_probes().start().await;
     until_served_by(&engine, &["read_replica_1", "read_replica_2"]).await;
     let db = engine.handle();
     insert(&db, 1).await;

@@ -43,9 +43,14 @@ async fn it_runs_on_a_replica_that_has_the_floor_and_on_the_primary_when_that_is
 
 #[tokio::test]
 async fn once_a_replica_has_replayed_the_floor_it_runs_there() {
-    let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, "met", settings::lively).await;
-    let db = engine.handle();
+    let lab = Lab::named("met")
+        .replicas(2)
+        .table("t (a int)")
+        .patient_probes()
+        .config(settings::lively)
+        .start()
+        .await;
+    let db = lab.engine.handle();
     insert(&db, 1).await;
     wait_until("a replica runs it", async || {
         let mut tx = db.begin_with(read_only()).await.unwrap();
@@ -60,7 +65,7 @@ async fn once_a_replica_has_replayed_the_floor_it_runs_there() {
         Ok::<_, sqlx::Error>(tx.node().to_owned())
     });
     assert!(node.await.unwrap().starts_with("read_replica"));
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]

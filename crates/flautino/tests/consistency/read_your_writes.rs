@@ -1,7 +1,7 @@
 //! A session that carries its token sees its writes in every process; one that does not may read
 //! the past.
 
-use flautino_lab::{pause_replay, resume_replay, settings, wait_until};
+use flautino_lab::{Lab, pause_replay, resume_replay, settings, wait_until};
 
 use crate::common::*;
 
@@ -63,25 +63,24 @@ async fn replicas_that_caught_up_serve_the_token_again_in_every_process() {
 
 #[tokio::test]
 async fn a_handle_reads_its_own_write_at_once_and_goes_back_to_replicas_when_positions_allow() {
-    let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, "own", |_| {}).await;
-    let db = engine.handle();
+    let lab = Lab::named("own").replicas(2).table("t (a int)").patient_probes().start().await;
+    let db = lab.engine.handle();
     assert!(!db.owes_token());
     for round in 1..=3 {
         insert(&db, round).await;
         assert!(db.owes_token());
-        let first = read(&engine, &db, COUNT).await;
+        let first = read(&lab.engine, &db, COUNT).await;
         assert_eq!((first.value, &*first.node), (i64::from(round), "main"), "{first:?}");
         assert_eq!(first.reason, "own_write");
         wait_until("replicas serve the writer", async || {
-            let read = read(&engine, &db, COUNT).await;
+            let read = read(&lab.engine, &db, COUNT).await;
             assert_eq!(read.value, i64::from(round), "{read:?}");
             assert!(["own_write", "floor_ahead", "floor_met"].contains(&&*read.reason), "{read:?}");
             read.is_from_replica()
         })
         .await;
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]

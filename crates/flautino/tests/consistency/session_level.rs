@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flautino::Consistency;
 use flautino_cluster::Cluster;
-use flautino_lab::{resume_replay, settings, wait_until};
+use flautino_lab::{Lab, resume_replay, settings, wait_until};
 use sqlx::ConnectOptions;
 
 use crate::common::*;
@@ -109,20 +109,22 @@ async fn a_token_carries_what_was_seen_to_another_process() {
 
 #[tokio::test]
 async fn own_writes_are_seen_at_this_level_too_and_replicas_serve_again() {
-    let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, "writes", |config| {
-        config.routing.consistency = Consistency::Session;
-    })
-    .await;
-    let db = engine.handle();
+    let lab = Lab::named("writes")
+        .replicas(2)
+        .table("t (a int)")
+        .patient_probes()
+        .config(|config| config.routing.consistency = Consistency::Session)
+        .start()
+        .await;
+    let db = lab.engine.handle();
     for round in 1..=3 {
         insert(&db, round).await;
         wait_until("a replica serves the session", async || {
-            let read = read(&engine, &db, COUNT).await;
+            let read = read(&lab.engine, &db, COUNT).await;
             assert_eq!(read.value, i64::from(round), "{read:?}");
             read.is_from_replica()
         })
         .await;
     }
-    engine.close().await;
+    lab.engine.close().await;
 }

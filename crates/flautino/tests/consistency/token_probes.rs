@@ -52,13 +52,12 @@ async fn a_session_that_writes_asks_once_at_the_most() {
 async fn many_writers_at_once_share_their_questions() {
     const WRITERS: u32 = 64;
     const WRITES: u32 = 10;
-    let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, "many", |_| {}).await;
+    let lab = Lab::named("many").replicas(2).table("t (a int)").patient_probes().start().await;
     // Connections are there, as in an app that has run for a while.
-    join_all((0..10).map(|_| async { engine.handle().acquire().await.unwrap() })).await;
-    let before = token_probes(&engine);
+    join_all((0..10).map(|_| async { lab.engine.handle().acquire().await.unwrap() })).await;
+    let before = token_probes(&lab.engine);
     let writer = |number: u32| {
-        let engine = engine.clone();
+        let engine = lab.engine.clone();
         tokio::spawn(async move {
             for _ in 0..WRITES {
                 let db = engine.handle();
@@ -71,10 +70,10 @@ async fn many_writers_at_once_share_their_questions() {
     for done in join_all((0..WRITERS).map(writer)).await {
         done.unwrap();
     }
-    let probes = token_probes(&engine) - before;
+    let probes = token_probes(&lab.engine) - before;
     // Some twentieth of them; one each where they share nothing.
     assert!(probes * 4 <= u64::from(WRITERS * WRITES), "{probes} probes for 640 writes");
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]

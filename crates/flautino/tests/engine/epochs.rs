@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flautino::{Engine, Handle, Role};
+use flautino::{Handle, Role};
 use flautino_cluster::Proxy;
-use flautino_lab::{Lab, cluster, config, sqlstate, wait_until};
+use flautino_lab::{Lab, cluster, config, open, sqlstate, wait_until};
 use futures_util::future::try_join_all;
 use sqlx::{FromRow, PgConnection};
 
@@ -69,8 +69,7 @@ async fn after_a_refused_write_none_that_was_made_before_is_lent() {
     config.main.url = Some(proxy.url());
     config.pool.max_connections = 20;
     config.pool.warm_time = Duration::from_secs(60);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     let before = five(&db).await;
     assert!(before.iter().all(|session| session.port == i32::from(primary.port())));

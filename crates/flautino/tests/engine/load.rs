@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, EngineConfig, Handle};
 use flautino_cluster::{Cluster, Node, Proxy};
-use flautino_lab::{Lab, cluster, config, running, sessions_of, wait_until, wait_until_or_tell};
+use flautino_lab::{
+    Lab, cluster, config, open, running, sessions_of, wait_until, wait_until_or_tell,
+};
 use futures_util::future::join_all;
 
 /// The connections of a pool.
@@ -35,7 +37,7 @@ fn adjust(config: &mut EngineConfig) {
 }
 
 /// Until every connection that the pool may have is there and has the statement prepared.
-async fn warm_up(node: &Node, name: &str, db: &Handle) {
+async fn prepare_everywhere(node: &Node, name: &str, db: &Handle) {
     wait_until("all connections have run the statement at once", async || {
         let done = Cell::new(false);
         // To their ends: what is abandoned may cost its connection.
@@ -56,7 +58,7 @@ async fn warm_up(node: &Node, name: &str, db: &Handle) {
 }
 
 /// Runs one load; answers the most tasks that were alive at any time, those of the load included.
-async fn run(db: &Handle, tasks: usize, each: u64) -> usize {
+async fn run_load(db: &Handle, tasks: usize, each: u64) -> usize {
     let most = Arc::new(AtomicUsize::new(0));
     let work: Vec<_> = (0..tasks)
         .map(|_| {
@@ -88,13 +90,13 @@ fn statements(engine: &Engine) -> Vec<u64> {
 #[tokio::test]
 async fn a_load_costs_a_round_trip_a_statement_and_neither_a_connection_nor_a_task() {
     let lab = Lab::named("load").behind_proxy().config(adjust).start().await;
-    warm_up(lab.primary(), "load", &lab.db).await;
+    prepare_everywhere(lab.primary(), "load", &lab.db).await;
     for (tasks, each) in LOADS {
         // What the last load left behind is over.
         wait_until("all rest", async || lab.pool().idle == 16).await;
         let (sent, before) = (statements(&lab.engine)[0], alive());
         lab.proxy().reset_counters();
-        let most = run(&lab.db, tasks, each).await;
+        let most = run_load(&lab.db, tasks, each).await;
         let count = each * u64::try_from(tasks).unwrap();
         assert_eq!(statements(&lab.engine)[0] - sent, count, "{tasks} tasks");
         assert_eq!(lab.proxy().round_trips(), count, "{tasks} tasks");
@@ -109,11 +111,11 @@ async fn a_load_costs_a_round_trip_a_statement_and_neither_a_connection_nor_a_ta
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn so_does_a_load_from_several_threads() {
     let lab = Lab::named("threads").behind_proxy().config(adjust).start().await;
-    warm_up(lab.primary(), "threads", &lab.db).await;
+    prepare_everywhere(lab.primary(), "threads", &lab.db).await;
     for (tasks, each) in [(17, 200), (64, 100)] {
         let sent = statements(&lab.engine)[0];
         lab.proxy().reset_counters();
-        run(&lab.db, tasks, each).await;
+        run_load(&lab.db, tasks, each).await;
         let count = each * u64::try_from(tasks).unwrap();
         assert_eq!(statements(&lab.engine)[0] - sent, count, "{tasks} tasks");
         assert_eq!(lab.proxy().round_trips(), count, "{tasks} tasks");
@@ -179,11 +181,10 @@ async fn a_load_on_two_replicas_costs_each_its_part_and_the_probes() {
     let mut config = config(&cluster, "replicas");
     adjust(&mut config);
     let proxies = in_front_of(&cluster, &mut config).await;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     for (number, name) in ["read_replica_1", "read_replica_2"].into_iter().enumerate() {
-        warm_up(cluster.replica(number), "replicas", &db.node(name).unwrap()).await;
+        prepare_everywhere(cluster.replica(number), "replicas", &db.node(name).unwrap()).await;
     }
     let all_rest = async || {
         let pools = engine.status().nodes.into_iter().skip(1).map(|node| node.pool.unwrap());
@@ -197,7 +198,7 @@ async fn a_load_on_two_replicas_costs_each_its_part_and_the_probes() {
             assert!(proxy.connections() <= 17, "16 of the pool and the monitor's");
         }
         let accepted: Vec<_> = proxies[1..].iter().map(Proxy::accepted).collect();
-        run(&db, tasks, each).await;
+        run_load(&db, tasks, each).await;
         let ran: Vec<_> =
             statements(&engine).iter().zip(&sent).map(|(now, then)| now - then).collect();
         let count = each * u64::try_from(tasks).unwrap();

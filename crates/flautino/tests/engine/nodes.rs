@@ -2,7 +2,7 @@
 
 use flautino::{Engine, Error, OpenError, UnknownNode};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{Lab, ask, cluster, config, sessions_of, until_sessions, wait_until};
+use flautino_lab::{Lab, ask, cluster, config, open, sessions_of, until_sessions, wait_until};
 use futures_util::TryStreamExt;
 
 const PORT: &str = "SELECT inet_server_port()";
@@ -18,8 +18,7 @@ async fn two(name: &str) -> (Cluster, Cluster, Engine) {
     let mut node = config.main.clone();
     node.url = Some(other.primary().url());
     config.extra_nodes.insert("other".to_owned(), node);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     (main, other, engine)
 }
 

@@ -7,13 +7,10 @@ use sqlx::{Executor, SqlStr};
 const ALL: &str = "SELECT * FROM t";
 const UNION: &str = "(TABLE t) UNION ALL (TABLE t)";
 
-async fn one_connection(name: &str) -> Lab {
-    Lab::named(name).table("t (a int)").one_connection().start().await
-}
-
 #[tokio::test]
 async fn a_text_that_committed_before_it_met_one_is_not_run_again() {
-    let Lab { cluster, engine, db, .. } = one_connection("commits").await;
+    let Lab { cluster, engine, db, .. } =
+        Lab::named("commits").table("t (a int)").one_connection().start().await;
     let text = "PREPARE p AS SELECT * FROM t; ALTER TABLE t ADD COLUMN IF NOT EXISTS x int; \
                 INSERT INTO t (a) VALUES (1); COMMIT; EXECUTE p";
     for run in 1..=2_i64 {
@@ -30,7 +27,8 @@ async fn a_text_that_committed_before_it_met_one_is_not_run_again() {
 
 #[tokio::test]
 async fn a_procedure_that_committed_before_it_met_one_is_not_called_again() {
-    let Lab { cluster, engine, db, .. } = one_connection("procedure").await;
+    let Lab { cluster, engine, db, .. } =
+        Lab::named("procedure").table("t (a int)").one_connection().start().await;
     let procedure = "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN \
                      EXECUTE 'PREPARE p AS SELECT * FROM t'; \
                      ALTER TABLE t ADD COLUMN IF NOT EXISTS x int; \
@@ -44,7 +42,8 @@ async fn a_procedure_that_committed_before_it_met_one_is_not_called_again() {
 
 #[tokio::test]
 async fn a_single_query_is_run_again_and_described_again() {
-    let Lab { cluster, engine, db, .. } = one_connection("again").await;
+    let Lab { cluster, engine, db, .. } =
+        Lab::named("again").table("t (a int)").one_connection().start().await;
     for (round, column) in ["b", "c", "d", "e"].into_iter().enumerate() {
         sqlx::query(ALL).execute(&db).await.unwrap();
         sqlx::query(UNION).execute(&db).await.unwrap();

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use flautino::{Engine, Handle};
+use flautino::Handle;
 use flautino_cluster::Proxy;
-use flautino_lab::{Lab, ask, cluster, config, sqlstate, wait_until};
+use flautino_lab::{Lab, ask, cluster, config, open, sqlstate, wait_until};
 use futures_util::future::join_all;
 
 async fn select_1(db: &Handle) -> Result<i32, sqlx::Error> {
@@ -58,8 +58,7 @@ async fn a_server_that_hangs_is_an_error_in_time_and_afterwards_queries_work() {
     let mut config = config(&cluster, "cut");
     config.main.url = Some(proxy.url());
     config.pool.acquire_timeout = Duration::from_millis(500);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     select_1(&db).await.unwrap();
     proxy.reset().await;
@@ -85,8 +84,7 @@ async fn after_the_first_write_that_a_demoted_primary_refuses_the_next_reach_the
     let mut config = config(&cluster, "demoted");
     config.extra_nodes.clear();
     config.main.url = Some(proxy.url());
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
 
     // The name leads to a server in recovery: as after a failover that was not noticed.

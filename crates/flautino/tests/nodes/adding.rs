@@ -14,8 +14,8 @@ use crate::common::{
     until_no_sessions, with_table,
 };
 
-/// As [`lively`], where an answer is needed and not waited for.
-fn patient(config: &mut EngineConfig) {
+/// As [`eager`], where an answer is needed and not waited for.
+fn eager_and_patient(config: &mut EngineConfig) {
     eager(config);
     config.routing.probe_timeout = PATIENCE;
 }
@@ -23,7 +23,7 @@ fn patient(config: &mut EngineConfig) {
 #[tokio::test]
 async fn a_replica_that_joins_an_engine_of_one_node_gets_reads_and_no_writes() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open_with(&cluster, "first", &[], patient).await;
+    let engine = open_with(&cluster, "first", &[], eager_and_patient).await;
     assert_eq!(names(&engine), [MAIN]);
     assert!(!engine.has_replicas());
 
@@ -51,7 +51,7 @@ async fn a_replica_that_joins_an_engine_of_one_node_gets_reads_and_no_writes() {
 #[tokio::test]
 async fn tokens_and_the_catalogue_begin_with_the_first_replica() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open_with(&cluster, "begin", &[], patient).await;
+    let engine = open_with(&cluster, "begin", &[], eager_and_patient).await;
     let sql = "SELECT lower('A')";
     assert_eq!(engine.access(sql), Access::Write);
     let db = engine.handle();

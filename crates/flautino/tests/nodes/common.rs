@@ -72,7 +72,7 @@ pub(crate) fn eager(config: &mut EngineConfig) {
     config.routing.slow_start = Duration::ZERO;
 }
 
-/// As [`lively`], and what leaves is ended at once.
+/// As [`eager`], and what leaves is ended at once.
 pub(crate) fn hasty(config: &mut EngineConfig) {
     eager(config);
     config.drain_timeout = Duration::from_millis(200);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flautino::{DiscoveryConfig, Engine, EngineConfig};
-use flautino_lab::{cluster, node_of, run, tasks, until_served_by, wait_until};
+use flautino_lab::{cluster, node_of, open, run, tasks, until_served_by, wait_until};
 
 use crate::common::{
     FOUND, INSERT, MAIN, Registry, Says, at, discovering, eager, is_closed, names, node_at,
@@ -88,8 +88,7 @@ async fn the_system_resolves_localhost() {
         ..EngineConfig::default()
     };
     eager(&mut config);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     assert!(names(&engine).contains(&"127.0.0.1".to_owned()), "{:?}", names(&engine));
     until_served_by(&engine, &["127.0.0.1"]).await;
     let db = engine.handle();

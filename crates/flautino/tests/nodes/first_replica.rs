@@ -19,7 +19,7 @@ async fn behind(engine: &Engine, cluster: &Cluster, app: &str) {
 }
 
 /// A replica may be as old as it likes.
-fn patient(config: &mut EngineConfig) {
+fn of_any_age(config: &mut EngineConfig) {
     settings::frozen(config);
     config.routing.probe_interval = Duration::from_millis(50);
 }
@@ -42,7 +42,7 @@ async fn a_session_that_wrote_before_sees_its_write_after() {
 #[tokio::test]
 async fn a_session_whose_write_is_under_way_meanwhile_sees_it_after() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open_with(&cluster, "writing", &[], patient).await;
+    let engine = open_with(&cluster, "writing", &[], of_any_age).await;
     let db = engine.handle();
     let mut tx = db.begin().await.unwrap();
     sqlx::query(INSERT).execute(&mut tx).await.unwrap();
@@ -57,7 +57,7 @@ async fn a_session_whose_write_is_under_way_meanwhile_sees_it_after() {
 #[tokio::test]
 async fn a_write_under_way_while_the_first_replica_comes_is_in_the_session_s_token() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open_with(&cluster, "token", &[], patient).await;
+    let engine = open_with(&cluster, "token", &[], of_any_age).await;
     let db = engine.handle();
     let mut tx = db.begin().await.unwrap();
     sqlx::query(INSERT).execute(&mut tx).await.unwrap();
@@ -114,7 +114,7 @@ async fn a_client_that_wrote_before_and_has_no_token_sees_its_write_after() {
 #[tokio::test]
 async fn sessions_that_begin_after_are_as_ever() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open_with(&cluster, "ever", &[], patient).await;
+    let engine = open_with(&cluster, "ever", &[], of_any_age).await;
     behind(&engine, &cluster, "ever").await;
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
@@ -141,7 +141,7 @@ async fn delayed(cluster: &Cluster) {
 /// An engine of one node, which may have had a replica: then the monitor remembers the primary from
 /// before what is written now.
 async fn alone(cluster: &Cluster, app: &str, again: bool) -> Engine {
-    let engine = open_with(cluster, app, &[], patient).await;
+    let engine = open_with(cluster, app, &[], of_any_age).await;
     if again {
         set(&engine, these(cluster, app, &[0])).await;
         until_served_by(&engine, &["r1"]).await;

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use flautino::router::Reason;
 use flautino::{Engine, EngineConfig, Handle};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{config, reader, run, wait_until_or_tell};
+use flautino_lab::{config, open, reader, run, wait_until_or_tell};
 
 pub(crate) const MAIN: &str = "main";
 /// Two standbys, and a third that streams from the first.
@@ -19,13 +19,12 @@ pub(crate) async fn cascade() -> Cluster {
 
 /// An engine of this configuration that reads from these nodes already.
 pub(crate) async fn open_reading(config: EngineConfig, readers: &[&str]) -> Engine {
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     until_reads_from(&engine, readers).await;
     engine
 }
 
-/// As [`open`], with the defaults.
+/// As [`open_reading`], with the defaults.
 pub(crate) async fn open_default(cluster: &Cluster, name: &str) -> Engine {
     let readers = &REPLICAS[..cluster.nodes().count() - 1];
     open_reading(config(cluster, name), readers).await

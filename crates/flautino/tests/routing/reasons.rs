@@ -13,7 +13,7 @@ use crate::common::{
 
 const READ: &str = "SELECT count(*) FROM t";
 
-async fn with_table() -> Cluster {
+async fn cascade_with_table() -> Cluster {
     let cluster = cascade().await;
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
     catch_up(&cluster).await;
@@ -38,14 +38,14 @@ fn observing(engine: &Engine, token: &str) -> Handle {
 
 #[tokio::test]
 async fn before_open_it_is_the_main_node() {
-    let cluster = with_table().await;
+    let cluster = cascade_with_table().await;
     let engine = Engine::new(config(&cluster, "unopened")).unwrap();
     expect(&engine, &engine.handle().recorded(), READ, true, Reason::MainNode).await;
 }
 
 #[tokio::test]
 async fn reasons_of_sessions_that_need_nothing_wrote_or_brought_a_token() {
-    let cluster = with_table().await;
+    let cluster = cascade_with_table().await;
     let mut config = config(&cluster, "reasons");
     // What the first probes said stays.
     config.routing.probe_interval = Duration::from_secs(60);
@@ -88,7 +88,7 @@ async fn reasons_of_sessions_that_need_nothing_wrote_or_brought_a_token() {
 
 #[tokio::test]
 async fn a_replica_that_has_the_session_s_write_serves_it_and_the_floor_is_met() {
-    let cluster = with_table().await;
+    let cluster = cascade_with_table().await;
     let mut config = config(&cluster, "met");
     config.routing.probe_timeout = Duration::from_secs(5);
     let engine = open_reading(config, &REPLICAS).await;
@@ -109,7 +109,7 @@ async fn a_replica_that_has_the_session_s_write_serves_it_and_the_floor_is_met()
 
 #[tokio::test]
 async fn lagging_gone_and_stale_replicas_each_have_their_reason() {
-    let cluster = with_table().await;
+    let cluster = cascade_with_table().await;
     let mut config = config(&cluster, "gone");
     config.routing.max_lag = Duration::from_secs(1);
     let engine = open_reading(config, &REPLICAS).await;

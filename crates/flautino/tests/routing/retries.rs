@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use flautino::Engine;
 use flautino::router::Reason;
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{ask, cluster, config, run, sqlstate, until_running, wait_until};
+use flautino_lab::{ask, cluster, config, open, run, sqlstate, until_running, wait_until};
 use sqlx::AssertSqlSafe;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -177,8 +177,7 @@ async fn ended_write(name: &str) -> (Cluster, Proxy, Engine, JoinHandle<Result<(
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
     let mut config = config(&cluster, name);
     config.main.url = Some(proxy.url());
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let sql = "INSERT INTO t SELECT 1 FROM pg_sleep(3)";
     let db = engine.handle();
     let write = tokio::spawn(async move { run(&db, sql).await });

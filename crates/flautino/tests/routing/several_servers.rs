@@ -7,7 +7,7 @@ use std::time::Duration;
 use flautino::{Engine, NodeConfig};
 use flautino_cluster::{Cluster, Proxy};
 use flautino_lab::{
-    Capture, catch_up, cluster, config, node_of, number, run, status_of, wait_until,
+    Capture, catch_up, cluster, config, node_of, number, open, run, status_of, wait_until,
 };
 use futures_util::future::join_all;
 
@@ -26,8 +26,7 @@ async fn start(name: &str) -> (Cluster, Proxy, Engine) {
     config.extra_nodes.remove(REPLICAS[1]);
     let reader = NodeConfig { url: Some(proxy.url()), ..config.main.clone() };
     config.extra_nodes.insert(READER.to_owned(), reader);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     until_reads_from(&engine, &[REPLICAS[0], READER]).await;
     (cluster, proxy, engine)
 }
