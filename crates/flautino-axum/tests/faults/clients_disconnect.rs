@@ -16,7 +16,7 @@ use sqlx::PgConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{MAIN, REPLICAS, cluster};
+use crate::common::{ENTRIES, MAIN, REPLICAS, cluster};
 
 const SOON: Duration = Duration::from_secs(2);
 /// The default.
@@ -169,6 +169,7 @@ async fn those_who_stay_are_served_while_a_thousand_leave() {
     const ENOUGH: usize = 20;
     let lab = Lab::named("storm")
         .replicas(2)
+        .table(ENTRIES)
         .config(|config| config.pool.acquire_timeout = Duration::from_secs(60))
         .start_closed()
         .await;

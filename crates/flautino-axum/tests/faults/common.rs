@@ -30,7 +30,7 @@ pub(crate) const FAILOVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// be a fault ends so soon: the shortest is for a connection, five seconds.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// A cluster with the table that the load writes to, which takes an id any number of times.
+/// A cluster with the table that the load writes to.
 pub(crate) async fn cluster(replicas: usize) -> Cluster {
     let cluster = flautino_lab::cluster(replicas).await;
     create_table(cluster.primary()).await;
@@ -40,13 +40,12 @@ pub(crate) async fn cluster(replicas: usize) -> Cluster {
     cluster
 }
 
+/// What the load writes to. It takes an id any number of times.
+pub(crate) const ENTRIES: &str =
+    "entries (id bigint NOT NULL, at timestamptz DEFAULT clock_timestamp())";
+
 pub(crate) async fn create_table(primary: &Node) {
-    primary
-        .execute(
-            "CREATE TABLE entries (id bigint NOT NULL, at timestamptz DEFAULT clock_timestamp())",
-        )
-        .await
-        .unwrap();
+    primary.execute(&format!("CREATE TABLE {ENTRIES}")).await.unwrap();
 }
 
 /// An app over an engine over a cluster. The cluster outlasts the others.

@@ -12,7 +12,7 @@ use flautino_lab::{App, Lab, ask, wait_until};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 
-use crate::common::MAIN;
+use crate::common::{ENTRIES, MAIN};
 
 const MOST: i64 = 10;
 
@@ -88,7 +88,7 @@ async fn is_whole(engine: &Engine, primary: &Node, name: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pool_is_whole_and_nothing_is_stored_after_many_panics() {
-    let Lab { cluster, engine, .. } = Lab::named("panics").start_closed().await;
+    let Lab { cluster, engine, .. } = Lab::named("panics").table(ENTRIES).start_closed().await;
     let app = serve_panics(&engine).await;
     let http = reqwest::Client::new();
     for _ in 0..10 {
@@ -104,7 +104,7 @@ async fn the_pool_is_whole_and_nothing_is_stored_after_many_panics() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_handler_panics_outside_of_a_transaction_is_told_500() {
-    let Lab { cluster, engine, .. } = Lab::named("outside").start_closed().await;
+    let Lab { cluster, engine, .. } = Lab::named("outside").table(ENTRIES).start_closed().await;
     let app = serve_panics(&engine).await;
     for path in ["after", "amid"] {
         let answer = reqwest::get(format!("{}/{path}", app.url)).await;
@@ -117,7 +117,7 @@ async fn a_client_whose_handler_panics_outside_of_a_transaction_is_told_500() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_handler_panics_in_a_transaction_is_told_500() {
-    let Lab { cluster, engine, .. } = Lab::named("inside").start_closed().await;
+    let Lab { cluster, engine, .. } = Lab::named("inside").table(ENTRIES).start_closed().await;
     let app = serve_panics(&engine).await;
     let http = reqwest::Client::new();
     for path in ["tx", "transaction", "closure"] {
@@ -131,7 +131,7 @@ async fn a_client_whose_handler_panics_in_a_transaction_is_told_500() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_costs_no_other_request_on_the_same_http_2_connection() {
-    let lab = Lab::named("neighbours").start_closed().await;
+    let lab = Lab::named("neighbours").table(ENTRIES).start_closed().await;
     let app = serve_panics(&lab.engine).await;
     let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let neighbours = join_all((0..5).map(|_| http.get(format!("{}/sleeps/3000", app.url)).send()));
@@ -150,7 +150,7 @@ async fn a_panic_costs_no_other_request_on_the_same_http_2_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panics_in_tasks_outside_of_http_leave_the_pool_whole_too() {
-    let Lab { cluster, engine, .. } = Lab::named("tasks").start().await;
+    let Lab { cluster, engine, .. } = Lab::named("tasks").table(ENTRIES).start().await;
     for n in 0..30 {
         let db = engine.handle();
         let task = tokio::spawn(async move {

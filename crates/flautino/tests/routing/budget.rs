@@ -15,8 +15,8 @@ use crate::common::{MAIN, REPLICAS, cascade, decisions, open_reading, until_read
 
 const LONG: &str = "SELECT count(*), pg_sleep(0.2) FROM t";
 /// As long at a primary, and endless at a replica.
-const ENDLESS_ON_REPLICAS: &str =
-    "SELECT count(*), pg_sleep(CASE WHEN pg_is_in_recovery() THEN 600 ELSE 0.2 END) FROM t";
+const ENDLESS_ON_REPLICAS: &str = "SELECT count(*), pg_sleep(CASE current_setting('transaction_read_only') \
+     WHEN 'on' THEN 600 ELSE 0.2 END) FROM t";
 const READERS: usize = 80;
 
 /// How many sessions of the primary run this text now.
