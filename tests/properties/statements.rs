@@ -7,7 +7,8 @@ use proptest::prelude::*;
 
 use crate::common::{cases, mutated};
 
-const TABLE: &str = include_str!("../engine/classification/statements.tsv");
+const TABLE: &str =
+    include_str!("../../crates/flautino/tests/engine/classification/statements.tsv");
 
 const PIECES: &[&str] = &[
     "(",

@@ -1,7 +1,7 @@
 //! A token's text.
 
 use flautino::Token;
-use flautino_tests::{bare, summed};
+use flautino_lab::{bare, summed};
 use proptest::prelude::*;
 
 use crate::common::{cases, mutated};

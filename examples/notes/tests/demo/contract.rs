@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use flautino_tests::wait_until;
+use flautino_lab::wait_until;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sqlx::{Connection, Executor, PgConnection};

@@ -1,6 +1,6 @@
 //! What a demo that was killed leaves behind is gone at the next start (trap 56).
 
-use flautino_tests::wait_until;
+use flautino_lab::wait_until;
 use nix::sys::signal::Signal;
 
 use crate::child::{Demo, Place};

@@ -1,6 +1,6 @@
 //! The demo on a database that is there already.
 
-use flautino_tests::cluster;
+use flautino_lab::cluster;
 use nix::sys::signal::Signal;
 use serde_json::json;
 

@@ -3,7 +3,7 @@
 use std::net::TcpListener;
 use std::process::Command;
 
-use flautino_tests::cluster;
+use flautino_lab::cluster;
 
 use crate::child::{Demo, Place};
 

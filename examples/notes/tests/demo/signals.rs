@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flautino_tests::{cluster, wait_until};
+use flautino_lab::{cluster, wait_until};
 use nix::sys::signal::Signal;
 
 use crate::child::{Demo, Place};
