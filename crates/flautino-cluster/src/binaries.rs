@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::ClusterError;
+use crate::error::ClusterError;
 
-/// What a folder must hold to count.
+/// The programs that a folder must hold to be used.
 const NEEDED: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
-/// `wal_keep_size`, and `primary_conninfo` that a reload changes, are new in it.
-const OLDEST_MAJOR: u32 = 13;
+/// The first version with `wal_keep_size`, and with a `primary_conninfo` that a reload changes.
+const MIN_MAJOR: u32 = 13;
 
 /// A folder with PostgreSQL's programs.
 #[derive(Debug, Clone)]
@@ -77,7 +77,7 @@ impl Binaries {
 
         let folders = || std::env::split_paths(path).filter(|dir| dir.is_absolute());
         for dir in folders() {
-            // A lone link in PATH leads to the folder with all of them.
+            // Some systems link only a few of the programs into PATH; the link leads to all of them.
             let initdb = dir.join("initdb");
             let real = initdb.canonicalize().unwrap_or(initdb);
             let real = real.parent().map(Path::to_owned).unwrap_or_default();
@@ -118,7 +118,7 @@ impl Binaries {
     fn with_version(dir: PathBuf) -> Result<Self, ClusterError> {
         let version = first_line(&dir.join("postgres"), "--version").unwrap_or_default();
         match major(&version) {
-            Some(major) if major >= OLDEST_MAJOR => Ok(Self { dir, major }),
+            Some(major) if major >= MIN_MAJOR => Ok(Self { dir, major }),
             _ => Err(ClusterError::UnsupportedVersion { dir, version }),
         }
     }
