@@ -217,7 +217,7 @@ impl Node {
         if let Status::Hung(_) | Status::Down(_) = primary.status() {
             return Err(primary.state_error("replicate from", "start or resume it first"));
         }
-        // An orderly stop is not needed, since pg_rewind recovers a crashed server first, but faster.
+        // An orderly stop first, since pg_rewind would have to recover a server that crashed.
         if self.stop_with(Signal::SIGINT).await.is_err() {
             self.stop_with(Signal::SIGQUIT).await?;
         }

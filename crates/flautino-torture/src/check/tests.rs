@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::history::{Carries, Episode, Final, Kind, Moment, Remark, Rule, Window};
+use crate::history::{
+    Carries, Episode, FinalTable, Kind, Moment, NO_ANSWER, Op, Outcome, Remark, Rule, Window,
+};
+use crate::violation::Check;
 
 const LIMITS: Limits =
     Limits { failover_timeout: Duration::from_secs(10), max_lag: Duration::from_secs(10) };
@@ -60,7 +63,7 @@ fn with(mut history: History, from: u64, to: u64, rule: Rule) -> History {
     let windows = vec![Window { from: ms(from), to: ms(to), rule }];
     history.episodes.push(Episode {
         fault: "test".to_owned(),
-        what: String::new(),
+        target: String::new(),
         from: ms(from),
         to: ms(to),
         failover: false,
@@ -77,7 +80,7 @@ fn with_failover(history: History, from: u64, to: u64) -> History {
 
 fn with_final(mut history: History, rows: &[(u64, u64, u64)]) -> History {
     let rows = rows.iter().map(|(id, key, count)| (*id, (*key, *count))).collect();
-    history.finals.push(Final { node: "main".to_owned(), rows });
+    history.finals.push(FinalTable { node: "main".to_owned(), rows });
     history
 }
 
@@ -304,7 +307,7 @@ fn a_transaction_that_had_begun_need_not_wait() {
 
 #[test]
 fn who_asks_gets_an_answer() {
-    let error = Some(crate::clients::NO_ANSWER.into());
+    let error = Some(NO_ANSWER.into());
     let hung = Op { error, ..failed(write(Kind::Insert, &[1], 0), Outcome::Unknown, 0) };
     assert_eq!(found(&history(&[hung])), [Check::NoAnswer]);
 }

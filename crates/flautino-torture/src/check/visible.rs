@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::{Check, Index, Violation};
+use super::index::Index;
 use crate::history::{Carries, History, Kind, Outcome};
+use crate::violation::{Check, Violation};
 
-/// A client that carries its tokens reads all that it had written before, by its own account.
+/// A client that carries its tokens reads all that it was told it has written.
 pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
     // A client does one thing at a time, so the order of its operations is that of the history.
     let mut own: HashMap<(u32, u64), Vec<(u64, usize)>> = HashMap::new();
@@ -14,7 +15,7 @@ pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
         if op.carries != Carries::Tokens {
             continue;
         }
-        if op.is_kept() {
+        if op.must_be_stored() {
             let known = own.entry((op.client, op.key)).or_default();
             known.extend(op.ids.iter().map(|id| (*id, number)));
         } else if op.is_answered_read() {
@@ -36,9 +37,9 @@ pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
 
 /// What one read of a session showed, its later ones show too.
 ///
-/// There are two exceptions, both PostgreSQL's own. What was never acknowledged may be lost in a
-/// failover. And a write that is not over yet can be seen on a replica before the primary shows it,
-/// since that waits for its synchronous standby first.
+/// There are two exceptions, both PostgreSQL's own. A write that was never acknowledged may be lost in
+/// a failover. And a write that has not returned yet can be seen on a replica before the primary shows
+/// it, since the primary waits for its synchronous standby first.
 pub(super) fn monotonic_reads(history: &History, index: &Index, found: &mut Vec<Violation>) {
     let mut shown: HashMap<(u32, u64), BTreeMap<u64, usize>> = HashMap::new();
     for (number, op) in history.ops.iter().enumerate() {
@@ -87,7 +88,7 @@ pub(super) fn undone(history: &History, index: &Index, found: &mut Vec<Violation
             }
             let writer = index.writer(history, *id);
             let fits = writer.is_some_and(|(_, write)| {
-                write.may_be_kept() && write.key == op.key && write.start <= op.end
+                write.may_be_stored() && write.key == op.key && write.start <= op.end
             });
             if !fits && told.insert((Check::DirtyRead, *id)) {
                 let text = match writer {
@@ -129,14 +130,14 @@ pub(super) fn torn(history: &History, index: &Index, found: &mut Vec<Violation>)
     }
 }
 
-/// Beyond `max_lag`, for probes that come late on a machine under load.
-const LAG_SLACK: Duration = Duration::from_secs(5);
+/// Added to `max_lag`, since probes come late on a machine under load.
+const LAG_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Whoever reads sees what was acknowledged longer ago than a replica in use may lag.
+/// Every read shows what was acknowledged longer ago than a replica in use may lag behind.
 pub(super) fn stale(history: &History, max_lag: Duration, found: &mut Vec<Violation>) {
     let mut kept: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
     for (number, op) in history.ops.iter().enumerate() {
-        if op.is_kept() {
+        if op.must_be_stored() {
             kept.entry(op.key).or_default().extend(op.ids.iter().map(|id| (*id, number)));
         }
     }
@@ -144,7 +145,7 @@ pub(super) fn stale(history: &History, max_lag: Duration, found: &mut Vec<Violat
     for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
         let Some(kept) = kept.get(&op.key) else { continue };
         let missed = kept.iter().find(|(id, write)| {
-            history.ops[*write].end + max_lag + LAG_SLACK < op.start && !op.seen.contains(id)
+            history.ops[*write].end + max_lag + LAG_TOLERANCE < op.start && !op.seen.contains(id)
         });
         if let Some((id, write)) = missed
             && told.insert(*id)
