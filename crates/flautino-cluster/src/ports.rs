@@ -75,7 +75,7 @@ mod tests {
         assert!(HeldPort::bind(held.port(), false).is_err());
     }
 
-    /// A port that nobody listens on any more, while a connection to it is in TIME_WAIT.
+    /// A port that nobody listens on any more, while a connection to it is in `TIME_WAIT`.
     fn left_with_a_connection() -> u16 {
         let held = HeldPort::pick().unwrap();
         let port = held.port();

@@ -14,9 +14,9 @@ pub type Moment = Duration;
 pub enum Kind {
     /// One statement that adds an id to a key.
     Insert,
-    /// A transaction through the closure form that adds two ids.
+    /// A transaction through the closure form that adds ids.
     Pair,
-    /// A transaction through `Tx` that adds some ids.
+    /// A transaction in another form, such as `Tx`, that adds ids.
     Import,
     /// A transaction whose closure returns `Err` after it added an id.
     Rollback,

@@ -31,7 +31,7 @@ pub enum Check {
     NotRecovered,
     /// An app that is told to stop answers all its requests first.
     UncleanStop,
-    /// Quiet apps hold no more memory, files, tasks and sessions than before.
+    /// Idle apps hold no more memory, files, tasks and sessions than before.
     Leak,
 }
 
