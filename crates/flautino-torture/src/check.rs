@@ -34,7 +34,7 @@ pub fn check(history: &History, limits: Limits) -> Vec<Violation> {
     let index = Index::of(history);
     let remarks = history.remarks.iter().map(|remark| {
         let text = format!("at {:.3} s: {}", remark.at.as_secs_f64(), remark.text);
-        Violation { check: remark.check, text, ops: Vec::new() }
+        Violation::new(remark.check, text, Vec::new())
     });
     let mut found: Vec<_> = remarks.collect();
     visible::read_your_writes(history, &mut found);

@@ -257,6 +257,11 @@ pub struct History {
 }
 
 impl History {
+    /// The reads that were answered, with their indices.
+    pub fn answered_reads(&self) -> impl Iterator<Item = (usize, &Op)> {
+        self.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read())
+    }
+
     /// The windows of all faults.
     pub fn windows(&self) -> impl Iterator<Item = &Window> {
         self.episodes.iter().flat_map(|episode| &episode.windows)

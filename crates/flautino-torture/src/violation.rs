@@ -74,3 +74,9 @@ pub struct Violation {
     /// The operations that show it, by their index in the history.
     pub ops: Vec<usize>,
 }
+
+impl Violation {
+    pub(crate) fn new(check: Check, text: String, ops: Vec<usize>) -> Self {
+        Self { check, text, ops }
+    }
+}

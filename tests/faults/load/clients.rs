@@ -77,7 +77,7 @@ impl Clients {
         id: i64,
         started: Instant,
         db: Option<&Handle>,
-        result: Result<usize, Failure>,
+        result: Result<i64, Failure>,
     ) {
         if result.is_ok() {
             let counter = if way.is_read() { &self.reads } else { &self.writes };
@@ -148,7 +148,7 @@ impl Clients {
         let started = Instant::now();
         let sql = "SELECT count(*) FROM entries WHERE id = $1";
         let found = sqlx::query_scalar(sql).bind(id).fetch_one(db).await;
-        self.record(way, id, started, Some(db), found.map(rows).map_err(Failure::Sql));
+        self.record(way, id, started, Some(db), found.map_err(Failure::Sql));
     }
 
     /// As sessions, over HTTP: a client that carries its token.
@@ -171,12 +171,12 @@ impl Clients {
         path: &str,
         id: i64,
         token: &mut Option<HeaderValue>,
-    ) -> Result<usize, Failure> {
+    ) -> Result<i64, Failure> {
         let request = self.http.post(format!("{}/{path}/{id}", self.url));
         self.send(request, token).await.map(|_| 0)
     }
 
-    async fn get(&self, id: i64, token: &mut Option<HeaderValue>) -> Result<usize, Failure> {
+    async fn get(&self, id: i64, token: &mut Option<HeaderValue>) -> Result<i64, Failure> {
         let request = self.http.get(format!("{}/ids/{id}", self.url));
         let body = self.send(request, token).await?;
         body.parse().map_err(|_| Failure::Wrong(body))
@@ -205,31 +205,26 @@ impl Clients {
     }
 }
 
-/// A count of rows.
-fn rows(count: i64) -> usize {
-    usize::try_from(count).unwrap()
-}
-
 /// Reads what nobody has written. Returns how many rows there were.
-async fn read(db: &Handle, way: Way) -> Result<usize, Failure> {
-    let (found, expected) = match way {
+async fn read(db: &Handle, way: Way) -> Result<i64, Failure> {
+    let (rows, expected) = match way {
         Way::SlowRead => {
-            let sql = "SELECT count(*) FROM (SELECT pg_sleep(0.02)) AS slept";
-            (rows(sqlx::query_scalar(sql).fetch_one(db).await?), 1)
+            let sql = "SELECT 1 FROM (SELECT pg_sleep(0.02)) AS slept";
+            (sqlx::query_scalar::<_, i32>(sql).fetch_all(db).await?, 1)
         }
         Way::RowsRead => {
-            let rows = sqlx::query_scalar::<_, i32>("SELECT generate_series(1, 100)");
-            (rows.fetch_all(db).await?.len(), 100)
+            let sql = "SELECT generate_series(1, 100)";
+            (sqlx::query_scalar(sql).fetch_all(db).await?, 100)
         }
         _ => {
             let sql = format!("SELECT count(*) FROM entries WHERE id = {NOBODY}");
-            return Ok(rows(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(db).await?));
+            return Ok(sqlx::query_scalar(AssertSqlSafe(sql)).fetch_one(db).await?);
         }
     };
-    if found == expected {
+    if rows.len() == expected {
         return Ok(0);
     }
-    Err(Failure::Wrong(format!("{found} in place of {expected} rows")))
+    Err(Failure::Wrong(format!("{} in place of {expected} rows", rows.len())))
 }
 
 /// Stores an id.

@@ -124,7 +124,7 @@ pub(crate) struct Op {
     /// The node that ran it, where that is known.
     pub(crate) node: Option<Arc<str>>,
     /// How many rows of the id a read found.
-    pub(super) result: Result<usize, Failure>,
+    pub(super) result: Result<i64, Failure>,
 }
 
 impl Op {
@@ -154,10 +154,10 @@ impl Op {
         let kind = self.way.kind();
         // Only the id of no row, -1, is no `u64`.
         let id = u64::try_from(self.id).unwrap_or(u64::MAX);
-        let (outcome, status) = match &self.result {
-            Ok(_) => (Outcome::Acknowledged, 200),
+        let (outcome, status, found) = match &self.result {
+            Ok(found) => (Outcome::Acknowledged, 200, usize::try_from(*found).unwrap()),
             // It may have been done all the same.
-            Err(failure) => (Outcome::Unknown, failure.status()),
+            Err(failure) => (Outcome::Unknown, failure.status(), 0),
         };
         let start = self.started - clock;
         history::Op {
@@ -167,12 +167,12 @@ impl Op {
             kind,
             key: id,
             ids: if kind.is_read() { Vec::new() } else { vec![id] },
-            seen: vec![id; self.result.as_ref().map_or(0, |found| *found)],
+            seen: vec![id; found],
             start,
             end: start + self.took,
             outcome,
             status,
-            error: self.result.as_ref().err().map(|failure| failure.kind().into()),
+            error: Some(self.kind().into()),
             nodes: self.node.as_deref().unwrap_or_default().into(),
             sent: None,
             given: None,

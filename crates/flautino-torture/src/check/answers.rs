@@ -73,7 +73,7 @@ pub(super) fn forbidden(history: &History, found: &mut Vec<Violation>) {
             let served = op.nodes.split(", ").any(|entry| entry.split(' ').next() == Some(node));
             if served && window.contains(op) {
                 let text = format!("{node} served a {} while it was {why}", op.kind);
-                found.push(Violation { check: Check::ForbiddenNode, text, ops: vec![number] });
+                found.push(Violation::new(Check::ForbiddenNode, text, vec![number]));
             }
         }
     }
@@ -86,27 +86,21 @@ fn is_near(window: &Window, op: &Op) -> bool {
 
 /// Whether the request went without a response because its app ended.
 fn ended_with_app(window: &Window, op: &Op) -> bool {
-    match window.rule {
-        Rule::AppKilled(app) => op.app == app && op.status == 0 && window.overlaps(op),
-        Rule::AppStopped(app) => {
-            op.app == app
-                && op.status == 0
-                && window.overlaps(op)
-                && op.start + MAX_UNTIL_BEGUN >= window.from
-        }
+    let may_lack_response = match window.rule {
+        Rule::AppKilled(app) => op.app == app,
+        Rule::AppStopped(app) => op.app == app && op.start + MAX_UNTIL_BEGUN >= window.from,
         _ => false,
-    }
+    };
+    may_lack_response && op.status == 0 && window.overlaps(op)
 }
 
 fn failed(op: &Op, number: usize, check: Check) -> Violation {
-    let error = op.error.as_deref().unwrap_or("no reason given");
-    if op.error.as_deref() == Some(NO_ANSWER) {
-        let text = format!("a {} got no answer within {:?}", op.kind, op.took());
-        return Violation { check: Check::NoAnswer, text, ops: vec![number] };
-    }
-    let text = match op.status {
-        0 => format!("a {} got no response: {error}", op.kind),
-        status => format!("a {} was answered {status}: {error}", op.kind),
+    let (check, text) = match (op.error.as_deref().unwrap_or("no reason given"), op.status) {
+        (NO_ANSWER, _) => {
+            (Check::NoAnswer, format!("a {} got no answer within {:?}", op.kind, op.took()))
+        }
+        (error, 0) => (check, format!("a {} got no response: {error}", op.kind)),
+        (error, status) => (check, format!("a {} was answered {status}: {error}", op.kind)),
     };
-    Violation { check, text, ops: vec![number] }
+    Violation::new(check, text, vec![number])
 }

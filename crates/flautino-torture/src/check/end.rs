@@ -25,7 +25,7 @@ fn missing(history: &History, table: &FinalTable, found: &mut Vec<Violation>) {
         } else {
             continue;
         };
-        found.push(Violation { check, text, ops: vec![number] });
+        found.push(Violation::new(check, text, vec![number]));
     }
 }
 
@@ -36,7 +36,7 @@ fn surplus(history: &History, index: &Index, table: &FinalTable, found: &mut Vec
         let node = &table.node;
         if *count > 1 {
             let text = format!("{node} has id {id} {count} times under key {key}");
-            found.push(Violation { check: Check::DoubleWrite, text, ops: ops.clone() });
+            found.push(Violation::new(Check::DoubleWrite, text, ops.clone()));
         }
         let text = match writer {
             None => format!("{node} has id {id}, which nobody wrote"),
@@ -45,6 +45,6 @@ fn surplus(history: &History, index: &Index, table: &FinalTable, found: &mut Vec
             }
             Some(_) => continue,
         };
-        found.push(Violation { check: Check::DirtyRead, text, ops });
+        found.push(Violation::new(Check::DirtyRead, text, ops));
     }
 }

@@ -25,11 +25,7 @@ pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
                     "client {} wrote id {id} under key {} and did not read it afterwards",
                     op.client, op.key
                 );
-                found.push(Violation {
-                    check: Check::ReadYourWrites,
-                    text,
-                    ops: vec![*write, number],
-                });
+                found.push(Violation::new(Check::ReadYourWrites, text, vec![*write, number]));
             }
         }
     }
@@ -42,8 +38,8 @@ pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
 /// it, since the primary waits for its synchronous standby first.
 pub(super) fn monotonic_reads(history: &History, index: &Index, found: &mut Vec<Violation>) {
     let mut shown: HashMap<(u32, u64), BTreeMap<u64, usize>> = HashMap::new();
-    for (number, op) in history.ops.iter().enumerate() {
-        if op.kind != Kind::SessionRead || op.carries != Carries::Tokens || !op.is_answered_read() {
+    for (number, op) in history.answered_reads() {
+        if op.kind != Kind::SessionRead || op.carries != Carries::Tokens {
             continue;
         }
         let shown = shown.entry((op.client, op.key)).or_default();
@@ -66,7 +62,7 @@ pub(super) fn monotonic_reads(history: &History, index: &Index, found: &mut Vec<
                 );
                 let mut ops = vec![read, number];
                 ops.extend(writer.map(|(write, _)| write));
-                found.push(Violation { check: Check::MonotonicReads, text, ops });
+                found.push(Violation::new(Check::MonotonicReads, text, ops));
             }
         }
         shown.extend(op.seen.iter().map(|id| (*id, number)));
@@ -76,55 +72,53 @@ pub(super) fn monotonic_reads(history: &History, index: &Index, found: &mut Vec<
 /// No read shows what was rolled back or refused, or what nobody wrote there; nor twice what was
 /// written once.
 pub(super) fn undone(history: &History, index: &Index, found: &mut Vec<Violation>) {
-    let mut told = HashSet::new();
-    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
-        let mut once = HashSet::with_capacity(op.seen.len());
+    let mut reported = HashSet::new();
+    for (number, op) in history.answered_reads() {
+        let mut seen = HashSet::with_capacity(op.seen.len());
         for id in &op.seen {
-            if !once.insert(id) && told.insert((Check::DoubleWrite, *id)) {
-                let text = format!("a read shows id {id} twice under key {}", op.key);
-                let mut ops = vec![number];
-                ops.extend(index.writer(history, *id).map(|(write, _)| write));
-                found.push(Violation { check: Check::DoubleWrite, text, ops });
-            }
             let writer = index.writer(history, *id);
-            let fits = writer.is_some_and(|(_, write)| {
-                write.may_be_stored() && write.key == op.key && write.start <= op.end
-            });
-            if !fits && told.insert((Check::DirtyRead, *id)) {
-                let text = match writer {
-                    Some((_, write)) => format!(
-                        "a read shows id {id}, which {} ({:?}) never committed under key {}",
-                        write.kind, write.outcome, op.key
-                    ),
-                    None => format!("a read shows id {id}, which nobody wrote"),
-                };
-                let mut ops = vec![number];
-                ops.extend(writer.map(|(write, _)| write));
-                found.push(Violation { check: Check::DirtyRead, text, ops });
+            let mut report = |check, text| {
+                if reported.insert((check, *id)) {
+                    let ops = writer.map(|(write, _)| write).into_iter().chain([number]);
+                    found.push(Violation::new(check, text, ops.collect()));
+                }
+            };
+            if !seen.insert(id) {
+                let text = format!("a read shows id {id} twice under key {}", op.key);
+                report(Check::DoubleWrite, text);
             }
+            let text = match writer {
+                None => format!("a read shows id {id}, which nobody wrote"),
+                Some((_, write))
+                    if write.may_be_stored() && write.key == op.key && write.start <= op.end =>
+                {
+                    continue;
+                }
+                Some((_, write)) => format!(
+                    "a read shows id {id}, which {} ({:?}) never committed under key {}",
+                    write.kind, write.outcome, op.key
+                ),
+            };
+            report(Check::DirtyRead, text);
         }
     }
 }
 
 /// A read shows all that a transaction wrote, or nothing of it.
 pub(super) fn torn(history: &History, index: &Index, found: &mut Vec<Violation>) {
-    let mut told = HashSet::new();
-    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
+    let mut reported = HashSet::new();
+    for (number, op) in history.answered_reads() {
         for id in &op.seen {
             let Some((write, writer)) = index.writer(history, *id) else { continue };
             let missing = writer.ids.iter().find(|other| !op.seen.contains(other));
             if let Some(missing) = missing
-                && told.insert(write)
+                && reported.insert(write)
             {
                 let text = format!(
                     "a read shows id {id} and not id {missing} of the same transaction, key {}",
                     op.key
                 );
-                found.push(Violation {
-                    check: Check::TornTransaction,
-                    text,
-                    ops: vec![write, number],
-                });
+                found.push(Violation::new(Check::TornTransaction, text, vec![write, number]));
             }
         }
     }
@@ -135,23 +129,23 @@ const LAG_TOLERANCE: Duration = Duration::from_secs(5);
 
 /// Every read shows what was acknowledged longer ago than a replica in use may lag behind.
 pub(super) fn stale(history: &History, max_lag: Duration, found: &mut Vec<Violation>) {
-    let mut kept: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
+    let mut stored: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
     for (number, op) in history.ops.iter().enumerate() {
         if op.must_be_stored() {
-            kept.entry(op.key).or_default().extend(op.ids.iter().map(|id| (*id, number)));
+            stored.entry(op.key).or_default().extend(op.ids.iter().map(|id| (*id, number)));
         }
     }
-    let mut told = HashSet::new();
-    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
-        let Some(kept) = kept.get(&op.key) else { continue };
-        let missed = kept.iter().find(|(id, write)| {
+    let mut reported = HashSet::new();
+    for (number, op) in history.answered_reads() {
+        let Some(stored) = stored.get(&op.key) else { continue };
+        let missed = stored.iter().find(|(id, write)| {
             history.ops[*write].end + max_lag + LAG_TOLERANCE < op.start && !op.seen.contains(id)
         });
         if let Some((id, write)) = missed
-            && told.insert(*id)
+            && reported.insert(*id)
         {
             let text = format!("a read misses id {id}, acknowledged long before it began");
-            found.push(Violation { check: Check::StaleRead, text, ops: vec![*write, number] });
+            found.push(Violation::new(Check::StaleRead, text, vec![*write, number]));
         }
     }
 }
