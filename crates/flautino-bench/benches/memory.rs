@@ -1,22 +1,16 @@
-//! The classifier remembers a bounded number of statements: a million distinct ones, and the
-//! process does not grow. Linux only, where `/proc` tells the resident memory.
+//! The classifier remembers a bounded number of statements: a million distinct ones do not grow the
+//! process. Linux only, where `/proc` tells the resident memory.
 
 use std::error::Error;
 use std::time::Instant;
 
 use flautino::{Engine, EngineConfig};
+use flautino_bench::resident_kb;
 
 const WARM_UP: u32 = 20_000;
 const STATEMENTS: u32 = 1_000_000;
 
-/// Resident memory in kB.
-fn resident() -> Result<u64, Box<dyn Error>> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    Ok(line.ok_or("no VmRSS")?.trim().trim_end_matches(" kB").trim().parse()?)
-}
-
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<(), Box<dyn Error + Send + Sync>> {
     let engine = Engine::new(EngineConfig::from_url("postgres://localhost/none")?)?;
     let classify = |range: std::ops::Range<u32>| {
         for number in range {
@@ -26,9 +20,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         }
     };
     classify(0..WARM_UP);
-    let (before, started) = (resident()?, Instant::now());
+    let (before, started) = (resident_kb("self")?, Instant::now());
     classify(WARM_UP..WARM_UP + STATEMENTS);
-    let after = resident()?;
+    let after = resident_kb("self")?;
     println!(
         "{STATEMENTS} distinct statements: {before} kB before, {after} kB after, in {:?}",
         started.elapsed()

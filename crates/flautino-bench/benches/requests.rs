@@ -1,10 +1,11 @@
 //! Whole requests on a real cluster of a primary and two replicas, through the layer.
 //!
-//! Counts first: statements at the servers for each request, and token probes for each write. They
-//! do not depend on the machine. Times are ratios of two engines measured in turns in one run: one
-//! over the primary alone, one over all three nodes.
+//! Counts are statements at the servers for each request, and token probes for each write; they do not
+//! depend on the machine. Times are ratios of two engines that are measured in turns in one run: one
+//! over the primary alone, and one over all three nodes.
 
 use std::error::Error;
+use std::ops::AddAssign;
 use std::time::{Duration, Instant};
 
 use axum::Router;
@@ -17,22 +18,24 @@ use futures_util::future::try_join_all;
 use http::{Request, header};
 use tower::ServiceExt;
 
+/// Requests of one measurement.
 const ROUNDS: u32 = 2_000;
-const CONCURRENT: usize = 64;
-const EACH: u32 = 50;
+/// How often each app is measured.
+const REPEATS: u32 = 3;
+const WRITERS: usize = 64;
+const WRITES_EACH: u32 = 50;
 
 async fn write(db: Db) -> Result<(), DbError> {
     sqlx::query("UPDATE counters SET n = n + 1 WHERE id = $1")
-        .bind(fastrand_id())
+        .bind(random_id())
         .execute(&db)
         .await?;
     Ok(())
 }
 
 /// One of a thousand rows, so that writers do not wait for each other.
-fn fastrand_id() -> i32 {
-    use std::hash::{BuildHasher, RandomState};
-    i32::try_from(RandomState::new().hash_one(0) % 1000).unwrap_or(0)
+fn random_id() -> i32 {
+    fastrand::i32(0..1000)
 }
 
 async fn read(db: Db) -> Result<(), DbError> {
@@ -56,7 +59,7 @@ impl App {
         Ok(Self { engine, router })
     }
 
-    /// Sends a request; answers the token that came with the response.
+    /// Sends a request. Returns the token that came with the response.
     async fn send(
         &self,
         method: &str,
@@ -75,7 +78,7 @@ impl App {
         Ok(token.map(|token| token.to_str().map(ToOwned::to_owned)).transpose()?)
     }
 
-    /// So many requests, one after the other: the time of each, and what they cost.
+    /// Sends requests one after the other. Returns the mean time of one, and the cost of all.
     async fn measure(
         &self,
         method: &str,
@@ -90,7 +93,8 @@ impl App {
     }
 }
 
-#[derive(Clone, Copy)]
+/// What requests cost at the servers.
+#[derive(Clone, Copy, Default)]
 struct Cost {
     statements: u64,
     token_probes: u64,
@@ -112,6 +116,13 @@ impl Cost {
     }
 }
 
+impl AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.statements += other.statements;
+        self.token_probes += other.token_probes;
+    }
+}
+
 #[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn per(count: u64, of: u64) -> f64 {
     count as f64 / of as f64
@@ -120,13 +131,24 @@ fn per(count: u64, of: u64) -> f64 {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn Error>> {
     let cluster = Cluster::builder().replicas(2).start().await?;
+    let (alone, routed) = apps(&cluster).await?;
+    for (name, method) in [("write", "POST"), ("read", "GET")] {
+        compare(name, method, &alone, &routed).await?;
+    }
+    reads_with_a_token(&routed).await?;
+    concurrent_writers(&routed).await?;
+    alone.engine.close().await;
+    routed.engine.close().await;
+    cluster.stop().await;
+    Ok(())
+}
+
+/// An app over the primary alone, and one over all nodes.
+async fn apps(cluster: &Cluster) -> Result<(App, App), Box<dyn Error>> {
     let primary = cluster.primary();
-    primary
-        .execute(
-            "CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); \
-                  INSERT INTO counters (id) SELECT generate_series(0, 999)",
-        )
-        .await?;
+    let table = "CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); \
+                 INSERT INTO counters (id) SELECT generate_series(0, 999)";
+    primary.execute(table).await?;
     let mut config = EngineConfig::from_url(&primary.url())?;
     config.extensions.clear();
     let alone = App::new(config.clone()).await?;
@@ -136,45 +158,56 @@ async fn main() -> Result<(), Box<dyn Error>> {
         let node = NodeConfig { url, ..NodeConfig::default() };
         config.extra_nodes.insert(format!("replica_{number}"), node);
     }
-    let routed = App::new(config).await?;
+    Ok((alone, App::new(config).await?))
+}
 
-    for (name, method) in [("write", "POST"), ("read", "GET")] {
-        // Once unmeasured, so that connections are there.
-        alone.measure(method, None).await?;
-        routed.measure(method, None).await?;
-        let (mut slow, mut fast) = (Duration::ZERO, Duration::ZERO);
-        let mut cost = Cost { statements: 0, token_probes: 0 };
-        for _ in 0..3 {
-            fast += alone.measure(method, None).await?.0;
-            let (elapsed, one) = routed.measure(method, None).await?;
-            slow += elapsed;
-            cost.statements += one.statements;
-            cost.token_probes += one.token_probes;
-        }
-        let of = u64::from(ROUNDS) * 3;
-        println!(
-            "{name}: {:.3} statements, {:.3} token probes a request; {:.2} times as long as without \
-             replicas ({:?} to {:?})",
-            per(cost.statements, of),
-            per(cost.token_probes, of),
-            slow.as_secs_f64() / fast.as_secs_f64(),
-            slow / 3,
-            fast / 3,
-        );
+/// Measures both apps in turns.
+async fn compare(
+    name: &str,
+    method: &str,
+    alone: &App,
+    routed: &App,
+) -> Result<(), Box<dyn Error>> {
+    // The first round of each is not measured, since it opens connections.
+    alone.measure(method, None).await?;
+    routed.measure(method, None).await?;
+    let (mut of_routed, mut of_alone) = (Duration::ZERO, Duration::ZERO);
+    let mut cost = Cost::default();
+    for _ in 0..REPEATS {
+        of_alone += alone.measure(method, None).await?.0;
+        let (elapsed, one) = routed.measure(method, None).await?;
+        of_routed += elapsed;
+        cost += one;
     }
+    let requests = u64::from(ROUNDS * REPEATS);
+    println!(
+        "{name}: {:.3} statements, {:.3} token probes a request; {:.2} times as long as without \
+         replicas ({:?} to {:?})",
+        per(cost.statements, requests),
+        per(cost.token_probes, requests),
+        of_routed.as_secs_f64() / of_alone.as_secs_f64(),
+        of_routed / REPEATS,
+        of_alone / REPEATS,
+    );
+    Ok(())
+}
 
+async fn reads_with_a_token(routed: &App) -> Result<(), Box<dyn Error>> {
     let token = routed.send("POST", None).await?;
     let (_, cost) = routed.measure("GET", token.as_deref()).await?;
-    let of = u64::from(ROUNDS);
+    let requests = u64::from(ROUNDS);
     println!(
         "read with a token: {:.3} statements, {:.3} token probes a request",
-        per(cost.statements, of),
-        per(cost.token_probes, of)
+        per(cost.statements, requests),
+        per(cost.token_probes, requests)
     );
+    Ok(())
+}
 
+async fn concurrent_writers(routed: &App) -> Result<(), Box<dyn Error>> {
     let before = Cost::of(&routed.engine.status());
-    let writers = (0..CONCURRENT).map(async |_| {
-        for _ in 0..EACH {
+    let writers = (0..WRITERS).map(async |_| {
+        for _ in 0..WRITES_EACH {
             routed.send("POST", None).await?;
         }
         Ok::<_, Box<dyn Error>>(())
@@ -183,12 +216,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     try_join_all(writers).await?;
     let (elapsed, cost) = (started.elapsed(), Cost::of(&routed.engine.status()).since(before));
     println!(
-        "{CONCURRENT} concurrent writers: {:.3} token probes a write ({} writes in {elapsed:?})",
+        "{WRITERS} concurrent writers: {:.3} token probes a write ({} writes in {elapsed:?})",
         per(cost.token_probes, cost.statements),
         cost.statements
     );
-    alone.engine.close().await;
-    routed.engine.close().await;
-    cluster.stop().await;
     Ok(())
 }

@@ -1,18 +1,20 @@
-//! What the benchmarks and the allocation test share: pictures of clusters, without a cluster.
+//! What the benchmarks and the allocation test share: snapshots of clusters that do not exist, and the
+//! memory of a process.
 //!
-//! `cargo bench -p flautino-bench` runs all: `decisions` times the router's pure functions, `memory`
-//! shows that a million statements do not grow the process, `requests` counts and times whole
-//! requests on a real cluster.
+//! `cargo bench -p flautino-bench` runs all benchmarks: `decisions` times the router's pure functions,
+//! `memory` shows that a million statements do not grow the process, and `requests` counts and times
+//! whole requests on a real cluster.
 //!
 //! The binary `bench` measures whole apps under load, flautino's beside those of other pools:
 //! `cargo run --release -p flautino-bench -- --help`.
 
+use std::error::Error;
 use std::time::Instant;
 
 use flautino::router::{Floor, Lsn, Position, Request, Snapshot, Target};
 use flautino::{Access, Role};
 
-/// A primary and so many more nodes, all replicas that have replayed everything.
+/// A snapshot of so many nodes: a primary, and replicas that have replayed everything.
 #[must_use]
 pub fn snapshot(nodes: usize) -> Snapshot {
     let mut snapshot = Snapshot::unknown(nodes);
@@ -31,9 +33,20 @@ pub fn snapshot(nodes: usize) -> Snapshot {
 pub fn read() -> Request {
     let floor = Floor::At(position(50));
     let mut request = Request::new(Access::Read, Target::Auto, floor, Instant::now());
-    // The pictures do not age.
+    // Snapshots grow old while a benchmark runs.
     request.max_lag = std::time::Duration::from_secs(3600);
     request
+}
+
+/// The resident memory of a process in kB, by its process id or as `self`. Linux only.
+///
+/// # Errors
+///
+/// When `/proc` does not tell.
+pub fn resident_kb(process: &str) -> Result<u32, Box<dyn Error + Send + Sync>> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    Ok(line.ok_or("no VmRSS")?.trim().trim_end_matches(" kB").parse()?)
 }
 
 fn position(lsn: u64) -> Position {

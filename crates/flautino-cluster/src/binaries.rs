@@ -4,12 +4,12 @@ use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::ClusterError;
+use crate::error::ClusterError;
 
-/// What a folder must hold to count.
+/// The programs that a folder must hold to be used.
 const NEEDED: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
-/// `wal_keep_size`, and `primary_conninfo` that a reload changes, are new in it.
-const OLDEST_MAJOR: u32 = 13;
+/// The first version with `wal_keep_size`, and with a `primary_conninfo` that a reload changes.
+const MIN_MAJOR: u32 = 13;
 
 /// A folder with PostgreSQL's programs.
 #[derive(Debug, Clone)]
@@ -57,71 +57,86 @@ impl Binaries {
         }
     }
 
-    /// PATH first, then what `pg_config` says, then the newest of the usual folders; each of those
-    /// is a parent, the beginning of a child's name, and a folder in that child.
+    /// PATH first, then the folder that `pg_config` names, then the newest of the usual folders. Each
+    /// of those is given as a parent, the beginning of a child's name, and a folder in that child.
     fn search(path: &OsStr, usual: &[(&str, &str, &str)]) -> Result<Self, ClusterError> {
-        let mut searched = Vec::new();
-        let mut too_old = None;
-        let mut accept = |dir: PathBuf| {
-            if NEEDED.iter().any(|name| !dir.join(name).is_file()) {
-                return None;
-            }
-            match Self::with_version(dir) {
-                Ok(found) => Some(found),
-                Err(error) => {
-                    too_old = Some(error);
-                    None
-                }
-            }
-        };
+        let mut search = Search::default();
+        let found = search.path(path).or_else(|| search.pg_config(path));
+        let found = found.or_else(|| search.newest_of(usual));
+        found.ok_or_else(|| {
+            search.too_old.unwrap_or(ClusterError::NoBinaries { searched: search.searched })
+        })
+    }
 
-        let folders = || std::env::split_paths(path).filter(|dir| dir.is_absolute());
-        for dir in folders() {
-            // A lone link in PATH leads to the folder with all of them.
+    fn with_version(dir: PathBuf) -> Result<Self, ClusterError> {
+        let version = first_line(&dir.join("postgres"), "--version").unwrap_or_default();
+        match major(&version) {
+            Some(major) if major >= MIN_MAJOR => Ok(Self { dir, major }),
+            _ => Err(ClusterError::UnsupportedVersion { dir, version }),
+        }
+    }
+}
+
+/// A search of the machine, with what an error is to tell.
+#[derive(Default)]
+struct Search {
+    searched: Vec<String>,
+    /// Why a folder with all programs was not taken.
+    too_old: Option<ClusterError>,
+}
+
+impl Search {
+    fn path(&mut self, path: &OsStr) -> Option<Binaries> {
+        for dir in folders(path) {
+            // Some systems link only a few of the programs into PATH; the link leads to all of them.
             let initdb = dir.join("initdb");
             let real = initdb.canonicalize().unwrap_or(initdb);
             let real = real.parent().map(Path::to_owned).unwrap_or_default();
-            if let Some(found) = accept(real).or_else(|| accept(dir)) {
-                return Ok(found);
+            if let Some(found) = self.accept(real).or_else(|| self.accept(dir)) {
+                return Some(found);
             }
         }
-        searched.push(format!("PATH ({})", path.to_string_lossy()));
+        self.searched.push(format!("PATH ({})", path.to_string_lossy()));
+        None
+    }
 
-        for dir in folders() {
-            let Some(bindir) = first_line(&dir.join("pg_config"), "--bindir") else {
-                continue;
-            };
-            if let Some(found) = accept(PathBuf::from(&bindir)) {
-                return Ok(found);
-            }
-            searched.push(format!("{bindir} (pg_config --bindir)"));
-            break;
-        }
+    fn pg_config(&mut self, path: &OsStr) -> Option<Binaries> {
+        let first = folders(path).find_map(|dir| first_line(&dir.join("pg_config"), "--bindir"))?;
+        let found = self.accept(PathBuf::from(&first));
+        self.searched.push(format!("{first} (pg_config --bindir)"));
+        found
+    }
 
-        let mut newest: Option<Self> = None;
+    fn newest_of(&mut self, usual: &[(&str, &str, &str)]) -> Option<Binaries> {
+        let mut newest: Option<Binaries> = None;
         for (parent, prefix, leaf) in usual {
-            searched.push(format!("{parent}/{prefix}*/{leaf}"));
+            self.searched.push(format!("{parent}/{prefix}*/{leaf}"));
             for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
                 if !entry.file_name().to_string_lossy().starts_with(prefix) {
                     continue;
                 }
-                if let Some(found) = accept(entry.path().join(leaf))
+                if let Some(found) = self.accept(entry.path().join(leaf))
                     && newest.as_ref().is_none_or(|best| best.major < found.major)
                 {
                     newest = Some(found);
                 }
             }
         }
-        newest.ok_or_else(|| too_old.unwrap_or(ClusterError::NoBinaries { searched }))
+        newest
     }
 
-    fn with_version(dir: PathBuf) -> Result<Self, ClusterError> {
-        let version = first_line(&dir.join("postgres"), "--version").unwrap_or_default();
-        match major(&version) {
-            Some(major) if major >= OLDEST_MAJOR => Ok(Self { dir, major }),
-            _ => Err(ClusterError::UnsupportedVersion { dir, version }),
+    /// Takes the folder if it holds all programs, of a version that is new enough.
+    fn accept(&mut self, dir: PathBuf) -> Option<Binaries> {
+        if NEEDED.iter().any(|name| !dir.join(name).is_file()) {
+            return None;
         }
+        Binaries::with_version(dir).map_err(|error| self.too_old = Some(error)).ok()
     }
+}
+
+/// The absolute folders in PATH.
+fn folders(path: &OsStr) -> impl Iterator<Item = PathBuf> {
+    std::env::split_paths(path).filter(|dir| dir.is_absolute())
 }
 
 /// The major version in `postgres (PostgreSQL) 15.8 (Debian 15.8-1)`, `… 18beta1`.

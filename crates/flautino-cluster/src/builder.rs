@@ -1,4 +1,4 @@
-//! What a cluster is to be like, and its start.
+//! The options of a cluster, and its start.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,14 +7,18 @@ use std::time::Duration;
 use futures_util::future::try_join_all;
 
 use crate::binaries::Binaries;
-use crate::cluster::{Context, blocking};
+use crate::cluster::Cluster;
+use crate::context::Context;
+use crate::error::ClusterError;
 use crate::home::Home;
 use crate::node::Node;
+use crate::ports::HeldPort;
 use crate::program::{Runner, Unprivileged};
 use crate::settings::Settings;
-use crate::{Cluster, ClusterError, sweep};
+use crate::sweep::sweep;
+use crate::wait::blocking;
 
-/// Says what a [`Cluster`] is to be like: [`Cluster::builder`].
+/// The options of a [`Cluster`], made by [`Cluster::builder`].
 #[derive(Debug, Clone)]
 #[must_use = "nothing runs before start()"]
 pub struct Builder {
@@ -25,6 +29,13 @@ pub struct Builder {
     temp_dir: Option<PathBuf>,
     timeout: Duration,
     primary_port: Option<u16>,
+}
+
+impl Cluster {
+    /// A builder with the defaults: one node, without replicas.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
 }
 
 impl Default for Builder {
@@ -111,9 +122,9 @@ impl Builder {
         let (replicas, cascading) = (self.replicas, self.cascading);
         let (cluster, pristine) = self.lay_out().await?;
 
-        // Not in the cluster before they run; their own drop ends them till then.
+        // They come into the cluster when they run. If this fails before, each is ended by its own drop.
         let standbys = |count: usize| -> Result<Vec<Node>, ClusterError> {
-            (0..count).map(|_| cluster.context().new_node(&cluster.next_name(), None)).collect()
+            (0..count).map(|_| Node::new(&cluster.next_name(), None, cluster.context())).collect()
         };
         let (direct, cascaded) = (standbys(replicas)?, standbys(cascading)?);
         if pristine {
@@ -131,7 +142,8 @@ impl Builder {
         Ok(cluster)
     }
 
-    /// The folder and the primary's data, and whether replicas may start from a copy of that.
+    /// Makes the cluster's folder and the primary's data directory. Returns also whether replicas may
+    /// start from a copy of that.
     async fn lay_out(self) -> Result<(Cluster, bool), ClusterError> {
         let Self { settings, bin_dir, temp_dir, timeout, primary_port, .. } = self;
         settings.check()?;
@@ -140,7 +152,7 @@ impl Builder {
             let binaries = Binaries::find(bin_dir.as_deref())?;
             let user = Unprivileged::needed()?;
             let parent = temp_dir.unwrap_or_else(std::env::temp_dir);
-            sweep::sweep(&parent);
+            sweep(&parent);
             let home = Home::create(&parent)?;
             if let Some(user) = &user {
                 user.check_reach(home.path())?;
@@ -149,10 +161,10 @@ impl Builder {
             Ok(Arc::new(Context { runner, settings, timeout, home }))
         };
         let context = blocking(prepare).await?;
-        let port = primary_port.and_then(|port| crate::ports::HeldPort::hold(port).ok());
-        let primary = context.new_node("primary", port)?;
-        // initdb for each cluster, although copying one would save half a second: clusters must
-        // differ in their system identifier.
+        let port = primary_port.and_then(|port| HeldPort::hold(port).ok());
+        let primary = Node::new("primary", port, &context)?;
+        // Each cluster runs initdb, although copying one result would save half a second, since
+        // clusters must differ in their system identifiers.
         primary.initialise().await?;
         Ok((Cluster::new(primary, context), pristine))
     }

@@ -7,13 +7,10 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::error::Step;
-use crate::home::Home;
+use crate::context::Context;
+use crate::error::ClusterError;
 use crate::node::Node;
-use crate::ports::HeldPort;
-use crate::program::Runner;
-use crate::settings::Settings;
-use crate::{Builder, ClusterError};
+use crate::wait::blocking;
 
 /// A primary and its replicas, each a real PostgreSQL server, gone without a trace on drop.
 ///
@@ -22,17 +19,12 @@ use crate::{Builder, ClusterError};
 #[derive(Debug)]
 pub struct Cluster {
     first: Box<Member>,
-    /// Replicas made so far, for the next one's name.
-    named: AtomicUsize,
+    /// The number of replicas made so far, for the name of the next one.
+    replicas: AtomicUsize,
     context: Arc<Context>,
 }
 
 impl Cluster {
-    /// A cluster to be.
-    pub fn builder() -> Builder {
-        Builder::default()
-    }
-
     /// The node that began as the primary, named `primary`, whatever was promoted since.
     #[must_use]
     pub fn primary(&self) -> &Node {
@@ -81,9 +73,9 @@ impl Cluster {
     ///
     /// Dropped half-way, there is no new node.
     pub async fn add_replica(&self, of: &Node) -> Result<&Node, ClusterError> {
-        let node = self.context.new_node(&self.next_name(), None)?;
+        let node = Node::new(&self.next_name(), None, &self.context)?;
         node.copy_from(of).await?;
-        // Nobody knows its port yet, so it may still change.
+        // The port may still change, since nobody has seen the node yet.
         node.start_as_replica(of, true).await?;
         Ok(self.push(node))
     }
@@ -96,19 +88,18 @@ impl Cluster {
     pub async fn stop(self) {
         // A server that does not stop in order is ended by the drop below.
         let stops = self.nodes().map(Node::stop);
-        let _ = tokio::time::timeout(ORDERLY, join_all(stops)).await;
+        let _ = tokio::time::timeout(STOP_TIMEOUT, join_all(stops)).await;
         blocking(move || drop(self)).await;
     }
 }
 
 /// How long an orderly stop may take before it becomes an immediate one.
-const ORDERLY: Duration = Duration::from_secs(10);
+const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Cluster {
     pub(crate) fn new(primary: Node, context: Arc<Context>) -> Self {
         let first = Box::new(Member { node: primary, next: OnceLock::new() });
-        let named = AtomicUsize::new(0);
-        Self { first, named, context }
+        Self { first, replicas: AtomicUsize::new(0), context }
     }
 
     pub(crate) fn context(&self) -> &Arc<Context> {
@@ -116,7 +107,7 @@ impl Cluster {
     }
 
     pub(crate) fn next_name(&self) -> String {
-        format!("replica_{}", self.named.fetch_add(1, Ordering::Relaxed) + 1)
+        format!("replica_{}", self.replicas.fetch_add(1, Ordering::Relaxed) + 1)
     }
 
     pub(crate) fn push(&self, node: Node) -> &Node {
@@ -137,7 +128,7 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        // All at once; the drop of each node then waits for its own.
+        // All servers begin to end at once; the drop of each node then waits for its own.
         for node in self.nodes() {
             node.server().begin_end();
         }
@@ -149,35 +140,4 @@ impl Drop for Cluster {
 struct Member {
     node: Node,
     next: OnceLock<Box<Member>>,
-}
-
-/// What the nodes of a cluster have in common.
-#[derive(Debug)]
-pub(crate) struct Context {
-    pub(crate) runner: Runner,
-    pub(crate) settings: Settings,
-    pub(crate) timeout: Duration,
-    pub(crate) home: Home,
-}
-
-impl Context {
-    pub(crate) fn new_node(
-        self: &Arc<Self>,
-        name: &str,
-        port: Option<HeldPort>,
-    ) -> Result<Node, ClusterError> {
-        let port = match port {
-            Some(port) => port,
-            None => HeldPort::pick().step(|| "find a free port".to_owned())?,
-        };
-        Node::new(name, port, self)
-    }
-}
-
-/// Runs what blocks the thread for longer than a moment.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(value) => value,
-        Err(error) => std::panic::resume_unwind(error.into_panic()),
-    }
 }

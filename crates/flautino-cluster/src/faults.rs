@@ -4,10 +4,11 @@ use std::time::Instant;
 
 use nix::sys::signal::Signal;
 
-use crate::cluster::blocking;
-use crate::node::{Node, TICK};
+use crate::error::ClusterError;
+use crate::node::Node;
+use crate::process;
 use crate::server::Status;
-use crate::{ClusterError, process};
+use crate::wait::{POLL_INTERVAL, blocking};
 
 impl Node {
     /// Starts the server after a stop or a kill, on the same port, and waits until it accepts
@@ -25,7 +26,7 @@ impl Node {
     ///
     /// Dropped half-way, the server goes on starting.
     pub async fn start(&self) -> Result<(), ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         match self.status() {
             Status::Hung(_) => Err(self.state_error("start", "it is hung; resume it first")),
             Status::Up(_) => self.until_ready(Instant::now() + self.timeout()).await,
@@ -45,7 +46,7 @@ impl Node {
     ///
     /// Dropped half-way, the server goes on stopping.
     pub async fn stop(&self) -> Result<(), ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         self.stop_with(Signal::SIGINT).await
     }
 
@@ -60,7 +61,7 @@ impl Node {
     ///
     /// Dropped half-way, the server goes on stopping.
     pub async fn stop_immediate(&self) -> Result<(), ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         self.stop_with(Signal::SIGQUIT).await
     }
 
@@ -89,7 +90,7 @@ impl Node {
     ///
     /// Dropped half-way, the server is killed all the same.
     pub async fn kill(&self) -> Result<(), ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         let (Status::Up(pid) | Status::Hung(pid)) = self.status() else {
             return Ok(());
         };
@@ -108,7 +109,7 @@ impl Node {
     ///
     /// Dropped half-way, the server hangs all the same.
     pub async fn hang(&self) -> Result<(), ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         let pid = match self.status() {
             Status::Up(pid) | Status::Hung(pid) => pid,
             Status::Down(_) => return Err(self.state_error("hang", "it is down; start it first")),
@@ -118,7 +119,7 @@ impl Node {
         if blocking(move || process::freeze(pid, bound)).await {
             Ok(())
         } else {
-            Err(self.late("stand still after SIGSTOP"))
+            Err(self.timed_out("stand still after SIGSTOP"))
         }
     }
 
@@ -132,7 +133,7 @@ impl Node {
     ///
     /// Dropped half-way, the server goes on all the same.
     pub async fn resume(&self) -> Result<(), ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         match self.status() {
             Status::Up(_) => Ok(()),
             Status::Down(_) => Err(self.state_error("resume", "it is down; start it")),
@@ -144,7 +145,7 @@ impl Node {
         }
     }
 
-    /// Ends the server with a signal to its postmaster. The caller has the turn.
+    /// Ends the server with a signal to its postmaster. The caller holds the lock of changes.
     pub(crate) async fn stop_with(&self, signal: Signal) -> Result<(), ClusterError> {
         let (Status::Up(pid) | Status::Hung(pid)) = self.status() else {
             return Ok(());
@@ -161,9 +162,9 @@ impl Node {
         let deadline = Instant::now() + self.timeout();
         while !matches!(self.status(), Status::Down(_)) {
             if Instant::now() >= deadline {
-                return Err(self.late(step));
+                return Err(self.timed_out(step));
             }
-            tokio::time::sleep(TICK / 2).await;
+            tokio::time::sleep(POLL_INTERVAL / 2).await;
         }
         Ok(())
     }

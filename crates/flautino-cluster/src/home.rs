@@ -5,12 +5,12 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::ClusterError;
-use crate::error::Step;
+use crate::error::{ClusterError, Step};
 
-/// How the folders are called, whosever they are.
+/// How the names of all clusters' folders begin.
 pub(crate) const PREFIX: &str = "flautino-cluster-";
-/// Held by the owner for as long as it lives; the kernel lets go of it when the owner dies.
+/// A file that the owner keeps locked for as long as it lives; the kernel unlocks it when the owner
+/// dies.
 pub(crate) const LOCK: &str = "owner.lock";
 
 /// A folder that is removed on drop, and by the next start if there was no drop.
@@ -26,15 +26,16 @@ impl Home {
         let step = || format!("create a folder in {}", parent.display());
         let dir =
             tempfile::Builder::new().prefix(PREFIX).rand_bytes(8).tempdir_in(parent).step(step)?;
-        // The servers may run as another user, who must get through, and need not look around.
+        // The servers may run as another user, who must be able to pass through the folder, not to list
+        // it.
         fs::set_permissions(dir.path(), Permissions::from_mode(0o711)).step(step)?;
-        // Locked before it gets its name: a lock file that can be locked has a dead owner.
+        // Locked before it gets its name, since whoever can lock the named file takes its owner for dead.
         let unnamed = dir.path().join("owner.lock.new");
         let lock = File::create(&unnamed).step(step)?;
         lock.lock().step(step)?;
         fs::rename(&unnamed, dir.path().join(LOCK)).step(step)?;
         let path = dir.path().canonicalize().step(step)?;
-        // From here on this drop removes it.
+        // From here on the drop of `Self` removes it.
         let _ = dir.keep();
         Ok(Self { path, _lock: lock })
     }
@@ -52,7 +53,8 @@ impl Drop for Home {
     }
 }
 
-/// Removes a cluster's folder, its lock last, so that one cut short is found and finished.
+/// Removes a cluster's folder, its lock last, so that the next sweep finds and finishes a removal
+/// that was interrupted.
 pub(crate) fn remove(path: &Path) -> std::io::Result<()> {
     // A program that was killed a moment ago may still have created a file.
     for _ in 0..5 {

@@ -26,7 +26,7 @@
 //! # Ok(()) }
 //! ```
 //!
-//! - [`Builder`] says what the cluster is to be like;
+//! - [`Builder`] has the options;
 //! - [`Cluster`] holds the nodes, and can grow;
 //! - [`Node`] is a server: its address, statements to it, and what can happen to it: stop, kill,
 //!   hang, paused replay, promotion, another upstream, the return of a former primary;
@@ -45,25 +45,31 @@
 #[cfg(not(unix))]
 compile_error!("flautino-cluster runs on Linux and macOS only");
 
-// In reading order.
+// From the top layer down: each imports only from those below it.
 mod builder;
 mod cluster;
-mod node;
 
 mod faults;
 mod replication;
 mod sql;
 
+mod node;
 mod proxy;
 
-mod binaries;
+mod context;
+mod server;
+mod sweep;
+
 mod home;
+mod postmaster;
+mod program;
+mod settings;
+
+mod address;
+mod binaries;
 mod ports;
 mod process;
-mod program;
-mod server;
-mod settings;
-mod sweep;
+mod wait;
 
 mod error;
 

@@ -1,26 +1,23 @@
-//! One server of a cluster: what it is called, where it is, and how to talk to it.
+//! One server of a cluster: its name, its address, its files, and its start.
 //!
 //! Statements to it are in `sql`, what can happen to it in `faults` and `replication`.
 
 use std::fmt;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgConnectOptions;
 
-use crate::ClusterError;
-use crate::cluster::Context;
-use crate::error::{Step, tail};
+use crate::address;
+use crate::context::Context;
+use crate::error::{ClusterError, Step, tail};
 use crate::ports::HeldPort;
+use crate::postmaster::PidFile;
 use crate::server::{Server, Status};
-use crate::sql::{options, url};
-use crate::sweep::PidFile;
-
-/// How often something that is waited for is looked at.
-pub(crate) const TICK: Duration = Duration::from_millis(10);
+use crate::wait::POLL_INTERVAL;
 
 /// A PostgreSQL server of a [`Cluster`](crate::Cluster).
 ///
@@ -33,8 +30,8 @@ pub struct Node {
     upstream: Mutex<Option<u16>>,
     server: Mutex<Server>,
     /// Held while the server is being changed.
-    turn: tokio::sync::Mutex<()>,
-    /// Below the server, so that the folder goes after the process.
+    changes: tokio::sync::Mutex<()>,
+    /// Declared below the server, so that the folder is removed after the process has ended.
     context: Arc<Context>,
 }
 
@@ -74,13 +71,13 @@ impl Node {
     /// As [`url`](Self::url), for another database.
     #[must_use]
     pub fn url_for(&self, database: &str) -> String {
-        url(self.port(), database)
+        address::url(self.port(), database)
     }
 
     /// As [`url`](Self::url), as options for a pool, whatever `PGSSLMODE` says.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {
-        options(self.port())
+        address::connect_options(self.port())
     }
 
     /// Where the server keeps its data.
@@ -119,15 +116,17 @@ impl Node {
 }
 
 impl Node {
-    /// A node with an empty data directory, a port that is its own, and no server yet.
+    /// A node with an empty data directory, a port that is its own (a free one, if none is given), and
+    /// no server yet.
     pub(crate) fn new(
         name: &str,
-        port: HeldPort,
+        port: Option<HeldPort>,
         context: &Arc<Context>,
     ) -> Result<Self, ClusterError> {
+        let port = port.map_or_else(free_port, Ok)?;
         let dir = context.home.path().join(name);
         std::fs::create_dir(&dir).step(|| format!("create {}", dir.display()))?;
-        // Also with a strict umask, the servers' user must get to the data in it.
+        // The user that the server runs as must reach the data in it, whatever the umask is.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         std::fs::set_permissions(&dir, open).step(|| format!("open {}", dir.display()))?;
         let data = dir.join("data");
@@ -136,19 +135,19 @@ impl Node {
             name: name.to_owned(),
             server: Mutex::new(Server::new(&data, port)),
             upstream: Mutex::new(None),
-            turn: tokio::sync::Mutex::default(),
+            changes: tokio::sync::Mutex::default(),
             context: Arc::clone(context),
             dir,
         })
     }
 
-    /// Waits until nothing else is being done to the server.
-    pub(crate) async fn turn(&self) -> tokio::sync::MutexGuard<'_, ()> {
-        self.turn.lock().await
+    /// Waits until nothing else changes the server, and keeps other changes waiting.
+    pub(crate) async fn lock_changes(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.changes.lock().await
     }
 
     pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
-        // Its state is always whole, whatever panicked.
+        // Every change of it is one assignment, so it is consistent even after a panic.
         self.server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -183,7 +182,7 @@ impl Node {
         ClusterError::Sql { node, step, source }
     }
 
-    pub(crate) fn late(&self, step: &str) -> ClusterError {
+    pub(crate) fn timed_out(&self, step: &str) -> ClusterError {
         ClusterError::Timeout {
             node: self.name.clone(),
             step: step.to_owned(),
@@ -199,8 +198,8 @@ impl Node {
         self.context.runner.write(&path, &text)
     }
 
-    /// Starts the server and waits until it accepts connections. With `may_move`, a port that
-    /// somebody snatched is exchanged for another; else it is waited for.
+    /// Starts the server and waits until it accepts connections. If another program has taken its port
+    /// meanwhile, the server gets another one with `may_move`; else it waits for its own.
     pub(crate) async fn bring_up(&self, may_move: bool) -> Result<(), ClusterError> {
         let deadline = Instant::now() + self.timeout();
         loop {
@@ -212,16 +211,15 @@ impl Node {
                 Err(error) => error,
             };
             let new = self.log().split_off(usize::try_from(logged).unwrap_or(0));
-            let snatched = matches!(error, ClusterError::Exited { .. })
+            let port_taken = matches!(error, ClusterError::Exited { .. })
                 && new.contains("Address already in use");
-            if !snatched || Instant::now() >= deadline {
+            if !port_taken || Instant::now() >= deadline {
                 return Err(error);
             }
             if may_move {
-                let port = HeldPort::pick().step(|| "find a free port".to_owned())?;
-                self.server().move_to(port);
+                self.server().move_to(free_port()?);
             } else {
-                tokio::time::sleep(5 * TICK).await;
+                tokio::time::sleep(5 * POLL_INTERVAL).await;
             }
         }
     }
@@ -239,21 +237,21 @@ impl Node {
                     });
                 }
             };
-            // A stale file of an earlier server names another process.
+            // The file of an earlier server may still be there; it names another process.
             let file = PidFile::read(&self.data_dir());
             if file.is_some_and(|file| file.pid == pid && file.status == "ready") {
                 return Ok(());
             }
             if Instant::now() >= deadline {
-                return Err(self.late("accept connections"));
+                return Err(self.timed_out("accept connections"));
             }
-            tokio::time::sleep(TICK).await;
+            tokio::time::sleep(POLL_INTERVAL).await;
         }
     }
 
-    /// The folder of the node, and where a program that works for it writes to.
-    pub(crate) fn work_dir(&self) -> (PathBuf, PathBuf) {
-        (self.data_dir(), self.dir.join("program.log"))
+    /// Where the output of a program that works for the node goes.
+    pub(crate) fn program_log_path(&self) -> PathBuf {
+        self.dir.join("program.log")
     }
 
     fn launch(&self) -> Result<(), ClusterError> {
@@ -283,7 +281,6 @@ impl fmt::Debug for Node {
     }
 }
 
-/// For messages.
-pub(crate) fn text(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
+fn free_port() -> Result<HeldPort, ClusterError> {
+    HeldPort::pick().step(|| "find a free port".to_owned())
 }

@@ -1,7 +1,7 @@
-//! Ports that nobody else takes.
+//! Ports that are kept while no server listens on them.
 //!
-//! A bound socket that does not listen refuses connections and keeps its port; a server that is
-//! down is replaced by one.
+//! A socket that is bound and does not listen refuses connections and keeps its port. One stands in for
+//! each server that is down.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -23,7 +23,7 @@ impl HeldPort {
     /// A port that is free now.
     pub(crate) fn pick() -> io::Result<Self> {
         for _ in 0..200 {
-            // Without SO_REUSEADDR, so that a port which another cluster merely holds is taken too.
+            // With SO_REUSEADDR this could bind a port that another cluster holds without listening.
             if let Ok(held) = Self::bind(fastrand::u16(RANGE), false) {
                 return Ok(held);
             }
@@ -36,7 +36,7 @@ impl HeldPort {
 
     /// The port that a server has just left.
     pub(crate) fn hold(port: u16) -> io::Result<Self> {
-        // Closed connections in TIME_WAIT forbid the strict way for a minute.
+        // While connections are in TIME_WAIT, which lasts a minute, only SO_REUSEADDR can bind it.
         Self::bind(port, false).or_else(|_| Self::bind(port, true))
     }
 
@@ -46,7 +46,7 @@ impl HeldPort {
 
     /// Accepts connections from now on.
     pub(crate) fn listen(self) -> io::Result<TcpListener> {
-        // Its connections inherit this, and then do not keep the port from being held again.
+        // Connections inherit this option; without it they would keep the port from being held again.
         self.socket.set_reuse_address(true)?;
         self.socket.listen(1024)?;
         self.socket.set_nonblocking(true)?;
@@ -75,8 +75,8 @@ mod tests {
         assert!(HeldPort::bind(held.port(), false).is_err());
     }
 
-    /// A port that had a listener, and whose closed connections linger.
-    fn left_port() -> u16 {
+    /// A port that nobody listens on any more, while a connection to it is in `TIME_WAIT`.
+    fn left_with_a_connection() -> u16 {
         let held = HeldPort::pick().unwrap();
         let port = held.port();
         let listener = held.listen().unwrap();
@@ -90,8 +90,8 @@ mod tests {
 
     #[test]
     fn a_port_with_connections_that_linger_can_be_held() {
-        // A port that was left is anybody's, so another cluster may have taken one of them.
-        let held = (0..10).find_map(|_| HeldPort::hold(left_port()).ok()).expect("one of ten");
+        // Another program may take a port before it is held again, but not twenty in a row.
+        let held = (0..20).find_map(|_| HeldPort::hold(left_with_a_connection()).ok()).unwrap();
         let port = held.port();
         assert!(HeldPort::bind(port, false).is_err());
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-const TICK: Duration = Duration::from_millis(2);
+const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
 /// One line of the process table.
 #[derive(Debug, Clone, Copy)]
@@ -30,13 +30,13 @@ impl Entry {
 
 /// Sends a signal; a process that is gone is no error.
 pub(crate) fn send(pid: i32, signal: Signal) {
-    // 0 and below would mean whole groups.
+    // Numbers below 1 mean whole groups of processes, and 1 is init.
     if pid > 1 {
         let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 
-/// The live processes of the tree, root first.
+/// The process ids of the tree, root first, without those that are dead.
 pub(crate) fn tree(root: i32) -> Vec<i32> {
     entries(root).into_iter().map(|entry| entry.pid).collect()
 }
@@ -58,7 +58,7 @@ pub(crate) fn freeze(root: i32, bound: Duration) -> bool {
         for entry in running {
             send(entry.pid, Signal::SIGSTOP);
         }
-        std::thread::sleep(TICK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -72,7 +72,7 @@ pub(crate) fn thaw(root: i32) {
 /// Kills the whole tree and waits until nothing of it runs, its root perhaps left to be reaped.
 pub(crate) fn kill_tree(root: i32) {
     let bound = Duration::from_secs(2);
-    // Frozen, it cannot fork between the look and the kill.
+    // A process that is stopped cannot fork between the listing and the signal.
     freeze(root, bound);
     let pids = tree(root);
     for pid in pids.iter().rev() {
@@ -93,7 +93,7 @@ pub(crate) fn wait_gone(pids: &[i32], bound: Duration) -> bool {
         if Instant::now() >= deadline {
             return false;
         }
-        std::thread::sleep(TICK);
+        std::thread::sleep(POLL_INTERVAL);
     }
 }
 
@@ -182,14 +182,14 @@ mod tests {
             .unwrap();
         let pid = i32::try_from(root.id()).unwrap();
         while tree(pid).len() < 3 {
-            std::thread::sleep(TICK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         let pids = tree(pid);
         assert!(freeze(pid, Duration::from_secs(5)));
         assert!(entries(pid).iter().all(|entry| entry.is_stopped()));
         thaw(pid);
         while entries(pid).iter().any(|entry| entry.is_stopped()) {
-            std::thread::sleep(TICK);
+            std::thread::sleep(POLL_INTERVAL);
         }
         kill_tree(pid);
         root.wait().unwrap();

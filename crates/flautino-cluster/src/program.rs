@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use nix::unistd::{Gid, Uid, User};
 
-use crate::ClusterError;
-use crate::error::{Step, tail};
+use crate::binaries::Binaries;
+use crate::error::{ClusterError, Step, tail};
 use crate::process;
 
 /// The user that root becomes for PostgreSQL, which refuses to run as root.
@@ -23,7 +23,7 @@ pub(crate) struct Unprivileged {
 }
 
 impl Unprivileged {
-    /// None when this process is not root and just runs the programs.
+    /// `None` when this process is not root, and runs the programs as its own user.
     pub(crate) fn needed() -> Result<Option<Self>, ClusterError> {
         if !nix::unistd::geteuid().is_root() {
             return Ok(None);
@@ -38,7 +38,7 @@ impl Unprivileged {
         Ok(Some(Self { name: user.name, uid: user.uid, gid: user.gid }))
     }
 
-    /// Whether it gets to the folder, told before a program fails obscurely.
+    /// Checks that the user can reach the folder; else a program would fail with an obscure message.
     pub(crate) fn check_reach(&self, dir: &Path) -> Result<(), ClusterError> {
         for ancestor in dir.ancestors() {
             let meta = fs::metadata(ancestor).step(|| format!("look at {}", ancestor.display()))?;
@@ -62,10 +62,11 @@ impl Unprivileged {
     }
 }
 
-/// As whom programs run, and where they are.
+/// Runs PostgreSQL's programs.
 #[derive(Debug, Clone)]
 pub(crate) struct Runner {
-    pub(crate) binaries: crate::binaries::Binaries,
+    pub(crate) binaries: Binaries,
+    /// The user that they run as, where that is not this process's own.
     pub(crate) user: Option<Unprivileged>,
 }
 
@@ -73,8 +74,9 @@ impl Runner {
     /// A program in `dir`, with nothing of the caller's own PostgreSQL settings around it.
     pub(crate) fn command(&self, program: &str, dir: &Path) -> Command {
         let mut command = Command::new(self.binaries.program(program));
+        // In a process group of its own, so that a Ctrl-C in the terminal does not end it before its
+        // owner's drop does.
         command.current_dir(dir).stdin(Stdio::null()).process_group(0);
-        // Outside the caller's process group: a Ctrl-C must not reach it before its owner's drop.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("PG") {
                 command.env_remove(name);
@@ -87,7 +89,7 @@ impl Runner {
         command
     }
 
-    /// Runs a program to its end; dropped half-way, kills it and what it started.
+    /// Runs a program to its end. Dropped half-way, it kills the program and what that has started.
     pub(crate) async fn run(
         &self,
         node: &str,
@@ -122,8 +124,8 @@ impl Runner {
         }
     }
 
-    /// Makes a folder or file the servers' user's own.
-    pub(crate) fn give(&self, path: &Path) -> Result<(), ClusterError> {
+    /// Makes the user that the programs run as the owner of a folder or file.
+    pub(crate) fn change_owner(&self, path: &Path) -> Result<(), ClusterError> {
         let Some(user) = &self.user else {
             return Ok(());
         };
@@ -132,18 +134,19 @@ impl Runner {
             .step(|| format!("give {} to the user {}", path.display(), user.name))
     }
 
-    /// Writes a file of the servers' user.
+    /// Writes a file that belongs to the user that the programs run as.
     pub(crate) fn write(&self, path: &Path, text: &str) -> Result<(), ClusterError> {
         fs::write(path, text).step(|| format!("write {}", path.display()))?;
-        self.give(path)
+        self.change_owner(path)
     }
 
-    /// An empty folder that only the servers' user can read, as data directories must be.
+    /// Makes a folder that only the user that the programs run as can read, as PostgreSQL demands of
+    /// data directories.
     pub(crate) fn create_private(&self, dir: &Path) -> Result<(), ClusterError> {
         let step = || format!("create {}", dir.display());
         fs::create_dir_all(dir).step(step)?;
         fs::set_permissions(dir, fs::Permissions::from_mode(0o700)).step(step)?;
-        self.give(dir)
+        self.change_owner(dir)
     }
 
     /// Copies a data directory whose server does not run.
@@ -157,14 +160,14 @@ impl Runner {
                 self.copy(&entry.path(), &target)?;
             } else {
                 fs::copy(entry.path(), &target).step(step)?;
-                self.give(&target)?;
+                self.change_owner(&target)?;
             }
         }
         Ok(())
     }
 }
 
-/// A program under way.
+/// A program that runs. It is killed when this is dropped.
 struct Running(Child);
 
 impl Drop for Running {
@@ -176,8 +179,8 @@ impl Drop for Running {
         let children: Vec<i32> = process::tree(pid).into_iter().filter(|of| *of != pid).collect();
         let _ = self.0.kill();
         let _ = self.0.wait();
-        // A server in single-user mode ends when nobody feeds it, and then, unlike when killed,
-        // removes its shared memory.
+        // initdb's children are servers in single-user mode. They end when their input ends, and then
+        // remove their shared memory, which they would leave behind if they were killed.
         if !process::wait_gone(&children, Duration::from_secs(1)) {
             for pid in children {
                 process::kill_tree(pid);

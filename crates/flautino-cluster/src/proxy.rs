@@ -23,29 +23,28 @@ use tokio::net::TcpListener;
 use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 
-use crate::ClusterError;
-use crate::error::Step;
-
+use crate::address::{connect_options, url};
+use crate::error::{ClusterError, Step};
 use crate::ports::HeldPort;
-use crate::sql::{options, url};
-use link::{Shared, Weather};
+
+use self::link::{Network, Shared};
 
 /// A TCP proxy on 127.0.0.1. Its port stays the same, and all its tasks end, when it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     port: u16,
     shared: Arc<Shared>,
-    door: Mutex<Door>,
+    entrance: Mutex<Entrance>,
     runtime: Handle,
 }
 
-/// Whether new connections get in.
+/// Whether new connections are accepted.
 #[derive(Debug)]
-enum Door {
-    /// The task owns the listener and all connections.
+enum Entrance {
+    /// By a task, which owns the listener and all connections.
     Open(JoinHandle<()>),
-    /// None when somebody else has taken the port meanwhile.
-    Shut(Option<HeldPort>),
+    /// The port refuses connections. `None` when another program has taken it meanwhile.
+    Closed(Option<HeldPort>),
 }
 
 impl Proxy {
@@ -68,7 +67,7 @@ impl Proxy {
         let proxy = Self {
             port: held.port(),
             shared: Arc::new(Shared::new(target)),
-            door: Mutex::new(Door::Shut(Some(held))),
+            entrance: Mutex::new(Entrance::Closed(Some(held))),
             runtime: Handle::current(),
         };
         proxy.open()?;
@@ -102,7 +101,7 @@ impl Proxy {
     /// As [`url`](Self::url), as options for a pool, whatever `PGSSLMODE` says.
     #[must_use]
     pub fn connect_options(&self) -> PgConnectOptions {
-        options(self.port)
+        connect_options(self.port)
     }
 
     /// Closes all connections and refuses new ones, until [`heal`](Self::heal).
@@ -111,18 +110,19 @@ impl Proxy {
     ///
     /// Dropped half-way, the connections end all the same.
     pub async fn cut(&self) {
-        // Dropped from here on, the door stays shut, and the next heal takes the port anew.
-        let before = std::mem::replace(&mut *self.door(), Door::Shut(None));
+        // If this future is dropped from here on, the entrance stays closed, and the next `heal`
+        // takes the port anew.
+        let before = std::mem::replace(&mut *self.entrance(), Entrance::Closed(None));
         let held = match before {
-            Door::Shut(held) => held,
-            Door::Open(task) => {
+            Entrance::Closed(held) => held,
+            Entrance::Open(task) => {
                 task.abort();
-                // Its listener is closed once it is gone.
+                // The listener is closed only when the task has ended.
                 let _ = task.await;
                 HeldPort::hold(self.port).ok()
             }
         };
-        if let Door::Shut(place) = &mut *self.door() {
+        if let Entrance::Closed(place) = &mut *self.entrance() {
             *place = held;
         }
         self.shared.none_open().await;
@@ -131,12 +131,12 @@ impl Proxy {
     /// From now on connections stay open and carry nothing, not even their end, until
     /// [`heal`](Self::heal) delivers what was held up. New ones are accepted and reach nobody.
     pub fn stall(&self) {
-        self.shared.change(|weather| weather.stalled = true);
+        self.shared.change(|network| network.stalled = true);
     }
 
     /// Adds this much latency in each direction, also to connections that are open. Zero ends it.
     pub fn slow(&self, each_way: Duration) {
-        self.shared.change(|weather| weather.delay = each_way);
+        self.shared.change(|network| network.delay = each_way);
     }
 
     /// Resets (TCP RST) all connections, towards client and server. New ones are fine.
@@ -155,7 +155,7 @@ impl Proxy {
     ///
     /// When somebody else took the port while it was cut.
     pub fn heal(&self) -> Result<(), ClusterError> {
-        self.shared.change(|weather| *weather = Weather::default());
+        self.shared.change(|network| *network = Network::default());
         self.open()
     }
 
@@ -190,8 +190,8 @@ impl Proxy {
     }
 
     fn open(&self) -> Result<(), ClusterError> {
-        let mut door = self.door();
-        let Door::Shut(held) = &mut *door else {
+        let mut entrance = self.entrance();
+        let Entrance::Closed(held) = &mut *entrance else {
             return Ok(());
         };
         let step = || format!("listen on port {} again", self.port);
@@ -199,18 +199,18 @@ impl Proxy {
         let _inside = self.runtime.enter();
         let listener = held.listen().and_then(TcpListener::from_std).step(step)?;
         let task = self.runtime.spawn(serve(listener, Arc::clone(&self.shared)));
-        *door = Door::Open(task);
+        *entrance = Entrance::Open(task);
         Ok(())
     }
 
-    fn door(&self) -> MutexGuard<'_, Door> {
-        self.door.lock().unwrap_or_else(PoisonError::into_inner)
+    fn entrance(&self) -> MutexGuard<'_, Entrance> {
+        self.entrance.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if let Door::Open(task) = &*self.door() {
+        if let Entrance::Open(task) = &*self.entrance() {
             task.abort();
         }
     }
@@ -223,7 +223,7 @@ async fn serve(listener: TcpListener, shared: Arc<Shared>) {
         tokio::select! {
             accepted = listener.accept() => match accepted {
                 Ok((client, _)) => {
-                    links.spawn(link::run(client, shared.admit()));
+                    links.spawn(link::run(client, shared.count_in()));
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the proxy cannot accept");

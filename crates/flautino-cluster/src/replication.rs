@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use nix::sys::signal::Signal;
 
-use crate::cluster::blocking;
-use crate::error::Step;
-use crate::node::{Node, text};
+use crate::address::conninfo;
+use crate::error::{ClusterError, Step};
+use crate::node::Node;
+use crate::postmaster::remove_shared_memory;
+use crate::process;
 use crate::server::Status;
-use crate::settings::conninfo;
-use crate::sweep::remove_shared_memory;
-use crate::{ClusterError, process};
+use crate::wait::blocking;
 
 /// How [`Node::rejoin`] made a replica of a former primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Rejoined {
     Copied,
 }
 
-/// A position that `pg_last_wal_replay_lsn()` is compared with comes as text.
+/// Whether a replica has replayed up to a position, which is bound as text.
 const REPLAYED: &str = "SELECT coalesce(pg_last_wal_replay_lsn() >= $1::pg_lsn, false)";
 
 impl Node {
@@ -152,7 +152,7 @@ impl Node {
     ///
     /// Dropped half-way, the promotion goes on.
     pub async fn promote(&self) -> Result<(), ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         if !self.is_in_recovery().await? {
             return Err(self.state_error("promote", "it is a primary already"));
         }
@@ -173,7 +173,7 @@ impl Node {
     ///
     /// Dropped half-way, the replica may be turned already.
     pub async fn follow(&self, upstream: &Node) -> Result<(), ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         match self.status() {
             Status::Hung(_) => {
                 return Err(self.state_error("turn", "it is hung; resume it first"));
@@ -210,14 +210,14 @@ impl Node {
     ///
     /// Dropped half-way, this node may be down and without usable data; rejoin it again.
     pub async fn rejoin(&self, primary: &Node) -> Result<Rejoined, ClusterError> {
-        let _turn = self.turn().await;
+        let _lock = self.lock_changes().await;
         if std::ptr::eq(self, primary) {
             return Err(self.state_error("rejoin", "it would replicate from itself"));
         }
         if let Status::Hung(_) | Status::Down(_) = primary.status() {
             return Err(primary.state_error("replicate from", "start or resume it first"));
         }
-        // In order if possible; pg_rewind recovers from a crash by itself.
+        // An orderly stop first, since pg_rewind would have to recover a server that crashed.
         if self.stop_with(Signal::SIGINT).await.is_err() {
             self.stop_with(Signal::SIGQUIT).await?;
         }
@@ -233,27 +233,27 @@ impl Node {
 }
 
 impl Node {
-    /// Makes a data directory: the first of a cluster.
+    /// Makes the data directory of a cluster's first node.
     pub(crate) async fn initialise(&self) -> Result<(), ClusterError> {
-        let data = text(&self.data_dir());
+        let data = self.data_dir_text();
         let mut arguments = vec!["-D", &data, "-U", "postgres", "-A", "trust"];
         arguments.extend(["-E", "UTF8", "--locale=C", "--no-sync"]);
         self.run("initdb", &arguments).await
     }
 
-    /// Gives others a copy of this node's data, whose server has not run yet.
+    /// Gives other nodes a copy of this node's data, whose server has not run yet.
     pub(crate) async fn seed(
         &self,
         others: impl Iterator<Item = &Node>,
     ) -> Result<(), ClusterError> {
         let from = self.data_dir();
         let targets: Vec<_> = others.map(Node::data_dir).collect();
-        // The context keeps the folder until a copy that nobody waits for any more is done.
+        // If this future is dropped, the copying thread goes on; its context keeps the folder till then.
         let context = Arc::clone(self.context());
         let copy = move || {
             targets.iter().try_for_each(|to| {
                 context.runner.copy(&from, to)?;
-                // As in a base backup: each server counts from its own start.
+                // A base backup leaves the statistics out too: each server begins its own.
                 let statistics = to.join("pg_stat");
                 let step = || format!("empty {}", statistics.display());
                 std::fs::remove_dir_all(&statistics).step(step)?;
@@ -269,7 +269,7 @@ impl Node {
         remove_shared_memory(&data);
         std::fs::remove_dir_all(&data).step(|| format!("remove {}", data.display()))?;
         self.context().runner.create_private(&data)?;
-        let (data, source) = (text(&data), conninfo(source.port()));
+        let (data, source) = (self.data_dir_text(), conninfo(source.port()));
         let mut arguments = vec!["-D", &data, "-d", &source, "-X", "stream"];
         arguments.extend(["-c", "fast", "--no-sync"]);
         self.run("pg_basebackup", &arguments).await
@@ -289,9 +289,10 @@ impl Node {
     }
 
     async fn rewind(&self, primary: &Node) -> Result<(), ClusterError> {
-        // Until its first checkpoint a new primary's control file still tells the old timeline.
+        // Until its first checkpoint a new primary's control file still names the old timeline, from
+        // which pg_rewind would conclude that there is nothing to do.
         primary.execute("CHECKPOINT").await?;
-        let data = text(&self.data_dir());
+        let data = self.data_dir_text();
         let source = format!("{} dbname=postgres", conninfo(primary.port()));
         let arguments = ["--target-pgdata", &data, "--source-server", &source, "--no-sync"];
         let rewound = self.run("pg_rewind", &arguments).await;
@@ -301,8 +302,13 @@ impl Node {
         rewound
     }
 
+    /// The data directory as an argument of a program.
+    fn data_dir_text(&self) -> String {
+        self.data_dir().to_string_lossy().into_owned()
+    }
+
     async fn run(&self, program: &'static str, arguments: &[&str]) -> Result<(), ClusterError> {
-        let (dir, output) = self.work_dir();
+        let (dir, output) = (self.data_dir(), self.program_log_path());
         let runner = &self.context().runner;
         let bound = self.timeout();
         runner.run(self.name(), program, arguments, (&dir, &output), bound).await

@@ -1,4 +1,4 @@
-//! The server process of one node: up, hung or down, and never left behind.
+//! The server process of one node: up, hung or down. It is ended when its [`Server`] is dropped.
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
+use crate::error::{ClusterError, Step};
 use crate::ports::HeldPort;
-use crate::sweep::{END, remove_shared_memory};
-use crate::{ClusterError, error::Step, process};
+use crate::postmaster::{SHUTDOWN_GRACE, remove_shared_memory};
+use crate::process;
 
-/// What a look at the process tells.
+/// The state of the process, as just found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Status {
     /// No process; its last exit status, if there was one.
@@ -21,7 +22,7 @@ pub(crate) enum Status {
     Hung(i32),
 }
 
-/// A postmaster that is this process's child, or the port that waits for one.
+/// A postmaster that is this process's child; while there is none, the port that is kept for it.
 #[derive(Debug)]
 pub(crate) struct Server {
     data_dir: PathBuf,
@@ -32,7 +33,7 @@ pub(crate) struct Server {
 #[derive(Debug)]
 enum State {
     Down {
-        /// None when somebody else has taken it.
+        /// `None` when another program has taken the port.
         _held: Option<HeldPort>,
         last: Option<ExitStatus>,
     },
@@ -71,7 +72,7 @@ impl Server {
         Ok(())
     }
 
-    /// Looks, and reaps a server that has ended.
+    /// The present state; a server that has ended is reaped.
     pub(crate) fn status(&mut self) -> Status {
         let ended = match &mut self.state {
             State::Down { last, .. } => return Status::Down(*last),
@@ -79,7 +80,7 @@ impl Server {
                 Ok(Some(status)) => Some(status),
                 Ok(None) if *hung => return Status::Hung(*pid),
                 Ok(None) => return Status::Up(*pid),
-                // Nobody else waits for it, so this means it is gone.
+                // Only this process can reap it, so an error means that it is gone.
                 Err(_) => None,
             },
         };
@@ -109,7 +110,7 @@ impl Server {
             return;
         };
         self.begin_end();
-        let deadline = Instant::now() + END;
+        let deadline = Instant::now() + SHUTDOWN_GRACE;
         while Instant::now() < deadline {
             if let Status::Down(_) = self.status() {
                 return;

@@ -1,17 +1,18 @@
-//! `postgresql.conf` of a node, written whole before each start.
+//! `postgresql.conf` of a node, which is written anew before each start.
 
 use std::fmt::Write;
 
-use crate::ClusterError;
+use crate::address::conninfo;
+use crate::error::ClusterError;
 
-/// Fast to start and to throw away, and able to do all that replication needs.
+/// Fast to start, not durable, and with all that replication needs.
 const BASE: &[(&str, &str)] = &[
     ("listen_addresses", "127.0.0.1"),
     ("unix_socket_directories", ""),
     ("max_connections", "100"),
     ("shared_buffers", "16MB"),
     ("dynamic_shared_memory_type", "mmap"),
-    // Nothing outlives the machine. pg_rewind needs the two after it.
+    // No data needs to survive a loss of power. pg_rewind needs the two settings after it.
     ("fsync", "off"),
     ("full_page_writes", "on"),
     ("wal_log_hints", "on"),
@@ -36,12 +37,12 @@ const BASE: &[(&str, &str)] = &[
     ("default_text_search_config", "pg_catalog.english"),
 ];
 
-/// What the cluster itself decides.
+/// Settings that only the cluster itself may set.
 const RESERVED: [&str; 6] =
     ["port", "data_directory", "external_pid_file", "cluster_name", "primary_conninfo", "hba_file"];
 
-/// What a standby must have at least as much of as its upstream, with initdb's own values.
-const FLOORS: [(&str, u32); 5] = [
+/// Settings in which a standby must have at least as much as its upstream, and initdb's own values.
+const MIN_ON_STANDBY: [(&str, u32); 5] = [
     ("max_connections", 100),
     ("max_worker_processes", 8),
     ("max_wal_senders", 10),
@@ -49,7 +50,7 @@ const FLOORS: [(&str, u32); 5] = [
     ("max_locks_per_transaction", 64),
 ];
 
-/// The user's own lines; they win over [`BASE`].
+/// The user's own settings, which override [`BASE`].
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Settings(Vec<(String, String)>);
 
@@ -77,8 +78,8 @@ impl Settings {
     /// values: a standby with less than those refuses to start.
     pub(crate) fn allow_pristine_standby(&self) -> bool {
         self.0.iter().all(|(name, value)| {
-            let floor = FLOORS.iter().find(|(of, _)| name.eq_ignore_ascii_case(of));
-            floor.is_none_or(|(_, least)| value.trim().parse().is_ok_and(|n: u32| n >= *least))
+            let minimum = MIN_ON_STANDBY.iter().find(|(of, _)| name.eq_ignore_ascii_case(of));
+            minimum.is_none_or(|(_, min)| value.trim().parse().is_ok_and(|n: u32| n >= *min))
         })
     }
 
@@ -103,11 +104,6 @@ impl Settings {
         }
         text
     }
-}
-
-/// How a node's programs reach another node.
-pub(crate) fn conninfo(port: u16) -> String {
-    format!("host=127.0.0.1 port={port} user=postgres sslmode=disable gssencmode=disable")
 }
 
 #[cfg(test)]

@@ -1,10 +1,11 @@
 //! Statements to a node: the user's, and those that wait for something.
 
-use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 
-use crate::ClusterError;
-use crate::node::{Node, TICK};
+use crate::address::connect_options;
+use crate::error::ClusterError;
+use crate::node::Node;
+use crate::wait::POLL_INTERVAL;
 
 impl Node {
     /// A new connection of the superuser to the database `postgres`.
@@ -45,7 +46,7 @@ impl Node {
 }
 
 impl Node {
-    /// Waits until a query, over one connection to `port`, answers true.
+    /// Waits until a query, over one connection to `port`, returns true.
     pub(crate) async fn until(
         &self,
         port: u16,
@@ -64,11 +65,11 @@ impl Node {
                 if answer.map_err(|source| self.sql_error(step, source))? {
                     return Ok(());
                 }
-                tokio::time::sleep(TICK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
         };
         let bounded = tokio::time::timeout(self.timeout(), wait).await;
-        bounded.unwrap_or_else(|_| Err(self.late(step)))
+        bounded.unwrap_or_else(|_| Err(self.timed_out(step)))
     }
 
     /// One value from this node, bounded in time.
@@ -82,37 +83,14 @@ impl Node {
             value.map_err(|source| self.sql_error(step, source))
         };
         let bounded = tokio::time::timeout(self.timeout(), ask).await;
-        bounded.unwrap_or_else(|_| Err(self.late(step)))
+        bounded.unwrap_or_else(|_| Err(self.timed_out(step)))
     }
 
     async fn connect_to(&self, port: u16, step: &str) -> Result<PgConnection, ClusterError> {
-        let options = options(port).disable_statement_logging();
+        let options = connect_options(port).disable_statement_logging();
         match tokio::time::timeout(self.timeout(), options.connect()).await {
             Ok(connected) => connected.map_err(|source| self.sql_error(step, source)),
-            Err(_) => Err(self.late(step)),
+            Err(_) => Err(self.timed_out(step)),
         }
     }
-}
-
-/// The address of a database for the superuser.
-pub(crate) fn url(port: u16, database: &str) -> String {
-    let mut url = format!("postgres://postgres@127.0.0.1:{port}/");
-    for byte in database.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
-            url.push(char::from(byte));
-        } else {
-            url.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    url
-}
-
-/// The same as options.
-pub(crate) fn options(port: u16) -> PgConnectOptions {
-    PgConnectOptions::new_without_pgpass()
-        .host("127.0.0.1")
-        .port(port)
-        .username("postgres")
-        .database("postgres")
-        .ssl_mode(PgSslMode::Disable)
 }

@@ -1,20 +1,19 @@
-//! Clearing up after owners that died without a drop.
+//! The removal of clusters whose owner died without dropping them.
 
 use std::fs::{self, File};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::home::{self, LOCK, PREFIX};
+use crate::postmaster::{PidFile, SHUTDOWN_GRACE, remove_shared_memory};
 use crate::process;
 
-/// A folder without a lock file is being made; one that stays so was never finished.
-const UNFINISHED: Duration = Duration::from_secs(3600);
-/// How long a server has to end by itself.
-pub(crate) const END: Duration = Duration::from_secs(5);
+/// A folder has no lock file while it is being made. One that has none for this long was left by a
+/// process that died in between.
+const MAX_SETUP_TIME: Duration = Duration::from_secs(3600);
 
 /// Ends the servers and removes the folders of clusters whose owner is dead. Never fails: what it
 /// cannot remove is logged and left.
@@ -44,7 +43,7 @@ enum Claim {
     Orphan(Orphan),
 }
 
-/// A folder whose lock is now ours.
+/// A folder whose owner is dead, and whose lock this process holds now.
 struct Orphan {
     path: PathBuf,
     _lock: File,
@@ -55,13 +54,14 @@ impl Orphan {
         let name = path.join(LOCK);
         let Ok(lock) = File::open(&name) else {
             let age = fs::metadata(path).and_then(|meta| meta.modified());
-            let old = age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > UNFINISHED));
+            let old = age.is_ok_and(|at| at.elapsed().is_ok_and(|age| age > MAX_SETUP_TIME));
             return if old { Claim::Unfinished } else { Claim::Owned };
         };
         if lock.try_lock().is_err() {
             return Claim::Owned;
         }
-        // Another sweep may have removed it meanwhile: then the lock is of a file that is gone.
+        // Another sweep may have removed the folder since the file was opened. The lock is then on a
+        // file that is gone, and proves nothing.
         let same = |a: &fs::Metadata, b: &fs::Metadata| a.ino() == b.ino() && a.dev() == b.dev();
         match (lock.metadata(), fs::metadata(&name)) {
             (Ok(held), Ok(named)) if same(&held, &named) => {
@@ -86,88 +86,16 @@ fn end_orphan(data_dir: &Path) {
     let Some(pid) = PidFile::read(data_dir).map(|file| file.pid) else {
         return;
     };
-    // The number may long be another process's.
+    // The system may have given the number to another process since.
     let data = data_dir.to_string_lossy();
     let is_it = || process::command_line(pid).is_some_and(|line| line.contains(&*data));
     if is_it() {
         let pids = process::tree(pid);
         process::send(pid, Signal::SIGQUIT);
         process::thaw(pid);
-        if !process::wait_gone(&pids, END) && is_it() {
+        if !process::wait_gone(&pids, SHUTDOWN_GRACE) && is_it() {
             process::kill_tree(pid);
         }
     }
     remove_shared_memory(data_dir);
-}
-
-/// What a postmaster writes about itself.
-#[derive(Debug)]
-pub(crate) struct PidFile {
-    pub(crate) pid: i32,
-    pub(crate) status: String,
-    shared_memory: Option<(u64, u64)>,
-}
-
-impl PidFile {
-    pub(crate) fn read(data_dir: &Path) -> Option<Self> {
-        let text = fs::read_to_string(data_dir.join("postmaster.pid")).ok()?;
-        let lines: Vec<&str> = text.lines().map(str::trim).collect();
-        let segment = || {
-            let (key, id) = lines.get(6)?.split_once(' ')?;
-            Some((key.parse().ok()?, id.trim().parse().ok()?))
-        };
-        Some(Self {
-            pid: lines.first()?.parse().ok()?,
-            status: lines.get(7).copied().unwrap_or_default().to_owned(),
-            shared_memory: segment(),
-        })
-    }
-}
-
-/// Removes the System V segment that a killed postmaster leaves behind, as a clean end would.
-pub(crate) fn remove_shared_memory(data_dir: &Path) {
-    let Some((key, id)) = PidFile::read(data_dir).and_then(|file| file.shared_memory) else {
-        return;
-    };
-    // The number may be another's by now, after a reboot: the key must fit, and nobody be attached.
-    if segment_is_left(key, id) {
-        let _ = Command::new("ipcrm")
-            .args(["-m", &id.to_string()])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .status();
-    }
-}
-
-#[cfg(target_os = "linux")]
-fn segment_is_left(key: u64, id: u64) -> bool {
-    // key shmid perms size cpid lpid nattch …
-    let table = fs::read_to_string("/proc/sysvipc/shm").unwrap_or_default();
-    table.lines().skip(1).any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        // The key is printed signed.
-        let key_fits = fields.first().and_then(|k| k.parse::<i64>().ok()).is_some_and(|k| {
-            k.rem_euclid(1 << 32) == i64::try_from(key).unwrap_or(-1).rem_euclid(1 << 32)
-        });
-        key_fits
-            && fields.get(1).and_then(|field| field.parse().ok()) == Some(id)
-            && fields.get(6) == Some(&"0")
-    })
-}
-
-#[cfg(not(target_os = "linux"))]
-fn segment_is_left(key: u64, id: u64) -> bool {
-    // T ID KEY MODE OWNER GROUP NATTCH
-    let Ok(output) = Command::new("ipcs").args(["-m", "-o"]).output() else {
-        return false;
-    };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    text.lines().any(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        let hex = fields.get(2).and_then(|field| field.strip_prefix("0x"));
-        fields.get(1).and_then(|field| field.parse().ok()) == Some(id)
-            && hex.and_then(|hex| u64::from_str_radix(hex, 16).ok()) == Some(key)
-            && fields.last() == Some(&"0")
-    })
 }

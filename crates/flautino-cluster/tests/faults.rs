@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flautino_cluster::{Cluster, ClusterError, Node};
 
-use crate::{LONG, count, fill};
+use crate::{TIMEOUT, count, fill};
 
 fn refuses(node: &Node) -> bool {
     TcpStream::connect(node.addr()).is_err_and(|error| error.kind() == ErrorKind::ConnectionRefused)
@@ -26,7 +26,7 @@ async fn a_hung_server_answers_nothing_and_goes_on_when_resumed() {
     assert!(tokio::time::timeout(short, node.connect()).await.is_err());
 
     node.resume().await.unwrap();
-    tokio::time::timeout(LONG, query).await.unwrap().unwrap();
+    tokio::time::timeout(TIMEOUT, query).await.unwrap().unwrap();
     node.execute("SELECT 1").await.unwrap();
 }
 

@@ -12,10 +12,10 @@ use std::time::Duration;
 use flautino_cluster::Node;
 use sqlx::PgConnection;
 
-/// Generous: machines that run tests are busy.
-const LONG: Duration = Duration::from_secs(30);
+/// Long, since machines that run tests are busy.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A node of a table `t (n int)` and one row.
+/// Creates a table `t (n int)` with one row.
 async fn fill(node: &Node) {
     node.execute("CREATE TABLE t (n int); INSERT INTO t VALUES (1)").await.unwrap();
 }
@@ -35,6 +35,6 @@ async fn eventually(what: &str, mut holds: impl AsyncFnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let waited = tokio::time::timeout(LONG, wait).await;
-    waited.unwrap_or_else(|_| panic!("{what}: not within {LONG:?}"));
+    let waited = tokio::time::timeout(TIMEOUT, wait).await;
+    waited.unwrap_or_else(|_| panic!("{what}: not within {TIMEOUT:?}"));
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use flautino_cluster::{Cluster, Proxy};
 use sqlx::{ConnectOptions, Executor, PgConnection};
 
-use crate::{LONG, eventually};
+use crate::{TIMEOUT, eventually};
 
 async fn select(connection: &mut PgConnection) -> sqlx::Result<()> {
     connection.execute(sqlx::raw_sql("SELECT 1")).await.map(drop)
@@ -54,7 +54,7 @@ async fn stall_carries_nothing_until_healed() {
     assert!(tokio::time::timeout(short, &mut query).await.is_err());
     assert!(tokio::time::timeout(short, proxy.connect_options().connect()).await.is_err());
     proxy.heal().unwrap();
-    tokio::time::timeout(LONG, query).await.unwrap().unwrap();
+    tokio::time::timeout(TIMEOUT, query).await.unwrap().unwrap();
 }
 
 #[tokio::test]

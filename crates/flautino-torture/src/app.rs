@@ -7,13 +7,14 @@ mod routes;
 
 pub(crate) use self::routes::{Failure, Work};
 
-use std::error::Error;
 use std::io::Read;
 
 use flautino::{Engine, EngineConfig};
 use flautino_axum::EngineLayer;
 use tokio::net::TcpListener;
 use tracing_subscriber::EnvFilter;
+
+use crate::error::BoxError;
 
 /// The first word of the line on stdout that names the address.
 pub(crate) const LISTENING: &str = "listening";
@@ -29,8 +30,8 @@ pub(crate) const STOPPED: &str = "stopped";
 /// # Cancellation
 ///
 /// Dropped, it stops serving.
-pub async fn run() -> Result<(), Box<dyn Error + Send + Sync>> {
-    // The parent holds the other end, so it closes when the parent ends, however it does.
+pub async fn run() -> Result<(), BoxError> {
+    // stdin closes when the parent ends, however it does: an app must not outlive it.
     std::thread::spawn(|| {
         let mut rest = Vec::new();
         let _ = std::io::stdin().read_to_end(&mut rest);

@@ -1,6 +1,5 @@
 //! The app processes: this same program, started again as a child.
 
-use std::error::Error;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,20 +13,18 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Mutex;
 
 use crate::app::{LISTENING, STOPPED};
-
-/// What goes wrong in the run itself.
-pub(crate) type Broken = Box<dyn Error + Send + Sync>;
+use crate::error::BoxError;
 
 /// How long an app may take to listen, or to end after SIGTERM.
-const PATIENCE: Duration = Duration::from_secs(40);
+const TIMEOUT: Duration = Duration::from_secs(40);
 
-/// The processes, and where they listen.
+/// The app processes, and where they listen.
 #[derive(Debug)]
 pub(crate) struct Apps {
     program: PathBuf,
     folder: PathBuf,
     children: Vec<Mutex<Option<Process>>>,
-    /// `None` while there is none that takes requests.
+    /// `None` for an app that takes no requests.
     addresses: RwLock<Vec<Option<SocketAddr>>>,
 }
 
@@ -35,19 +32,19 @@ pub(crate) struct Apps {
 #[derive(Debug)]
 struct Process {
     child: Child,
-    said: Lines<BufReader<ChildStdout>>,
+    output: Lines<BufReader<ChildStdout>>,
 }
 
 /// How an app ended after SIGTERM.
 #[derive(Debug)]
 pub(crate) struct Stopped {
     pub(crate) status: std::process::ExitStatus,
-    /// Requests that were cut off; `None` where it did not say.
+    /// How many requests were cut off; `None` if the app did not say.
     pub(crate) requests_cut: Option<u64>,
 }
 
 impl Apps {
-    /// None runs yet. Their configurations are in the folder, as `app-N.toml`.
+    /// Apps that do not run yet. Their configurations are in the folder, as `app-N.toml`.
     pub(crate) fn new(program: PathBuf, folder: &Path, count: usize) -> Self {
         Self {
             program,
@@ -66,12 +63,12 @@ impl Apps {
         self.addresses.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// One of those that take requests.
+    /// One of the apps that take requests.
     pub(crate) fn any(&self, rng: &mut fastrand::Rng) -> Option<(usize, SocketAddr)> {
         let addresses = self.addresses.read().unwrap_or_else(PoisonError::into_inner);
-        let alive: Vec<_> = addresses.iter().enumerate().collect();
-        let alive: Vec<_> = alive.into_iter().filter_map(|(n, at)| Some((n, (*at)?))).collect();
-        rng.choice(alive)
+        let apps = addresses.iter().enumerate();
+        let listening: Vec<_> = apps.filter_map(|(app, at)| Some((app, (*at)?))).collect();
+        rng.choice(listening)
     }
 
     fn set(&self, app: usize, address: Option<SocketAddr>) {
@@ -79,8 +76,8 @@ impl Apps {
     }
 
     /// Starts an app and waits until it listens.
-    pub(crate) async fn start(&self, app: usize) -> Result<(), Broken> {
-        let mut place = self.children[app].lock().await;
+    pub(crate) async fn start(&self, app: usize) -> Result<(), BoxError> {
+        let mut slot = self.children[app].lock().await;
         let log = std::fs::File::options()
             .create(true)
             .append(true)
@@ -93,20 +90,20 @@ impl Apps {
             .stderr(log)
             .kill_on_drop(true)
             .spawn()?;
-        let output = child.stdout.take().ok_or("the app has no stdout")?;
-        let mut said = BufReader::new(output).lines();
-        let line = tokio::time::timeout(PATIENCE, said.next_line()).await;
+        let stdout = child.stdout.take().ok_or("the app has no stdout")?;
+        let mut output = BufReader::new(stdout).lines();
+        let line = tokio::time::timeout(TIMEOUT, output.next_line()).await;
         let line = line.map_err(|_| format!("app {app} does not listen"))??;
         let line = line.ok_or_else(|| format!("app {app} ended before it listened"))?;
         let address = line.strip_prefix(LISTENING).ok_or("the app did not say where it listens")?;
         let address = address.trim().parse()?;
-        *place = Some(Process { child, said });
+        *slot = Some(Process { child, output });
         self.set(app, Some(address));
         Ok(())
     }
 
-    /// SIGKILL.
-    pub(crate) async fn kill(&self, app: usize) -> Result<(), Broken> {
+    /// Ends an app with SIGKILL.
+    pub(crate) async fn kill(&self, app: usize) -> Result<(), BoxError> {
         let process = self.children[app].lock().await.take();
         if let Some(mut process) = process {
             process.child.kill().await?;
@@ -115,26 +112,26 @@ impl Apps {
         Ok(())
     }
 
-    /// SIGTERM, and the wait for its end. It gets no new requests from then on, as behind a load
-    /// balancer.
-    pub(crate) async fn stop(&self, app: usize) -> Result<Stopped, Broken> {
+    /// Tells an app to stop, with SIGTERM, and waits for its end. It gets no new requests from then on,
+    /// as behind a load balancer.
+    pub(crate) async fn stop(&self, app: usize) -> Result<Stopped, BoxError> {
         self.set(app, None);
         let mut process = self.children[app].lock().await.take().ok_or("the app does not run")?;
         let pid = process.child.id().and_then(|pid| i32::try_from(pid).ok());
         kill(Pid::from_raw(pid.ok_or("the app has ended")?), Signal::SIGTERM)?;
         let rest = async {
             let mut requests_cut = None;
-            while let Some(line) = process.said.next_line().await? {
+            while let Some(line) = process.output.next_line().await? {
                 if let Some(number) = line.strip_prefix(STOPPED) {
                     requests_cut = number.trim().parse().ok();
                 }
             }
             let status = process.child.wait().await?;
-            Ok::<_, Broken>(Stopped { status, requests_cut })
+            Ok::<_, BoxError>(Stopped { status, requests_cut })
         };
-        tokio::time::timeout(PATIENCE, rest)
+        tokio::time::timeout(TIMEOUT, rest)
             .await
-            .map_err(|_| format!("app {app} did not end within {PATIENCE:?} after SIGTERM"))?
+            .map_err(|_| format!("app {app} did not end within {TIMEOUT:?} after SIGTERM"))?
     }
 
     /// The app's process id.

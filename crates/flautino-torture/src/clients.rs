@@ -1,4 +1,4 @@
-//! Clients: each does one thing after the other, through whichever app process, and writes down
+//! Clients: each does one operation after the other, through any of the app processes, and records
 //! what it was told.
 
 mod ask;
@@ -9,13 +9,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::apps::Apps;
-use crate::history::{Carries, Kind, Op};
-
-use self::ask::Asked;
-pub(crate) use self::ask::NO_ANSWER;
+use self::ask::{Answer, ask};
 use self::choose::Choice;
 use self::keys::Keys;
+use crate::apps::Apps;
+use crate::history::{Carries, Kind, Op, Outcome};
+
+/// How many of the keys that it has written to a client returns to.
+const MAX_OWN_KEYS: usize = 4;
 
 /// What all clients share.
 #[derive(Debug)]
@@ -24,12 +25,11 @@ pub(crate) struct Clients {
     pub(crate) apps: Arc<Apps>,
     http: reqwest::Client,
     keys: Keys,
-    ids: AtomicU64,
-    /// Operations so far.
+    /// How many operations there were so far.
     pub(crate) count: AtomicU64,
-    /// Whether clients rest, and whether they are to end.
-    resting: AtomicBool,
-    ending: AtomicBool,
+    paused: AtomicBool,
+    stopping: AtomicBool,
+    /// How long a client rests between two operations, on average.
     pace: Duration,
 }
 
@@ -42,7 +42,7 @@ impl Clients {
         let http = reqwest::Client::builder()
             .no_proxy()
             .tcp_nodelay(true)
-            // So that quiet apps have no connections of ours.
+            // Apps that are paused must have no connections of clients when their use is measured.
             .pool_idle_timeout(Duration::from_secs(2))
             .build()?;
         Ok(Self {
@@ -50,62 +50,55 @@ impl Clients {
             apps,
             http,
             keys: Keys::default(),
-            ids: AtomicU64::new(1),
             count: AtomicU64::new(0),
-            resting: AtomicBool::new(false),
-            ending: AtomicBool::new(false),
+            paused: AtomicBool::new(false),
+            stopping: AtomicBool::new(false),
             pace,
         })
     }
 
-    /// No client begins anything new from now on, or all go on.
-    pub(crate) fn rest(&self, resting: bool) {
-        self.resting.store(resting, Ordering::Relaxed);
+    /// With `true`, no client begins another operation; with `false`, all go on.
+    pub(crate) fn pause(&self, paused: bool) {
+        self.paused.store(paused, Ordering::Relaxed);
     }
 
-    /// Every client ends after what it does now.
-    pub(crate) fn end(&self) {
-        self.ending.store(true, Ordering::Relaxed);
+    /// Every client ends after its present operation.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
     }
 
-    fn ids(&self, count: usize) -> Vec<u64> {
-        (0..count).map(|_| self.ids.fetch_add(1, Ordering::Relaxed)).collect()
-    }
-
-    /// What one client does until all end: its operations, in their order.
-    pub(crate) async fn live(self: Arc<Self>, number: u32, seed: u64) -> Vec<Op> {
+    /// Runs one client until it is stopped. Returns its operations, in their order.
+    pub(crate) async fn run_client(self: Arc<Self>, number: u32, seed: u64) -> Vec<Op> {
         let mut rng = fastrand::Rng::with_seed(seed ^ (u64::from(number) + 1).wrapping_mul(0x9e37));
         let carries = if number % 6 == 5 { Carries::Nothing } else { Carries::Tokens };
-        let mut client = Client { number, carries, token: None, mine: Vec::new(), ops: Vec::new() };
-        while !self.ending.load(Ordering::Relaxed) {
+        let mut client = Client { number, carries, token: None, own: Vec::new(), ops: Vec::new() };
+        while !self.stopping.load(Ordering::Relaxed) {
             let pause = self.pace.mul_f64(rng.f64() * 2.0);
             tokio::time::sleep(pause).await;
-            if self.resting.load(Ordering::Relaxed) {
+            if self.paused.load(Ordering::Relaxed) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 continue;
             }
             let Some((app, address)) = self.apps.any(&mut rng) else { continue };
-            let choice = client.choose(&self, &mut rng);
+            let choice = Choice::random(number, &client.own, &self.keys, &mut rng);
             let url = format!("http://{address}/{}", choice.kind);
             let op = client.begin(&self, app, &choice);
-            match self.ask(&url, &choice, client.token.as_deref()).await {
-                // Nobody listened there, so nothing happened.
-                Asked::NotSent => {}
-                Asked::Answered(answer) => client.finish(&self, op, &choice, answer),
+            if let Some(answer) = ask(&self.http, &url, &choice, client.token.as_deref()).await {
+                client.finish(&self, op, &choice, answer);
             }
         }
         client.ops
     }
 }
 
-/// One of them.
+/// The state of one client.
 #[derive(Debug)]
 struct Client {
     number: u32,
     carries: Carries,
     token: Option<Box<str>>,
     /// Keys that it wrote to, the latest last.
-    mine: Vec<u64>,
+    own: Vec<u64>,
     ops: Vec<Op>,
 }
 
@@ -121,7 +114,7 @@ impl Client {
             seen: Vec::new(),
             start: shared.clock.elapsed(),
             end: Duration::ZERO,
-            outcome: crate::history::Outcome::Unknown,
+            outcome: Outcome::Unknown,
             status: 0,
             error: None,
             nodes: Box::default(),
@@ -130,7 +123,7 @@ impl Client {
         }
     }
 
-    fn finish(&mut self, shared: &Clients, mut op: Op, choice: &Choice, answer: ask::Answer) {
+    fn finish(&mut self, shared: &Clients, mut op: Op, choice: &Choice, answer: Answer) {
         op.end = shared.clock.elapsed();
         op.outcome = answer.outcome;
         op.status = answer.status;
@@ -141,11 +134,11 @@ impl Client {
         if self.carries == Carries::Tokens && op.given.is_some() {
             self.token.clone_from(&op.given);
         }
-        if choice.kind.keeps() {
-            self.mine.retain(|key| *key != choice.key);
-            self.mine.push(choice.key);
-            if self.mine.len() > MOST_OWN {
-                self.mine.remove(0);
+        if choice.kind.commits() {
+            self.own.retain(|key| *key != choice.key);
+            self.own.push(choice.key);
+            if self.own.len() > MAX_OWN_KEYS {
+                self.own.remove(0);
             }
         }
         if choice.kind != Kind::Dirty {
@@ -155,6 +148,3 @@ impl Client {
         self.ops.push(op);
     }
 }
-
-/// How many keys a client comes back to.
-const MOST_OWN: usize = 4;

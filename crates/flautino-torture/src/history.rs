@@ -1,8 +1,10 @@
-//! What happened: every operation of every client, every fault, and what was left at the end.
+//! What happened: every operation of every client, every fault, and the tables at the end.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
+
+use crate::violation::Check;
 
 /// A moment, counted from the start of the run.
 pub type Moment = Duration;
@@ -12,21 +14,21 @@ pub type Moment = Duration;
 pub enum Kind {
     /// One statement that adds an id to a key.
     Insert,
-    /// A transaction through the closure form that adds two ids.
+    /// A transaction through the closure form that adds ids.
     Pair,
-    /// A transaction through `Tx` that adds some ids.
+    /// A transaction in another form, such as `Tx`, that adds ids.
     Import,
-    /// A transaction whose closure answers `Err` after it added an id.
+    /// A transaction whose closure returns `Err` after it added an id.
     Rollback,
     /// A `Tx` whose response is an error, after an id was added.
     TxRollback,
     /// A transaction that is begun, adds an id, and is dropped.
     Dropped,
-    /// A `Tx` in which a statement fails before the handler answers with a success.
+    /// A `Tx` in which a statement fails before the handler returns a success.
     Spoiled,
-    /// A transaction that adds an id and then sleeps for longer than its client stays.
+    /// A transaction that adds an id and then sleeps until its client is gone.
     Abandoned,
-    /// A connection that is taken, whose session is changed, and that is given back.
+    /// A lease whose session is changed before it is dropped.
     Dirty,
     /// A read of a key.
     Read,
@@ -39,22 +41,22 @@ pub enum Kind {
 impl Kind {
     /// Whether it is a read.
     #[must_use]
-    pub fn reads(self) -> bool {
+    pub fn is_read(self) -> bool {
         matches!(self, Self::Read | Self::SessionRead | Self::ReadTransaction)
     }
 
-    /// Whether what it adds may ever be seen by others.
+    /// Whether it commits what it adds.
     #[must_use]
-    pub fn keeps(self) -> bool {
+    pub fn commits(self) -> bool {
         matches!(self, Self::Insert | Self::Pair | Self::Import)
     }
 
-    /// The statuses that are the answer it asks for.
+    /// Whether it is to be answered with this status.
     #[must_use]
-    pub fn is_answer(self, status: u16) -> bool {
+    pub fn is_expected(self, status: u16) -> bool {
         match self {
             Self::Rollback | Self::TxRollback | Self::Dropped => status == 422,
-            // `Tx` turns the handler's success into it, since nothing was committed.
+            // The layer turns the handler's success into an error, since nothing was committed.
             Self::Spoiled => status == 500,
             _ => status == 200,
         }
@@ -80,34 +82,37 @@ impl fmt::Display for Kind {
     }
 }
 
-/// What the client knows of what became of its operation.
+/// What the client knows about the effect of its operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Outcome {
     /// The app answered with a success.
     Acknowledged,
-    /// The app answered that nothing was done.
+    /// The app said that nothing was done.
     Refused,
-    /// It may have been done, or not.
+    /// It may have been done or not.
     Unknown,
-    /// The client went away on purpose.
+    /// The client went away on purpose, and does not know.
     Left,
 }
 
-/// What a client brings along.
+/// Whether a client sends tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Carries {
-    /// The token it was given last.
+    /// The latest token that it was given.
     Tokens,
     /// No token.
     Nothing,
 }
+
+/// What [`Op::error`] says where the client waited in vain.
+pub const NO_ANSWER: &str = "no answer";
 
 /// One operation of one client. A client does one at a time.
 #[derive(Debug, Clone)]
 pub struct Op {
     /// Which client.
     pub client: u32,
-    /// What the client brings along.
+    /// Whether the client sends tokens.
     pub carries: Carries,
     /// Which app process it asked.
     pub app: usize,
@@ -115,15 +120,15 @@ pub struct Op {
     pub kind: Kind,
     /// The key that was read or added to.
     pub key: u64,
-    /// What was to be added.
+    /// The ids that it adds.
     pub ids: Vec<u64>,
-    /// What a read answered, or had been given when it failed.
+    /// The ids that a read returned, or had been given when it failed.
     pub seen: Vec<u64>,
     /// Before the request was sent.
     pub start: Moment,
     /// After the answer was read.
     pub end: Moment,
-    /// What became of it.
+    /// What the client knows about its effect.
     pub outcome: Outcome,
     /// The response's status; 0 where there was none.
     pub status: u16,
@@ -131,9 +136,9 @@ pub struct Op {
     pub error: Option<Box<str>>,
     /// `node reason` of each statement, from `Server-Timing`.
     pub nodes: Box<str>,
-    /// The token sent.
+    /// The token that was sent.
     pub sent: Option<Box<str>>,
-    /// The token given.
+    /// The token that came with the response.
     pub given: Option<Box<str>>,
 }
 
@@ -153,35 +158,35 @@ impl Op {
     /// Whether a read was answered.
     #[must_use]
     pub fn is_answered_read(&self) -> bool {
-        self.kind.reads() && self.outcome == Outcome::Acknowledged
+        self.kind.is_read() && self.outcome == Outcome::Acknowledged
     }
 }
 
-/// A fault, from its first step until all was whole again.
+/// A fault, from its first step until every app and every server had recovered.
 #[derive(Debug, Clone)]
 pub struct Episode {
     /// The fault's name.
     pub fault: String,
-    /// Whom it hit.
-    pub what: String,
+    /// The nodes and apps that it hit.
+    pub target: String,
     /// Before its first step.
     pub from: Moment,
-    /// When all was whole again.
+    /// When all had recovered.
     pub to: Moment,
     /// Whether another node was made the primary.
     pub failover: bool,
-    /// What it excuses, and what it forbids.
+    /// When it excuses failures, or forbids a node.
     pub windows: Vec<Window>,
 }
 
-/// Some time in which other rules hold.
+/// A time in which a special rule holds.
 #[derive(Debug, Clone)]
 pub struct Window {
-    /// Its begin.
+    /// Its beginning.
     pub from: Moment,
     /// Its end.
     pub to: Moment,
-    /// What holds.
+    /// What holds then.
     pub rule: Rule,
 }
 
@@ -190,15 +195,15 @@ pub struct Window {
 pub enum Rule {
     /// Connections to the primary broke: a write under way may fail, and its outcome is unknown.
     WritesBreak,
-    /// No primary: a write that waited for the whole `failover_timeout` may be refused.
+    /// There is no primary: a write that waited for the whole `failover_timeout` may be refused.
     NoPrimary,
-    /// Connections to some node broke, or it refused: a read-only transaction may fail.
+    /// Connections to some node broke, or it refused them: a read-only transaction may fail.
     TransactionsBreak,
     /// The app was killed: its requests may go without an answer.
     AppKilled(usize),
     /// The app was told to stop: requests that it had not begun may go without an answer.
     AppStopped(usize),
-    /// The node must serve nothing, for this reason.
+    /// The node must not be used, for this reason.
     Forbidden(&'static str, &'static str),
 }
 
@@ -216,22 +221,22 @@ impl Window {
     }
 }
 
-/// What a node's table held at the end, when all was healed.
+/// What a node's table held at the end, once all faults were over.
 #[derive(Debug, Clone, Default)]
-pub struct Final {
+pub struct FinalTable {
     /// The node.
     pub node: String,
-    /// How many rows of each id, and of which key.
+    /// The key of each id, and the number of its rows.
     pub rows: HashMap<u64, (u64, u64)>,
 }
 
-/// Something that needs no history to be wrong.
+/// A violation that the run itself saw, and that no operation shows.
 #[derive(Debug, Clone)]
 pub struct Remark {
     /// When it was seen.
     pub at: Moment,
     /// What it breaks.
-    pub check: crate::check::Check,
+    pub check: Check,
     /// What was seen.
     pub text: String,
 }
@@ -239,19 +244,24 @@ pub struct Remark {
 /// All that happened in a run.
 #[derive(Debug, Clone, Default)]
 pub struct History {
-    /// Of all clients, in the order in which they began.
+    /// The operations of all clients, in the order in which they began.
     pub ops: Vec<Op>,
-    /// In the order in which they ended.
+    /// The faults, in the order in which they ended.
     pub episodes: Vec<Episode>,
-    /// Which node was the primary from when on.
+    /// Since when which node was the primary.
     pub primaries: Vec<(Moment, &'static str)>,
-    /// The primary first.
-    pub finals: Vec<Final>,
-    /// What the run itself saw.
+    /// The tables of all nodes, the primary's first.
+    pub finals: Vec<FinalTable>,
+    /// The violations that the run itself saw.
     pub remarks: Vec<Remark>,
 }
 
 impl History {
+    /// The reads that were answered, with their indices.
+    pub fn answered_reads(&self) -> impl Iterator<Item = (usize, &Op)> {
+        self.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read())
+    }
+
     /// The windows of all faults.
     pub fn windows(&self) -> impl Iterator<Item = &Window> {
         self.episodes.iter().flat_map(|episode| &episode.windows)

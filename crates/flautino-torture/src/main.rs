@@ -6,9 +6,10 @@ use clap::Parser;
 use flautino_torture::{Options, app, run};
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The exit codes: all promises kept, one broken, or the run itself failed.
 const CLEAN: u8 = 0;
 const VIOLATED: u8 = 1;
-const BROKEN: u8 = 2;
+const FAILED: u8 = 2;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -29,7 +30,7 @@ async fn torture(options: &Options) -> u8 {
         (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
     else {
         eprintln!("torture: cannot listen for signals");
-        return BROKEN;
+        return FAILED;
     };
     // Dropping the run ends all of its processes.
     let outcome = tokio::select! {
@@ -43,8 +44,8 @@ async fn torture(options: &Options) -> u8 {
             if report.is_clean() { CLEAN } else { VIOLATED }
         }
         Err(error) => {
-            eprintln!("torture: the run broke: {error}");
-            BROKEN
+            eprintln!("torture: the run failed: {error}");
+            FAILED
         }
     }
 }

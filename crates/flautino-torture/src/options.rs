@@ -1,4 +1,4 @@
-//! What a run is to be like.
+//! The options of a run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -8,8 +8,8 @@ use clap::Parser;
 use crate::schedule::Fault;
 
 /// Tortures flautino: several app processes over a real cluster, clients, faults; then checks
-/// what everybody was told. Ends with 0 where all promises were kept, with 1 where one was broken,
-/// with 2 where the run itself broke.
+/// what every client was told. Ends with 0 where all promises were kept, with 1 where one was broken,
+/// with 2 where the run itself failed.
 #[derive(Debug, Clone, Parser)]
 #[command(name = "torture", version)]
 pub struct Options {
@@ -23,7 +23,7 @@ pub struct Options {
     /// At least so many faults.
     #[arg(long, default_value_t = 0)]
     pub faults: u64,
-    /// What decides on the faults, and on what clients ask for. Default: one at random.
+    /// The seed of the faults, and of what clients ask for. Default: one at random.
     #[arg(long)]
     pub seed: Option<u64>,
     /// App processes.
@@ -44,7 +44,7 @@ pub struct Options {
     /// No faults at all.
     #[arg(long)]
     pub calm: bool,
-    /// Whether apps that are quiet hold as much at the end as they held after a warm-up.
+    /// Checks that idle apps hold no more at the end than they held after a warm-up.
     #[arg(long)]
     pub soak: bool,
     /// A folder for the logs of the apps. Default: none are kept.
@@ -62,8 +62,8 @@ impl Options {
         Self::parse_from(["torture"])
     }
 
-    /// The longest time, where there is one.
-    pub(crate) fn longest(&self) -> Option<Duration> {
+    /// The longest time of the faults, if it is bounded.
+    pub(crate) fn max_duration(&self) -> Option<Duration> {
         let bound = self.operations > 0 || self.faults > 0;
         let default = if self.soak { 600 } else { 60 };
         let seconds = self.seconds.or((!bound).then_some(default));

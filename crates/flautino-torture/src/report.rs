@@ -1,31 +1,31 @@
-//! What is printed at the end: counts, and for each violation the few operations that show it.
+//! What is printed at the end: counts, and the operations that show a violation.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Duration;
 
-use crate::check::Violation;
 use crate::history::{Episode, History, Moment, Op, Outcome};
-use crate::soak::Held;
+use crate::soak::Footprint;
+use crate::violation::Violation;
 
 /// How many violations of one promise are shown.
-const MOST_SHOWN: usize = 3;
+const MAX_SHOWN: usize = 3;
 /// How many operations between those of a violation are shown.
-const MOST_BETWEEN: usize = 8;
+const MAX_BETWEEN: usize = 8;
 
-/// A run that came to its end.
+/// The result of a run.
 #[derive(Debug)]
 pub struct Report {
-    /// What decided on the faults.
+    /// The seed of the faults.
     pub seed: u64,
     /// From the first fault to the last.
     pub elapsed: Duration,
     /// All that happened.
     pub history: History,
-    /// All that is wrong with it.
+    /// The promises that it breaks.
     pub violations: Vec<Violation>,
-    /// What quiet apps held, before and after.
-    pub soaked: Option<(Vec<Held>, Vec<Held>)>,
+    /// In soak mode, what idle apps held before and after.
+    pub soaked: Option<(Vec<Footprint>, Vec<Footprint>)>,
 }
 
 impl Report {
@@ -41,7 +41,7 @@ impl fmt::Display for Report {
         self.operations(f)?;
         self.faults(f)?;
         if let Some((before, after)) = &self.soaked {
-            writeln!(f, "\nquiet apps, before and after")?;
+            writeln!(f, "\nidle apps, before and after")?;
             for (app, (before, after)) in before.iter().zip(after).enumerate() {
                 writeln!(f, "  app {app}  {before}\n         {after}")?;
             }
@@ -55,9 +55,8 @@ impl Report {
     fn operations(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut counts: BTreeMap<_, [usize; 4]> = BTreeMap::new();
         for op in &self.history.ops {
-            let asked = op.kind.is_answer(op.status);
             let column = match op.outcome {
-                _ if asked => 0,
+                _ if op.kind.is_expected(op.status) => 0,
                 Outcome::Acknowledged | Outcome::Refused => 1,
                 Outcome::Unknown => 2,
                 Outcome::Left => 3,
@@ -95,7 +94,7 @@ impl Report {
         for violation in &self.violations {
             let count = counts.entry(violation.check).or_default();
             *count += 1;
-            if *count <= MOST_SHOWN {
+            if *count <= MAX_SHOWN {
                 self.show(violation, f)?;
             }
         }
@@ -106,7 +105,7 @@ impl Report {
         Ok(())
     }
 
-    /// The violation's operations, in their order, with what lay between.
+    /// Prints the violation's operations in their order, and what its client did in between.
     fn show(&self, violation: &Violation, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(f, "\nVIOLATION {}: {}", violation.check, violation.text)?;
         let ops = &self.history.ops;
@@ -115,34 +114,34 @@ impl Report {
         let client = ops[*last].client;
         let between = (first + 1..*last).filter(|number| !own.contains(number));
         let between: Vec<_> = between.filter(|number| ops[*number].client == client).collect();
-        let skipped = between.len().saturating_sub(MOST_BETWEEN);
+        let skipped = between.len().saturating_sub(MAX_BETWEEN);
         let shown: BTreeSet<_> = own.iter().chain(&between[skipped..]).copied().collect();
         if skipped > 0 {
             writeln!(f, "    ({skipped} more of client {client} are not shown)")?;
         }
         for number in shown {
             let mark = if own.contains(&number) { '>' } else { ' ' };
-            writeln!(f, "  {mark} {}", Line(&ops[number]))?;
+            writeln!(f, "  {mark} {}", OpLine(&ops[number]))?;
         }
         let from = ops[*first].start;
         let to = own.iter().map(|number| ops[*number].end).max().unwrap_or(from);
         for episode in self.history.episodes.iter().filter(|e| e.from <= to && e.to >= from) {
-            writeln!(f, "    {}", Fault(episode))?;
+            writeln!(f, "    {}", EpisodeLine(episode))?;
         }
         Ok(())
     }
 }
 
-/// An operation on a line.
-struct Line<'h>(&'h Op);
+/// An operation, as one line.
+struct OpLine<'h>(&'h Op);
 
-impl fmt::Display for Line<'_> {
+impl fmt::Display for OpLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let op = self.0;
         let (start, end) = (seconds(op.start), seconds(op.end));
         write!(f, "{start} to {end}  client {} app {} {}", op.client, op.app, op.kind)?;
         write!(f, " key {}", op.key)?;
-        if op.kind.reads() {
+        if op.kind.is_read() {
             write!(f, " saw {:?}", op.seen)?;
         } else {
             write!(f, " ids {:?}", op.ids)?;
@@ -164,14 +163,14 @@ impl fmt::Display for Line<'_> {
     }
 }
 
-/// A fault on a line.
-struct Fault<'h>(&'h Episode);
+/// A fault, as one line.
+struct EpisodeLine<'h>(&'h Episode);
 
-impl fmt::Display for Fault<'_> {
+impl fmt::Display for EpisodeLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let episode = self.0;
         let (from, to) = (seconds(episode.from), seconds(episode.to));
-        write!(f, "{from} to {to}  fault {} {}", episode.fault, episode.what)?;
+        write!(f, "{from} to {to}  fault {} {}", episode.fault, episode.target)?;
         for window in &episode.windows {
             let (from, to) = (seconds(window.from), seconds(window.to));
             write!(f, "; {:?} {from} to {to}", window.rule)?;

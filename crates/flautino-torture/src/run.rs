@@ -1,39 +1,40 @@
 //! One run, from the start of the servers to the verdict.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use crate::apps::Broken;
-use crate::check::{self, Limits};
+use crate::check::{Limits, check};
 use crate::clients::Clients;
+use crate::error::BoxError;
 use crate::history::{History, Op};
 use crate::options::Options;
 use crate::report::Report;
 use crate::schedule::Schedule;
-use crate::world::World;
+use crate::world::{Records, World};
 use crate::{faults, soak};
 
 /// flautino's defaults, which the apps run with.
 const LIMITS: Limits =
     Limits { failover_timeout: Duration::from_secs(10), max_lag: Duration::from_secs(10) };
 
-/// How long load alone lasts before the first fault.
-const WARM: Duration = Duration::from_millis(1500);
-/// And in soak mode before the first measuring.
-const WARM_SOAK: Duration = Duration::from_secs(20);
+/// How long there is load before the first fault.
+const WARM_UP: Duration = Duration::from_millis(1500);
+/// How long there is load before the first measurement, in soak mode.
+const SOAK_WARM_UP: Duration = Duration::from_secs(20);
 
-/// Tortures and checks, and says what it does on stderr.
+/// Runs clients and faults, checks the history, and says what it does on stderr.
 ///
 /// # Errors
 ///
-/// When the run itself breaks: a server that does not start, a fault that cannot be performed.
+/// When the run itself fails: a server does not start, or a fault cannot be performed.
 ///
 /// # Cancellation
 ///
 /// Dropped, all processes are ended and all folders removed.
-pub async fn run(options: &Options) -> Result<Report, Broken> {
+pub async fn run(options: &Options) -> Result<Report, BoxError> {
     let seed = options.seed.unwrap_or_else(|| fastrand::u64(..));
     println!("seed {seed}");
     let program = match &options.program {
@@ -44,20 +45,20 @@ pub async fn run(options: &Options) -> Result<Report, Broken> {
     let world = World::start(program, apps, options.logs.clone()).await?;
     let pace = Duration::from_millis(options.pace);
     let clients = Arc::new(Clients::new(world.clock, Arc::clone(&world.apps), pace)?);
-    let mut alive = JoinSet::new();
+    let mut running = JoinSet::new();
     for number in 0..options.clients {
-        alive.spawn(Arc::clone(&clients).live(number, seed));
+        running.spawn(Arc::clone(&clients).run_client(number, seed));
     }
 
     let before = if options.soak {
-        tokio::time::sleep(WARM_SOAK).await;
+        tokio::time::sleep(SOAK_WARM_UP).await;
         Some(soak::measure(&world, &clients).await?)
     } else {
-        tokio::time::sleep(WARM).await;
+        tokio::time::sleep(WARM_UP).await;
         None
     };
     let began = Instant::now();
-    torture(options, seed, &world, &clients, began).await?;
+    inject_faults(options, seed, &world, &clients, began).await?;
     let elapsed = began.elapsed();
     let soaked = match before {
         Some(before) => {
@@ -68,29 +69,30 @@ pub async fn run(options: &Options) -> Result<Report, Broken> {
         None => None,
     };
 
-    let ops = end(&clients, alive).await?;
-    world.whole().await?;
+    let ops = stop(&clients, running).await?;
+    world.wait_for_recovery().await?;
     let history = gather(&world, ops).await?;
-    let violations = check::check(&history, LIMITS);
+    let violations = check(&history, LIMITS);
     Ok(Report { seed, elapsed, history, violations, soaked })
 }
 
-/// Faults, until there was enough of everything.
-async fn torture(
+/// Performs faults until there were enough of them, and of operations.
+async fn inject_faults(
     options: &Options,
     seed: u64,
     world: &World,
     clients: &Clients,
     began: Instant,
-) -> Result<(), Broken> {
+) -> Result<(), BoxError> {
     let mut schedule = Schedule::new(seed, &options.only, &options.first);
     let mut rng = fastrand::Rng::with_seed(seed);
     let mut performed = 0;
-    // In soak mode the others are measured from the begin to the end.
+    // In soak mode faults of apps hit only the last one; the others live from begin to end, and are
+    // compared.
     let victim = (options.soak).then(|| world.apps.count() - 1);
     loop {
-        let operations = clients.count.load(std::sync::atomic::Ordering::Relaxed);
-        let late = options.longest().is_some_and(|longest| began.elapsed() >= longest);
+        let operations = clients.count.load(Ordering::Relaxed);
+        let late = options.max_duration().is_some_and(|max| began.elapsed() >= max);
         let bound = options.operations > 0 || options.faults > 0;
         let enough = bound && operations >= options.operations && performed >= options.faults;
         if late || enough {
@@ -111,25 +113,19 @@ async fn torture(
     }
 }
 
-/// The end of all clients, and what they wrote down.
-async fn end(clients: &Clients, mut alive: JoinSet<Vec<Op>>) -> Result<Vec<Op>, Broken> {
-    clients.end();
+/// Stops all clients. Returns their operations in the order in which they began.
+async fn stop(clients: &Clients, mut running: JoinSet<Vec<Op>>) -> Result<Vec<Op>, BoxError> {
+    clients.stop();
     let mut ops = Vec::new();
-    while let Some(done) = alive.join_next().await {
+    while let Some(done) = running.join_next().await {
         ops.extend(done?);
     }
     ops.sort_by_key(|op| op.start);
     Ok(ops)
 }
 
-async fn gather(world: &World, ops: Vec<Op>) -> Result<History, Broken> {
+async fn gather(world: &World, ops: Vec<Op>) -> Result<History, BoxError> {
     let finals = world.finals().await?;
-    let notes = std::mem::take(&mut *world.notes());
-    Ok(History {
-        ops,
-        episodes: notes.episodes,
-        primaries: notes.primaries,
-        finals,
-        remarks: notes.remarks,
-    })
+    let Records { episodes, primaries, remarks } = std::mem::take(&mut *world.records());
+    Ok(History { ops, episodes, primaries, finals, remarks })
 }

@@ -4,12 +4,12 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::str::FromStr;
 
-/// What can happen.
+/// A fault that can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Fault {
     /// A replica is killed and started again.
     ReplicaKill,
-    /// A replica stands still for up to three seconds.
+    /// A replica hangs for up to three seconds.
     ReplicaHang,
     /// A replica receives and does not replay.
     ReplayPause,
@@ -25,26 +25,26 @@ pub enum Fault {
     ReplicaSlow,
     /// Queries on replicas are cancelled in favour of replay.
     Conflict,
-    /// Packets to and from the primary are swallowed, shortly.
+    /// Packets to and from the primary are swallowed for a short time.
     PrimaryStall,
-    /// The primary cannot be reached, shortly.
+    /// The primary cannot be reached for a short time.
     PrimaryCut,
     /// Connections to the primary are reset.
     PrimaryReset,
     /// The network to the primary is slow.
     PrimarySlow,
-    /// The primary stands still for less than two seconds.
+    /// The primary hangs for less than two seconds.
     PrimaryHang,
     /// The primary is restarted in order.
     PrimaryRestart,
     /// All nodes are restarted in order, one after the other.
     RollingRestart,
-    /// The primary is killed, and the replica promoted that has everything.
+    /// The primary is killed, and the replica promoted that has received most.
     Failover,
-    /// As `Failover`, and the other replica stays behind on the old timeline, further than the new
-    /// primary.
+    /// As `Failover`; the other replica stays on the old timeline, at a position ahead of the new
+    /// primary's.
     DivergentFailover,
-    /// As `Failover`, and the old primary comes back as a primary.
+    /// As `Failover`; the old primary comes back, and still takes itself for the primary.
     Ghost,
     /// An app process is killed and started again.
     AppKill,
@@ -52,7 +52,7 @@ pub enum Fault {
     AppStop,
 }
 
-/// All of them, with how often each is chosen.
+/// All faults, with their names and how often each is chosen.
 const ALL: [(Fault, &str, u32); 21] = [
     (Fault::ReplicaKill, "replica-kill", 5),
     (Fault::ReplicaHang, "replica-hang", 5),
@@ -89,10 +89,10 @@ impl Fault {
         ALL.into_iter().map(|(fault, ..)| fault)
     }
 
-    /// Whether it leaves servers and their roles as they are, so that another fault may happen
-    /// beside it and all promises can still be kept.
+    /// Whether another fault may happen at the same time, and all promises can still be kept: it leaves
+    /// servers and their roles as they are.
     #[must_use]
-    pub fn is_light(self) -> bool {
+    pub fn may_overlap(self) -> bool {
         self.is_of_apps()
             || matches!(
                 self,
@@ -130,20 +130,20 @@ impl FromStr for Fault {
     }
 }
 
-/// One time in so many, two faults happen at once: two light ones, or one of an app beside any other.
-const TWO: u32 = 4;
+/// One time in so many, two faults happen at once: two that may overlap, or one of an app and any other.
+const PAIR_EVERY: u32 = 4;
 
-/// Chooses.
+/// Chooses faults at random.
 #[derive(Debug)]
 pub(crate) struct Schedule {
     rng: fastrand::Rng,
     faults: Vec<Fault>,
-    /// What happens before chance has its way.
+    /// The faults that come before any chosen at random.
     first: VecDeque<Fault>,
 }
 
 impl Schedule {
-    /// Of all faults, or only of these; some of them before all others.
+    /// Chooses among the faults in `only`, or among all if that is empty, after those in `first`.
     pub(crate) fn new(seed: u64, only: &[Fault], first: &[Fault]) -> Self {
         let faults = ALL.into_iter().filter(|(fault, ..)| only.is_empty() || only.contains(fault));
         // The list holds each as often as it is to be chosen.
@@ -152,18 +152,18 @@ impl Schedule {
         Self { rng, faults: faults.collect(), first: first.iter().copied().collect() }
     }
 
-    /// What happens next, at once, and a seed for its details.
+    /// The faults that happen next, all at once, each with a seed for its details.
     pub(crate) fn next(&mut self) -> Vec<(Fault, u64)> {
         if let Some(fault) = self.first.pop_front() {
             return vec![(fault, self.rng.u64(..))];
         }
         let Some(first) = self.rng.choice(&self.faults).copied() else { return Vec::new() };
         let mut next = vec![(first, self.rng.u64(..))];
-        if self.rng.u32(..TWO) == 0 {
+        if self.rng.u32(..PAIR_EVERY) == 0 {
             let fits = |fault: &&Fault| match (first.is_of_apps(), fault.is_of_apps()) {
                 (true, true) => false,
                 (false, true) => true,
-                (_, false) => first.is_light() && fault.is_light() && **fault != first,
+                (_, false) => first.may_overlap() && fault.may_overlap() && **fault != first,
             };
             let others: Vec<_> = self.faults.iter().filter(fits).collect();
             if let Some(second) = self.rng.choice(others) {
@@ -193,7 +193,7 @@ mod tests {
     }
 
     #[test]
-    fn only_light_faults_and_those_of_apps_happen_at_once() {
+    fn only_faults_that_may_overlap_and_those_of_apps_happen_at_once() {
         let mut schedule = Schedule::new(1, &[], &[]);
         let next: Vec<_> = (0..500).map(|_| schedule.next()).collect();
         let both: Vec<_> = next.iter().filter(|faults| faults.len() > 1).collect();
@@ -201,7 +201,7 @@ mod tests {
         let fits = |faults: &[(Fault, u64)]| {
             let apps = faults.iter().filter(|(fault, _)| fault.is_of_apps()).count();
             faults.len() == 2
-                && (apps == 1 || apps == 0 && faults.iter().all(|(fault, _)| fault.is_light()))
+                && (apps == 1 || apps == 0 && faults.iter().all(|(fault, _)| fault.may_overlap()))
         };
         assert!(both.iter().all(|faults| fits(faults)), "{both:?}");
     }

@@ -1,4 +1,4 @@
-//! What is tortured: the servers, the network in front of them, and the app processes.
+//! What faults and clients act on: the servers, the proxies in front of them, and the app processes.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,14 +10,16 @@ use futures_util::future::try_join_all;
 use serde::Deserialize;
 use tempfile::TempDir;
 
-use crate::apps::{Apps, Broken};
-use crate::check::Check;
-use crate::history::{Episode, Final, Moment, Remark};
+use crate::apps::Apps;
+use crate::error::BoxError;
+use crate::history::{Episode, FinalTable, Moment, Remark};
+use crate::violation::Check;
 
 /// The nodes as the apps call them, in the cluster's order.
 pub(crate) const NODES: [&str; 3] = ["main", "replica_1", "replica_2"];
 
-/// Any one of the others confirms a commit; a node is none of its own standbys.
+/// One standby must confirm each commit. All nodes are named, since each may be the primary, which is
+/// not a standby of its own.
 const QUORUM: &str = "ANY 1 (primary, replica_1, replica_2)";
 
 const TABLES: &str = "CREATE TABLE entries (key bigint NOT NULL, id bigint NOT NULL); \
@@ -25,10 +27,10 @@ const TABLES: &str = "CREATE TABLE entries (key bigint NOT NULL, id bigint NOT N
                       CREATE TABLE junk (text text); \
                       CREATE SCHEMA decoy; CREATE TABLE decoy.entries (LIKE entries)";
 
-/// How long apps may take to see that all is whole.
-const PATIENCE: Duration = Duration::from_secs(40);
+/// How long apps may take to see that the servers have recovered.
+const RECOVERY_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// All of it. Dropped, nothing of it is left.
+/// The whole system. When it is dropped, its processes are ended and its folders removed.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) clock: Instant,
@@ -36,26 +38,26 @@ pub(crate) struct World {
     pub(crate) proxies: Vec<Proxy>,
     pub(crate) cluster: Cluster,
     primary: AtomicUsize,
-    notes: Mutex<Notes>,
+    records: Mutex<Records>,
     http: reqwest::Client,
     _folder: TempDir,
 }
 
-/// What it writes down.
+/// The parts of the history that do not come from clients.
 #[derive(Debug, Default)]
-pub(crate) struct Notes {
+pub(crate) struct Records {
     pub(crate) episodes: Vec<Episode>,
     pub(crate) primaries: Vec<(Moment, &'static str)>,
     pub(crate) remarks: Vec<Remark>,
 }
 
 impl World {
-    /// Starts everything; answers when every app sees every server.
+    /// Starts everything. Returns when every app sees every server.
     pub(crate) async fn start(
         program: PathBuf,
         apps: usize,
         logs: Option<PathBuf>,
-    ) -> Result<Self, Broken> {
+    ) -> Result<Self, BoxError> {
         let cluster = Cluster::builder()
             .replicas(NODES.len() - 1)
             .setting("synchronous_standby_names", QUORUM)
@@ -84,13 +86,13 @@ impl World {
             proxies,
             cluster,
             primary: AtomicUsize::new(0),
-            notes: Mutex::default(),
+            records: Mutex::default(),
             http,
             _folder: own,
         };
-        world.notes().primaries.push((Duration::ZERO, NODES[0]));
+        world.records().primaries.push((Duration::ZERO, NODES[0]));
         try_join_all((0..apps).map(|app| world.apps.start(app))).await?;
-        world.whole().await?;
+        world.wait_for_recovery().await?;
         Ok(world)
     }
 
@@ -99,10 +101,10 @@ impl World {
         self.primary.load(Ordering::Relaxed)
     }
 
-    /// From now on it is this one.
+    /// Records that this node is the primary from now on.
     pub(crate) fn set_primary(&self, number: usize) {
         self.primary.store(number, Ordering::Relaxed);
-        self.notes().primaries.push((self.clock.elapsed(), NODES[number]));
+        self.records().primaries.push((self.clock.elapsed(), NODES[number]));
     }
 
     pub(crate) fn node(&self, number: usize) -> &Node {
@@ -115,18 +117,19 @@ impl World {
         (0..NODES.len()).filter(|number| *number != primary).collect()
     }
 
-    pub(crate) fn notes(&self) -> MutexGuard<'_, Notes> {
-        // Things are only added.
-        self.notes.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
+        // A panic cannot leave them inconsistent, since entries are only added.
+        self.records.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Records a violation that no operation shows.
     pub(crate) fn remark(&self, check: Check, text: String) {
         let at = self.clock.elapsed();
-        self.notes().remarks.push(Remark { at, check, text });
+        self.records().remarks.push(Remark { at, check, text });
     }
 
-    /// Waits until all servers stream, and every app has noticed. It is a violation if one does not.
-    pub(crate) async fn whole(&self) -> Result<(), Broken> {
+    /// Waits until every replica streams, and every app has noticed. It is a violation if an app does not.
+    pub(crate) async fn wait_for_recovery(&self) -> Result<(), BoxError> {
         let primary = self.node(self.primary());
         let replicas = self.replicas().into_iter().map(|number| async move {
             let node = self.node(number);
@@ -134,28 +137,36 @@ impl World {
             node.catch_up_with(primary).await
         });
         try_join_all(replicas).await?;
-        self.apps_see("whole", |status| status.is_whole(NODES[self.primary()])).await;
+        self.wait_for_apps("that all nodes serve", |status| {
+            status.all_serve(NODES[self.primary()])
+        })
+        .await;
         Ok(())
     }
 
-    /// Waits until every app has the present primary for its own.
-    pub(crate) async fn apps_know_the_primary(&self) {
+    /// Waits until every app knows the present primary.
+    pub(crate) async fn wait_until_apps_know_primary(&self) {
         let primary = NODES[self.primary()];
-        self.apps_see("the new primary", |status| status.primary.as_deref() == Some(primary)).await;
+        self.wait_for_apps("the new primary", |status| status.primary.as_deref() == Some(primary))
+            .await;
     }
 
-    async fn apps_see(&self, what: &str, looks_right: impl Fn(&Status) -> bool) {
-        let deadline = Instant::now() + PATIENCE;
+    /// Waits until the status of every app is right.
+    async fn wait_for_apps(&self, what: &str, is_right: impl Fn(&Status) -> bool) {
+        let deadline = Instant::now() + RECOVERY_TIMEOUT;
         for app in 0..self.apps.count() {
-            // One that is killed meanwhile sees nothing, and comes back at another address.
+            // The address is asked for again each time, since an app that is killed meanwhile has none,
+            // and comes back at another one.
             while let Some(address) = self.apps.addresses()[app] {
                 let status = self.status(&format!("http://{address}/status.json")).await;
-                if status.as_ref().is_ok_and(&looks_right) {
+                if status.as_ref().is_ok_and(&is_right) {
                     break;
                 }
                 if Instant::now() >= deadline {
-                    let text = format!("app {app} does not see {what} in {PATIENCE:?}: {status:?}");
-                    self.remark(Check::NotWhole, text);
+                    let text = format!(
+                        "app {app} does not see {what} in {RECOVERY_TIMEOUT:?}: {status:?}"
+                    );
+                    self.remark(Check::NotRecovered, text);
                     break;
                 }
                 tokio::time::sleep(Duration::from_millis(40)).await;
@@ -168,13 +179,13 @@ impl World {
         request.send().await?.json().await
     }
 
-    /// A small text from an app.
+    /// Gets a small text from an app.
     pub(crate) async fn fetch(&self, url: String) -> Result<String, reqwest::Error> {
         self.http.get(url).timeout(Duration::from_secs(5)).send().await?.text().await
     }
 
-    /// What the tables of all nodes hold, asked over connections of our own.
-    pub(crate) async fn finals(&self) -> Result<Vec<Final>, Broken> {
+    /// Reads the tables of all nodes, without an app.
+    pub(crate) async fn finals(&self) -> Result<Vec<FinalTable>, BoxError> {
         let mut finals = Vec::new();
         for number in std::iter::once(self.primary()).chain(self.replicas()) {
             let mut connection = self.node(number).connect().await?;
@@ -184,13 +195,13 @@ impl World {
             let unsigned = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
             let rows = rows.into_iter();
             let rows = rows.map(|(id, key, n)| (unsigned(id), (unsigned(key), unsigned(n))));
-            finals.push(Final { node: NODES[number].to_owned(), rows: rows.collect() });
+            finals.push(FinalTable { node: NODES[number].to_owned(), rows: rows.collect() });
         }
         Ok(finals)
     }
 }
 
-/// Of `status.json`, what matters here.
+/// The part of `status.json` that matters here.
 #[derive(Debug, Deserialize)]
 struct Status {
     primary: Option<String>,
@@ -206,17 +217,17 @@ struct NodeStatus {
 }
 
 impl Status {
-    fn is_whole(&self, primary: &str) -> bool {
-        let fits = |node: &NodeStatus| {
+    fn all_serve(&self, primary: &str) -> bool {
+        let serves = |node: &NodeStatus| {
             let role = if node.name == primary { "primary" } else { "replica" };
             node.health == "up" && node.reason.is_none() && node.role == role
         };
-        self.primary.as_deref() == Some(primary) && self.nodes.iter().all(fits)
+        self.primary.as_deref() == Some(primary) && self.nodes.iter().all(serves)
     }
 }
 
-/// An app's settings: the defaults, but for a pool that all clients fit into at once, and that is
-/// empty soon after.
+/// An app's settings: the defaults, except for shorter intervals, and a pool that has room for all
+/// clients at once.
 fn configuration(proxies: &[Proxy], app: usize) -> String {
     let node =
         |proxy: &Proxy| format!("url = \"{}\"\napplication_name = \"app-{app}\"\n", proxy.url());

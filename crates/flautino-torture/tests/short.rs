@@ -6,7 +6,7 @@
 use flautino_torture::schedule::Fault;
 use flautino_torture::{Options, run};
 
-/// What must not be left to chance.
+/// Faults that every run must have, whatever the seed.
 const FIRST: [Fault; 4] =
     [Fault::Failover, Fault::AppStop, Fault::PrimaryRestart, Fault::ReplicaCut];
 

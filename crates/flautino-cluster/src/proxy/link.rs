@@ -14,12 +14,12 @@ use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-/// Chunks under way in one direction; beyond it, the sender has to wait.
-const UNDER_WAY: usize = 64;
+/// How many chunks may be in flight in one direction before the sender has to wait.
+const MAX_IN_FLIGHT: usize = 64;
 
-/// What the network is like.
+/// The present state of the network.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Weather {
+pub(super) struct Network {
     pub(super) stalled: bool,
     pub(super) delay: Duration,
 }
@@ -28,8 +28,8 @@ pub(super) struct Weather {
 #[derive(Debug)]
 pub(super) struct Shared {
     target: Mutex<SocketAddr>,
-    weather: watch::Sender<Weather>,
-    /// Connections admitted before the last change of this are reset.
+    network: watch::Sender<Network>,
+    /// Connections that were accepted before its last change are reset.
     generation: watch::Sender<u64>,
     /// Open connections by generation.
     open: watch::Sender<BTreeMap<u64, usize>>,
@@ -41,7 +41,7 @@ impl Shared {
     pub(super) fn new(target: SocketAddr) -> Self {
         Self {
             target: Mutex::new(target),
-            weather: watch::Sender::default(),
+            network: watch::Sender::default(),
             generation: watch::Sender::default(),
             open: watch::Sender::default(),
             accepted: AtomicU64::new(0),
@@ -49,8 +49,8 @@ impl Shared {
         }
     }
 
-    pub(super) fn change(&self, change: impl FnOnce(&mut Weather)) {
-        self.weather.send_modify(change);
+    pub(super) fn change(&self, change: impl FnOnce(&mut Network)) {
+        self.network.send_modify(change);
     }
 
     pub(super) fn set_target(&self, target: SocketAddr) {
@@ -72,17 +72,17 @@ impl Shared {
 
     pub(super) async fn none_older(&self, generation: u64) {
         let mut open = self.open.subscribe();
-        // The sender is in self, so there is no end to wait for.
+        // An error would mean that the sender is gone, and that is in `self`.
         let _ = open.wait_for(|open| open.range(..generation).next().is_none()).await;
     }
 
-    /// Counts a connection for as long as the pass lives.
-    pub(super) fn admit(self: &Arc<Self>) -> Pass {
+    /// Counts a connection for as long as the returned guard lives.
+    pub(super) fn count_in(self: &Arc<Self>) -> Counted {
         self.accepted.fetch_add(1, Ordering::SeqCst);
         let mut generation = self.generation.subscribe();
         let number = *generation.borrow_and_update();
         self.open.send_modify(|open| *open.entry(number).or_default() += 1);
-        Pass { generation, number, shared: Arc::clone(self) }
+        Counted { generation, number, shared: Arc::clone(self) }
     }
 
     fn target(&self) -> SocketAddr {
@@ -90,15 +90,15 @@ impl Shared {
     }
 }
 
-/// A connection's place in the count.
+/// One of the open connections, in their count until this is dropped.
 #[derive(Debug)]
-pub(super) struct Pass {
+pub(super) struct Counted {
     shared: Arc<Shared>,
     generation: watch::Receiver<u64>,
     number: u64,
 }
 
-impl Drop for Pass {
+impl Drop for Counted {
     fn drop(&mut self) {
         self.shared.open.send_modify(|open| {
             if let Some(count) = open.get_mut(&self.number) {
@@ -110,24 +110,24 @@ impl Drop for Pass {
 }
 
 /// Carries one connection to its end: that of either side, or a reset.
-pub(super) async fn run(client: TcpStream, mut pass: Pass) {
-    // Declared after the pass, so that the sockets are closed before it stops counting.
+pub(super) async fn run(client: TcpStream, mut counted: Counted) {
+    // Declared after `counted`, so that the sockets are closed before the connection leaves the count.
     let mut client = client;
-    let shared = Arc::clone(&pass.shared);
+    let shared = Arc::clone(&counted.shared);
     let mut server = None;
     let carried = async {
         client.set_nodelay(true)?;
-        // A stalled network carries no opening of a connection either.
-        let mut weather = shared.weather.subscribe();
-        let _ = weather.wait_for(|weather| !weather.stalled).await;
+        // A stalled network does not carry the opening of a connection either.
+        let mut network = shared.network.subscribe();
+        let _ = network.wait_for(|network| !network.stalled).await;
         let server = server.insert(TcpStream::connect(shared.target()).await?);
         server.set_nodelay(true)?;
         carry(&mut client, server, &shared).await
     };
     let reset = tokio::select! {
-        // A server that refuses is told on as a reset, not as an orderly end.
+        // A client whose server refuses the connection gets a reset, not an orderly end.
         carried = carried => carried.is_err(),
-        _ = pass.generation.changed() => true,
+        _ = counted.generation.changed() => true,
     };
     if reset {
         for socket in [Some(&client), server.as_ref()].into_iter().flatten() {
@@ -136,28 +136,29 @@ pub(super) async fn run(client: TcpStream, mut pass: Pass) {
     }
 }
 
-/// Until one of the two ends. PostgreSQL's protocol knows no half-closed connection, so what is
-/// left of the other direction goes with it, as when a process dies.
+/// Carries both directions until one of them ends. PostgreSQL's protocol knows no half-closed
+/// connection, so the other direction then ends too, as when a process dies.
 async fn carry(client: &mut TcpStream, server: &mut TcpStream, shared: &Shared) -> io::Result<()> {
     let (from_client, to_client) = client.split();
     let (from_server, to_server) = server.split();
-    // Whether the server spoke since the client did; at first it is the client's turn.
-    let turn = AtomicBool::new(true);
+    // Whether the server has spoken since the client last did, so that the client's next message
+    // begins a round trip. The first message does too.
+    let clients_turn = AtomicBool::new(true);
     let asked = || {
-        if turn.swap(false, Ordering::SeqCst) {
+        if clients_turn.swap(false, Ordering::SeqCst) {
             shared.round_trips.fetch_add(1, Ordering::SeqCst);
         }
     };
-    // Before the bytes leave: the client may answer them at once.
-    let answered = || turn.store(true, Ordering::SeqCst);
+    // Stored before the bytes leave, since the client may respond to them at once.
+    let answered = || clients_turn.store(true, Ordering::SeqCst);
     tokio::select! {
         end = pump(from_client, to_server, shared, asked, || ()) => end,
         end = pump(from_server, to_client, shared, || (), answered) => end,
     }
 }
 
-/// One direction, to its end. Reading and writing are apart, so that latency does not add up and
-/// a stalled direction still takes in.
+/// Carries one direction to its end. Chunks are read while earlier ones wait for their time, so that
+/// the delay of one is not added to the next, and a stalled direction still takes data in.
 async fn pump(
     mut from: ReadHalf<'_>,
     mut to: WriteHalf<'_>,
@@ -165,7 +166,7 @@ async fn pump(
     arrived: impl Fn(),
     leaving: impl Fn(),
 ) -> io::Result<()> {
-    let (queue, mut queued) = mpsc::channel::<(Instant, io::Result<Vec<u8>>)>(UNDER_WAY);
+    let (queue, mut queued) = mpsc::channel::<(Instant, io::Result<Vec<u8>>)>(MAX_IN_FLIGHT);
     let read = async move {
         loop {
             let mut chunk = Vec::with_capacity(16 * 1024);
@@ -173,19 +174,19 @@ async fn pump(
             if !chunk.is_empty() {
                 arrived();
             }
-            let due = Instant::now() + shared.weather.borrow().delay;
+            let due = Instant::now() + shared.network.borrow().delay;
             let last = chunk.is_empty();
             if queue.send((due, read.map(|_| chunk))).await.is_err() || last {
-                // Only the other half knows when all is done.
+                // The writing half returns once all is written.
                 return std::future::pending::<()>().await;
             }
         }
     };
     let write = async move {
-        let mut weather = shared.weather.subscribe();
+        let mut network = shared.network.subscribe();
         while let Some((due, chunk)) = queued.recv().await {
             tokio::time::sleep_until(due).await;
-            let _ = weather.wait_for(|weather| !weather.stalled).await;
+            let _ = network.wait_for(|network| !network.stalled).await;
             let chunk = chunk?;
             if chunk.is_empty() {
                 break;

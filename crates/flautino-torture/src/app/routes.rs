@@ -31,7 +31,7 @@ pub(super) fn routes() -> Router {
         .route("/tasks", get(async || alive_tasks().to_string()))
 }
 
-/// What to write, and how long to dawdle in between.
+/// What to write, and how long to sleep in the middle.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Work {
     pub(crate) key: i64,
@@ -46,22 +46,23 @@ struct Ask {
     seconds: f64,
 }
 
-/// As [`DbError`], with the reason, which an app would keep to itself.
+/// As [`DbError`], with the cause, which an app would not show.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Failure {
     #[serde(skip)]
     status: u16,
-    /// Whether it may have been committed all the same.
+    /// Whether what failed may have been committed all the same.
     pub(crate) unknown: bool,
     pub(crate) error: String,
-    /// What a read had been given by then.
+    /// The rows that a read had been given before it failed.
     pub(crate) rows: Vec<u64>,
 }
 
 impl From<sqlx::Error> for Failure {
     fn from(err: sqlx::Error) -> Self {
-        let answer = matches!(&err, sqlx::Error::Database(answer) if !is_last_word(&**answer));
-        let unknown = matches!(Error::of(&err), Some(Error::CommitUnknown(_))) || !answer;
+        // The server answered the statement itself, so it did not commit.
+        let answered = matches!(&err, sqlx::Error::Database(answer) if !ends_session(&**answer));
+        let unknown = matches!(Error::of(&err), Some(Error::CommitUnknown(_))) || !answered;
         let code =
             err.as_database_error().and_then(sqlx::error::DatabaseError::code).unwrap_or_default();
         let error = format!("{err} {code}");
@@ -70,21 +71,21 @@ impl From<sqlx::Error> for Failure {
     }
 }
 
-/// Whether the server said it at the end of the session, and so perhaps after a commit.
-fn is_last_word(err: &dyn sqlx::error::DatabaseError) -> bool {
+/// Whether the server ended the session with this error, perhaps after it had committed.
+fn ends_session(err: &dyn sqlx::error::DatabaseError) -> bool {
     use sqlx::postgres::{PgDatabaseError, PgSeverity};
     let err = err.try_downcast_ref::<PgDatabaseError>();
     err.is_none_or(|err| matches!(err.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
 impl Failure {
-    /// What a handler says that changed its mind.
+    /// The response of a handler that rolls back on purpose.
     fn on_purpose() -> Self {
         let error = "rolled back on purpose".to_owned();
         Self { status: 422, unknown: false, error, rows: Vec::new() }
     }
 
-    /// In a transaction whose `COMMIT` was not sent, nothing is unknown.
+    /// For a transaction whose `COMMIT` was not sent, so that nothing is unknown.
     fn before_commit(err: sqlx::Error) -> Self {
         Self { unknown: false, ..Self::from(err) }
     }
@@ -116,7 +117,7 @@ async fn insert(db: Db, Json(work): Json<Work>) -> Result<(), Failure> {
 }
 
 async fn pair(db: Db, Json(work): Json<Work>) -> Result<(), Failure> {
-    // The closure form does not tell in which step it failed; this error does.
+    // The error of the closure form does not tell whether `COMMIT` was sent; this flag does.
     let written = Arc::new(AtomicBool::new(false));
     let done = Arc::clone(&written);
     let outcome = db.transaction(async move |tx| {
@@ -159,12 +160,12 @@ async fn dropped(db: Db, Json(work): Json<Work>) -> Result<(), Failure> {
 async fn spoiled(mut tx: Tx, Json(work): Json<Work>) -> Result<(), Failure> {
     let transaction = tx.begin().await.map_err(Failure::before_commit)?;
     write(transaction, &work).await.map_err(Failure::before_commit)?;
-    // Swallowed, as a careless handler would.
+    // The error is ignored, as a careless handler would.
     let _ = sqlx::query("SELECT 1 / 0").execute(&mut *transaction).await;
     Ok(())
 }
 
-/// A session that whoever has it next must not notice.
+/// Leaves a lock and a setting in its session, which the next user of the connection must not have.
 async fn dirty(db: Db, Json(work): Json<Work>) -> Result<(), Failure> {
     let mut lease = db.acquire().await?;
     let lock = sqlx::query("SELECT pg_advisory_lock_shared($1)").bind(work.key);
@@ -194,7 +195,7 @@ async fn session_read(db: Db, Query(ask): Query<Ask>) -> Result<Json<Vec<u64>>, 
     read_with(&db.with_consistency(Consistency::Session), &ask).await
 }
 
-/// Row by row, as sqlx's own `fetch_all` does it.
+/// Reads row by row, to know what had arrived when the read failed.
 async fn read_with(db: &flautino::Handle, ask: &Ask) -> Result<Json<Vec<u64>>, Failure> {
     let slow = ask.seconds > 0.0;
     let query = sqlx::query_scalar::<_, i64>(if slow { SLOW_READ } else { READ }).bind(ask.key);

@@ -4,7 +4,10 @@
 use std::time::Duration;
 
 use super::*;
-use crate::history::{Carries, Episode, Final, Kind, Moment, Remark, Rule, Window};
+use crate::history::{
+    Carries, Episode, FinalTable, Kind, Moment, NO_ANSWER, Op, Outcome, Remark, Rule, Window,
+};
+use crate::violation::Check;
 
 const LIMITS: Limits =
     Limits { failover_timeout: Duration::from_secs(10), max_lag: Duration::from_secs(10) };
@@ -60,7 +63,7 @@ fn with(mut history: History, from: u64, to: u64, rule: Rule) -> History {
     let windows = vec![Window { from: ms(from), to: ms(to), rule }];
     history.episodes.push(Episode {
         fault: "test".to_owned(),
-        what: String::new(),
+        target: String::new(),
         from: ms(from),
         to: ms(to),
         failover: false,
@@ -77,7 +80,7 @@ fn with_failover(history: History, from: u64, to: u64) -> History {
 
 fn with_final(mut history: History, rows: &[(u64, u64, u64)]) -> History {
     let rows = rows.iter().map(|(id, key, count)| (*id, (*key, *count))).collect();
-    history.finals.push(Final { node: "main".to_owned(), rows });
+    history.finals.push(FinalTable { node: "main".to_owned(), rows });
     history
 }
 
@@ -96,12 +99,12 @@ fn a_client_with_tokens_reads_what_it_wrote() {
     let write = write(Kind::Insert, &[1], 0);
     clean(&history(&[write.clone(), read(&[1], 20)]));
     assert_eq!(found(&history(&[write.clone(), read(&[], 20)])), [Check::ReadYourWrites]);
-    // Of others, of other keys, and of itself without tokens it need not.
+    // It need not read what others wrote or what is under other keys, nor anything without tokens.
     clean(&history(&[write.clone(), by(2, read(&[], 20))]));
     clean(&history(&[write.clone(), Op { key: 8, ..read(&[], 20) }]));
     let bare = |op| Op { carries: Carries::Nothing, ..op };
     clean(&history(&[bare(write.clone()), bare(read(&[], 20))]));
-    // Nor what may not have been done.
+    // Nor a write that may not have been done.
     clean(&history(&[failed(write, Outcome::Left, 0), read(&[], 20)]));
 }
 
@@ -118,7 +121,7 @@ fn what_a_session_read_stays() {
     let back = |first: Op| history(&[write.clone(), first, session_read(&[], 40)]);
     assert_eq!(found(&back(session_read(&[1], 20))), [Check::MonotonicReads]);
     clean(&back(by(3, session_read(&[1], 20))));
-    // Plain reads may go back, and do not commit the session to anything.
+    // Plain reads may go back, and set no floor for later reads of the session.
     clean(&back(read(&[1], 20)));
     clean(&history(&[write.clone(), session_read(&[1], 20), read(&[], 40)]));
     clean(&history(&[write.clone(), session_read(&[], 20), session_read(&[1], 40)]));
@@ -190,7 +193,7 @@ fn what_was_acknowledged_is_there_at_the_end() {
     let left = failed(write(Kind::Insert, &[1], 0), Outcome::Left, 0);
     clean(&with_final(history(std::slice::from_ref(&left)), &[]));
     clean(&with_final(history(&[left]), &[(1, 7, 1)]));
-    // A success over a transaction that the server had aborted.
+    // Here a transaction that the server had aborted was reported as a success.
     let spoiled = write(Kind::Spoiled, &[1, 2], 0);
     assert!(found(&with_final(history(&[spoiled]), &[])).contains(&Check::LostWrite));
     let spoiled = failed(write(Kind::Spoiled, &[1, 2], 0), Outcome::Refused, 500);
@@ -217,7 +220,7 @@ fn no_read_fails() {
     let refused = failed(read(&[], 100), Outcome::Refused, 503);
     let history = history(&[refused]);
     assert_eq!(found(&history), [Check::FailedRead]);
-    // Whatever is wrong with servers.
+    // Nor does it while servers are in trouble.
     for rule in [Rule::WritesBreak, Rule::NoPrimary, Rule::TransactionsBreak] {
         assert_eq!(found(&with(history.clone(), 0, 200, rule)), [Check::FailedRead]);
     }
@@ -304,7 +307,7 @@ fn a_transaction_that_had_begun_need_not_wait() {
 
 #[test]
 fn who_asks_gets_an_answer() {
-    let error = Some(crate::clients::NO_ANSWER.into());
+    let error = Some(NO_ANSWER.into());
     let hung = Op { error, ..failed(write(Kind::Insert, &[1], 0), Outcome::Unknown, 0) };
     assert_eq!(found(&history(&[hung])), [Check::NoAnswer]);
 }

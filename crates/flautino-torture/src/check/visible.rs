@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
-use super::{Check, Index, Violation};
+use super::index::Index;
 use crate::history::{Carries, History, Kind, Outcome};
+use crate::violation::{Check, Violation};
 
-/// A client that carries its tokens reads all that it had written before, by its own account.
+/// A client that carries its tokens reads all that it was told it has written.
 pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
     // A client does one thing at a time, so the order of its operations is that of the history.
     let mut own: HashMap<(u32, u64), Vec<(u64, usize)>> = HashMap::new();
@@ -14,7 +15,7 @@ pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
         if op.carries != Carries::Tokens {
             continue;
         }
-        if op.is_kept() {
+        if op.must_be_stored() {
             let known = own.entry((op.client, op.key)).or_default();
             known.extend(op.ids.iter().map(|id| (*id, number)));
         } else if op.is_answered_read() {
@@ -24,11 +25,7 @@ pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
                     "client {} wrote id {id} under key {} and did not read it afterwards",
                     op.client, op.key
                 );
-                found.push(Violation {
-                    check: Check::ReadYourWrites,
-                    text,
-                    ops: vec![*write, number],
-                });
+                found.push(Violation::new(Check::ReadYourWrites, text, vec![*write, number]));
             }
         }
     }
@@ -36,13 +33,13 @@ pub(super) fn read_your_writes(history: &History, found: &mut Vec<Violation>) {
 
 /// What one read of a session showed, its later ones show too.
 ///
-/// There are two exceptions, both PostgreSQL's own. What was never acknowledged may be lost in a
-/// failover. And a write that is not over yet can be seen on a replica before the primary shows it,
-/// since that waits for its synchronous standby first.
+/// There are two exceptions, both PostgreSQL's own. A write that was never acknowledged may be lost in
+/// a failover. And a write that has not returned yet can be seen on a replica before the primary shows
+/// it, since the primary waits for its synchronous standby first.
 pub(super) fn monotonic_reads(history: &History, index: &Index, found: &mut Vec<Violation>) {
     let mut shown: HashMap<(u32, u64), BTreeMap<u64, usize>> = HashMap::new();
-    for (number, op) in history.ops.iter().enumerate() {
-        if op.kind != Kind::SessionRead || op.carries != Carries::Tokens || !op.is_answered_read() {
+    for (number, op) in history.answered_reads() {
+        if op.kind != Kind::SessionRead || op.carries != Carries::Tokens {
             continue;
         }
         let shown = shown.entry((op.client, op.key)).or_default();
@@ -65,7 +62,7 @@ pub(super) fn monotonic_reads(history: &History, index: &Index, found: &mut Vec<
                 );
                 let mut ops = vec![read, number];
                 ops.extend(writer.map(|(write, _)| write));
-                found.push(Violation { check: Check::MonotonicReads, text, ops });
+                found.push(Violation::new(Check::MonotonicReads, text, ops));
             }
         }
         shown.extend(op.seen.iter().map(|id| (*id, number)));
@@ -75,82 +72,80 @@ pub(super) fn monotonic_reads(history: &History, index: &Index, found: &mut Vec<
 /// No read shows what was rolled back or refused, or what nobody wrote there; nor twice what was
 /// written once.
 pub(super) fn undone(history: &History, index: &Index, found: &mut Vec<Violation>) {
-    let mut told = HashSet::new();
-    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
-        let mut once = HashSet::with_capacity(op.seen.len());
+    let mut reported = HashSet::new();
+    for (number, op) in history.answered_reads() {
+        let mut seen = HashSet::with_capacity(op.seen.len());
         for id in &op.seen {
-            if !once.insert(id) && told.insert((Check::DoubleWrite, *id)) {
-                let text = format!("a read shows id {id} twice under key {}", op.key);
-                let mut ops = vec![number];
-                ops.extend(index.writer(history, *id).map(|(write, _)| write));
-                found.push(Violation { check: Check::DoubleWrite, text, ops });
-            }
             let writer = index.writer(history, *id);
-            let fits = writer.is_some_and(|(_, write)| {
-                write.may_be_kept() && write.key == op.key && write.start <= op.end
-            });
-            if !fits && told.insert((Check::DirtyRead, *id)) {
-                let text = match writer {
-                    Some((_, write)) => format!(
-                        "a read shows id {id}, which {} ({:?}) never committed under key {}",
-                        write.kind, write.outcome, op.key
-                    ),
-                    None => format!("a read shows id {id}, which nobody wrote"),
-                };
-                let mut ops = vec![number];
-                ops.extend(writer.map(|(write, _)| write));
-                found.push(Violation { check: Check::DirtyRead, text, ops });
+            let mut report = |check, text| {
+                if reported.insert((check, *id)) {
+                    let ops = writer.map(|(write, _)| write).into_iter().chain([number]);
+                    found.push(Violation::new(check, text, ops.collect()));
+                }
+            };
+            if !seen.insert(id) {
+                let text = format!("a read shows id {id} twice under key {}", op.key);
+                report(Check::DoubleWrite, text);
             }
+            let text = match writer {
+                None => format!("a read shows id {id}, which nobody wrote"),
+                Some((_, write))
+                    if write.may_be_stored() && write.key == op.key && write.start <= op.end =>
+                {
+                    continue;
+                }
+                Some((_, write)) => format!(
+                    "a read shows id {id}, which {} ({:?}) never committed under key {}",
+                    write.kind, write.outcome, op.key
+                ),
+            };
+            report(Check::DirtyRead, text);
         }
     }
 }
 
 /// A read shows all that a transaction wrote, or nothing of it.
 pub(super) fn torn(history: &History, index: &Index, found: &mut Vec<Violation>) {
-    let mut told = HashSet::new();
-    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
+    let mut reported = HashSet::new();
+    for (number, op) in history.answered_reads() {
         for id in &op.seen {
             let Some((write, writer)) = index.writer(history, *id) else { continue };
             let missing = writer.ids.iter().find(|other| !op.seen.contains(other));
             if let Some(missing) = missing
-                && told.insert(write)
+                && reported.insert(write)
             {
                 let text = format!(
                     "a read shows id {id} and not id {missing} of the same transaction, key {}",
                     op.key
                 );
-                found.push(Violation {
-                    check: Check::TornTransaction,
-                    text,
-                    ops: vec![write, number],
-                });
+                found.push(Violation::new(Check::TornTransaction, text, vec![write, number]));
             }
         }
     }
 }
 
-/// Beyond `max_lag`, for probes that come late on a machine under load.
-const LAG_SLACK: Duration = Duration::from_secs(5);
+/// Added to `max_lag`, since probes come late on a machine under load.
+const LAG_TOLERANCE: Duration = Duration::from_secs(5);
 
-/// Whoever reads sees what was acknowledged longer ago than a replica in use may lag.
+/// Every read shows what was acknowledged longer ago than a replica in use may lag behind.
 pub(super) fn stale(history: &History, max_lag: Duration, found: &mut Vec<Violation>) {
-    let mut kept: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
+    let mut stored: HashMap<u64, Vec<(u64, usize)>> = HashMap::new();
     for (number, op) in history.ops.iter().enumerate() {
-        if op.is_kept() {
-            kept.entry(op.key).or_default().extend(op.ids.iter().map(|id| (*id, number)));
+        if op.must_be_stored() {
+            stored.entry(op.key).or_default().extend(op.ids.iter().map(|id| (*id, number)));
         }
     }
-    let mut told = HashSet::new();
-    for (number, op) in history.ops.iter().enumerate().filter(|(_, op)| op.is_answered_read()) {
-        let Some(kept) = kept.get(&op.key) else { continue };
-        let missed = kept.iter().find(|(id, write)| {
-            history.ops[*write].end + max_lag + LAG_SLACK < op.start && !op.seen.contains(id)
+    let mut reported = HashSet::new();
+    for (number, op) in history.answered_reads() {
+        let Some(stored) = stored.get(&op.key) else { continue };
+        let missed = stored.iter().find(|(id, write)| {
+            history.ops[*write].end + max_lag + LAG_TOLERANCE < op.start && !op.seen.contains(id)
         });
         if let Some((id, write)) = missed
-            && told.insert(*id)
+            && reported.insert(*id)
         {
             let text = format!("a read misses id {id}, acknowledged long before it began");
-            found.push(Violation { check: Check::StaleRead, text, ops: vec![*write, number] });
+            found.push(Violation::new(Check::StaleRead, text, vec![*write, number]));
         }
     }
 }

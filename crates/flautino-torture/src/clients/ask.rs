@@ -1,31 +1,18 @@
-//! One request, and what its answer means.
+//! One request, and what its response means.
 
 use std::time::Duration;
 
 use flautino_axum::TOKEN_HEADER;
 use reqwest::Response;
 
-use super::Clients;
 use super::choose::Choice;
-use crate::app::Failure;
-use crate::app::Work;
-use crate::history::{Kind, Outcome};
+use crate::app::{Failure, Work};
+use crate::history::{Kind, NO_ANSWER, Outcome};
 
-/// How long a client waits at the most: longer than everything that an app may wait for.
-const PATIENCE: Duration = Duration::from_secs(40);
-/// What is noted where it waited in vain.
-pub(crate) const NO_ANSWER: &str = "no answer";
+/// How long a client waits at most: longer than an app may wait for anything.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(40);
 
-/// What became of a request.
-#[derive(Debug)]
-pub(super) enum Asked {
-    /// Nobody listened.
-    NotSent,
-    /// It was sent.
-    Answered(Answer),
-}
-
-/// What the client knows then.
+/// What a client knows after a request.
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) outcome: Outcome,
@@ -42,36 +29,41 @@ impl Answer {
     }
 }
 
-impl Clients {
-    pub(super) async fn ask(&self, url: &str, choice: &Choice, token: Option<&str>) -> Asked {
-        let mut request = if choice.kind.reads() {
-            self.http.get(format!("{url}?key={}&seconds={}", choice.key, choice.seconds))
-        } else {
-            let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-            self.http.post(url).json(&Work {
-                key: signed(choice.key),
-                ids: choice.ids.iter().map(|id| signed(*id)).collect(),
-                seconds: choice.seconds,
-            })
-        };
-        if let Some(token) = token {
-            request = request.header(TOKEN_HEADER, token);
-        }
-        let answer = async {
-            let response = request.send().await?;
-            read(choice.kind, response).await
-        };
-        let patience = choice.leaves.unwrap_or(PATIENCE);
-        Asked::Answered(match tokio::time::timeout(patience, answer).await {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(error)) if error.is_connect() => return Asked::NotSent,
-            Ok(Err(error)) => {
-                Answer::without_response(Outcome::Unknown, Some(whole(&error).into()))
-            }
-            Err(_) if choice.leaves.is_some() => Answer::without_response(Outcome::Left, None),
-            Err(_) => Answer::without_response(Outcome::Unknown, Some(NO_ANSWER.into())),
+/// Sends the request and reads the response. Returns `None` where nobody listened, so that nothing
+/// was done.
+pub(super) async fn ask(
+    http: &reqwest::Client,
+    url: &str,
+    choice: &Choice,
+    token: Option<&str>,
+) -> Option<Answer> {
+    let mut request = if choice.kind.is_read() {
+        http.get(format!("{url}?key={}&seconds={}", choice.key, choice.seconds))
+    } else {
+        let signed = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        http.post(url).json(&Work {
+            key: signed(choice.key),
+            ids: choice.ids.iter().map(|id| signed(*id)).collect(),
+            seconds: choice.seconds,
         })
+    };
+    if let Some(token) = token {
+        request = request.header(TOKEN_HEADER, token);
     }
+    let answer = async {
+        let response = request.send().await?;
+        read(choice.kind, response).await
+    };
+    let timeout = choice.leaves.unwrap_or(REQUEST_TIMEOUT);
+    Some(match tokio::time::timeout(timeout, answer).await {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(error)) if error.is_connect() => return None,
+        Ok(Err(error)) => {
+            Answer::without_response(Outcome::Unknown, Some(with_causes(&error).into()))
+        }
+        Err(_) if choice.leaves.is_some() => Answer::without_response(Outcome::Left, None),
+        Err(_) => Answer::without_response(Outcome::Unknown, Some(NO_ANSWER.into())),
+    })
 }
 
 async fn read(kind: Kind, response: Response) -> Result<Answer, reqwest::Error> {
@@ -89,7 +81,7 @@ async fn read(kind: Kind, response: Response) -> Result<Answer, reqwest::Error> 
     let mut seen = Vec::new();
     let mut error = None;
     let outcome = match status {
-        200 if kind.reads() => match serde_json::from_slice(&body) {
+        200 if kind.is_read() => match serde_json::from_slice(&body) {
             Ok(ids) => {
                 seen = ids;
                 Outcome::Acknowledged
@@ -104,10 +96,10 @@ async fn read(kind: Kind, response: Response) -> Result<Answer, reqwest::Error> 
             Ok(failure) => {
                 error = Some(failure.error.into());
                 seen = failure.rows;
-                // Where the status says that it was not sent, the app's guess does not count.
+                // 503 says for certain that nothing was done, whatever the app made of the error.
                 if failure.unknown && status != 503 { Outcome::Unknown } else { Outcome::Refused }
             }
-            // The layer says so, of a `COMMIT`.
+            // This response is the layer's own: it found the transaction aborted at its `COMMIT`.
             Err(_) if kind == Kind::Spoiled => Outcome::Refused,
             Err(_) => Outcome::Unknown,
         },
@@ -116,7 +108,7 @@ async fn read(kind: Kind, response: Response) -> Result<Answer, reqwest::Error> 
 }
 
 /// The error with its causes.
-fn whole(error: &reqwest::Error) -> String {
+fn with_causes(error: &reqwest::Error) -> String {
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

@@ -1,45 +1,68 @@
-//! Which keys are in use: few enough that clients meet, and new ones before reads grow long.
+//! The keys that clients write to: few enough that clients meet, and new ones before reads grow long.
+//! And ids, each of which is given out once.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// How many keys are written to at a time.
-const ACTIVE: usize = 12;
-/// How many ids a key takes.
-const FULL: usize = 30;
+const ACTIVE_KEYS: u64 = 12;
+/// How many ids a key takes before another one replaces it.
+const MAX_IDS_PER_KEY: usize = 30;
 
-/// The keys that are written to, and how many ids each has.
+/// The keys that are written to, and the next id.
 #[derive(Debug)]
-pub(super) struct Keys(Mutex<(Vec<(u64, usize)>, u64)>);
+pub(super) struct Keys {
+    active: Mutex<Active>,
+    next_id: AtomicU64,
+}
+
+#[derive(Debug)]
+struct Active {
+    keys: Vec<Key>,
+    /// The newest key.
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Key {
+    number: u64,
+    /// How many ids it may have.
+    ids: usize,
+}
 
 impl Default for Keys {
     fn default() -> Self {
-        let count = ACTIVE as u64;
-        Self(Mutex::new(((1..=count).map(|key| (key, 0)).collect(), count)))
+        let keys = (1..=ACTIVE_KEYS).map(|number| Key { number, ids: 0 }).collect();
+        let active = Mutex::new(Active { keys, last: ACTIVE_KEYS });
+        Self { active, next_id: AtomicU64::new(1) }
     }
 }
 
 impl Keys {
-    /// One to write to.
+    /// One of the keys that are written to.
     pub(super) fn any(&self, rng: &mut fastrand::Rng) -> u64 {
-        let keys = self.lock();
-        keys.0[rng.usize(..keys.0.len())].0
+        let active = self.active();
+        active.keys[rng.usize(..active.keys.len())].number
     }
 
-    /// So many ids were written to the key, perhaps.
-    pub(super) fn wrote(&self, key: u64, ids: usize) {
-        let mut keys = self.lock();
-        let (active, last) = &mut *keys;
-        if let Some(place) = active.iter_mut().find(|(active, _)| *active == key) {
-            place.1 += ids;
-            if place.1 >= FULL {
-                *last += 1;
-                *place = (*last, 0);
+    /// New ids.
+    pub(super) fn new_ids(&self, count: usize) -> Vec<u64> {
+        (0..count).map(|_| self.next_id.fetch_add(1, Ordering::Relaxed)).collect()
+    }
+
+    /// Counts ids that may have been written to a key.
+    pub(super) fn wrote(&self, number: u64, ids: usize) {
+        let active = &mut *self.active();
+        if let Some(key) = active.keys.iter_mut().find(|key| key.number == number) {
+            key.ids += ids;
+            if key.ids >= MAX_IDS_PER_KEY {
+                active.last += 1;
+                *key = Key { number: active.last, ids: 0 };
             }
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, (Vec<(u64, usize)>, u64)> {
-        // Every change is one assignment.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    fn active(&self) -> MutexGuard<'_, Active> {
+        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -4,70 +4,70 @@ use std::time::Duration;
 
 use flautino_cluster::Proxy;
 
-use super::Scene;
-use crate::apps::Broken;
+use super::injection::Injection;
+use crate::error::BoxError;
 use crate::history::{Moment, Rule};
 
-impl Scene<'_> {
-    /// The proxy in front of the primary or of a replica, and when that was chosen.
-    fn in_front_of(&self, primary: bool) -> (&Proxy, Moment) {
+impl Injection<'_> {
+    /// Picks the primary or a replica. Returns the proxy in front of it, and the present moment.
+    fn proxy_of(&self, primary: bool) -> (&Proxy, Moment) {
         let number = if primary { self.primary() } else { self.replica() };
         (&self.world.proxies[number], self.now())
     }
 
-    /// Writes under way may have failed since then.
-    fn broke(&self, primary: bool, since: Moment) {
+    /// If it was the primary, writes that were under way since then may have failed.
+    fn connections_broke(&self, primary: bool, since: Moment) {
         if primary {
-            self.held(since, Rule::WritesBreak);
-            self.holds(since, Rule::NoPrimary);
+            self.rule_until_now(since, Rule::WritesBreak);
+            self.rule_until_recovery(since, Rule::NoPrimary);
         }
     }
 
-    pub(super) async fn stall(&self, primary: bool) -> Result<(), Broken> {
-        let (proxy, since) = self.in_front_of(primary);
+    pub(super) async fn stall(&self, primary: bool) -> Result<(), BoxError> {
+        let (proxy, since) = self.proxy_of(primary);
         proxy.stall();
-        self.linger(200, if primary { 1500 } else { 3000 }).await;
+        self.wait(200, if primary { 1500 } else { 3000 }).await;
         proxy.heal()?;
-        self.broke(primary, since);
+        self.connections_broke(primary, since);
         Ok(())
     }
 
-    pub(super) async fn cut(&self, primary: bool) -> Result<(), Broken> {
-        let (proxy, since) = self.in_front_of(primary);
+    pub(super) async fn cut(&self, primary: bool) -> Result<(), BoxError> {
+        let (proxy, since) = self.proxy_of(primary);
         proxy.cut().await;
-        self.broke(primary, since);
-        self.linger(200, if primary { 1500 } else { 2500 }).await;
+        self.connections_broke(primary, since);
+        self.wait(200, if primary { 1500 } else { 2500 }).await;
         proxy.heal()?;
         Ok(())
     }
 
-    pub(super) async fn flap(&self) -> Result<(), Broken> {
-        let (proxy, _) = self.in_front_of(false);
-        for _ in 0..self.u64(3, 8) {
+    pub(super) async fn flap(&self) -> Result<(), BoxError> {
+        let (proxy, _) = self.proxy_of(false);
+        for _ in 0..self.random(3, 8) {
             proxy.cut().await;
-            self.linger(10, 250).await;
+            self.wait(10, 250).await;
             proxy.heal()?;
-            self.linger(50, 400).await;
+            self.wait(50, 400).await;
         }
         Ok(())
     }
 
-    pub(super) async fn reset(&self, primary: bool) -> Result<(), Broken> {
-        let (proxy, _) = self.in_front_of(primary);
-        for _ in 0..self.u64(1, 3) {
+    pub(super) async fn reset(&self, primary: bool) -> Result<(), BoxError> {
+        let (proxy, _) = self.proxy_of(primary);
+        for _ in 0..self.random(1, 3) {
             let since = self.now();
             proxy.reset().await;
-            self.broke(primary, since);
-            // A read outlives two breaks: three must not come while it runs.
-            self.linger(500, 900).await;
+            self.connections_broke(primary, since);
+            // A read is sent again twice, so it must not meet three resets.
+            self.wait(500, 900).await;
         }
         Ok(())
     }
 
-    pub(super) async fn slow(&self, primary: bool) -> Result<(), Broken> {
-        let (proxy, _) = self.in_front_of(primary);
-        proxy.slow(Duration::from_millis(self.u64(2, 30)));
-        self.linger(500, 2000).await;
+    pub(super) async fn slow(&self, primary: bool) -> Result<(), BoxError> {
+        let (proxy, _) = self.proxy_of(primary);
+        proxy.slow(Duration::from_millis(self.random(2, 30)));
+        self.wait(500, 2000).await;
         proxy.slow(Duration::ZERO);
         Ok(())
     }

@@ -1,50 +1,51 @@
-//! Faults of the primary: it stands still, restarts, dies, and comes back.
+//! Faults of the primary: it hangs, restarts, dies, and comes back.
 
 use std::time::{Duration, Instant};
 
 use flautino_cluster::Node;
 use sqlx::AssertSqlSafe;
 
-use super::Scene;
-use crate::apps::Broken;
+use super::injection::Injection;
+use crate::error::BoxError;
 use crate::history::Rule;
 use crate::world::NODES;
 
-/// Log that only the old primary and one replica get, far more than a new primary soon writes.
+/// Writes log that only the old primary and one replica get: far more than the new primary writes
+/// soon, so that the replica's position is ahead of the new primary's.
 const JUNK: &str = "SET synchronous_commit = local; \
                     INSERT INTO junk SELECT repeat('junk', 20) FROM generate_series(1, 20000)";
-/// A replica that receives nothing any more, also over restarts.
+/// Cuts a replica off from the primary, also over restarts.
 const CUT_OFF: &str = "ALTER SYSTEM SET primary_conninfo = 'host=127.0.0.1 port=1'";
 const RECONNECT: &str = "ALTER SYSTEM RESET primary_conninfo";
 const RELOAD: &str = "SELECT pg_reload_conf()";
-/// How far a replica has received; `true` once it has it all, since its sender is gone.
+/// How far a replica has received, and whether that is all, since its sender is gone.
 const RECEIVED: &str = "SELECT (pg_last_wal_receive_lsn() - '0/0')::int8, \
                         NOT EXISTS (SELECT FROM pg_stat_wal_receiver WHERE status = 'streaming')";
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
-impl Scene<'_> {
-    pub(super) async fn hang_primary(&self) -> Result<(), Broken> {
+impl Injection<'_> {
+    pub(super) async fn hang_primary(&self) -> Result<(), BoxError> {
         let node = self.world.node(self.primary());
-        self.holds(self.now(), Rule::NoPrimary);
+        self.rule_until_recovery(self.now(), Rule::NoPrimary);
         let hang = async {
             node.hang().await?;
-            self.linger(200, 1800).await;
+            self.wait(200, 1800).await;
             node.resume().await
         };
-        self.during(Rule::WritesBreak, hang).await?;
+        self.rule_during(Rule::WritesBreak, hang).await?;
         Ok(())
     }
 
-    pub(super) async fn restart_primary(&self) -> Result<(), Broken> {
+    pub(super) async fn restart_primary(&self) -> Result<(), BoxError> {
         let node = self.world.node(self.primary());
-        self.holds(self.now(), Rule::NoPrimary);
-        self.during(Rule::WritesBreak, node.stop()).await?;
+        self.rule_until_recovery(self.now(), Rule::NoPrimary);
+        self.rule_during(Rule::WritesBreak, node.stop()).await?;
         node.start().await?;
         Ok(())
     }
 
-    pub(super) async fn restart_all(&self) -> Result<(), Broken> {
-        self.holds(self.now(), Rule::TransactionsBreak);
+    pub(super) async fn restart_all(&self) -> Result<(), BoxError> {
+        self.rule_until_recovery(self.now(), Rule::TransactionsBreak);
         for number in self.world.replicas() {
             let node = self.world.node(number);
             node.restart().await?;
@@ -53,35 +54,35 @@ impl Scene<'_> {
         self.restart_primary().await
     }
 
-    pub(super) async fn fail_over(&self) -> Result<(), Broken> {
-        let (old, new) = self.promote_the_best().await?;
-        self.linger(0, 800).await;
+    pub(super) async fn fail_over(&self) -> Result<(), BoxError> {
+        let (old, new) = self.promote_furthest().await?;
+        self.wait(0, 800).await;
         self.world.node(old).rejoin(self.world.node(new)).await?;
         Ok(())
     }
 
-    /// The old primary comes back as what it was. It takes no write that anybody hears of, since
-    /// no standby of its own is left to confirm it.
-    pub(super) async fn fail_over_and_haunt(&self) -> Result<(), Broken> {
-        let (old, new) = self.promote_the_best().await?;
-        self.world.apps_know_the_primary().await;
-        let haunt = async {
+    /// The old primary comes back as a primary. None of its writes is acknowledged, since no standby
+    /// follows it that could confirm one.
+    pub(super) async fn fail_over_with_ghost(&self) -> Result<(), BoxError> {
+        let (old, new) = self.promote_furthest().await?;
+        self.world.wait_until_apps_know_primary().await;
+        let ghost = async {
             self.world.node(old).start().await?;
-            self.linger(800, 2500).await;
-            Ok::<_, Broken>(())
+            self.wait(800, 2500).await;
+            Ok::<_, BoxError>(())
         };
-        self.during(Rule::Forbidden(NODES[old], "a ghost of a primary"), haunt).await?;
+        self.rule_during(Rule::Forbidden(NODES[old], "a ghost of a primary"), ghost).await?;
         self.world.node(old).rejoin(self.world.node(new)).await?;
         Ok(())
     }
 
-    /// One replica confirms and is promoted; the other one got more, which nobody was promised, and
-    /// stays where it is for a while.
-    pub(super) async fn fail_over_and_diverge(&self) -> Result<(), Broken> {
+    /// One replica confirms commits and is promoted. The other one has received more, which no client
+    /// was told is committed, and stays on the old timeline for a while.
+    pub(super) async fn fail_over_and_diverge(&self) -> Result<(), BoxError> {
         let (old, new) = (self.primary(), self.replica());
         let others = self.world.replicas().into_iter().find(|number| *number != new);
         let astray = others.ok_or("there is no other replica")?;
-        self.hits(&format!("with {} astray", NODES[astray]));
+        self.record_target(&format!("with {} astray", NODES[astray]));
         let [old_node, new_node, astray_node] = [old, new, astray].map(|n| self.world.node(n));
         let alone =
             format!("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 ({})'", new_node.name());
@@ -95,7 +96,7 @@ impl Scene<'_> {
             ),
         )
         .await?;
-        // What it confirmed it has. From now on no write is confirmed.
+        // From now on no commit is acknowledged, so the new primary has all that were.
         new_node.execute(CUT_OFF).await?;
         new_node.execute(RELOAD).await?;
         until(new_node, "SELECT NOT EXISTS (SELECT FROM pg_stat_wal_receiver)").await?;
@@ -103,37 +104,37 @@ impl Scene<'_> {
         astray_node.catch_up_with(old_node).await?;
         self.kill_primary(old).await?;
         new_node.promote().await?;
-        self.promoted(new);
+        self.world.set_primary(new);
         new_node.execute(RECONNECT).await?;
         new_node.execute(RELOAD).await?;
-        self.world.apps_know_the_primary().await;
+        self.world.wait_until_apps_know_primary().await;
         let behind = async {
-            // So that there are writes, which the one astray does not have.
+            // With a standby that confirms them there are writes again, which `astray` does not have.
             old_node.rejoin(new_node).await?;
-            self.linger(800, 2000).await;
-            Ok::<_, Broken>(())
+            self.wait(800, 2000).await;
+            Ok::<_, BoxError>(())
         };
         let rule = Rule::Forbidden(NODES[astray], "on a timeline that was left behind");
-        self.during(rule, behind).await?;
+        self.rule_during(rule, behind).await?;
         astray_node.rejoin(new_node).await?;
         Ok(())
     }
 
-    /// Kills the primary and promotes the replica that has all that was confirmed; the other one
-    /// follows it. Answers the old and the new one.
-    async fn promote_the_best(&self) -> Result<(usize, usize), Broken> {
+    /// Kills the primary, promotes the replica that has received most, and lets the other one follow it.
+    /// Returns the old and the new primary.
+    async fn promote_furthest(&self) -> Result<(usize, usize), BoxError> {
         let old = self.primary();
         self.kill_primary(old).await?;
-        self.linger(0, 1000).await;
-        let mut best = None;
+        self.wait(0, 1000).await;
+        let mut furthest = None;
         for number in self.world.replicas() {
             let received = received(self.world.node(number)).await?;
-            best = best.max(Some((received, number)));
+            furthest = furthest.max(Some((received, number)));
         }
-        let (_, new) = best.ok_or("there is no replica")?;
-        self.hits(&format!("to {}", NODES[new]));
+        let (_, new) = furthest.ok_or("there is no replica")?;
+        self.record_target(&format!("to {}", NODES[new]));
         self.world.node(new).promote().await?;
-        self.promoted(new);
+        self.world.set_primary(new);
         for number in self.world.replicas().into_iter().filter(|number| *number != old) {
             let (node, upstream) = (self.world.node(number), self.world.node(new));
             if node.follow(upstream).await.is_err() {
@@ -143,22 +144,18 @@ impl Scene<'_> {
         Ok((old, new))
     }
 
-    async fn kill_primary(&self, number: usize) -> Result<(), Broken> {
-        self.holds(self.now(), Rule::NoPrimary);
-        self.state().episode.failover = true;
-        self.during(Rule::WritesBreak, self.world.node(number).kill()).await?;
+    async fn kill_primary(&self, number: usize) -> Result<(), BoxError> {
+        self.rule_until_recovery(self.now(), Rule::NoPrimary);
+        self.mark_failover();
+        self.rule_during(Rule::WritesBreak, self.world.node(number).kill()).await?;
         Ok(())
-    }
-
-    fn promoted(&self, number: usize) {
-        self.world.set_primary(number);
     }
 }
 
-/// How far the replica has received, once it receives no more.
-async fn received(node: &Node) -> Result<i64, Broken> {
+/// Waits until the replica receives no more. Returns how far it has received.
+async fn received(node: &Node) -> Result<i64, BoxError> {
     let mut connection = node.connect().await?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let (received, all): (i64, bool) =
             sqlx::query_as(RECEIVED).fetch_one(&mut connection).await?;
@@ -172,10 +169,10 @@ async fn received(node: &Node) -> Result<i64, Broken> {
     }
 }
 
-/// Waits until the node answers `true`.
-async fn until(node: &Node, sql: &str) -> Result<(), Broken> {
+/// Waits until a query returns `true`.
+async fn until(node: &Node, sql: &str) -> Result<(), BoxError> {
     let mut connection = node.connect().await?;
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let query = sqlx::query_scalar(AssertSqlSafe(sql.to_owned()));
         if query.fetch_optional(&mut connection).await? == Some(true) {

@@ -1,4 +1,4 @@
-//! An app process: one variant, served over HTTP, or asked by many tasks at once.
+//! An app process: one variant, served over HTTP, or read from by many tasks at once.
 
 mod dedicated;
 mod open;
@@ -15,18 +15,15 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
 use self::source::Source;
-use crate::Broken;
 use crate::child::{answer, orders};
+use crate::error::BoxError;
 use crate::variant::Variant;
 use crate::world::ROWS;
-
-/// The `application_name` of all apps at the server.
-pub(crate) const NAME: &str = "bench";
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     variant: Variant,
-    /// The most connections to a server.
+    /// How many connections to a server the pool may have.
     #[arg(long)]
     pool: u32,
     #[arg(long)]
@@ -35,7 +32,7 @@ pub(crate) struct Options {
     replica: Vec<String>,
 }
 
-/// What many reads at once came to.
+/// The result of many reads at once.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Burst {
     pub(crate) failures: u32,
@@ -43,9 +40,9 @@ pub(crate) struct Burst {
     pub(crate) elapsed: Duration,
 }
 
-/// Opens what the variant needs, says where it listens, and serves. The order `burst N` is answered
-/// with a [`Burst`].
-pub(crate) async fn run(options: Options) -> Result<(), Broken> {
+/// Opens what the variant needs, says where it listens, and serves. On the order `burst N` it runs a
+/// [`Burst`], and sends its result.
+pub(crate) async fn run(options: Options) -> Result<(), BoxError> {
     let Options { variant, pool, primary, replica } = options;
     let orders = orders();
     match variant {
@@ -72,7 +69,7 @@ async fn serve<S: Source>(
     source: S,
     router: Router,
     mut orders: UnboundedReceiver<String>,
-) -> Result<(), Broken> {
+) -> Result<(), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     answer(&listener.local_addr()?)?;
     let server = tokio::spawn(async { axum::serve(listener, router).await });
@@ -84,7 +81,7 @@ async fn serve<S: Source>(
     Ok(())
 }
 
-/// So many tasks at once, each of which reads one row.
+/// Runs so many tasks at once, each of which reads one row.
 async fn burst<S: Source>(source: &S, tasks: i32) -> Burst {
     let started = Instant::now();
     let reads = (0..tasks).map(|number| {
@@ -94,7 +91,7 @@ async fn burst<S: Source>(source: &S, tasks: i32) -> Burst {
     let mut failures = 0;
     let mut running: JoinSet<_> = reads.collect();
     while let Some(ended) = running.join_next().await {
-        if let Err(failure) = ended.map_err(Broken::from).flatten() {
+        if let Err(failure) = ended.map_err(BoxError::from).flatten() {
             if failures == 0 {
                 eprintln!("the first failure: {failure}");
             }

@@ -12,10 +12,10 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{ChildStdin, ChildStdout, Command};
 use tokio::sync::mpsc;
 
-use crate::Broken;
+use crate::error::BoxError;
 
-/// How long a child may take for what should take a moment.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a child may take for what normally takes a moment.
+pub(crate) const CHILD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A child as the run sees it. It is killed when this is dropped.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub(crate) struct Child {
 
 impl Child {
     /// Starts this program again, with these arguments.
-    pub(crate) fn start(arguments: &[String]) -> Result<Self, Broken> {
+    pub(crate) fn start(arguments: &[String]) -> Result<Self, BoxError> {
         let mut process = Command::new(std::env::current_exe()?)
             .args(arguments)
             .stdin(Stdio::piped())
@@ -42,12 +42,12 @@ impl Child {
     }
 
     /// Its process id.
-    pub(crate) fn pid(&self) -> Result<u32, Broken> {
+    pub(crate) fn pid(&self) -> Result<u32, BoxError> {
         self.process.id().ok_or_else(|| format!("`{}` has ended", self.name).into())
     }
 
     /// Gives it an order.
-    pub(crate) async fn order(&mut self, order: &str) -> Result<(), Broken> {
+    pub(crate) async fn order(&mut self, order: &str) -> Result<(), BoxError> {
         self.orders.write_all(format!("{order}\n").as_bytes()).await?;
         Ok(())
     }
@@ -56,7 +56,7 @@ impl Child {
     pub(crate) async fn answer<T: DeserializeOwned>(
         &mut self,
         within: Duration,
-    ) -> Result<T, Broken> {
+    ) -> Result<T, BoxError> {
         let line = tokio::time::timeout(within, self.answers.next_line()).await;
         let line = line.map_err(|_| format!("`{}` is silent for {within:?}", self.name))??;
         let line = line.ok_or_else(|| format!("`{}` ended before it answered", self.name))?;
@@ -64,10 +64,10 @@ impl Child {
     }
 
     /// Closes its stdin, and waits for its end.
-    pub(crate) async fn end(self) -> Result<(), Broken> {
+    pub(crate) async fn end(self) -> Result<(), BoxError> {
         let Self { name, mut process, orders, answers } = self;
         drop((orders, answers));
-        let ended = tokio::time::timeout(PATIENCE, process.wait()).await;
+        let ended = tokio::time::timeout(CHILD_TIMEOUT, process.wait()).await;
         ended.map_err(|_| format!("`{name}` does not end"))??;
         Ok(())
     }
@@ -76,7 +76,7 @@ impl Child {
 /// The child's side: orders as they come. The process exits when there can be no more.
 pub(crate) fn orders() -> mpsc::UnboundedReceiver<String> {
     let (sender, receiver) = mpsc::unbounded_channel();
-    // A thread, since only a blocking read is sure to notice the end, whatever the runtime does.
+    // In a thread of its own, so that the end of stdin is noticed even when the runtime is blocked.
     std::thread::spawn(move || {
         for line in std::io::stdin().lines().map_while(Result::ok) {
             let _ = sender.send(line);
@@ -87,7 +87,7 @@ pub(crate) fn orders() -> mpsc::UnboundedReceiver<String> {
 }
 
 /// The child's side: an answer.
-pub(crate) fn answer<T: Serialize>(value: &T) -> Result<(), Broken> {
+pub(crate) fn answer<T: Serialize>(value: &T) -> Result<(), BoxError> {
     println!("{}", serde_json::to_string(value)?);
     Ok(())
 }

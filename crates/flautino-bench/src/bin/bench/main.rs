@@ -5,14 +5,15 @@
 //! same axum app, `load` and `storm-load` are the clients. All are processes of their own, so that
 //! what an app uses is the app's alone.
 //!
-//! - [`options`]: what is asked for; [`variant`]: what is compared
-//! - [`workloads`]: what is measured, a file each
+//! - [`options`]: the arguments; [`variant`]: what is compared
+//! - [`workloads`]: what is measured, one a file
 //! - [`report`]: figures of rounds, their ratios, as a table and as JSON
 //! - [`app`], [`load`]: the children's side; [`child`]: how parent and child talk
 //! - [`world`]: the cluster; [`usage`]: what a process has used
 
 mod app;
 mod child;
+mod error;
 mod load;
 mod options;
 mod report;
@@ -21,17 +22,14 @@ mod variant;
 mod workloads;
 mod world;
 
-use std::error::Error;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
+use self::error::BoxError;
 use self::options::Options;
 use self::world::World;
-
-/// Why a run, or a child's part of it, ended early.
-type Broken = Box<dyn Error + Send + Sync>;
 
 /// Measures flautino beside other pools: the same axum app over each, under the same load, in turns
 /// on one throwaway cluster.
@@ -48,7 +46,7 @@ struct Arguments {
     part: Option<Part>,
 }
 
-/// What a child does.
+/// The parts that child processes play.
 #[derive(Debug, Subcommand)]
 enum Part {
     #[command(hide = true)]
@@ -77,8 +75,8 @@ async fn main() -> ExitCode {
     }
 }
 
-/// The whole run.
-async fn bench(options: &Options) -> Result<(), Broken> {
+/// Runs the plan, and prints its figures.
+async fn bench(options: &Options) -> Result<(), BoxError> {
     let plan = options.plan();
     let world = World::start().await?;
     let measured = Box::pin(workloads::run(&world, &plan)).await;
@@ -91,8 +89,8 @@ async fn bench(options: &Options) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Drops the run when it is told to end, which ends its children and its cluster.
-async fn until_signal(run: impl Future<Output = Result<(), Broken>>) -> Result<(), Broken> {
+/// Runs until a signal comes. The run is then dropped, which ends its children and its cluster.
+async fn until_signal(run: impl Future<Output = Result<(), BoxError>>) -> Result<(), BoxError> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {

@@ -1,4 +1,4 @@
-//! What a run is to be like.
+//! The options of a run.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,11 +10,11 @@ use crate::variant::Variant;
 /// What is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Workload {
-    /// Reads of one row over HTTP, by so many clients who never rest.
+    /// Reads of one row over HTTP, by clients that send one after the other without a pause.
     One,
-    /// 2,000 reads at once, of a pool that was opened a moment ago.
+    /// 2,000 reads at once, over a pool that was opened a moment ago.
     Burst,
-    /// 1,000 clients who ask for something slow and leave, beside four who stay.
+    /// 1,000 clients that send a slow request and leave, beside four that stay.
     Storm,
 }
 
@@ -52,7 +52,7 @@ pub(crate) struct Plan {
     pub(crate) clients: Vec<u32>,
     pub(crate) length: Duration,
     pub(crate) rounds: u32,
-    /// The base is the first.
+    /// The base comes first.
     pub(crate) variants: Vec<Variant>,
 }
 

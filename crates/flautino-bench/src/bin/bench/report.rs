@@ -7,10 +7,10 @@ use std::fmt::Write;
 
 use serde_json::{Map, Value};
 
-use crate::Broken;
+use crate::error::BoxError;
 use crate::variant::Variant;
 
-/// What one round came to: names with their units, and values. The same names in each round.
+/// The figures of one round: names with their units, and values. Every round has the same names.
 pub(crate) type Figures = Vec<(&'static str, f64)>;
 
 /// All rounds of one variant.
@@ -23,7 +23,7 @@ pub(crate) struct Series {
 }
 
 impl Series {
-    /// One without rounds yet.
+    /// A series without rounds yet.
     pub(crate) fn new(workload: &'static str, clients: u32, variant: Variant) -> Self {
         Self { workload, clients, variant, rounds: Vec::new() }
     }
@@ -36,14 +36,14 @@ impl Series {
         self.rounds.iter().map(|round| round[figure].1).collect()
     }
 
-    /// Against the base, round by round; `None` where something was divided by nothing.
+    /// The ratio to the base, round by round; `None` where a value of the base is zero.
     fn ratio(&self, base: &Self, figure: usize) -> Option<Spread> {
         let (own, base) = (self.values(figure), base.values(figure));
         Spread::of(own.iter().zip(base).map(|(own, base)| own / base).collect())
     }
 }
 
-/// The middle of the rounds, and how far they lie apart.
+/// The median of the rounds, and the smallest and largest value.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Spread {
     median: f64,
@@ -52,7 +52,7 @@ struct Spread {
 }
 
 impl Spread {
-    /// `None` where there are no values, or one is no number.
+    /// `None` where there are no values, or one is not finite.
     fn of(mut values: Vec<f64>) -> Option<Self> {
         if values.iter().any(|value| !value.is_finite()) {
             return None;
@@ -70,7 +70,7 @@ fn groups(measured: &[Series]) -> impl Iterator<Item = (&Series, &[Series])> {
     measured.chunk_by(same).filter_map(|group| Some((group.first()?, group)))
 }
 
-/// A table for each number of clients; a variant a line.
+/// A table for each number of clients, with a line for each variant.
 pub(crate) fn table(measured: &[Series]) -> String {
     let mut text = String::new();
     for (base, group) in groups(measured) {
@@ -120,7 +120,7 @@ fn align(text: &mut String, lines: &[Vec<String>]) {
 
 /// A list with an object for each series: its figures, and for each figure `ratio_…` to the base
 /// with `…_min` and `…_max`.
-pub(crate) fn json(measured: &[Series]) -> Result<String, Broken> {
+pub(crate) fn json(measured: &[Series]) -> Result<String, BoxError> {
     let objects = groups(measured)
         .flat_map(|(base, group)| group.iter().map(|series| Value::Object(object(series, base))));
     let mut text = serde_json::to_string_pretty(&Value::Array(objects.collect()))?;
@@ -170,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_divided_by_nothing_is_no_ratio() {
+    fn a_base_of_zero_has_no_ratio() {
         let base = series(Variant::Pgpool, &[0.0]);
         let text = table(&[base, series(Variant::Dedicated, &[0.0])]);
         assert!(text.ends_with("variant    rps\npgpool     0\ndedicated  0\n"), "{text}");

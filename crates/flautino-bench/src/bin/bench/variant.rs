@@ -1,4 +1,4 @@
-//! What is compared.
+//! The variants that are compared.
 
 use std::fmt;
 
@@ -23,10 +23,10 @@ pub(crate) enum Variant {
 }
 
 impl Variant {
-    /// What all others are divided by.
+    /// The base of all ratios.
     pub(crate) const BASE: Self = Self::Pgpool;
 
-    /// All there are, the base first.
+    /// All variants, the base first.
     pub(crate) fn all() -> Vec<Self> {
         Self::value_variants().to_vec()
     }

@@ -1,4 +1,4 @@
-//! The cluster, its table, and what its primary sees of the apps.
+//! The cluster, its table, the apps, and their sessions at the primary.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -6,11 +6,12 @@ use std::time::Duration;
 use flautino_cluster::Cluster;
 use sqlx::PgConnection;
 
-use crate::Broken;
-use crate::app::NAME;
-use crate::child::{Child, PATIENCE};
+use crate::child::{CHILD_TIMEOUT, Child};
+use crate::error::BoxError;
 use crate::variant::Variant;
 
+/// The `application_name` of all apps at the servers.
+const APPLICATION_NAME: &str = "bench";
 /// How many rows there are to read.
 pub(crate) const ROWS: i32 = 1000;
 
@@ -20,8 +21,8 @@ const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity \
                         WHERE starts_with(application_name, $1)";
 const ACTIVE: &str = "SELECT count(*) FROM pg_stat_activity \
                       WHERE application_name = $1 AND state = 'active'";
-/// How often what is waited for is looked at.
-const TICK: Duration = Duration::from_millis(5);
+/// How often a condition that is waited for is checked.
+const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
 /// A primary and two replicas that stream from it.
 #[derive(Debug)]
@@ -39,8 +40,8 @@ pub(crate) struct App {
 
 impl World {
     /// Starts the cluster, and fills the table.
-    pub(crate) async fn start() -> Result<Self, Broken> {
-        // Room for all apps at once. Connections are logged, to be counted.
+    pub(crate) async fn start() -> Result<Self, BoxError> {
+        // All apps must find room at once. Connections are counted in the log.
         let cluster = Cluster::builder()
             .replicas(2)
             .setting("max_connections", "200")
@@ -48,7 +49,7 @@ impl World {
             .start()
             .await?;
         cluster.primary().execute(TABLE).await?;
-        // So that no autovacuum does it in the middle of a round.
+        // Else autovacuum would do it in the middle of a round.
         cluster.primary().execute("VACUUM ANALYZE counters").await?;
         for number in 0..2 {
             cluster.replica(number).catch_up_with(cluster.primary()).await?;
@@ -62,9 +63,9 @@ impl World {
     }
 
     /// Starts an app whose pool has at most so many connections to a server.
-    pub(crate) async fn app(&self, variant: Variant, pool: u32) -> Result<App, Broken> {
+    pub(crate) async fn app(&self, variant: Variant, pool: u32) -> Result<App, BoxError> {
         let url = |node: &flautino_cluster::Node| {
-            format!("{}?sslmode=disable&application_name={NAME}", node.url())
+            format!("{}?sslmode=disable&application_name={APPLICATION_NAME}", node.url())
         };
         let mut arguments = vec!["app".to_owned(), variant.name(), format!("--pool={pool}")];
         arguments.push(format!("--primary={}", url(self.cluster.primary())));
@@ -73,69 +74,69 @@ impl World {
             arguments.extend(replicas.map(|node| format!("--replica={}", url(node))));
         }
         let mut child = Child::start(&arguments)?;
-        let address = child.answer(PATIENCE).await?;
+        let address = child.answer(CHILD_TIMEOUT).await?;
         Ok(App { variant, address, child })
     }
 
-    /// How many processes the primary has started for connections so far.
+    /// How many server processes the primary has started for connections so far.
     pub(crate) fn connections(&self) -> u32 {
         let log = self.cluster.primary().log();
         u32::try_from(log.matches("connection received: ").count()).unwrap_or(u32::MAX)
     }
 
-    /// Someone who looks at the primary's sessions.
-    pub(crate) async fn watcher(&self) -> Result<Watcher, Broken> {
+    /// A watcher of the primary's sessions.
+    pub(crate) async fn watcher(&self) -> Result<Watcher, BoxError> {
         Ok(Watcher { connection: self.cluster.primary().connect().await? })
     }
 }
 
-/// Looks at the primary's sessions, over one of its own which it does not count.
+/// Counts the apps' sessions at the primary, over a session of its own.
 #[derive(Debug)]
 pub(crate) struct Watcher {
     connection: PgConnection,
 }
 
 impl Watcher {
-    /// The work's result, and how many sessions of apps there were at most meanwhile, those of
-    /// monitors counted too.
-    pub(crate) async fn most_sessions<T>(
+    /// Returns the work's result, and the largest number of sessions of apps meanwhile, those of
+    /// monitors included.
+    pub(crate) async fn max_sessions<T>(
         &mut self,
         work: impl Future<Output = T>,
-    ) -> Result<(T, u32), Broken> {
+    ) -> Result<(T, u32), BoxError> {
         let mut work = std::pin::pin!(work);
-        let mut most = 0;
+        let mut max = 0;
         loop {
-            let done = tokio::time::timeout(TICK, &mut work).await;
-            most = most.max(self.count(SESSIONS).await?);
+            let done = tokio::time::timeout(POLL_INTERVAL, &mut work).await;
+            max = max.max(self.count(SESSIONS).await?);
             if let Ok(done) = done {
-                return Ok((done, most));
+                return Ok((done, max));
             }
         }
     }
 
     /// Waits until no app has a session.
-    pub(crate) async fn until_alone(&mut self) -> Result<(), Broken> {
+    pub(crate) async fn until_alone(&mut self) -> Result<(), BoxError> {
         self.until_none(SESSIONS).await
     }
 
     /// Waits until no app has a statement under way.
-    pub(crate) async fn until_idle(&mut self) -> Result<(), Broken> {
+    pub(crate) async fn until_idle(&mut self) -> Result<(), BoxError> {
         self.until_none(ACTIVE).await
     }
 
-    async fn until_none(&mut self, query: &'static str) -> Result<(), Broken> {
+    async fn until_none(&mut self, query: &'static str) -> Result<(), BoxError> {
         let wait = async {
             while self.count(query).await? > 0 {
-                tokio::time::sleep(TICK).await;
+                tokio::time::sleep(POLL_INTERVAL).await;
             }
             Ok(())
         };
-        let bounded = tokio::time::timeout(PATIENCE, wait).await;
-        bounded.map_err(|_| format!("apps are still busy at the server after {PATIENCE:?}"))?
+        let bounded = tokio::time::timeout(CHILD_TIMEOUT, wait).await;
+        bounded.map_err(|_| format!("apps are still busy at the server after {CHILD_TIMEOUT:?}"))?
     }
 
-    async fn count(&mut self, query: &'static str) -> Result<u32, Broken> {
-        let query = sqlx::query_scalar::<_, i64>(query).bind(NAME);
+    async fn count(&mut self, query: &'static str) -> Result<u32, BoxError> {
+        let query = sqlx::query_scalar::<_, i64>(query).bind(APPLICATION_NAME);
         Ok(query.fetch_one(&mut self.connection).await?.try_into()?)
     }
 }

@@ -1,23 +1,23 @@
-//! Connections without a pool: a queue, a list, and nothing else.
+//! The least that a pool can be: a queue and a list of connections.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::Broken;
+use crate::error::BoxError;
 
-/// So many connections, for as many requests at a time; the others queue.
+/// A fixed number of connections. Requests that find none wait in a queue.
 #[derive(Debug, Clone)]
 pub(crate) struct Dedicated {
     queue: Arc<Semaphore>,
     idle: Arc<Mutex<Vec<PgConnection>>>,
 }
 
-/// A connection that goes back when this is dropped. In the middle of a statement too: sqlx reads
-/// what is left of it before the next one.
+/// A connection that is put back when this is dropped, also in the middle of a statement: sqlx reads
+/// what is left of its result before the next one.
 #[derive(Debug)]
-pub(crate) struct Taken {
+pub(crate) struct PooledConnection {
     connection: Option<PgConnection>,
     home: Arc<Mutex<Vec<PgConnection>>>,
     _permit: OwnedSemaphorePermit,
@@ -30,22 +30,22 @@ impl Dedicated {
     }
 
     /// The next free connection.
-    pub(crate) async fn take(&self) -> Result<Taken, Broken> {
+    pub(crate) async fn take(&self) -> Result<PooledConnection, BoxError> {
         let permit = Arc::clone(&self.queue).acquire_owned().await?;
         let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Ok(Taken { connection, home: Arc::clone(&self.idle), _permit: permit })
+        Ok(PooledConnection { connection, home: Arc::clone(&self.idle), _permit: permit })
     }
 }
 
-impl Taken {
-    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, Broken> {
+impl PooledConnection {
+    pub(crate) fn connection(&mut self) -> Result<&mut PgConnection, BoxError> {
         self.connection.as_mut().ok_or_else(|| "there is no connection".into())
     }
 }
 
-impl Drop for Taken {
+impl Drop for PooledConnection {
     fn drop(&mut self) {
-        // Before the permit, which is dropped after this.
+        // Put back before the permit is released, so that whoever gets the permit finds it.
         let connection = self.connection.take();
         self.home.lock().unwrap_or_else(PoisonError::into_inner).extend(connection);
     }

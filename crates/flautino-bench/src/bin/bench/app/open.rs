@@ -7,15 +7,15 @@ use sqlx::{Connection, PgConnection, PgPool};
 use tokio_postgres::NoTls;
 
 use super::dedicated::Dedicated;
-use crate::Broken;
+use crate::error::BoxError;
 
 /// `ping` is sqlx's own default.
-pub(super) async fn pgpool(url: &str, size: u32, ping: bool) -> Result<PgPool, Broken> {
+pub(super) async fn pgpool(url: &str, size: u32, ping: bool) -> Result<PgPool, BoxError> {
     let options = PgPoolOptions::new().max_connections(size).test_before_acquire(ping);
     Ok(options.connect(url).await?)
 }
 
-pub(super) async fn dedicated(url: &str, size: u32) -> Result<Dedicated, Broken> {
+pub(super) async fn dedicated(url: &str, size: u32) -> Result<Dedicated, BoxError> {
     let mut connections = Vec::new();
     for _ in 0..size {
         connections.push(PgConnection::connect(url).await?);
@@ -23,7 +23,7 @@ pub(super) async fn dedicated(url: &str, size: u32) -> Result<Dedicated, Broken>
     Ok(Dedicated::new(connections))
 }
 
-pub(super) fn deadpool(url: &str, size: u32) -> Result<Pool, Broken> {
+pub(super) fn deadpool(url: &str, size: u32) -> Result<Pool, BoxError> {
     let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_config(url.parse()?, NoTls, config);
     Ok(Pool::builder(manager).max_size(size.try_into()?).build()?)
@@ -34,7 +34,7 @@ pub(super) async fn flautino(
     url: &str,
     size: u32,
     replicas: Vec<String>,
-) -> Result<Engine, Broken> {
+) -> Result<Engine, BoxError> {
     let mut config = EngineConfig::from_url(url)?;
     config.extensions.clear();
     config.pool.max_connections = size;

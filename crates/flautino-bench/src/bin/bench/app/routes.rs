@@ -8,14 +8,14 @@ use flautino::Engine;
 use flautino_axum::{Db, EngineLayer};
 
 use super::source::{self, Source};
-use crate::Broken;
+use crate::error::BoxError;
 
 const ROW: &str = "/rows/{id}";
 const SLEEP: &str = "/sleep";
 
 type Answer = Result<String, (StatusCode, String)>;
 
-/// What each variant but flautino's serves.
+/// The routes of all variants but flautino's.
 pub(super) fn over<S: Source>(source: S) -> Router {
     async fn row<S: Source>(State(source): State<S>, Path(id): Path<i32>) -> Answer {
         shown(source.read(id).await)
@@ -37,15 +37,15 @@ pub(super) fn through_layer(engine: Engine) -> Router {
     Router::new().route(ROW, get(row)).route(SLEEP, get(sleep)).layer(EngineLayer::new(engine))
 }
 
-fn shown(read: Result<i32, Broken>) -> Answer {
+fn shown(read: Result<i32, BoxError>) -> Answer {
     read.map(|n| n.to_string()).map_err(failed)
 }
 
-fn slept(slept: Result<(), Broken>) -> Answer {
+fn slept(slept: Result<(), BoxError>) -> Answer {
     slept.map(|()| "slept".to_owned()).map_err(failed)
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the end of a result")]
-fn failed(failure: Broken) -> (StatusCode, String) {
+fn failed(failure: BoxError) -> (StatusCode, String) {
     (StatusCode::INTERNAL_SERVER_ERROR, failure.to_string())
 }

@@ -1,4 +1,4 @@
-//! Clients who read one row after the other, each without a rest: a closed loop.
+//! Clients that read one row after the other without a pause: a closed loop.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use super::http::Client;
-use crate::Broken;
 use crate::child::{answer, orders};
+use crate::error::BoxError;
 
-/// Latencies are told apart up to a thousandth of their size.
-const DIGITS: u8 = 3;
+/// How many significant digits of a latency are kept.
+const SIGNIFICANT_DIGITS: u8 = 3;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -26,16 +26,16 @@ pub(crate) struct Options {
     milliseconds: u64,
 }
 
-/// What the clients saw in a round.
+/// The result of a round.
 #[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct Seen {
+pub(crate) struct Outcome {
     pub(crate) requests: u32,
     pub(crate) failures: u32,
-    /// What the first failure said.
+    /// The message of the first failure.
     pub(crate) failure: Option<String>,
-    /// Until the last answer.
+    /// Until the last response.
     pub(crate) elapsed: Duration,
-    /// In µs, of all answers.
+    /// Percentiles of the latency, in µs.
     pub(crate) p50: u32,
     pub(crate) p99: u32,
     pub(crate) p999: u32,
@@ -43,7 +43,7 @@ pub(crate) struct Seen {
 
 /// Connects all clients, says that it is ready, and begins when it is told to. Connections stay open
 /// until the process ends, so that a round's end costs the app nothing.
-pub(crate) async fn run(options: &Options) -> Result<(), Broken> {
+pub(crate) async fn run(options: &Options) -> Result<(), BoxError> {
     let mut orders = orders();
     let mut clients = Vec::new();
     for _ in 0..options.clients {
@@ -58,7 +58,7 @@ pub(crate) async fn run(options: &Options) -> Result<(), Broken> {
     let end = started + Duration::from_millis(options.milliseconds);
     let running: JoinSet<_> = clients.into_iter().map(|client| read_until(end, client)).collect();
     let ended = running.join_all().await;
-    answer(&seen(&ended, started.elapsed())?)?;
+    answer(&outcome(&ended, started.elapsed())?)?;
     pending::<()>().await;
     Ok(())
 }
@@ -88,8 +88,8 @@ async fn read_until(end: Instant, client: Client) -> Round {
     round
 }
 
-fn seen(rounds: &[Round], elapsed: Duration) -> Result<Seen, Broken> {
-    let mut latencies = Histogram::<u64>::new(DIGITS)?;
+fn outcome(rounds: &[Round], elapsed: Duration) -> Result<Outcome, BoxError> {
+    let mut latencies = Histogram::<u64>::new(SIGNIFICANT_DIGITS)?;
     for latency in rounds.iter().flat_map(|round| &round.latencies) {
         latencies.record(*latency)?;
     }
@@ -97,7 +97,7 @@ fn seen(rounds: &[Round], elapsed: Duration) -> Result<Seen, Broken> {
     let failure = failures.next().cloned();
     let failed = failures.count() + usize::from(failure.is_some());
     let quantile = |quantile| u32::try_from(latencies.value_at_quantile(quantile));
-    Ok(Seen {
+    Ok(Outcome {
         requests: latencies.len().try_into()?,
         failures: failed.try_into()?,
         failure,

@@ -1,4 +1,4 @@
-//! A few clients who stay, and many who ask for something slow and leave.
+//! A few clients that stay, and many that send a slow request and leave.
 
 use std::future::pending;
 use std::net::SocketAddr;
@@ -10,39 +10,39 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, interval_at, sleep, sleep_until, timeout_at};
 
 use super::http::Client;
-use crate::Broken;
 use crate::child::{answer, orders};
+use crate::error::BoxError;
 
-/// How many stay.
+/// How many clients stay.
 const STAYING: usize = 4;
-/// How long one who leaves waits.
+/// How long a client waits before it leaves.
 const STAY: Duration = Duration::from_millis(50);
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
     #[arg(long)]
     address: SocketAddr,
-    /// How many leave.
+    /// How many clients leave.
     #[arg(long)]
     leaving: u32,
-    /// How long the peace lasts, and how long the storm.
+    /// How long the peace lasts, and how long the storm, each.
     #[arg(long)]
     milliseconds: u64,
 }
 
-/// What those saw who stayed.
+/// The reads of the clients that stayed.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(crate) struct Reads {
-    /// Answers until the storm began.
+    /// Successful ones before the storm began.
     pub(crate) peace: u32,
-    /// Answers since.
+    /// Successful ones since.
     pub(crate) storm: u32,
     pub(crate) failed: u32,
 }
 
-/// Says that it is ready, and begins when it is told to. Says when the storm begins, and answers with
+/// Says that it is ready, and begins when it is told to. Says when the storm begins, and sends the
 /// [`Reads`] when the last client has left.
-pub(crate) async fn run(options: &Options) -> Result<(), Broken> {
+pub(crate) async fn run(options: &Options) -> Result<(), BoxError> {
     let Options { address, leaving, milliseconds } = *options;
     let length = Duration::from_millis(milliseconds);
     let mut orders = orders();
@@ -72,13 +72,13 @@ pub(crate) async fn run(options: &Options) -> Result<(), Broken> {
     Ok(())
 }
 
-/// Reads until the end, and no longer: whoever still waits for a row then leaves without it.
+/// Reads until `end`. A read that has not returned by then is not waited for.
 async fn stay(
     begin: Instant,
     end: Instant,
     mut client: Client,
     address: SocketAddr,
-) -> Result<Reads, Broken> {
+) -> Result<Reads, BoxError> {
     let mut reads = Reads::default();
     while let Ok(read) = timeout_at(end, client.read_row()).await {
         match read {
@@ -93,20 +93,20 @@ async fn stay(
     Ok(reads)
 }
 
-/// Ends when the last has left.
+/// Lets clients come and leave, evenly spread. Returns when the last one has left.
 async fn storm(
     address: SocketAddr,
     leaving: u32,
     begin: Instant,
     pause: Duration,
-) -> Result<(), Broken> {
+) -> Result<(), BoxError> {
     let mut next = interval_at(begin, pause);
     let mut running = JoinSet::new();
     for _ in 0..leaving {
         next.tick().await;
         running.spawn(async move {
             let mut client = Client::connect(address).await?;
-            client.ask("/sleep").await?;
+            client.send("/sleep").await?;
             sleep(STAY).await;
             Ok::<_, std::io::Error>(())
         });

@@ -1,20 +1,20 @@
-//! `burst`: many reads at once, of a pool that was opened a moment ago. Each round has an app of its
-//! own, and the tasks run in it.
+//! `burst`: many reads at once, over a pool that was opened a moment ago. Each round has an app of its
+//! own, and the reads are tasks in it.
 
-use super::turns;
-use crate::Broken;
+use super::turns::turns;
 use crate::app::Burst;
-use crate::child::PATIENCE;
+use crate::child::CHILD_TIMEOUT;
+use crate::error::BoxError;
 use crate::options::Plan;
 use crate::report::{Figures, Series};
 use crate::variant::Variant;
 use crate::world::{Watcher, World};
 
 /// sqlx's own default.
-const POOL: u32 = 10;
+const POOL_SIZE: u32 = 10;
 const TASKS: u32 = 2000;
 
-pub(super) async fn run(world: &World, plan: &Plan) -> Result<Vec<Series>, Broken> {
+pub(super) async fn run(world: &World, plan: &Plan) -> Result<Vec<Series>, BoxError> {
     eprintln!("burst: {TASKS} tasks, {} rounds", plan.rounds);
     let mut watcher = world.watcher().await?;
     let mut series: Vec<Series> =
@@ -26,19 +26,23 @@ pub(super) async fn run(world: &World, plan: &Plan) -> Result<Vec<Series>, Broke
     Ok(series)
 }
 
-async fn round(world: &World, watcher: &mut Watcher, variant: Variant) -> Result<Figures, Broken> {
-    let mut app = world.app(variant, POOL).await?;
+async fn round(
+    world: &World,
+    watcher: &mut Watcher,
+    variant: Variant,
+) -> Result<Figures, BoxError> {
+    let mut app = world.app(variant, POOL_SIZE).await?;
     let work = async {
         app.child.order(&format!("burst {TASKS}")).await?;
-        app.child.answer(PATIENCE).await
+        app.child.answer(CHILD_TIMEOUT).await
     };
-    let (burst, most) = watcher.most_sessions(work).await?;
+    let (burst, max_sessions) = watcher.max_sessions(work).await?;
     let burst: Burst = burst?;
     app.child.end().await?;
     watcher.until_alone().await?;
     Ok(vec![
         ("failures", burst.failures.into()),
         ("last_answer_ms", burst.elapsed.as_secs_f64() * 1e3),
-        ("most_sessions", most.into()),
+        ("most_sessions", max_sessions.into()),
     ])
 }

@@ -1,21 +1,21 @@
-//! `storm`: clients who ask for something slow and leave, beside a few who stay and read. Each round
-//! has an app of its own: a time of peace, and then the storm.
+//! `storm`: clients that send a slow request and leave, beside a few that stay and read. Each round has
+//! an app of its own: first those that stay are alone (peace), and then the others come (storm).
 
 use std::time::Instant;
 
-use super::{POOL, turns};
-use crate::Broken;
-use crate::child::{Child, PATIENCE};
+use super::turns::{POOL_SIZE, turns};
+use crate::child::{CHILD_TIMEOUT, Child};
+use crate::error::BoxError;
 use crate::load::storm::Reads;
 use crate::options::Plan;
 use crate::report::{Figures, Series};
 use crate::variant::Variant;
 use crate::world::{Watcher, World};
 
-/// How many leave.
+/// How many clients leave.
 const LEAVING: u32 = 1000;
 
-pub(super) async fn run(world: &World, plan: &Plan) -> Result<Vec<Series>, Broken> {
+pub(super) async fn run(world: &World, plan: &Plan) -> Result<Vec<Series>, BoxError> {
     eprintln!("storm: {LEAVING} clients, {} rounds of twice {:?}", plan.rounds, plan.length);
     let mut watcher = world.watcher().await?;
     let mut series: Vec<Series> =
@@ -32,19 +32,19 @@ async fn round(
     watcher: &mut Watcher,
     plan: &Plan,
     variant: Variant,
-) -> Result<Figures, Broken> {
-    let app = world.app(variant, POOL).await?;
+) -> Result<Figures, BoxError> {
+    let app = world.app(variant, POOL_SIZE).await?;
     let mut load = Child::start(&[
         "storm-load".to_owned(),
         format!("--address={}", app.address),
         format!("--leaving={LEAVING}"),
         format!("--milliseconds={}", plan.length.as_millis()),
     ])?;
-    let _ready: String = load.answer(PATIENCE).await?;
+    let _ready: String = load.answer(CHILD_TIMEOUT).await?;
     load.order("begin").await?;
-    let _storm: String = load.answer(plan.length + PATIENCE).await?;
+    let _storm: String = load.answer(plan.length + CHILD_TIMEOUT).await?;
     let before = world.connections();
-    let reads: Reads = load.answer(plan.length + PATIENCE).await?;
+    let reads: Reads = load.answer(plan.length + CHILD_TIMEOUT).await?;
     let left = Instant::now();
     watcher.until_idle().await?;
     let idle_after = left.elapsed();
