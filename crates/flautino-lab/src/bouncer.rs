@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU16, Ordering};
 
 use flautino_cluster::Node;
 
-use crate::wait_until;
+use crate::wait::wait_until;
 
 /// A PgBouncer in transaction mode in front of a node, with five servers at the most. Ends with
 /// the test, whichever way that ends.

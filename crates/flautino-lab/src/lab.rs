@@ -6,7 +6,10 @@ use std::time::Duration;
 use flautino::{Engine, EngineConfig, Handle, PoolStatus};
 use flautino_cluster::{Cluster, Node, Proxy};
 
-use crate::{catch_up, config, open, settings, until_served_by};
+use crate::cluster::catch_up;
+use crate::engine::{config, open};
+use crate::session::until_served_by;
+use crate::settings;
 
 /// An engine, the servers it was made for, and the way from one to the other.
 ///

@@ -3,7 +3,7 @@
 use flautino_cluster::Node;
 use sqlx::AssertSqlSafe;
 
-use crate::wait_until;
+use crate::wait::wait_until;
 
 /// One value from the node, over a connection of its own.
 pub async fn ask<T>(node: &Node, sql: &str) -> T

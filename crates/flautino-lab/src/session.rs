@@ -3,7 +3,7 @@
 use flautino::{Engine, Handle, NodeStatus};
 use sqlx::AssertSqlSafe;
 
-use crate::wait_until_or_tell;
+use crate::wait::wait_until_or_tell;
 
 /// Runs one statement.
 ///
