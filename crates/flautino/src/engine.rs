@@ -26,7 +26,7 @@ use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
 use self::members::ORIGIN;
-use self::phase::Phase;
+use self::phase::EnginePhase;
 pub use self::report::{CloseReport, NodesReport, OpenReport};
 use self::state::{EngineState, new_classifier};
 pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
@@ -76,7 +76,13 @@ impl Engine {
             Ok(Arc::new(Node::new(name, node, options, &config.pool, &shared)))
         });
         let nodes = nodes.collect::<Result<Vec<_>, ConfigError>>()?;
-        Ok(Self::of(EngineState::new(nodes, config, shared, catalogue_wanted, Phase::Unopened)))
+        Ok(Self::of(EngineState::new(
+            nodes,
+            config,
+            shared,
+            catalogue_wanted,
+            EnginePhase::Unopened,
+        )))
     }
 
     /// An engine of one node over a pool that exists, for `#[sqlx::test]` and for apps that move
@@ -90,9 +96,10 @@ impl Engine {
         let (classifier, catalogue_wanted) = new_classifier(config.routing.statement_cache);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger: Arc::new(Logger::default()), classifier, hooks, tasks };
-        let node = Arc::new(Node::over(MAIN, pool, &shared));
+        let node = Arc::new(Node::over_pool(MAIN, pool, &shared));
         let pools = node.pool().ok().flatten().into_iter().collect();
-        let state = EngineState::new(vec![node], config, shared, catalogue_wanted, Phase::Open);
+        let state =
+            EngineState::new(vec![node], config, shared, catalogue_wanted, EnginePhase::Open);
         *state.pools.lock() = pools;
         Self::of(state)
     }
@@ -173,13 +180,13 @@ impl Engine {
     /// Says that the end is near: [`is_ready`](Engine::is_ready) turns false while queries go
     /// on. The first step of an orderly shutdown, so that load balancers look elsewhere.
     pub fn start_draining(&self) {
-        self.state.phase.advance(&[Phase::Open], Phase::Draining);
+        self.state.phase.advance(&[EnginePhase::Open], EnginePhase::Draining);
     }
 
     /// Whether new requests are welcome: open, and not about to close.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.state.phase.get() == Phase::Open
+        self.state.phase.get() == EnginePhase::Open
     }
 
     /// What a request or a job queries through.

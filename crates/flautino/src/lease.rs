@@ -50,7 +50,7 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 pub struct Lease {
     /// `None` only while it is being dropped.
     connection: Option<LeasedConnection>,
-    state: State,
+    state: LeaseState,
     node: Arc<Node>,
     /// Whether a transaction of ours is open, so that a pooler keeps the server by itself.
     in_transaction: bool,
@@ -71,7 +71,7 @@ enum LeasedConnection {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
+enum LeaseState {
     /// Nothing under way, and nothing left behind in the session.
     Clean,
     /// Nothing under way as far as is known, but the session may not be as it was.
@@ -105,14 +105,14 @@ impl Lease {
         node: &Arc<Node>,
         up: impl FnOnce() -> bool,
     ) -> Result<Self, sqlx::Error> {
-        let in_flight = node.gauges.begin();
+        let in_flight = node.gauges.enter();
         let connection = match node.pool()? {
             Some(pool) => LeasedConnection::Pooled(pool.checkout(up).await?),
             None => LeasedConnection::Single(node.connect().await?),
         };
         Ok(Self {
             connection: Some(connection),
-            state: State::Clean,
+            state: LeaseState::Clean,
             node: Arc::clone(node),
             in_transaction: false,
             wrapped: false,
@@ -155,8 +155,8 @@ impl Lease {
 
     /// From now on whatever happened in the session counts as unknown.
     pub(crate) fn mark_used(&mut self) {
-        if self.state == State::Clean {
-            self.state = State::Used;
+        if self.state == LeaseState::Clean {
+            self.state = LeaseState::Used;
         }
     }
 
@@ -169,9 +169,9 @@ impl Lease {
         self.finish_abandoned().await?;
         let before = self.begin_use();
         let (connection, node, cancellation) = self.parts();
-        let entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
+        let log_entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
         let result = run_cancellable(cancellation, step(connection)).await;
-        entry.finish(&result);
+        log_entry.finish(&result);
         self.end_use(before, false, &result);
         result
     }
@@ -266,7 +266,7 @@ impl AsMut<PgConnection> for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(tracker) = &mut self.tracker
-            && self.state != State::Busy
+            && self.state != LeaseState::Busy
         {
             tracker.ended();
         }
@@ -277,10 +277,10 @@ impl Drop for Lease {
         };
         match self.state {
             // What was sent may still run, so dropping the connection recovers it.
-            State::Busy => drop(connection),
-            State::Unusable => drop(connection.discard()),
-            State::Clean if !self.in_transaction => connection.release(),
-            State::Clean | State::Used => connection.reset(),
+            LeaseState::Busy => drop(connection),
+            LeaseState::Unusable => drop(connection.discard()),
+            LeaseState::Clean if !self.in_transaction => connection.release(),
+            LeaseState::Clean | LeaseState::Used => connection.reset(),
         }
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use self::extensions::create_extensions;
 pub(crate) use self::gauges::{Gauges, InFlight};
 pub use self::hooks::{ConnectionHook, hook};
 pub(crate) use self::hooks::{HookCell, boxed};
-pub(crate) use self::pool::lent::PooledConnection;
+pub(crate) use self::pool::pooled_connection::PooledConnection;
 pub(crate) use self::pool::{Counts, EndReason, Epoch, NodePool};
 pub(crate) use self::probe_connection::{ProbeConnection, ProbeState};
 pub(crate) use self::sender::Sender;
@@ -54,7 +54,7 @@ pub(crate) struct Node {
     classifier: Arc<Classifier>,
     /// For a connection outside any pool.
     acquire_timeout: Duration,
-    phase: RwLock<Phase>,
+    connections: RwLock<Connections>,
     last_renewal: Mutex<Option<Instant>>,
     hooks: Arc<HookCell>,
     tasks: TaskTracker,
@@ -70,10 +70,10 @@ pub(crate) struct Shared {
 }
 
 /// Where a node's connections come from.
-enum Phase {
+enum Connections {
     /// Never opened: each query has a connection of its own.
-    Unopened,
-    Open(Arc<NodePool>),
+    Unpooled,
+    Pooled(Arc<NodePool>),
     Closed,
 }
 
@@ -99,7 +99,7 @@ impl Node {
             config: config.clone(),
             classifier,
             acquire_timeout: pool.acquire_timeout,
-            phase: RwLock::new(Phase::Unopened),
+            connections: RwLock::new(Connections::Unpooled),
             last_renewal: Mutex::default(),
             hooks,
             tasks,
@@ -107,10 +107,14 @@ impl Node {
     }
 
     /// A node over a pool that exists; it counts as open.
-    pub(crate) fn over(name: &str, pool: PgPool, shared: &Shared) -> Self {
+    pub(crate) fn over_pool(name: &str, pool: PgPool, shared: &Shared) -> Self {
         let server = Server::behind_pool(name.into(), &pool, Arc::clone(&shared.logger));
         let node = Self::of(server, &NodeConfig::default(), &PoolConfig::default(), shared);
-        node.set_phase(Phase::Open(NodePool::borrowing(&node.server, pool, node.tasks.clone())));
+        node.set_connections(Connections::Pooled(NodePool::over_external(
+            &node.server,
+            pool,
+            node.tasks.clone(),
+        )));
         node
     }
 
@@ -128,10 +132,10 @@ impl Node {
 
     /// The pool to take a connection from, `None` before `open`.
     pub(crate) fn pool(&self) -> Result<Option<Arc<NodePool>>, Error> {
-        match &*self.phase.read() {
-            Phase::Open(pool) => Ok(Some(Arc::clone(pool))),
-            Phase::Unopened => Ok(None),
-            Phase::Closed => Err(Error::Closed { node: self.name().to_string() }),
+        match &*self.connections.read() {
+            Connections::Pooled(pool) => Ok(Some(Arc::clone(pool))),
+            Connections::Unpooled => Ok(None),
+            Connections::Closed => Err(Error::Closed { node: self.name().to_string() }),
         }
     }
 
@@ -151,19 +155,19 @@ impl Node {
 
     pub(crate) fn use_pool(&self, pool: Arc<NodePool>) {
         pool.keep_minimum();
-        self.set_phase(Phase::Open(pool));
+        self.set_connections(Connections::Pooled(pool));
     }
 
     /// No statement starts from now on. Returns the pool that was open.
     pub(crate) fn shut(&self) -> Option<Arc<NodePool>> {
-        match std::mem::replace(&mut *self.phase.write(), Phase::Closed) {
-            Phase::Open(pool) => Some(pool),
-            Phase::Unopened | Phase::Closed => None,
+        match std::mem::replace(&mut *self.connections.write(), Connections::Closed) {
+            Connections::Pooled(pool) => Some(pool),
+            Connections::Unpooled | Connections::Closed => None,
         }
     }
 
-    fn set_phase(&self, phase: Phase) {
-        *self.phase.write() = phase;
+    fn set_connections(&self, connections: Connections) {
+        *self.connections.write() = connections;
     }
 
     /// Runs a task that `close` waits for.
@@ -174,8 +178,8 @@ impl Node {
     /// A connection outside any pool, with its session set up and the app's hooks run.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let connecting = async {
-            let mut connection = self.server.connect_alone().await?;
-            self.hooks.get().first_lent(&mut connection).await?;
+            let mut connection = self.server.connect_unpooled().await?;
+            self.hooks.get().run_on_first_checkout(&mut connection).await?;
             Ok(connection)
         };
         self.server.within(self.acquire_timeout, connecting).await
@@ -235,8 +239,8 @@ impl Node {
         }
         let node = Arc::clone(self);
         pool.spawn(async move {
-            if let Ok((_, hello)) = node.server.say_hello(Duration::MAX).await {
-                node.set_role(hello.role);
+            if let Ok((_, info)) = node.server.connect_and_identify(Duration::MAX).await {
+                node.set_role(info.role);
             }
         });
     }

@@ -32,7 +32,7 @@ pub(crate) const CONNECTION_CLASS: &str = "08";
 pub(crate) const AUTHORIZATION_CLASS: &str = "28";
 
 /// The error of a server itself: not of sqlx, nor of another database.
-fn of_server(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+fn server_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
@@ -49,7 +49,7 @@ pub(crate) fn has_code(error: &sqlx::Error, code: &str) -> bool {
 /// Whether that code is the server's own word, said by that routine of its source: not a function of
 /// the user's own with the same code, nor a pooler.
 pub(crate) fn said_by(error: &sqlx::Error, code: &str, routine: &str) -> bool {
-    of_server(error).is_some_and(|error| {
+    server_error(error).is_some_and(|error| {
         error.code() == code && error.routine().is_some_and(|name| name.starts_with(routine))
     })
 }
@@ -62,7 +62,7 @@ pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
 
 /// Whether the error is the server's answer to a statement, on a session that goes on.
 pub(crate) fn server_keeps_session(error: &sqlx::Error) -> bool {
-    of_server(error)
+    server_error(error)
         .is_some_and(|error| !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 

@@ -1,4 +1,4 @@
-//! Nodes that come and go while the engine is open.
+//! NodeSet that come and go while the engine is open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 
-use super::closing::end_pools;
+use super::closing::close_pools;
 use super::discovery::resolve;
 use super::members::{Members, ORIGIN};
 use super::report::{CloseReport, NodesReport};
@@ -19,7 +19,7 @@ use crate::monitor::Started;
 use crate::node::{EndReason, Node, NodePool};
 
 /// What [`Members`] come to.
-struct Nodes {
+struct NodeSet {
     /// The main one first.
     all: Vec<Arc<Node>>,
     /// Those that were not there before.
@@ -32,7 +32,7 @@ impl EngineState {
         self: &Arc<Self>,
         nodes: BTreeMap<String, NodeConfig>,
     ) -> Result<NodesReport, ConfigError> {
-        let (mut report, leaving) = self.change(|members| members.named = nodes).await?;
+        let (mut report, leaving) = self.change_members(|members| members.named = nodes).await?;
         for left in leaving {
             // Fails only where the runtime ends.
             let Ok(left) = left.await else { continue };
@@ -54,13 +54,15 @@ impl EngineState {
         let mut found = self.resolve(config).await?;
         let before = self.members.lock().discovered.clone();
         for address in before.difference(&found).copied().collect::<Vec<_>>() {
-            if self.needs(address).await {
+            if self.must_keep(address).await {
                 found.insert(address);
             }
         }
         let changed = before != found;
         if changed {
-            self.change(|members| members.discovered = found).await.map_err(io::Error::other)?;
+            self.change_members(|members| members.discovered = found)
+                .await
+                .map_err(io::Error::other)?;
         }
         Ok(())
     }
@@ -68,7 +70,7 @@ impl EngineState {
     /// Whether a node must stay although its name does not lead to it any more. The name of the replicas
     /// leaves one out that was promoted, which is needed all the more. It may not be known as a primary
     /// yet, or be down for a moment.
-    async fn needs(&self, address: SocketAddr) -> bool {
+    async fn must_keep(&self, address: SocketAddr) -> bool {
         let state = self.monitor().state().clone();
         let address = (address.ip().to_string(), address.port());
         let is_there = |node: &&Arc<Node>| node.server.host_and_port() == address;
@@ -93,15 +95,15 @@ impl EngineState {
         resolve(resolver, config, self.main().server.host_and_port().1).await
     }
 
-    async fn change(
+    async fn change_members(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Members),
     ) -> Result<(NodesReport, Vec<JoinHandle<CloseReport>>), ConfigError> {
-        let _turn = self.turn.lock().await;
+        let _guard = self.lifecycle_lock.lock().await;
         let mut members = self.members.lock().clone();
         change(&mut members);
         let before = self.nodes();
-        let Nodes { all: nodes, added } = self.nodes_of(&members)?;
+        let NodeSet { all: nodes, added } = self.nodes_of(&members)?;
         let gone = |node: &&Arc<Node>| !nodes.iter().any(|stays| Arc::ptr_eq(stays, node));
         let removed: Vec<_> = before.iter().filter(gone).cloned().collect();
         let pool = members.pool;
@@ -132,7 +134,7 @@ impl EngineState {
                 node.shut();
             }
         }
-        let meeting = async {
+        let probing = async {
             self.monitor().replace(nodes).await;
             if is_open && !self.monitor().is_running() {
                 self.start_monitor(&pool).await.keep();
@@ -142,13 +144,13 @@ impl EngineState {
         tokio::select! {
             // First, since the nodes are replaced before anything is waited for.
             biased;
-            () = meeting => {}
+            () = probing => {}
             () = self.phase.closing() => {}
         }
-        Ok((report, removed.into_iter().map(|node| self.dismiss(node)).collect()))
+        Ok((report, removed.into_iter().map(|node| self.remove_node(node)).collect()))
     }
 
-    fn nodes_of(&self, members: &Members) -> Result<Nodes, ConfigError> {
+    fn nodes_of(&self, members: &Members) -> Result<NodeSet, ConfigError> {
         let before = self.nodes();
         let mut nodes = vec![self.main()];
         let mut added = Vec::new();
@@ -179,17 +181,17 @@ impl EngineState {
             let (host, port) = (Some(host), Some(address.port()));
             add(&name, &NodeConfig { host, port, ..config.clone() }, options);
         }
-        Ok(Nodes { all: nodes, added })
+        Ok(NodeSet { all: nodes, added })
     }
 
     /// Lets a node go that no statement is sent to any more.
-    fn dismiss(self: &Arc<Self>, node: Arc<Node>) -> JoinHandle<CloseReport> {
+    fn remove_node(self: &Arc<Self>, node: Arc<Node>) -> JoinHandle<CloseReport> {
         node.left.cancel();
         let pools: Vec<_> = node.shut().into_iter().collect();
         let engine = Arc::clone(self);
         self.tasks().spawn(async move {
             // Reads that are ended so are run elsewhere.
-            let end = end_pools(&pools, engine.config.drain_timeout, EndReason::Down).await;
+            let end = close_pools(&pools, engine.config.drain_timeout, EndReason::Down).await;
             pools.iter().for_each(|pool| pool.end(EndReason::Closed));
             let ended = |pool: &Arc<NodePool>| pools.iter().any(|left| Arc::ptr_eq(left, pool));
             if end.still_held == 0 {

@@ -11,7 +11,7 @@ pub(super) const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// Closes pools: what is idle at once, and what is busy when it is given back. What still runs after
 /// the drain time is ended, here and at the server.
-pub(super) async fn end_pools(
+pub(super) async fn close_pools(
     pools: &[Arc<NodePool>],
     drain: Duration,
     why: EndReason,

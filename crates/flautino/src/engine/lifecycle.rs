@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::changes::keep_resolving;
-use super::closing::{CLOSE_GRACE, end_pools};
-use super::phase::Phase;
+use super::closing::{CLOSE_GRACE, close_pools};
+use super::phase::EnginePhase;
 use super::report::{CloseReport, OpenReport};
 use super::state::EngineState;
 use crate::backoff::Backoff;
@@ -29,17 +29,17 @@ impl EngineState {
         self: &Arc<Self>,
         config: &PoolConfig,
     ) -> Result<OpenReport, OpenError> {
-        let _turn = self.turn.lock().await;
+        let _guard = self.lifecycle_lock.lock().await;
         match self.phase.get() {
-            Phase::Open | Phase::Draining => {
+            EnginePhase::Open | EnginePhase::Draining => {
                 tracing::info!("the engine is already open; nothing was changed");
                 return Ok(OpenReport { already_open: true, warnings: Vec::new() });
             }
             // A `close` was cancelled half-way.
-            Phase::Closing => {
+            EnginePhase::Closing => {
                 self.finish_close(Duration::ZERO).await;
             }
-            Phase::Unopened | Phase::Closed => {}
+            EnginePhase::Unopened | EnginePhase::Closed => {}
         }
         let mut warnings = Vec::new();
         if let Some(discovery) = &self.config.discovery
@@ -71,7 +71,7 @@ impl EngineState {
             monitoring.keep();
         }
         self.start_discovery();
-        self.phase.set(Phase::Open);
+        self.phase.set(EnginePhase::Open);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -82,11 +82,11 @@ impl EngineState {
     /// See [`Engine::close_within`](super::Engine::close_within).
     pub(super) async fn close(&self, drain: Duration) -> CloseReport {
         // Before its turn, so that a change of the nodes under way stops waiting for their answers.
-        if self.phase.advance(&[Phase::Open, Phase::Draining], Phase::Closing) {
+        if self.phase.advance(&[EnginePhase::Open, EnginePhase::Draining], EnginePhase::Closing) {
             self.shut_nodes();
         }
-        let _turn = self.turn.lock().await;
-        if matches!(self.phase.get(), Phase::Unopened | Phase::Closed) {
+        let _guard = self.lifecycle_lock.lock().await;
+        if matches!(self.phase.get(), EnginePhase::Unopened | EnginePhase::Closed) {
             tracing::info!("the engine is not open; there is nothing to close");
             return CloseReport::default();
         }
@@ -189,7 +189,7 @@ impl EngineState {
                 "no node takes writes, so the extensions `{wanted}` were not looked for"
             )];
         };
-        match node.server.say_hello(*startup_timeout).await {
+        match node.server.connect_and_identify(*startup_timeout).await {
             Ok((mut connection, _)) => {
                 create_extensions(&node.server, &mut connection, extensions, *startup_timeout).await
             }
@@ -208,7 +208,7 @@ impl EngineState {
 
     async fn finish_close(&self, drain: Duration) -> CloseReport {
         let started = Instant::now();
-        self.phase.set(Phase::Closing);
+        self.phase.set(EnginePhase::Closing);
         self.discovery.lock().take();
         self.shut_nodes();
         // The monitor first, so that those who wait for the budget are told that the engine closes.
@@ -216,14 +216,14 @@ impl EngineState {
         self.cluster.budget.close();
         stopping.await;
         let pools = self.pools.lock().clone();
-        let end = end_pools(&pools, drain, EndReason::Closed).await;
+        let end = close_pools(&pools, drain, EndReason::Closed).await;
         self.pools.lock().clear();
         drop(pools);
         let tasks = self.tasks();
         tasks.close();
         let _ = tokio::time::timeout(CLOSE_GRACE, tasks.wait()).await;
         tasks.reopen();
-        self.phase.set(Phase::Closed);
+        self.phase.set(EnginePhase::Closed);
         CloseReport { was_open: true, elapsed: started.elapsed(), ..end }
     }
 
@@ -236,12 +236,12 @@ impl EngineState {
 
 /// One attempt to reach a node and to learn its role.
 async fn reach(node: &Arc<Node>, left: Duration) -> Result<Role, NodeFailure> {
-    match node.server.say_hello(left).await {
-        Ok((_, hello)) => {
-            hello.warn_if_too_old(node.name());
-            node.set_role(hello.role);
+    match node.server.connect_and_identify(left).await {
+        Ok((_, info)) => {
+            info.warn_if_too_old(node.name());
+            node.set_role(info.role);
             node.server.set_trouble(None);
-            Ok(hello.role)
+            Ok(info.role)
         }
         Err(source) => {
             let failure = failure(node, source);

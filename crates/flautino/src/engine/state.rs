@@ -8,7 +8,7 @@ use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
 use super::members::Members;
-use super::phase::{Phase, PhaseCell};
+use super::phase::{EnginePhase, PhaseCell};
 use crate::config::EngineConfig;
 use crate::dispatch::{Cluster, FallbackBudget};
 use crate::monitor::{Monitor, Nodes};
@@ -23,7 +23,7 @@ pub(super) struct EngineState {
     pub(super) members: Mutex<Members>,
     pub(super) phase: PhaseCell,
     /// Held while opening, closing or changing the nodes, so that these happen one at a time.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) lifecycle_lock: tokio::sync::Mutex<()>,
     /// Ends the task that resolves the replicas' name, when it is dropped.
     pub(super) discovery: Mutex<Option<DropGuard>>,
     /// The pools of the nodes, until `close` is through with them, and those of nodes that left.
@@ -37,7 +37,7 @@ impl EngineState {
         config: EngineConfig,
         shared: Shared,
         catalogue_wanted: Arc<Notify>,
-        phase: Phase,
+        phase: EnginePhase,
     ) -> Self {
         let (routing, classifier) = (config.routing.clone(), Arc::clone(&shared.classifier));
         let monitor = Monitor::new(nodes, routing, Arc::clone(&classifier), catalogue_wanted);
@@ -53,7 +53,7 @@ impl EngineState {
             config,
             shared,
             phase: PhaseCell::new(phase),
-            turn: tokio::sync::Mutex::default(),
+            lifecycle_lock: tokio::sync::Mutex::default(),
             discovery: Mutex::default(),
             pools: Mutex::default(),
         }

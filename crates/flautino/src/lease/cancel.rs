@@ -26,13 +26,13 @@ pub(super) async fn run_cancellable<T>(
     }
     if grace.is_zero() || epoch.end_reason() != Some(EndReason::Down) {
         // The work is not polled again, since that might send it.
-        return Err(pool.ended(epoch, true));
+        return Err(pool.end_error(epoch, true));
     }
     // While the node is down its next epoch runs, which ends when the node is superseded or the engine
     // closes.
     let next = pool.epoch();
     match tokio::time::timeout(grace, next.run(work)).await {
         Ok(Some(result)) => result,
-        Ok(None) | Err(_) => Err(pool.ended(epoch, true)),
+        Ok(None) | Err(_) => Err(pool.end_error(epoch, true)),
     }
 }

@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::cancel::{Cancellation, run_cancellable};
 use super::executor::{Answer, Item, Source, Start};
-use super::{Failures, Lease, LeasedConnection, State, pooler};
+use super::{Failures, Lease, LeaseState, LeasedConnection, pooler};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::Node;
@@ -22,13 +22,13 @@ use crate::statement::{PoolerMode, Statement};
 
 /// A statement under way.
 #[derive(Clone, Copy)]
-struct Begun {
+struct RunningStatement {
     mode: PoolerMode,
     reason: Option<Reason>,
     /// Whether it may change its session.
     changes_session: bool,
     /// What was known of the connection before.
-    before: (State, Failures),
+    before: (LeaseState, Failures),
 }
 
 impl Lease {
@@ -39,17 +39,17 @@ impl Lease {
         statement: Statement,
         completed: &mut bool,
     ) -> Result<T, sqlx::Error> {
-        let (statement, begun) = self.begin_statement(statement).await?;
+        let (statement, running) = self.begin_statement(statement).await?;
         let (connection, node, cancellation) = self.parts();
-        let (span, mut entry) = begun.log(node, &statement);
+        let (span, mut log_entry) = running.log(node, &statement);
         let work = async {
-            pooler::begin(begun.mode, connection).await?;
-            let result = read_to_end(connection, statement, &mut entry, completed).await;
-            pooler::end(begun.mode, connection, result).await
+            pooler::begin(running.mode, connection).await?;
+            let result = read_to_end(connection, statement, &mut log_entry, completed).await;
+            pooler::end(running.mode, connection, result).await
         };
         let result = run_cancellable(cancellation, work).instrument(span).await;
-        entry.finish(&result);
-        self.end_statement(begun, &result);
+        log_entry.finish(&result);
+        self.end_statement(running, &result);
         result
     }
 
@@ -59,17 +59,17 @@ impl Lease {
         statement: Statement,
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
-        let (statement, begun) = self.begin_statement(statement).await?;
+        let (statement, running) = self.begin_statement(statement).await?;
         let (connection, node, cancellation) = self.parts();
-        let (span, entry) = begun.log(node, &statement);
+        let (span, log_entry) = running.log(node, &statement);
         let work = async {
-            pooler::begin(begun.mode, connection).await?;
+            pooler::begin(running.mode, connection).await?;
             let result = start(connection, statement).await;
-            pooler::end(begun.mode, connection, result).await
+            pooler::end(running.mode, connection, result).await
         };
         let result = run_cancellable(cancellation, work).instrument(span).await;
-        entry.finish(&result);
-        self.end_statement(begun, &result);
+        log_entry.finish(&result);
+        self.end_statement(running, &result);
         result
     }
 
@@ -80,24 +80,24 @@ impl Lease {
     ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send + 'a {
         async_stream::stream! {
             let lease = lease.borrow_mut();
-            let (statement, begun) = match lease.begin_statement(statement).await {
-                Ok(begun) => begun,
+            let (statement, running) = match lease.begin_statement(statement).await {
+                Ok(running) => running,
                 Err(error) => {
                     yield Err(error);
                     return;
                 }
             };
             let (connection, node, cancellation) = lease.parts();
-            let (span, mut entry) = begun.log(node, &statement);
+            let (span, mut log_entry) = running.log(node, &statement);
             let mut result =
-                run_cancellable(cancellation, pooler::begin(begun.mode, connection)).await;
+                run_cancellable(cancellation, pooler::begin(running.mode, connection)).await;
             if result.is_ok() {
                 let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
                 loop {
                     let next = items.try_next();
                     match run_cancellable(cancellation, next).instrument(span.clone()).await {
                         Ok(Some(item)) => {
-                            log_item(&mut entry, &item);
+                            log_item(&mut log_entry, &item);
                             yield Ok(item);
                         }
                         Ok(None) => break,
@@ -105,13 +105,13 @@ impl Lease {
                     }
                 }
                 drop(items);
-                if begun.mode == PoolerMode::InTransaction {
-                    let ending = pooler::end(begun.mode, connection, result);
+                if running.mode == PoolerMode::InTransaction {
+                    let ending = pooler::end(running.mode, connection, result);
                     result = run_cancellable(cancellation, ending).await;
                 }
             }
-            entry.finish(&result);
-            lease.end_statement(begun, &result);
+            log_entry.finish(&result);
+            lease.end_statement(running, &result);
             if let Err(error) = result {
                 yield Err(error);
             }
@@ -133,7 +133,7 @@ impl Lease {
     async fn begin_statement(
         &mut self,
         statement: Statement,
-    ) -> Result<(Statement, Begun), sqlx::Error> {
+    ) -> Result<(Statement, RunningStatement), sqlx::Error> {
         let (statement, mode) = self.for_node(statement);
         self.finish_abandoned().await?;
         let before = self.begin_use();
@@ -142,16 +142,16 @@ impl Lease {
             tracker.statement_starts(&statement, &self.node);
             tracker.reason()
         });
-        self.node.gauges.statement();
+        self.node.gauges.count_statement();
         let changes_session = statement.may_change_session();
-        Ok((statement, Begun { mode, reason, changes_session, before }))
+        Ok((statement, RunningStatement { mode, reason, changes_session, before }))
     }
 
-    fn end_statement<T>(&mut self, begun: Begun, result: &Result<T, sqlx::Error>) {
+    fn end_statement<T>(&mut self, running: RunningStatement, result: &Result<T, sqlx::Error>) {
         if let Some(tracker) = &mut self.tracker {
             tracker.statement_ended(&self.node, self.in_transaction);
         }
-        self.end_use(begun.before, begun.changes_session, result);
+        self.end_use(running.before, running.changes_session, result);
     }
 
     /// The statement as its node takes it.
@@ -172,12 +172,12 @@ impl Lease {
     /// dropped half-way, reads the rest of its result, so that its error does not pass for the next
     /// one's, and ends the transaction that it was wrapped in, so that the next one is no part of it.
     pub(super) async fn finish_abandoned(&mut self) -> Result<(), sqlx::Error> {
-        let (is_busy, is_wrapped) = (self.state == State::Busy, self.wrapped);
+        let (is_busy, is_wrapped) = (self.state == LeaseState::Busy, self.wrapped);
         let (connection, _, cancellation) = self.parts();
         if let Some(Cancellation { epoch, pool, .. }) = cancellation
             && epoch.is_ended()
         {
-            let error = pool.ended(epoch, false);
+            let error = pool.end_error(epoch, false);
             // A transaction can be tried again as a whole: nothing of it was committed.
             self.failures.retryable |= matches!(Error::of(&error), Some(Error::NodeDown { .. }));
             return Err(error);
@@ -203,9 +203,9 @@ impl Lease {
 
     /// Assumes the worst from now on, until the end of what is sent is seen. Returns what was known
     /// before.
-    pub(super) fn begin_use(&mut self) -> (State, Failures) {
+    pub(super) fn begin_use(&mut self) -> (LeaseState, Failures) {
         let before = (self.state, self.failures);
-        self.state = State::Busy;
+        self.state = LeaseState::Busy;
         self.failures.any = true;
         before
     }
@@ -213,7 +213,7 @@ impl Lease {
     /// Concludes from a result what is known of the connection now.
     pub(super) fn end_use<T>(
         &mut self,
-        before: (State, Failures),
+        before: (LeaseState, Failures),
         changes_session: bool,
         result: &Result<T, sqlx::Error>,
     ) {
@@ -225,15 +225,15 @@ impl Lease {
                 return self.note_lost_session(error);
             }
         }
-        self.node.gauges.answered();
+        self.node.gauges.record_answer();
         self.wrapped = false;
         let outdated = result.as_ref().is_err_and(is_outdated);
         self.state = match state {
-            _ if outdated => State::Unusable,
-            State::Unusable => State::Unusable,
-            State::Clean if !changes_session => State::Clean,
+            _ if outdated => LeaseState::Unusable,
+            LeaseState::Unusable => LeaseState::Unusable,
+            LeaseState::Clean if !changes_session => LeaseState::Clean,
             // Also where a statement before was dropped half-way: its end was read with this one's.
-            State::Clean | State::Used | State::Busy => State::Used,
+            LeaseState::Clean | LeaseState::Used | LeaseState::Busy => LeaseState::Used,
         };
     }
 
@@ -254,7 +254,7 @@ impl Lease {
         // A statement that was cancelled on our side may still run at the server. The state stays
         // busy, so that the connection is recovered.
         if is_connection_lost(error) {
-            self.state = State::Unusable;
+            self.state = LeaseState::Unusable;
             if let Some(LeasedConnection::Pooled(connection)) = &self.connection {
                 connection.pool().suspect_idle();
             }
@@ -262,8 +262,8 @@ impl Lease {
     }
 }
 
-impl Begun {
-    /// The span around the statement, and its entry in the log.
+impl RunningStatement {
+    /// The span around the statement, and its log_entry in the log.
     fn log<'a>(&self, node: &'a Node, statement: &Statement) -> (tracing::Span, Entry<'a>) {
         let (name, logger) = (node.name(), &node.server.sender.logger);
         let reason = self.reason.map(Reason::as_str);
@@ -276,23 +276,23 @@ impl Begun {
 async fn read_to_end<T: Answer>(
     connection: &mut PgConnection,
     statement: Statement,
-    entry: &mut Entry<'_>,
+    log_entry: &mut Entry<'_>,
     completed: &mut bool,
 ) -> Result<T, sqlx::Error> {
     let mut items = sqlx::Executor::fetch_many(connection, statement);
     let mut answer = T::default();
     while let Some(item) = items.try_next().await? {
         *completed |= item.is_left();
-        log_item(entry, &item);
+        log_item(log_entry, &item);
         answer.add(item);
     }
     Ok(answer)
 }
 
-fn log_item(entry: &mut Entry<'_>, item: &Item) {
+fn log_item(log_entry: &mut Entry<'_>, item: &Item) {
     match item {
-        Either::Left(done) => entry.rows_affected(done.rows_affected()),
-        Either::Right(row) => entry.row(row),
+        Either::Left(done) => log_entry.rows_affected(done.rows_affected()),
+        Either::Right(row) => log_entry.row(row),
     }
 }
 

@@ -36,10 +36,10 @@ pub(crate) struct Tracker {
     reason: Reason,
     /// `None` while the engine has one node: nothing is routed by what a session did.
     tracking: Option<Tracking>,
-    /// When the connection for the next statement was asked for.
-    asked: Option<Instant>,
+    /// When the connection for the next statement was requested_at for.
+    requested_at: Option<Instant>,
     /// A statement was sent, and its end was not seen.
-    in_flight: bool,
+    is_running: bool,
 }
 
 /// What the session must learn of a lease while replicas may serve it.
@@ -48,11 +48,11 @@ pub(crate) struct Tracking {
     is_writer: bool,
     remembers_reads: bool,
     /// The write under way, for those who gather before they ask for a position.
-    under_way: Option<WriteUnderWay>,
+    monitor_write: Option<WriteUnderWay>,
     /// The write under way, for the session.
-    write: Option<SessionWrite>,
+    session_write: Option<SessionWrite>,
     /// Stands for all that may be written on the bare connection since that was handed out.
-    unwatched: Option<SessionWrite>,
+    bare_write: Option<SessionWrite>,
     /// A statement changed the schema, or may have.
     changes_schema: bool,
     /// The bare connection was handed out.
@@ -65,11 +65,11 @@ impl Tracker {
         monitor: Arc<Monitor>,
         session: Arc<Session>,
         reason: Reason,
-        asked: Instant,
+        requested_at: Instant,
         tracking: Option<Tracking>,
     ) -> Self {
-        let asked = Some(asked);
-        Self { decisions, monitor, session, reason, tracking, asked, in_flight: false }
+        let requested_at = Some(requested_at);
+        Self { decisions, monitor, session, reason, tracking, requested_at, is_running: false }
     }
 
     pub(super) fn reason(&self) -> Reason {
@@ -78,8 +78,8 @@ impl Tracker {
 
     pub(super) fn statement_starts(&mut self, statement: &Statement, node: &Node) {
         self.decisions.count(self.reason);
-        self.in_flight = true;
-        self.asked.get_or_insert_with(Instant::now);
+        self.is_running = true;
+        self.requested_at.get_or_insert_with(Instant::now);
         if let Some(tracking) = &mut self.tracking
             && tracking.is_writer
             // What a standby refused is a write, whatever the classifier says.
@@ -87,9 +87,9 @@ impl Tracker {
                 || node.classifier().access(statement.plan(), statement.text()) == Access::Write)
         {
             tracking.changes_schema |= statement.plan().traits.changes_schema;
-            tracking.under_way.get_or_insert_with(|| self.monitor.write_begins());
+            tracking.monitor_write.get_or_insert_with(|| self.monitor.write_begins());
             let window = self.monitor.config.token_window;
-            tracking.write.get_or_insert_with(|| self.session.write_begins(window));
+            tracking.session_write.get_or_insert_with(|| self.session.write_begins(window));
         }
     }
 
@@ -97,17 +97,17 @@ impl Tracker {
     pub(super) fn statement_ended(&mut self, node: &Node, in_transaction: bool) {
         self.may_have_written_untracked();
         if let Some(tracking) = &mut self.tracking {
-            tracking.under_way = None;
-            if tracking.write.is_none() {
+            tracking.monitor_write = None;
+            if tracking.session_write.is_none() {
                 tracking.read_ended(&self.session);
             } else if !in_transaction {
                 tracking.writes_ended(&self.monitor);
             }
         }
-        self.in_flight = false;
-        if let Some(asked) = self.asked.take() {
+        self.is_running = false;
+        if let Some(requested_at) = self.requested_at.take() {
             let node = Arc::clone(node.name());
-            self.session.statement_ended(Timing::new(node, self.reason, asked.elapsed()));
+            self.session.statement_ended(Timing::new(node, self.reason, requested_at.elapsed()));
         }
     }
 
@@ -116,7 +116,7 @@ impl Tracker {
         if let Some(tracking) = &mut self.tracking {
             if tracking.is_writer {
                 let window = self.monitor.config.token_window;
-                tracking.unwatched.get_or_insert_with(|| self.session.write_begins(window));
+                tracking.bare_write.get_or_insert_with(|| self.session.write_begins(window));
             }
             tracking.is_bare = true;
         }
@@ -126,7 +126,7 @@ impl Tracker {
     pub(super) fn ended(&mut self) {
         self.may_have_written_untracked();
         if let Some(tracking) = &mut self.tracking {
-            tracking.changes_schema |= tracking.unwatched.is_some();
+            tracking.changes_schema |= tracking.bare_write.is_some();
             tracking.writes_ended(&self.monitor);
             if tracking.is_bare {
                 tracking.read_ended(&self.session);
@@ -146,27 +146,27 @@ impl Tracker {
 impl Tracking {
     /// For a lease of the node in this incarnation. `is_writer` says that it is where writes go, and
     /// so where tokens are made; `remembers_reads` that later reads must not fall behind what is read
-    /// here; `under_way` is the write that it was leased for.
+    /// here; `monitor_write` is the write that it was leased for.
     pub(crate) fn new(
         incarnation: u64,
         is_writer: bool,
         remembers_reads: bool,
-        under_way: Option<WriteUnderWay>,
+        monitor_write: Option<WriteUnderWay>,
     ) -> Self {
         Self {
             incarnation,
             is_writer,
             remembers_reads,
-            under_way,
-            write: None,
-            unwatched: None,
+            monitor_write,
+            session_write: None,
+            bare_write: None,
             changes_schema: false,
             is_bare: false,
         }
     }
 
     fn writes_ended(&mut self, monitor: &Monitor) {
-        for write in [self.write.take(), self.unwatched.take()].into_iter().flatten() {
+        for write in [self.session_write.take(), self.bare_write.take()].into_iter().flatten() {
             write.end();
         }
         if std::mem::take(&mut self.changes_schema) {
@@ -184,7 +184,7 @@ impl Tracking {
 impl Drop for Tracker {
     fn drop(&mut self) {
         // A statement that was dropped half-way may have shown rows before that.
-        if let (true, Some(tracking)) = (self.in_flight, &self.tracking) {
+        if let (true, Some(tracking)) = (self.is_running, &self.tracking) {
             tracking.read_ended(&self.session);
         }
     }
