@@ -1,4 +1,4 @@
-//! What is sent over a lease, and what is known of its connection afterwards.
+//! How a statement is sent over a lease, and what is known of the connection afterwards.
 
 use std::borrow::BorrowMut;
 
@@ -20,20 +20,20 @@ use crate::sqlstate::{
 };
 use crate::statement::{PoolerMode, Statement};
 
-/// A statement under way.
+/// A statement that is about to be sent, or was sent.
 #[derive(Clone, Copy)]
 struct RunningStatement {
     mode: PoolerMode,
+    /// Why it runs on this node, for the log.
     reason: Option<Reason>,
-    /// Whether it may change its session.
     changes_session: bool,
     /// What was known of the connection before.
     before: (LeaseState, Failures),
 }
 
 impl Lease {
-    /// Sends a statement, and reads its result to the end. `completed` is set when the server says
-    /// that the statement is complete, which may be before an error at its commit.
+    /// Sends a statement and reads its result to the end. `completed` is set when the server says that
+    /// the statement is complete; its commit may still fail after that.
     pub(crate) async fn run<T: Answer>(
         &mut self,
         statement: Statement,
@@ -73,7 +73,8 @@ impl Lease {
         result
     }
 
-    /// Sends a statement. What is known of the connection is known at the end of the stream.
+    /// Sends a statement and returns its result as a stream. The lease stays busy until the stream has
+    /// ended.
     pub(crate) fn stream<'a>(
         mut lease: impl BorrowMut<Self> + Send + 'a,
         statement: Statement,
@@ -118,8 +119,8 @@ impl Lease {
         }
     }
 
-    /// Has sqlx forget the statements that the connection keeps prepared. If that fails, so will the
-    /// next statement.
+    /// Closes the statements that sqlx keeps prepared on the connection. An error is ignored: the next
+    /// statement will fail as well.
     pub(crate) async fn forget_prepared(&mut self) {
         let before = self.begin_use();
         let (connection, _, cancellation) = self.parts();
@@ -128,7 +129,7 @@ impl Lease {
         self.end_use(before, false, &result);
     }
 
-    /// Prepares the lease for a statement that is sent next, until
+    /// Marks the lease as busy with a statement. The caller sends the statement, and then calls
     /// [`end_statement`](Self::end_statement).
     async fn begin_statement(
         &mut self,
@@ -154,7 +155,7 @@ impl Lease {
         self.end_use(running.before, running.changes_session, result);
     }
 
-    /// The statement as its node takes it.
+    /// Adapts a statement to its node: whether it is prepared under a name, and wrapped in a transaction.
     fn for_node(&self, statement: Statement) -> (Statement, PoolerMode) {
         let sender = &self.node.server.sender;
         if !sender.is_pooler {
@@ -162,15 +163,17 @@ impl Lease {
             return (statement, PoolerMode::AsItIs);
         }
         match statement.for_pooler() {
-            // The pooler keeps one server for the transaction that is open already.
+            // The transaction that is open already keeps one server.
             (statement, _) if self.in_transaction => (statement, PoolerMode::AsItIs),
             other => other,
         }
     }
 
-    /// Refuses a statement if what the lease belongs to has ended. Then, if the statement before was
-    /// dropped half-way, reads the rest of its result, so that its error does not pass for the next
-    /// one's, and ends the transaction that it was wrapped in, so that the next one is no part of it.
+    /// Prepares the connection for the next statement. Fails if its epoch is ended.
+    ///
+    /// If the statement before was dropped half-way, this reads the rest of its result, since an error in
+    /// there would look like one of the next statement. It also ends the transaction that the statement
+    /// was wrapped in, which would else include the next statement.
     pub(super) async fn finish_abandoned(&mut self) -> Result<(), sqlx::Error> {
         let (is_busy, is_wrapped) = (self.state == LeaseState::Busy, self.wrapped);
         let (connection, _, cancellation) = self.parts();
@@ -178,7 +181,7 @@ impl Lease {
             && epoch.is_ended()
         {
             let error = pool.end_error(epoch, false);
-            // A transaction can be tried again as a whole: nothing of it was committed.
+            // Nothing of an open transaction was committed, so the whole of it may be run again.
             self.failures.retryable |= matches!(Error::of(&error), Some(Error::NodeDown { .. }));
             return Err(error);
         }
@@ -191,7 +194,7 @@ impl Lease {
                 if is_wrapped { pooler::end_abandoned(connection).await } else { Ok(()) }
             };
             match run_cancellable(cancellation, finishing).await {
-                // The error of the statement before.
+                // An error of the statement before, which nobody waits for.
                 Err(error) if server_keeps_session(&error) => {}
                 Err(error) => return Err(error),
                 Ok(()) => break,
@@ -201,8 +204,8 @@ impl Lease {
         Ok(())
     }
 
-    /// Assumes the worst from now on, until the end of what is sent is seen. Returns what was known
-    /// before.
+    /// Assumes that whatever is sent next is still running and has failed, until
+    /// [`end_use`](Self::end_use). Returns what was known before.
     pub(super) fn begin_use(&mut self) -> (LeaseState, Failures) {
         let before = (self.state, self.failures);
         self.state = LeaseState::Busy;
@@ -210,7 +213,7 @@ impl Lease {
         before
     }
 
-    /// Concludes from a result what is known of the connection now.
+    /// Updates what is known of the connection, given what was known before and the result.
     pub(super) fn end_use<T>(
         &mut self,
         before: (LeaseState, Failures),
@@ -232,7 +235,7 @@ impl Lease {
             _ if outdated => LeaseState::Unusable,
             LeaseState::Unusable => LeaseState::Unusable,
             LeaseState::Clean if !changes_session => LeaseState::Clean,
-            // Also where a statement before was dropped half-way: its end was read with this one's.
+            // `Busy`: the statement before was dropped half-way, and `finish_abandoned` has read the rest.
             LeaseState::Clean | LeaseState::Used | LeaseState::Busy => LeaseState::Used,
         };
     }
@@ -246,13 +249,13 @@ impl Lease {
         }
     }
 
-    /// The server has ended the session, or the statement was cancelled on our side.
+    /// The server has ended the session, or the statement was cancelled on this side.
     fn note_lost_session(&mut self, error: &sqlx::Error) {
-        // Whatever was not committed is undone with the session.
+        // The server rolls back what was not committed.
         self.failures.retryable = true;
         self.node.suspect();
-        // A statement that was cancelled on our side may still run at the server. The state stays
-        // busy, so that the connection is recovered.
+        // Otherwise the statement was cancelled on this side and may still run at the server: the state
+        // stays `Busy`, so that the connection is recovered.
         if is_connection_lost(error) {
             self.state = LeaseState::Unusable;
             if let Some(LeasedConnection::Pooled(connection)) = &self.connection {
@@ -263,7 +266,7 @@ impl Lease {
 }
 
 impl RunningStatement {
-    /// The span around the statement, and its log_entry in the log.
+    /// Makes the span around the statement and its log entry.
     fn log<'a>(&self, node: &'a Node, statement: &Statement) -> (tracing::Span, Entry<'a>) {
         let (name, logger) = (node.name(), &node.server.sender.logger);
         let reason = self.reason.map(Reason::as_str);

@@ -1,5 +1,5 @@
-//! What a lease tells about its statements: each is counted and timed, and the session learns of its
-//! writes and reads, by which it raises its floor.
+//! Follows the statements of a lease: counts and times each, and tells the handle's session of writes and
+//! reads, so that the session can raise its floor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::router::{Access, Reason};
 use crate::session::{Session, SessionWrite, Timing};
 use crate::statement::Statement;
 
-/// How many statements went where they went for which reason.
+/// How many statements were sent to a node for each [`Reason`].
 #[derive(Debug, Default)]
 pub(crate) struct Decisions([AtomicU64; Reason::ALL.len()]);
 
@@ -33,29 +33,35 @@ pub(crate) struct Tracker {
     decisions: Arc<Decisions>,
     monitor: Arc<Monitor>,
     session: Arc<Session>,
+    /// Why the router chose the lease's node.
     reason: Reason,
-    /// `None` while the engine has one node: nothing is routed by what a session did.
+    /// `None` if the engine had one node when the lease was taken: then nothing that a session did matters
+    /// for routing.
     tracking: Option<Tracking>,
-    /// When the connection for the next statement was requested_at for.
+    /// When the caller asked for the next statement, or for the connection that it waited for.
     requested_at: Option<Instant>,
-    /// A statement was sent, and its end was not seen.
+    /// A statement was sent, and its result is not read to the end.
     is_running: bool,
 }
 
-/// What the session must learn of a lease while replicas may serve it.
+/// What the session must learn of a lease while the engine has replicas.
 pub(crate) struct Tracking {
+    /// The incarnation of the node when the lease was taken, for what is read on it.
     incarnation: u64,
+    /// Whether the node is the one that takes writes.
     is_writer: bool,
+    /// Whether the session's later reads must not fall behind what is read here.
     remembers_reads: bool,
-    /// The write under way, for those who gather before they ask for a position.
+    /// Tells the monitor that a write is under way. Before it asks for a position the monitor waits a
+    /// little for such writes, so that one answer serves several tokens.
     monitor_write: Option<WriteUnderWay>,
-    /// The write under way, for the session.
+    /// Tells the session that a write is under way.
     session_write: Option<SessionWrite>,
-    /// Stands for all that may be written on the bare connection since that was handed out.
+    /// Tells the session that the app has the connection itself, and may be writing on it.
     bare_write: Option<SessionWrite>,
     /// A statement changed the schema, or may have.
     changes_schema: bool,
-    /// The bare connection was handed out.
+    /// The app got the connection itself.
     is_bare: bool,
 }
 
@@ -82,7 +88,7 @@ impl Tracker {
         self.requested_at.get_or_insert_with(Instant::now);
         if let Some(tracking) = &mut self.tracking
             && tracking.is_writer
-            // What a standby refused is a write, whatever the classifier says.
+            // A standby has refused this statement, so it writes, whatever the classifier says.
             && (self.reason == Reason::Rescued
                 || node.classifier().access(statement.plan(), statement.text()) == Access::Write)
         {
@@ -93,9 +99,10 @@ impl Tracker {
         }
     }
 
-    /// In a transaction a write ends with the transaction.
+    /// A statement's result is read to the end. In a transaction a write goes on until the transaction
+    /// ends.
     pub(super) fn statement_ended(&mut self, node: &Node, in_transaction: bool) {
-        self.may_have_written_untracked();
+        self.report_untracked();
         if let Some(tracking) = &mut self.tracking {
             tracking.monitor_write = None;
             if tracking.session_write.is_none() {
@@ -111,7 +118,7 @@ impl Tracker {
         }
     }
 
-    /// The bare connection is handed out, so that what is done on it is not seen.
+    /// The app gets the connection itself, so what it does there cannot be followed.
     pub(super) fn unwatched(&mut self) {
         if let Some(tracking) = &mut self.tracking {
             if tracking.is_writer {
@@ -122,9 +129,9 @@ impl Tracker {
         }
     }
 
-    /// A transaction ended, or the lease is given back with nothing under way.
+    /// A transaction has ended, or the lease is given back and no statement is under way.
     pub(super) fn ended(&mut self) {
-        self.may_have_written_untracked();
+        self.report_untracked();
         if let Some(tracking) = &mut self.tracking {
             tracking.changes_schema |= tracking.bare_write.is_some();
             tracking.writes_ended(&self.monitor);
@@ -134,9 +141,9 @@ impl Tracker {
         }
     }
 
-    /// The lease began while there was one node, and statements are routed by now. Whatever was written
-    /// on it was not tracked.
-    fn may_have_written_untracked(&self) {
+    /// Tells the session if this lease may have written without its knowledge: it was taken while the
+    /// engine had one node, and replicas have joined since.
+    fn report_untracked(&self) {
         if self.tracking.is_none() && self.monitor.routes() {
             self.session.lose_track();
         }
@@ -144,9 +151,8 @@ impl Tracker {
 }
 
 impl Tracking {
-    /// For a lease of the node in this incarnation. `is_writer` says that it is where writes go, and
-    /// so where tokens are made; `remembers_reads` that later reads must not fall behind what is read
-    /// here; `monitor_write` is the write that it was leased for.
+    /// See the fields. `monitor_write` is the write that the lease was taken for, if it is known to be
+    /// one.
     pub(crate) fn new(
         incarnation: u64,
         is_writer: bool,
@@ -183,7 +189,7 @@ impl Tracking {
 
 impl Drop for Tracker {
     fn drop(&mut self) {
-        // A statement that was dropped half-way may have shown rows before that.
+        // A statement that was dropped half-way may have returned rows before.
         if let (true, Some(tracking)) = (self.is_running, &self.tracking) {
             tracking.read_ended(&self.session);
         }
