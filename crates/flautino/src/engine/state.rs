@@ -18,7 +18,7 @@ use crate::sql::Classifier;
 pub(super) struct EngineState {
     pub(super) config: EngineConfig,
     pub(super) cluster: Arc<Cluster>,
-    /// What nodes are made of, beside their own configuration.
+    /// What all nodes share, to make new ones.
     pub(super) shared: Shared,
     pub(super) members: Mutex<Members>,
     pub(super) phase: PhaseCell,
@@ -26,12 +26,14 @@ pub(super) struct EngineState {
     pub(super) lifecycle_lock: tokio::sync::Mutex<()>,
     /// Ends the task that resolves the replicas' name, when it is dropped.
     pub(super) discovery: Mutex<Option<DropGuard>>,
-    /// The pools of the nodes, until `close` is through with them, and those of nodes that left.
+    /// The pools that `close` has to close: those of the nodes, and those of removed nodes that the app
+    /// still holds connections of.
     pub(super) pools: Mutex<Vec<Arc<NodePool>>>,
 }
 
 impl EngineState {
-    /// The main node first.
+    /// `nodes` has the main node first. `catalogue_wanted` is notified when the classifier needs the
+    /// server's catalogue.
     pub(super) fn new(
         nodes: Vec<Arc<Node>>,
         config: EngineConfig,
@@ -77,7 +79,8 @@ impl EngineState {
     }
 }
 
-/// A classifier that remembers about so many statements, and what tells that it wants the catalogue.
+/// Makes a classifier that remembers about this many statements. Returns it with what it notifies when it
+/// needs the server's catalogue.
 pub(super) fn new_classifier(statements: usize) -> (Arc<Classifier>, Arc<Notify>) {
     let wanted = Arc::new(Notify::new());
     let want = Arc::clone(&wanted);
