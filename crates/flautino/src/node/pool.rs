@@ -13,10 +13,12 @@
 //! - `signals`, `signal_queue`: how statements are cancelled at the server
 //! - `reaper`: how long connections stay idle, and how long they live
 //! - `epoch`: when all connections are replaced at once
+//! - `counts`: the pool's numbers, for the status
 //! - `sqlx_pool`: the `PgPool` beside
 
 mod checkout;
 mod connecting;
+mod counts;
 mod epoch;
 mod managed;
 mod permit;
@@ -29,7 +31,7 @@ mod sqlx_pool;
 mod state;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::counts::Counts;
 pub(crate) use self::epoch::{EndReason, Epoch};
 use self::managed::{DriverConnection, Idle, ManagedConnection, Registry};
 use self::signal_queue::SignalQueue;
@@ -89,17 +92,6 @@ enum Connector {
     /// An external pool: one that the app made, and gave to `Engine::from_pool`. Each connection is
     /// taken from it for one lease and goes back to it, so that the pool's own hooks run in between.
     External(PgPool),
-}
-
-/// The numbers of a pool's connections and callers, for the status.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Counts {
-    pub(crate) size: u32,
-    pub(crate) idle: usize,
-    pub(crate) warm: usize,
-    pub(crate) in_use: u32,
-    pub(crate) connecting: u32,
-    pub(crate) waiting: u32,
 }
 
 impl NodePool {
@@ -179,7 +171,7 @@ impl NodePool {
     fn retire(self: &Arc<Self>, managed: ManagedConnection) {
         match managed.connection {
             DriverConnection::External(_) if !managed.epoch.is(&self.epoch()) => {
-                self.discard(managed)
+                self.discard(managed);
             }
             DriverConnection::External(_) => {
                 // Dropping it gives it back to its own pool, which spawns a task.
@@ -331,31 +323,10 @@ impl NodePool {
         self.config.max_connections
     }
 
-    /// How many permits are out. Waiting callers who have one count too.
+    /// How many permits are out, those of callers who still wait for a connection included.
     pub(crate) fn in_use(&self) -> u32 {
         let free = u32::try_from(self.permits.available_permits()).unwrap_or(u32::MAX);
         self.max().saturating_sub(free)
-    }
-
-    pub(crate) fn counts(&self) -> Counts {
-        let state = self.state.lock();
-        let waiting = u32::try_from(state.waiting.len()).unwrap_or(u32::MAX);
-        let free = u32::try_from(self.connect_permits.available_permits()).unwrap_or(u32::MAX);
-        // Not `state.pending`, which counts also those that have no permit to connect yet.
-        let connecting = self.config.connect_concurrency.saturating_sub(free);
-        let is_warm = |idle: &&Idle| idle.since.elapsed() < self.config.warm_time;
-        let mut counts = Counts {
-            size: state.size.saturating_sub(state.pending) + connecting,
-            idle: state.idle.len(),
-            warm: state.idle.iter().filter(is_warm).count(),
-            in_use: self.in_use().saturating_sub(waiting),
-            connecting,
-            waiting: waiting + self.queued.load(Ordering::Relaxed),
-        };
-        if let Connector::External(pool) = &self.connector {
-            (counts.size, counts.idle) = (pool.size(), pool.num_idle());
-        }
-        counts
     }
 
     /// Spawns a task on the runtime that the pool was first used on. `close` of the engine waits for it.

@@ -95,7 +95,7 @@ impl NodePool {
                 Ok(true) if connection.epoch().is(&self.epoch()) => return Ok(connection),
                 Ok(_) => {}
                 Err(error) => {
-                    // Still new means that `after_connect` failed: the session is not set up.
+                    // Still new: `after_connect` failed or took too long, so the session is not usable.
                     if connection.managed().is_new {
                         drop(connection.discard());
                     }
@@ -244,7 +244,8 @@ impl<'a> QueuedGuard<'a> {
 impl Drop for QueuedGuard<'_> {
     fn drop(&mut self) {
         self.0.queued.fetch_sub(1, Ordering::Relaxed);
-        // A permit that the semaphore gave to a caller who left goes back without `return_permit`.
+        // If the caller leaves just when the semaphore has given it a permit, that goes back to the
+        // semaphore without `return_permit`.
         self.0.notify_returned();
     }
 }

@@ -152,7 +152,7 @@ impl NodePool {
 
 async fn make(mut pending: PendingConnection, yields: bool) {
     let pool = Arc::clone(&pending.pool);
-    // A timeout needs no error here: the callers have the same one of their own.
+    // Nobody needs an error at a timeout, because the callers run into the same one themselves.
     let connecting = tokio::time::timeout(pool.config.acquire_timeout, pool.connect());
     let made = tokio::select! {
         made = connecting => made.ok().flatten(),

@@ -13,7 +13,7 @@ use super::permit::Permit;
 use super::recovery::Recovery;
 
 /// A checked-out connection, with its permit. When it is dropped, it is recovered, because a statement
-/// may still run on it. The other ways back are methods, for callers who know more.
+/// may still run on it. A caller who knows that none does calls one of the methods instead.
 pub(crate) struct PooledConnection(Option<(ManagedConnection, Permit)>);
 
 const HAS_CONNECTION: &str = "only methods that consume the guard take its connection";
