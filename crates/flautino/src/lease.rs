@@ -199,7 +199,7 @@ impl Lease {
         self.in_transaction = open;
         self.expects_writes = !read_only;
         if !open && let Some(tracker) = &mut self.tracker {
-            tracker.ended();
+            tracker.finish();
         }
     }
 
@@ -263,7 +263,7 @@ impl DerefMut for Lease {
         self.mark_used();
         self.failures.unwatched = true;
         if let Some(tracker) = &mut self.tracker {
-            tracker.unwatched();
+            tracker.mark_unwatched();
         }
         self.parts().0
     }
@@ -280,7 +280,7 @@ impl Drop for Lease {
         if let Some(tracker) = &mut self.tracker
             && self.state != LeaseState::Busy
         {
-            tracker.ended();
+            tracker.finish();
         }
         let connection = match self.connection.take() {
             Some(LeasedConnection::Pooled(connection)) => connection,

@@ -58,11 +58,11 @@ pub(crate) struct Tracking {
     /// Tells the session that a write is under way.
     session_write: Option<SessionWrite>,
     /// Tells the session that the app has the connection itself, and may be writing on it.
-    bare_write: Option<SessionWrite>,
+    unwatched_write: Option<SessionWrite>,
     /// A statement changed the schema, or may have.
     changes_schema: bool,
-    /// The app got the connection itself.
-    is_bare: bool,
+    /// The app got the connection itself, so that what runs on it cannot be followed.
+    is_unwatched: bool,
 }
 
 impl Tracker {
@@ -119,23 +119,23 @@ impl Tracker {
     }
 
     /// The app gets the connection itself, so what it does there cannot be followed.
-    pub(super) fn unwatched(&mut self) {
+    pub(super) fn mark_unwatched(&mut self) {
         if let Some(tracking) = &mut self.tracking {
             if tracking.is_writer {
                 let window = self.monitor.config.token_window;
-                tracking.bare_write.get_or_insert_with(|| self.session.write_begins(window));
+                tracking.unwatched_write.get_or_insert_with(|| self.session.write_begins(window));
             }
-            tracking.is_bare = true;
+            tracking.is_unwatched = true;
         }
     }
 
     /// A transaction has ended, or the lease is given back and no statement is under way.
-    pub(super) fn ended(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.report_untracked();
         if let Some(tracking) = &mut self.tracking {
-            tracking.changes_schema |= tracking.bare_write.is_some();
+            tracking.changes_schema |= tracking.unwatched_write.is_some();
             tracking.writes_ended(&self.monitor);
-            if tracking.is_bare {
+            if tracking.is_unwatched {
                 tracking.read_ended(&self.session);
             }
         }
@@ -165,14 +165,15 @@ impl Tracking {
             remembers_reads,
             monitor_write,
             session_write: None,
-            bare_write: None,
+            unwatched_write: None,
             changes_schema: false,
-            is_bare: false,
+            is_unwatched: false,
         }
     }
 
     fn writes_ended(&mut self, monitor: &Monitor) {
-        for write in [self.session_write.take(), self.bare_write.take()].into_iter().flatten() {
+        for write in [self.session_write.take(), self.unwatched_write.take()].into_iter().flatten()
+        {
             write.end();
         }
         if std::mem::take(&mut self.changes_schema) {

@@ -107,7 +107,7 @@ impl SignalWorker<'_> {
 
 impl Drop for SignalWorker<'_> {
     fn drop(&mut self) {
-        // The task was dropped half-way, because the runtime ends. Dropping the requests tells those who
+        // The task was dropped half-way, because the runtime ends. Dropping the requests wakes those who
         // wait for them.
         if !self.is_finished {
             let mut state = self.queue.state.lock();
