@@ -107,7 +107,7 @@ impl EngineState {
         change(&mut members);
         let before = self.nodes();
         let NodeSet { all: nodes, added } = self.nodes_of(&members)?;
-        let is_gone = |node: &&Arc<Node>| !nodes.iter().any(|stays| Arc::ptr_eq(stays, node));
+        let is_gone = |node: &&Arc<Node>| !nodes.iter().any(|kept| Arc::ptr_eq(kept, node));
         let removed: Vec<_> = before.iter().filter(is_gone).cloned().collect();
         let pool = members.pool;
         {

@@ -196,13 +196,13 @@ struct Probed {
 impl Probed {
     fn of(node: &Arc<Node>, monitor: &Monitor, state: &ClusterState) -> Self {
         let now = Instant::now();
-        let look = |topology: &mut Topology, number| {
+        let progress_and_lag = |topology: &mut Topology, number| {
             let up = topology.is_up(number);
             let (bytes, lag) = if up { topology.lag(number, now) } else { (None, None) };
             (topology.progress(number).filter(|_| up), bytes, lag)
         };
         let (Some((progress, lag_bytes, lag)), Some(view)) =
-            (monitor.known(node, look), state.view(node))
+            (monitor.known(node, progress_and_lag), state.view(node))
         else {
             return Self::default();
         };

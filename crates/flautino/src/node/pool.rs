@@ -83,7 +83,7 @@ pub(crate) struct NodePool {
     /// The runtime on which the pool was first used, and where its tasks run.
     runtime: OnceLock<Runtime>,
     /// Whether [`start`](Self::start) was called.
-    reaper: OnceLock<()>,
+    started: OnceLock<()>,
 }
 
 /// Where new connections come from.
@@ -144,7 +144,7 @@ impl NodePool {
             sqlx_pool: OnceLock::new(),
             tasks,
             runtime: OnceLock::new(),
-            reaper: OnceLock::new(),
+            started: OnceLock::new(),
         })
     }
 

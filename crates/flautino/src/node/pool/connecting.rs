@@ -44,7 +44,7 @@ impl NodePool {
     /// Starts to make a connection for each caller who waits and has none pending, within the limits.
     pub(super) fn grow(self: &Arc<Self>) {
         self.connect_while(false, |state, max| {
-            // A full server is asked all the same if the pool has no connection that could come back.
+            // If the pool has no connection that could be given back, a full server is asked all the same.
             let is_full = state.full_until.is_some_and(|until| Instant::now() < until);
             (state.pending as usize) < state.waiting.len()
                 && state.size < max
@@ -133,7 +133,7 @@ impl NodePool {
         let mut state = self.state.lock();
         if has_code(&error, TOO_MANY_CONNECTIONS) && state.size > state.pending {
             state.full_until = Some(Instant::now() + FULL_PAUSE);
-            tracing::debug!(node = %self.name(), %error, "the server is full; its connections are shared");
+            tracing::debug!(node = %self.name(), %error, "the server takes no more connections; callers share those that the pool has");
             return;
         }
         let mut result = Err(error);

@@ -17,7 +17,7 @@ impl NodePool {
     /// Remembers the runtime and starts the reaper on it, at the first call. It has to be called before
     /// [`spawn`](Self::spawn), which does nothing without a runtime.
     pub(super) fn start(self: &Arc<Self>) {
-        self.reaper.get_or_init(|| {
+        self.started.get_or_init(|| {
             self.runtime.get_or_init(Runtime::current);
             if matches!(self.connector, Connector::Server) {
                 let (pool, closing) = (Arc::downgrade(self), self.closing.clone());

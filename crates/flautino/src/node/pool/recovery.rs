@@ -84,8 +84,8 @@ impl NodePool {
         }
         *is_new = true;
         let has_hook = self.hooks.after_release.is_some();
-        // A reset that takes longer waits for a statement that the app sent over the bare connection.
-        // Then cancel that first, as below.
+        // If the reset takes longer, it waits for a statement that the app sent over the connection itself.
+        // That is cancelled below, and the reset is sent again.
         if recovery == Recovery::Reset
             && !has_hook
             && let Ok(result) =
@@ -136,6 +136,8 @@ impl NodePool {
     }
 }
 
+/// The task that recovers a connection. It holds the permit, so that a connection counts as in use until
+/// it is put back or closed.
 async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: Recovery) {
     let pool = Arc::clone(&permit.pool);
     let restoring = pool.restore(&mut managed, recovery);
@@ -156,8 +158,8 @@ async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: 
         _ => true,
     };
     if let (Some(backend), true) = (managed.registration.backend, may_still_run) {
-        // The connection counts until its backend has ended. Otherwise many clients who leave at once
-        // would make the pool open more connections than it may.
+        // The connection counts until its backend was told to end. Otherwise clients who leave in numbers
+        // would fill the server with backends that still run while the pool opens new connections.
         let _ =
             tokio::time::timeout(RECOVERY_TIMEOUT, pool.signal(backend, Signal::Terminate)).await;
     }
