@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The pauses of one who tries again.
+/// The pauses between the attempts at one thing.
 #[derive(Debug, Clone)]
 pub(crate) struct Backoff {
     next: Duration,
@@ -10,7 +10,7 @@ pub(crate) struct Backoff {
 }
 
 impl Backoff {
-    /// Begins with `first`.
+    /// The first pause is `first`, and none is longer than `max`.
     pub(crate) const fn new(first: Duration, max: Duration) -> Self {
         Self { next: first, max }
     }

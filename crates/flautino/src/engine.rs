@@ -1,10 +1,12 @@
 //! The engine: the long-lived owner of nodes, pools and tasks.
 //!
-//! - here: the public API; `hooks`: what an app runs on its connections
-//! - `state`, `phase`: what all clones share
+//! - here, `hooks`: the public API
+//! - `state`, `phase`: what all clones of an engine share
 //! - `lifecycle`, `closing`: how it opens and closes
-//! - `members`, `discovery`, `changes`: nodes that come and go
-//! - `status`, `report`: what it says of itself
+//! - `members`, `discovery`, `changes`: which nodes it has, how their addresses are found, and how nodes
+//!   are added and removed
+//! - `status`: its state at one moment
+//! - `report`: what opening, closing and changing the nodes did
 
 mod changes;
 mod closing;
@@ -26,7 +28,7 @@ use sqlx::PgPool;
 use tokio_util::task::TaskTracker;
 
 use self::members::ORIGIN;
-use self::phase::Phase;
+use self::phase::EnginePhase;
 pub use self::report::{CloseReport, NodesReport, OpenReport};
 use self::state::{EngineState, new_classifier};
 pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
@@ -59,7 +61,8 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Checks the configuration and makes an engine of it. No I/O, but for the password file.
+    /// Checks the configuration and makes an engine of it. It does no I/O, except that it reads the
+    /// password file.
     ///
     /// # Errors
     ///
@@ -76,48 +79,57 @@ impl Engine {
             Ok(Arc::new(Node::new(name, node, options, &config.pool, &shared)))
         });
         let nodes = nodes.collect::<Result<Vec<_>, ConfigError>>()?;
-        Ok(Self::of(EngineState::new(nodes, config, shared, catalogue_wanted, Phase::Unopened)))
+        Ok(Self::with_state(EngineState::new(
+            nodes,
+            config,
+            shared,
+            catalogue_wanted,
+            EnginePhase::Unopened,
+        )))
     }
 
-    /// An engine of one node over a pool that exists, for `#[sqlx::test]` and for apps that move
-    /// over step by step. It counts as open; `close` closes the pool. Each lease takes a connection of
-    /// that pool and gives it back, so that the pool's own settings and hooks hold, which costs sqlx's
-    /// pings. No session setting is made: a connection whose session was changed is closed, not reset.
-    /// Hooks of the engine do not run on it.
+    /// Makes an engine of one node over a pool of the app's own, for `#[sqlx::test]` and for apps that
+    /// move over step by step. The engine counts as open, and [`close`](Engine::close) closes the pool.
+    ///
+    /// Each lease takes a connection from that pool and gives it back, so the pool's own settings and
+    /// hooks apply, and so do the pings that sqlx sends each time. The engine sets up no session, and
+    /// closes a connection whose session was changed instead of resetting it. The engine's hooks do not
+    /// run.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
         let (classifier, catalogue_wanted) = new_classifier(config.routing.statement_cache);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger: Arc::new(Logger::default()), classifier, hooks, tasks };
-        let node = Arc::new(Node::over(MAIN, pool, &shared));
+        let node = Arc::new(Node::over_pool(MAIN, pool, &shared));
         let pools = node.pool().ok().flatten().into_iter().collect();
-        let state = EngineState::new(vec![node], config, shared, catalogue_wanted, Phase::Open);
+        let state =
+            EngineState::new(vec![node], config, shared, catalogue_wanted, EnginePhase::Open);
         *state.pools.lock() = pools;
-        Self::of(state)
+        Self::with_state(state)
     }
 
-    fn of(state: EngineState) -> Self {
+    fn with_state(state: EngineState) -> Self {
         Self { state: Arc::new(state) }
     }
 
-    /// Opens a pool for each node: asks each for role and version, waits for one that takes writes,
-    /// and creates the extensions there.
+    /// Opens a pool for each node: asks each node for its role and version, waits for one that takes
+    /// writes, and creates the extensions there.
     ///
-    /// Opening what is open changes nothing and says so in the report; of two concurrent calls
-    /// one opens. A node that is down is a warning; its pool connects when it is back. Where only
-    /// replicas answer, a primary is waited for as long as a write would
-    /// ([`failover_timeout`](RoutingConfig::failover_timeout)), and then the engine opens for what
-    /// replicas may serve. An engine of one node opens over a standby, too.
+    /// If the engine is open already, nothing changes and the report says so. Of two concurrent calls one
+    /// opens the engine. A node that is down causes a warning, and its pool connects when the node is
+    /// back. If only replicas answer, the engine waits for a primary as long as a write would
+    /// ([`failover_timeout`](RoutingConfig::failover_timeout)), and then opens for what replicas may
+    /// serve. An engine of one node opens over a standby too.
     ///
     /// # Errors
     ///
-    /// [`OpenError`], after `startup_timeout` where no node answered, at once where the main one
-    /// refuses. Nothing is open then.
+    /// [`OpenError`]: at once if the main node refuses, else after `startup_timeout` if no node answered.
+    /// The engine is not open then.
     ///
     /// # Cancellation
     ///
-    /// Cancel safe: nothing is open then.
+    /// Cancel safe: the engine is not open then.
     pub async fn open(&self) -> Result<OpenReport, OpenError> {
         self.state.open(&self.state.config.pool).await
     }
@@ -134,7 +146,7 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// As [`open`](Engine::open), and where the settings are not acceptable.
+    /// As [`open`](Engine::open), and if the settings are not acceptable.
     ///
     /// # Cancellation
     ///
@@ -143,14 +155,14 @@ impl Engine {
         self.state.open(&pool.checked("open_with")?).await
     }
 
-    /// Closes every pool, within a bound: idle connections at once, busy ones when they end or
-    /// when `drain_timeout` is over, whichever is first. Statements that run then are cut off
-    /// ([`Error::Cut`](crate::Error::Cut)). Up to three seconds are added for goodbyes that are
-    /// not answered. An `open` under way is waited for; nodes that join are not.
+    /// Closes every pool within a limited time. Idle connections are closed at once, and busy ones when
+    /// they are given back. Statements that still run after `drain_timeout` are cancelled, and fail with
+    /// [`Error::Cut`](crate::Error::Cut). If servers do not answer, closing takes up to three seconds
+    /// more. An `open` under way is waited for; nodes that are just joining are not.
     ///
     /// # Cancellation
     ///
-    /// No statement starts any more; call it again to finish.
+    /// The engine stays half closed: no statement starts any more. Call `close` again to finish.
     pub async fn close(&self) -> CloseReport {
         self.close_within(self.state.config.drain_timeout).await
     }
@@ -170,31 +182,33 @@ impl Engine {
         self.state.config.drain_timeout
     }
 
-    /// Says that the end is near: [`is_ready`](Engine::is_ready) turns false while queries go
-    /// on. The first step of an orderly shutdown, so that load balancers look elsewhere.
+    /// Announces that the engine will be closed: [`is_ready`](Engine::is_ready) returns `false` from now
+    /// on, while queries still work. It is the first step of an orderly shutdown, in which load balancers
+    /// stop sending requests here.
     pub fn start_draining(&self) {
-        self.state.phase.advance(&[Phase::Open], Phase::Draining);
+        self.state.phase.advance(&[EnginePhase::Open], EnginePhase::Draining);
     }
 
-    /// Whether new requests are welcome: open, and not about to close.
+    /// Whether new requests should come: the engine is open and not about to close.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.state.phase.get() == Phase::Open
+        self.state.phase.get() == EnginePhase::Open
     }
 
-    /// What a request or a job queries through.
+    /// Returns a new [`Handle`], through which a request or a job queries.
     #[must_use]
     pub fn handle(&self) -> Handle {
         Handle::new(Arc::clone(&self.state.cluster))
     }
 
-    /// A `PgPool` of a node, while the engine is open: for code that wants one, such as a job queue or
-    /// `PgListener`.
+    /// Returns a `PgPool` of a node, for code that needs one, such as a job queue or `PgListener`. `None`
+    /// while the engine is not open, and if there is no such node.
     ///
-    /// It stands beside the engine's own pool: it is made at the first call, and its connections, up to
-    /// [`sqlx_connections`](PoolConfig::sqlx_connections), count extra. Their sessions are set up as the
-    /// engine's own, reset between two users, and replaced when the node's role changes; the engine's
-    /// hooks run on them, and `close` closes them. Of an engine [over a pool](Engine::from_pool) it is
+    /// The pool is made at the first call. It has up to
+    /// [`sqlx_connections`](PoolConfig::sqlx_connections) connections, in addition to those of the
+    /// engine's own pool. Their sessions are set up as the engine's own and reset between two users, and
+    /// the connections are replaced when the node's role changes. The engine's hooks run on them, and
+    /// [`close`](Engine::close) closes them. For an engine [over a pool](Engine::from_pool) this returns
     /// that pool.
     #[must_use]
     pub fn pool(&self, node: &str) -> Option<PgPool> {
@@ -202,16 +216,15 @@ impl Engine {
         Some(node.pool().ok()??.sqlx_pool())
     }
 
-    /// What a statement needs, as the router sees it: for tests and explanations. Before `open`,
-    /// and where there is one node, every call of a function is a write.
+    /// Returns what a statement needs, as the router sees it: for tests and explanations. Before `open`,
+    /// and if there is one node, every call of a function counts as a write.
     #[must_use]
     pub fn access(&self, sql: &str) -> Access {
         let classifier = &self.state.cluster.classifier;
         classifier.access(&classifier.plan(sql), sql)
     }
 
-    /// Whether there is more than one node, so that statements are routed and tokens mean
-    /// something.
+    /// Whether there is more than one node, so that statements are routed and tokens are used.
     #[must_use]
     pub fn has_replicas(&self) -> bool {
         self.state.monitor().has_replicas()
@@ -223,17 +236,16 @@ impl Engine {
         &self.state.config.routing
     }
 
-    /// From now on these are the nodes beside the main one, under these names; those that
-    /// [discovery](crate::DiscoveryConfig) found stay besides. Nodes of the same name and configuration stay
-    /// as they are.
+    /// Replaces the nodes beside the main one. Nodes with the same name and configuration as before stay
+    /// as they are, and so do the nodes that [discovery](crate::DiscoveryConfig) has found.
     ///
-    /// A new node is probed before this returns (unless the engine closes meanwhile), and serves as
-    /// soon as it may. One that leaves gets no statement from now on; what runs there may go on for
-    /// `drain_timeout`, which is waited for. After that it is ended, and reads are run elsewhere. A
-    /// handle that [names](crate::Handle::node) a node keeps to the name: it leads to a successor,
-    /// and gets [`UnknownNode`](crate::UnknownNode) where there is none.
+    /// A new node is probed before this returns (unless the engine closes meanwhile), and serves as soon
+    /// as it may. A node that is removed gets no statement from now on. This waits until the statements
+    /// that run there have ended, for up to `drain_timeout`; after that they are ended, and reads among
+    /// them are run on another node. A handle that [names](crate::Handle::node) a node keeps the name: it
+    /// leads to the new node of that name, or to [`UnknownNode`](crate::UnknownNode) if there is none.
     ///
-    /// It may be called before `open` and after `close`, too.
+    /// It may also be called before `open` and after `close`.
     ///
     /// ```no_run
     /// # async fn f(engine: flautino::Engine) -> Result<(), flautino::ConfigError> {
@@ -249,30 +261,30 @@ impl Engine {
     ///
     /// # Errors
     ///
-    /// [`ConfigError::Key`] with the name and the key that are not acceptable; nothing is changed
-    /// then.
+    /// [`ConfigError::Key`] with the name and the key that are not acceptable. Nothing is changed then.
     ///
     /// # Cancellation
     ///
-    /// What has begun goes on in the background.
+    /// The change goes on in the background.
     pub async fn set_nodes(
         &self,
         nodes: BTreeMap<String, NodeConfig>,
     ) -> Result<NodesReport, ConfigError> {
         EngineConfig::check_nodes(&nodes, ORIGIN)?;
         let state = Arc::clone(&self.state);
-        // `close` does not wait for this task, which may itself wait for `close` to be over.
+        // Not one of the tasks that `close` waits for, because this task may itself wait for `close`.
         let setting = tokio::spawn(async move { state.set_nodes(nodes).await });
         match setting.await {
             Ok(report) => report,
             Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
-            // The runtime ends.
+            // The task was dropped, because the runtime ends.
             Err(_) => Ok(NodesReport::default()),
         }
     }
 
-    /// From now on names of [`DiscoveryConfig`](crate::DiscoveryConfig) are resolved so, instead of by the operating system:
-    /// by another DNS server, or by a registry of services. It is given the name and the port.
+    /// Sets how names of [`DiscoveryConfig`](crate::DiscoveryConfig) are resolved from now on, instead of
+    /// by the operating system: by another DNS server, say, or by a service registry. `resolve` gets the
+    /// name and the port.
     ///
     /// ```no_run
     /// # fn f(engine: flautino::Engine) {
@@ -288,7 +300,7 @@ impl Engine {
             Arc::new(move |host, port| Box::pin(resolve(host, port)));
     }
 
-    /// The state of the engine, to be shown or serialized.
+    /// Returns the state of the engine at this moment, to be shown or serialized.
     #[must_use]
     pub fn status(&self) -> EngineStatus {
         EngineStatus::of(&self.state)

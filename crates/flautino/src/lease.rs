@@ -1,9 +1,12 @@
-//! A checked-out connection, guarded: what is known of it decides where it goes when it is dropped.
+//! The guard of a checked-out connection. It knows whether a statement is under way and whether the
+//! session may have changed, which decides how the connection is given back.
 //!
 //! - here: the guard
-//! - `statement`: what is sent over it; `executor`: sqlx's `Executor` in front of that
-//! - `tracker`: what the session learns of it
-//! - `cancel`, `pooler`: what ends a statement early; what wraps one behind PgBouncer
+//! - `statement`: how a statement is sent over it
+//! - `executor`: sqlx's `Executor` over a lease, a handle or a transaction
+//! - `tracker`: what the handle's session learns of the statements
+//! - `cancel`: what cancels a statement
+//! - `pooler`: the transaction around a statement behind PgBouncer
 
 mod cancel;
 pub(crate) mod executor;
@@ -29,8 +32,8 @@ use crate::logging::Values;
 use crate::node::{InFlight, Node, PooledConnection};
 use crate::sql::Classifier;
 
-/// How long a write that is under way may still answer after its node turned down, because a server
-/// that shuts down says what became of it.
+/// How long a write that is under way may still be answered after its node is found to be down. A server
+/// that shuts down uses this time to say whether the write was committed.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// One connection of a node, for what needs the same session from one statement to the next:
@@ -48,49 +51,53 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 /// # Ok(()) }
 /// ```
 pub struct Lease {
-    /// `None` only while it is being dropped.
+    /// `None` only while the lease is dropped, detached or closed.
     connection: Option<LeasedConnection>,
-    state: State,
+    state: LeaseState,
     node: Arc<Node>,
-    /// Whether a transaction of ours is open, so that a pooler keeps the server by itself.
+    /// Whether a [`Transaction`](crate::Transaction) is open, so that PgBouncer keeps one server for it.
     in_transaction: bool,
-    /// The statement under way is wrapped in a transaction, for a pooler.
+    /// Whether the statement under way is wrapped in a transaction of its own, for PgBouncer.
     wrapped: bool,
-    /// Whether a refused write says that the server is no primary (any more).
+    /// Whether a write is expected, so that one that is refused as read-only means that the server is not
+    /// the primary any more.
     expects_writes: bool,
-    /// What went wrong on it, for the transaction that holds it.
+    /// What went wrong on the lease, for the transaction that holds it.
     pub(crate) failures: Failures,
+    /// Set by `dispatch`, right after the checkout.
     pub(crate) tracker: Option<Tracker>,
     _in_flight: InFlight,
 }
 
 enum LeasedConnection {
     Pooled(PooledConnection),
-    /// Before `open`: a connection of its own.
+    /// Made for this lease, because the engine is not open yet.
     Single(PgConnection),
 }
 
+/// What is known of the connection, and so how it is given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum State {
-    /// Nothing under way, and nothing left behind in the session.
+enum LeaseState {
+    /// No statement is under way, and the session is unchanged.
     Clean,
-    /// Nothing under way as far as is known, but the session may not be as it was.
+    /// No statement of the lease is under way, but the session may have changed.
     Used,
-    /// A statement was sent and its result is not read to the end.
+    /// A statement was sent, and its result is not read to the end.
     Busy,
-    /// The connection is lost, or keeps a statement prepared that does not fit its tables any more.
+    /// The connection is lost, or sqlx keeps a prepared statement on it that does not fit its tables any
+    /// more.
     Unusable,
 }
 
 /// What went wrong on a lease.
 #[derive(Debug, Default, Clone, Copy)]
 pub(crate) struct Failures {
-    /// Some statement failed, or its end was not seen: a transaction is aborted, or may be.
+    /// A statement failed, or its result was not read to the end, so an open transaction may have failed.
     pub(crate) any: bool,
-    /// One failed with 40001 or 40P01, or the connection was lost: the whole transaction may be tried
-    /// again, unless its `COMMIT` was sent.
+    /// A statement failed with 40001 or 40P01, or the connection was lost. The whole transaction may be
+    /// run again, unless its `COMMIT` was sent.
     pub(crate) retryable: bool,
-    /// The bare connection was handed out, so there may be failures that were not seen.
+    /// The app got the connection itself, so statements may have failed without the lease's knowledge.
     pub(crate) unwatched: bool,
 }
 
@@ -99,20 +106,20 @@ impl Lease {
         Self::checkout_while(node, || true).await
     }
 
-    /// As [`checkout`](Lease::checkout), and fails at once where the node is found to be down just
-    /// now.
+    /// As [`checkout`](Lease::checkout), but fails at once if `is_up` says that the node is down and a
+    /// connection would have to be waited for.
     pub(crate) async fn checkout_while(
         node: &Arc<Node>,
-        up: impl FnOnce() -> bool,
+        is_up: impl FnOnce() -> bool,
     ) -> Result<Self, sqlx::Error> {
-        let in_flight = node.gauges.begin();
+        let in_flight = node.gauges.enter();
         let connection = match node.pool()? {
-            Some(pool) => LeasedConnection::Pooled(pool.checkout(up).await?),
+            Some(pool) => LeasedConnection::Pooled(pool.checkout(is_up).await?),
             None => LeasedConnection::Single(node.connect().await?),
         };
         Ok(Self {
             connection: Some(connection),
-            state: State::Clean,
+            state: LeaseState::Clean,
             node: Arc::clone(node),
             in_transaction: false,
             wrapped: false,
@@ -129,8 +136,8 @@ impl Lease {
         self.node.name()
     }
 
-    /// Takes the connection out of the pool for good: its place there is free for another, and what
-    /// becomes of it is yours. `close` of the engine does not wait for it.
+    /// Takes the connection out of the pool for good. The pool may make another one in its place, and
+    /// [`Engine::close`](crate::Engine::close) does not wait for this one.
     #[must_use]
     pub fn detach(mut self) -> PgConnection {
         match self.connection.take() {
@@ -140,27 +147,29 @@ impl Lease {
         }
     }
 
-    /// Closes the connection, and so ends its session and what that holds.
+    /// Closes the connection, which ends its session and releases what the session holds, such as
+    /// advisory locks.
     ///
     /// # Errors
     ///
-    /// What the connection says to the goodbye; it is closed all the same.
+    /// Any error of telling the server that the connection closes. It is closed all the same.
     ///
     /// # Cancellation
     ///
-    /// Dropped half-way, the socket is closed without a goodbye.
+    /// Cancel safe: the socket is closed without telling the server, which notices by itself.
     pub async fn close(self) -> Result<(), sqlx::Error> {
         self.detach().close().await
     }
 
-    /// From now on whatever happened in the session counts as unknown.
+    /// The session may have changed from now on, so that it is reset when the lease is dropped.
     pub(crate) fn mark_used(&mut self) {
-        if self.state == State::Clean {
-            self.state = State::Used;
+        if self.state == LeaseState::Clean {
+            self.state = LeaseState::Used;
         }
     }
 
-    /// Guards a step of the transaction manager as [`Lease::run`] guards a statement.
+    /// Runs a step of sqlx's transaction manager, guarded as [`Lease::run`] guards a statement. `sql` is
+    /// what it sends, for the log.
     pub(crate) async fn control<T>(
         &mut self,
         sql: &str,
@@ -169,44 +178,46 @@ impl Lease {
         self.finish_abandoned().await?;
         let before = self.begin_use();
         let (connection, node, cancellation) = self.parts();
-        let entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
+        let log_entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
         let result = run_cancellable(cancellation, step(connection)).await;
-        entry.finish(&result);
+        log_entry.finish(&result);
         self.end_use(before, false, &result);
         result
     }
 
-    /// Queues the rollback of sqlx's innermost level; it is sent before the next statement.
+    /// Queues the rollback of sqlx's innermost transaction or savepoint, which sqlx sends together with
+    /// the next statement. `sql` is what it sends, for the log.
     pub(crate) fn queue_rollback(&mut self, sql: &str) {
         let (connection, node, _) = self.parts();
-        // Its end is not seen, since it is sent with the next statement.
-        let _entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
+        // The log entry has no end, because the result is read with that of the next statement.
+        let _log_entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
         PgTransactionManager::start_rollback(connection);
     }
 
-    /// A transaction of ours was opened on it, or is over.
+    /// A [`Transaction`](crate::Transaction) was opened on the lease, or has ended.
     pub(crate) fn set_in_transaction(&mut self, open: bool, read_only: bool) {
         self.in_transaction = open;
         self.expects_writes = !read_only;
         if !open && let Some(tracker) = &mut self.tracker {
-            tracker.ended();
+            tracker.finish();
         }
     }
 
-    /// Keeps a part of the primary's budget for reads that replicas should have served, for as long
-    /// as it keeps its permit.
+    /// Keeps a permit of the budget for reads on the primary that replicas should have served. It is
+    /// given back together with the connection's own permit.
     pub(crate) fn hold(&mut self, budget: Option<OwnedSemaphorePermit>) {
         if let Some(LeasedConnection::Pooled(connection)) = &mut self.connection {
             connection.hold(budget);
         }
     }
 
-    /// What runs on it is known to be a read, so that a refusal says nothing about the server.
+    /// Only reads run on the lease, so a write that is refused as read-only says nothing about the
+    /// server.
     pub(crate) fn expect_reads(&mut self) {
         self.expects_writes = false;
     }
 
-    /// Whether the router, and not the user, chose a replica.
+    /// Whether the lease is on a replica that the router chose, and not the app.
     pub(crate) fn was_routed_to_replica(&self) -> bool {
         let is_routed = |tracker: &Tracker| tracker.reason().is_routed();
         self.node.server.is_replica() && self.tracker.as_ref().is_some_and(is_routed)
@@ -216,6 +227,7 @@ impl Lease {
         self.node.classifier()
     }
 
+    /// The connection, its node, and what cancels a statement on it.
     fn parts(&mut self) -> (&mut PgConnection, &Node, Option<Cancellation<'_>>) {
         let grace = if self.expects_writes { SHUTDOWN_GRACE } else { Duration::ZERO };
         match self.connection.as_mut() {
@@ -251,7 +263,7 @@ impl DerefMut for Lease {
         self.mark_used();
         self.failures.unwatched = true;
         if let Some(tracker) = &mut self.tracker {
-            tracker.unwatched();
+            tracker.mark_unwatched();
         }
         self.parts().0
     }
@@ -266,21 +278,21 @@ impl AsMut<PgConnection> for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(tracker) = &mut self.tracker
-            && self.state != State::Busy
+            && self.state != LeaseState::Busy
         {
-            tracker.ended();
+            tracker.finish();
         }
         let connection = match self.connection.take() {
             Some(LeasedConnection::Pooled(connection)) => connection,
-            // Closing the socket ends the session, so that nothing of it stays behind.
+            // Nobody else uses this connection, and closing its socket ends the session.
             Some(LeasedConnection::Single(_)) | None => return,
         };
         match self.state {
-            // What was sent may still run, so dropping the connection recovers it.
-            State::Busy => drop(connection),
-            State::Unusable => drop(connection.discard()),
-            State::Clean if !self.in_transaction => connection.release(),
-            State::Clean | State::Used => connection.reset(),
+            // Dropping the connection recovers it: the statement may still run.
+            LeaseState::Busy => drop(connection),
+            LeaseState::Unusable => drop(connection.discard()),
+            LeaseState::Clean if !self.in_transaction => connection.release(),
+            LeaseState::Clean | LeaseState::Used => connection.reset(),
         }
     }
 }

@@ -1,9 +1,12 @@
-//! One node: a server under a name, and what runs on it.
+//! One node: a server under a name, with its pool.
 //!
-//! - `server`: how to reach it and what it said it is; `sender`, `setup`, `backend`, `extensions`: the
-//!   library's own SQL on it
-//! - `pool`: its connections while the engine is open; `hooks`: what the app runs on them
-//! - `probe_connection`, `gauges`: how it is asked, and what it carries
+//! - `server`: how to connect to it, and its role
+//! - `setup`, `backend`, `extensions`, `sender`: the library's own SQL: setting up and resetting sessions,
+//!   signalling backends, creating extensions, and how all of it is sent
+//! - `pool`: its connections while the engine is open
+//! - `hooks`: what the app runs on new, checked-out and released connections
+//! - `probe_connection`: the connection over which the monitor probes it
+//! - `gauges`: how busy it is and how fast it answers
 
 mod backend;
 mod extensions;
@@ -28,7 +31,7 @@ pub(crate) use self::extensions::create_extensions;
 pub(crate) use self::gauges::{Gauges, InFlight};
 pub use self::hooks::{ConnectionHook, hook};
 pub(crate) use self::hooks::{HookCell, boxed};
-pub(crate) use self::pool::lent::PooledConnection;
+pub(crate) use self::pool::pooled_connection::PooledConnection;
 pub(crate) use self::pool::{Counts, EndReason, Epoch, NodePool};
 pub(crate) use self::probe_connection::{ProbeConnection, ProbeState};
 pub(crate) use self::sender::Sender;
@@ -40,27 +43,30 @@ use crate::logging::Logger;
 use crate::router::Role;
 use crate::sql::Classifier;
 
-/// How often at most a refused write makes a node replace its connections.
+/// The shortest time after which a refused write makes a node replace its connections again.
 const MIN_RENEW_INTERVAL: Duration = Duration::from_secs(1);
 
+/// A server under a name, with its pool. A later node of the same name is another `Node`.
 pub(crate) struct Node {
     pub(crate) server: Arc<Server>,
     pub(crate) gauges: Arc<Gauges>,
     pub(crate) probe_connection: ProbeConnection,
-    /// Cancelled when it is no node of the engine any more.
+    /// Cancelled when the node is removed from the engine.
     pub(crate) left: CancellationToken,
-    /// As it was configured.
+    /// As it was configured, to tell whether a new configuration changes it.
     pub(crate) config: NodeConfig,
     classifier: Arc<Classifier>,
-    /// For a connection outside any pool.
+    /// The time limit for a connection outside any pool.
     acquire_timeout: Duration,
-    phase: RwLock<Phase>,
+    connections: RwLock<Connections>,
+    /// When a refused write last made the node replace its connections.
     last_renewal: Mutex<Option<Instant>>,
     hooks: Arc<HookCell>,
+    /// The engine's tasks, which `close` waits for.
     tasks: TaskTracker,
 }
 
-/// What the nodes of an engine share.
+/// What all nodes of an engine share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) logger: Arc<Logger>,
@@ -70,10 +76,10 @@ pub(crate) struct Shared {
 }
 
 /// Where a node's connections come from.
-enum Phase {
-    /// Never opened: each query has a connection of its own.
-    Unopened,
-    Open(Arc<NodePool>),
+enum Connections {
+    /// The engine was never opened: each query makes a connection of its own.
+    Unpooled,
+    Pooled(Arc<NodePool>),
     Closed,
 }
 
@@ -86,10 +92,15 @@ impl Node {
         shared: &Shared,
     ) -> Self {
         let server = Server::new(name.into(), config, options, Arc::clone(&shared.logger));
-        Self::of(server, config, pool, shared)
+        Self::with_server(server, config, pool, shared)
     }
 
-    fn of(server: Server, config: &NodeConfig, pool: &PoolConfig, shared: &Shared) -> Self {
+    fn with_server(
+        server: Server,
+        config: &NodeConfig,
+        pool: &PoolConfig,
+        shared: &Shared,
+    ) -> Self {
         let Shared { logger: _, classifier, hooks, tasks } = shared.clone();
         Self {
             server: Arc::new(server),
@@ -99,18 +110,23 @@ impl Node {
             config: config.clone(),
             classifier,
             acquire_timeout: pool.acquire_timeout,
-            phase: RwLock::new(Phase::Unopened),
+            connections: RwLock::new(Connections::Unpooled),
             last_renewal: Mutex::default(),
             hooks,
             tasks,
         }
     }
 
-    /// A node over a pool that exists; it counts as open.
-    pub(crate) fn over(name: &str, pool: PgPool, shared: &Shared) -> Self {
+    /// A node over an external pool; it counts as open.
+    pub(crate) fn over_pool(name: &str, pool: PgPool, shared: &Shared) -> Self {
         let server = Server::behind_pool(name.into(), &pool, Arc::clone(&shared.logger));
-        let node = Self::of(server, &NodeConfig::default(), &PoolConfig::default(), shared);
-        node.set_phase(Phase::Open(NodePool::borrowing(&node.server, pool, node.tasks.clone())));
+        let node =
+            Self::with_server(server, &NodeConfig::default(), &PoolConfig::default(), shared);
+        node.set_connections(Connections::Pooled(NodePool::over_external(
+            &node.server,
+            pool,
+            node.tasks.clone(),
+        )));
         node
     }
 
@@ -126,12 +142,12 @@ impl Node {
         self.acquire_timeout
     }
 
-    /// The pool to take a connection from, `None` before `open`.
+    /// The pool to take a connection from, `None` before `open`. Fails after `close`.
     pub(crate) fn pool(&self) -> Result<Option<Arc<NodePool>>, Error> {
-        match &*self.phase.read() {
-            Phase::Open(pool) => Ok(Some(Arc::clone(pool))),
-            Phase::Unopened => Ok(None),
-            Phase::Closed => Err(Error::Closed { node: self.name().to_string() }),
+        match &*self.connections.read() {
+            Connections::Pooled(pool) => Ok(Some(Arc::clone(pool))),
+            Connections::Unpooled => Ok(None),
+            Connections::Closed => Err(Error::Closed { node: self.name().to_string() }),
         }
     }
 
@@ -139,80 +155,80 @@ impl Node {
         self.pool().ok().flatten()
     }
 
-    /// Before `open`: a pool of sqlx's that is made for the occasion.
+    /// A `PgPool` for one connection, for a caller who needs one before `open`.
     pub(crate) fn single_sqlx_pool(&self) -> PgPool {
         self.server.single_sqlx_pool()
     }
 
-    /// A pool with these settings, not yet in use.
+    /// Makes a pool that [`use_pool`](Self::use_pool) puts to use.
     pub(crate) fn build_pool(&self, config: &PoolConfig) -> Arc<NodePool> {
         NodePool::new(&self.server, config.clone(), self.hooks.get(), self.tasks.clone())
     }
 
+    /// From now on connections come from this pool.
     pub(crate) fn use_pool(&self, pool: Arc<NodePool>) {
         pool.keep_minimum();
-        self.set_phase(Phase::Open(pool));
+        self.set_connections(Connections::Pooled(pool));
     }
 
-    /// No statement starts from now on. Returns the pool that was open.
+    /// From now on no statement starts. Returns the pool that was open.
     pub(crate) fn shut(&self) -> Option<Arc<NodePool>> {
-        match std::mem::replace(&mut *self.phase.write(), Phase::Closed) {
-            Phase::Open(pool) => Some(pool),
-            Phase::Unopened | Phase::Closed => None,
+        match std::mem::replace(&mut *self.connections.write(), Connections::Closed) {
+            Connections::Pooled(pool) => Some(pool),
+            Connections::Unpooled | Connections::Closed => None,
         }
     }
 
-    fn set_phase(&self, phase: Phase) {
-        *self.phase.write() = phase;
+    fn set_connections(&self, connections: Connections) {
+        *self.connections.write() = connections;
     }
 
-    /// Runs a task that `close` waits for.
+    /// Spawns a task that `close` of the engine waits for.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         self.tasks.spawn(task);
     }
 
-    /// A connection outside any pool, with its session set up and the app's hooks run.
+    /// Makes a connection outside any pool, sets up its session and runs the app's hooks.
     pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         let connecting = async {
-            let mut connection = self.server.connect_alone().await?;
-            self.hooks.get().first_lent(&mut connection).await?;
+            let mut connection = self.server.connect_unpooled().await?;
+            self.hooks.get().run_on_first_checkout(&mut connection).await?;
             Ok(connection)
         };
         self.server.within(self.acquire_timeout, connecting).await
     }
 
-    /// Records what the server says it is. Connections made under another role are replaced.
+    /// Records the server's role. If another one was known, replaces the connections.
     pub(crate) fn set_role(&self, role: Role) {
         if self.server.set_role(role) {
             self.renew();
         }
     }
 
-    /// Replaces every connection made so far. What runs on one goes on.
+    /// Replaces every connection. Statements that run go on.
     pub(crate) fn renew(&self) {
         if let Some(pool) = self.open_pool() {
             pool.renew();
         }
     }
 
-    /// Ends what runs on the node and what waits for a connection, and says why.
-    pub(crate) fn end(&self, why: EndReason) {
+    /// Ends everything that runs on the node or waits for a connection to it.
+    pub(crate) fn end(&self, reason: EndReason) {
         if let Some(pool) = self.open_pool() {
-            pool.end(why);
+            pool.end(reason);
         }
     }
 
-    /// Has the node probed at once, because something speaks against it: a lost connection, a refused
-    /// write.
+    /// Has the node probed at once, because a connection was lost or a write was refused.
     pub(crate) fn suspect(&self) {
         if self.server.is_watched() {
             self.probe_connection.suspect();
         }
     }
 
-    /// Asks the server again what it is, at most once a second, because it refused a write as
-    /// read-only: a primary was demoted, or the name leads to another server by now, or a replica was
-    /// promoted whose sessions are still read-only.
+    /// The server refused a write as read-only, so what is known of it is outdated: a primary was demoted,
+    /// the host name leads to another server now, or a replica was promoted whose sessions are still
+    /// read-only. Replaces the connections and asks the server for its role, at most once a second.
     pub(crate) fn refused_a_write(self: &Arc<Self>) {
         let Some(pool) = self.open_pool() else { return };
         {
@@ -225,8 +241,8 @@ impl Node {
         if !self.server.is_replica() {
             tracing::warn!(
                 node = %self.name(),
-                "the server refused a write as read-only; its connections are replaced, \
-                 since a demoted primary would go on refusing"
+                "the server refused a write as read-only; its connections are replaced, because it may \
+                 have been demoted or replaced by another server"
             );
             pool.renew();
         }
@@ -235,8 +251,8 @@ impl Node {
         }
         let node = Arc::clone(self);
         pool.spawn(async move {
-            if let Ok((_, hello)) = node.server.say_hello(Duration::MAX).await {
-                node.set_role(hello.role);
+            if let Ok((_, info)) = node.server.connect_and_identify(Duration::MAX).await {
+                node.set_role(info.role);
             }
         });
     }

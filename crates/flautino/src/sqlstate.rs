@@ -1,4 +1,4 @@
-//! What an error says that a server sent. The codes are those of PostgreSQL's manual, appendix A.
+//! What a server's error means. The names of the codes are those of PostgreSQL's manual, appendix A.
 
 use std::borrow::Cow;
 
@@ -26,13 +26,13 @@ pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
 pub(crate) const UNDEFINED_OBJECT: &str = "42704";
 pub(crate) const UNDEFINED_TABLE: &str = "42P01";
 
-/// The class of errors about connections, which a pooler uses for a server that it has lost.
+/// The class of connection errors. A pooler reports a server that it has lost so.
 pub(crate) const CONNECTION_CLASS: &str = "08";
-/// The class of errors about the role and its password.
+/// The class of errors about the user and its password.
 pub(crate) const AUTHORIZATION_CLASS: &str = "28";
 
-/// The error of a server itself: not of sqlx, nor of another database.
-fn of_server(error: &sqlx::Error) -> Option<&PgDatabaseError> {
+/// The error as a PostgreSQL server sent it. `None` for errors of sqlx itself.
+fn server_error(error: &sqlx::Error) -> Option<&PgDatabaseError> {
     error.as_database_error()?.try_downcast_ref()
 }
 
@@ -46,41 +46,41 @@ pub(crate) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     sqlstate(error).as_deref() == Some(code)
 }
 
-/// Whether that code is the server's own word, said by that routine of its source: not a function of
-/// the user's own with the same code, nor a pooler.
+/// Whether the error has this code and was raised by this routine of the server's source, as the error
+/// says itself. A pooler, or a function of the user's, may raise the same code elsewhere.
 pub(crate) fn said_by(error: &sqlx::Error, code: &str, routine: &str) -> bool {
-    of_server(error).is_some_and(|error| {
+    server_error(error).is_some_and(|error| {
         error.code() == code && error.routine().is_some_and(|name| name.starts_with(routine))
     })
 }
 
-/// Whether a statement was not run because it was prepared before its tables changed ("cached plan
-/// must not change result type"). It fails so each time on that connection.
+/// Whether a statement was refused because it was prepared before its tables changed ("cached plan must
+/// not change result type"). It will fail so each time on that connection.
 pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
     said_by(error, FEATURE_NOT_SUPPORTED, "RevalidateCachedQuery")
 }
 
-/// Whether the error is the server's answer to a statement, on a session that goes on.
+/// Whether the server sent the error and keeps the session: the error is neither FATAL nor PANIC.
 pub(crate) fn server_keeps_session(error: &sqlx::Error) -> bool {
-    of_server(error)
+    server_error(error)
         .is_some_and(|error| !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
 }
 
-/// Whether the connection is lost: a FATAL of the server (terminated, starting or stopping, no
-/// connection left, a conflict), or none of its words at all.
+/// Whether the connection is lost: the server ended it with a FATAL error (terminated, shutting down,
+/// too many connections, a recovery conflict), or it broke without an error of the server.
 pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
-    let may_be = matches!(
+    let may_be_lost = matches!(
         error,
         sqlx::Error::Database(_)
             | sqlx::Error::Io(_)
             | sqlx::Error::Protocol(_)
             | sqlx::Error::WorkerCrashed
     );
-    may_be && Error::of(error).is_none() && !server_keeps_session(error)
+    may_be_lost && Error::of(error).is_none() && !server_keeps_session(error)
 }
 
-/// Whether a server will go on refusing connections so: it does not accept the role, the password or
-/// the database.
+/// Whether the server refuses the user, the password or the database, and so will refuse the next
+/// connection as well.
 pub(crate) fn refuses_role_or_database(code: &str) -> bool {
     code.starts_with(AUTHORIZATION_CLASS) || code == INVALID_CATALOG_NAME
 }

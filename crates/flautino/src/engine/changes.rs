@@ -1,4 +1,4 @@
-//! Nodes that come and go while the engine is open.
+//! Adding and removing nodes, by [`Engine::set_nodes`](super::Engine::set_nodes) or by discovery.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use sqlx::postgres::PgConnectOptions;
 use tokio::task::JoinHandle;
 
-use super::closing::end_pools;
+use super::closing::close_pools;
 use super::discovery::resolve;
 use super::members::{Members, ORIGIN};
 use super::report::{CloseReport, NodesReport};
@@ -18,11 +18,11 @@ use crate::error::ConfigError;
 use crate::monitor::Started;
 use crate::node::{EndReason, Node, NodePool};
 
-/// What [`Members`] come to.
-struct Nodes {
-    /// The main one first.
+/// The nodes for some [`Members`].
+struct NodeSet {
+    /// All nodes, the main one first. Unchanged ones are taken over from before.
     all: Vec<Arc<Node>>,
-    /// Those that were not there before.
+    /// The new ones among them.
     added: Vec<Arc<Node>>,
 }
 
@@ -32,7 +32,7 @@ impl EngineState {
         self: &Arc<Self>,
         nodes: BTreeMap<String, NodeConfig>,
     ) -> Result<NodesReport, ConfigError> {
-        let (mut report, leaving) = self.change(|members| members.named = nodes).await?;
+        let (mut report, leaving) = self.change_members(|members| members.named = nodes).await?;
         for left in leaving {
             // Fails only where the runtime ends.
             let Ok(left) = left.await else { continue };
@@ -43,42 +43,45 @@ impl EngineState {
         Ok(report)
     }
 
-    /// Starts the monitor, with the budget of the primary's pool.
+    /// Starts the monitor, and sizes the budget for reads on the primary by the primary's pool.
     pub(super) async fn start_monitor(&self, pool: &PoolConfig) -> Started {
         self.cluster.budget.open(pool.max_connections, self.config.routing.fallback_share);
         self.monitor().start().await
     }
 
-    /// Resolves the name of the replicas, and takes over what it says. What leaves is not waited for.
+    /// Resolves the name of the replicas, and adds and removes nodes accordingly. It does not wait for
+    /// statements on the removed ones.
     pub(super) async fn discover(self: &Arc<Self>, config: &DiscoveryConfig) -> io::Result<()> {
         let mut found = self.resolve(config).await?;
         let before = self.members.lock().discovered.clone();
         for address in before.difference(&found).copied().collect::<Vec<_>>() {
-            if self.needs(address).await {
+            if self.is_needed(address).await {
                 found.insert(address);
             }
         }
         let changed = before != found;
         if changed {
-            self.change(|members| members.discovered = found).await.map_err(io::Error::other)?;
+            self.change_members(|members| members.discovered = found)
+                .await
+                .map_err(io::Error::other)?;
         }
         Ok(())
     }
 
-    /// Whether a node must stay although its name does not lead to it any more. The name of the replicas
-    /// leaves one out that was promoted, which is needed all the more. It may not be known as a primary
-    /// yet, or be down for a moment.
-    async fn needs(&self, address: SocketAddr) -> bool {
+    /// Whether a node must stay although the name of the replicas does not lead to it any more, because
+    /// it is the primary now, or may have been promoted just now.
+    async fn is_needed(&self, address: SocketAddr) -> bool {
         let state = self.monitor().state().clone();
         let address = (address.ip().to_string(), address.port());
-        let is_there = |node: &&Arc<Node>| node.server.host_and_port() == address;
-        let Some(node) = state.nodes.iter().find(is_there) else { return false };
+        let has_address = |node: &&Arc<Node>| node.server.host_and_port() == address;
+        let Some(node) = state.nodes.iter().find(has_address) else { return false };
         let is_up = state.view(node).is_some_and(|view| view.up);
-        let may_be_next = state.primary().is_none() && is_up;
-        state.is_writer(node) || may_be_next || self.monitor().is_primary_now(node).await
+        let may_be_promoted = state.primary().is_none() && is_up;
+        state.is_writer(node) || may_be_promoted || self.monitor().is_primary_now(node).await
     }
 
-    /// The same as [`discover`](Self::discover), while nothing is open and the caller has the turn.
+    /// As [`discover`](Self::discover), for an engine that is about to open: there is nothing to close,
+    /// and the caller holds the `lifecycle_lock`.
     pub(super) async fn discover_first(&self, config: &DiscoveryConfig) -> io::Result<()> {
         let found = self.resolve(config).await?;
         let members = Members { discovered: found.clone(), ..self.members.lock().clone() };
@@ -93,21 +96,23 @@ impl EngineState {
         resolve(resolver, config, self.main().server.host_and_port().1).await
     }
 
-    async fn change(
+    /// Changes the members, and adds and removes nodes accordingly. Returns a task for each node that was
+    /// removed, which closes its pool.
+    async fn change_members(
         self: &Arc<Self>,
         change: impl FnOnce(&mut Members),
     ) -> Result<(NodesReport, Vec<JoinHandle<CloseReport>>), ConfigError> {
-        let _turn = self.turn.lock().await;
+        let _guard = self.lifecycle_lock.lock().await;
         let mut members = self.members.lock().clone();
         change(&mut members);
         let before = self.nodes();
-        let Nodes { all: nodes, added } = self.nodes_of(&members)?;
-        let gone = |node: &&Arc<Node>| !nodes.iter().any(|stays| Arc::ptr_eq(stays, node));
-        let removed: Vec<_> = before.iter().filter(gone).cloned().collect();
+        let NodeSet { all: nodes, added } = self.nodes_of(&members)?;
+        let is_gone = |node: &&Arc<Node>| !nodes.iter().any(|kept| Arc::ptr_eq(kept, node));
+        let removed: Vec<_> = before.iter().filter(is_gone).cloned().collect();
         let pool = members.pool;
         {
-            let mut now = self.members.lock();
-            (now.named, now.discovered) = (members.named, members.discovered);
+            let mut current = self.members.lock();
+            (current.named, current.discovered) = (members.named, members.discovered);
         }
         let names =
             |nodes: &[Arc<Node>]| nodes.iter().map(|node| node.name().to_string()).collect();
@@ -119,8 +124,8 @@ impl EngineState {
         if added.is_empty() && removed.is_empty() {
             return Ok((report, Vec::new()));
         }
-        tracing::info!(added = ?report.added, removed = ?report.removed, "the nodes are others now");
-        // Those of nodes that left while the app held a connection of theirs.
+        tracing::info!(added = ?report.added, removed = ?report.removed, "the engine's nodes have changed");
+        // A removed node's pool stays while the app holds a connection of it. Forget those that are done.
         self.pools.lock().retain(|pool| !pool.is_closed() || pool.in_use() > 0);
         let is_open = self.phase.is_open();
         for node in &added {
@@ -132,23 +137,24 @@ impl EngineState {
                 node.shut();
             }
         }
-        let meeting = async {
+        let probing = async {
             self.monitor().replace(nodes).await;
             if is_open && !self.monitor().is_running() {
                 self.start_monitor(&pool).await.keep();
             }
         };
-        // After `close` nobody needs the answers: the next `open` asks anew.
+        // When the engine closes, nobody needs the probes: the next `open` asks every node.
         tokio::select! {
-            // First, since the nodes are replaced before anything is waited for.
+            // Polls `probing` at least once, which replaces the nodes before it first waits.
             biased;
-            () = meeting => {}
+            () = probing => {}
             () = self.phase.closing() => {}
         }
-        Ok((report, removed.into_iter().map(|node| self.dismiss(node)).collect()))
+        Ok((report, removed.into_iter().map(|node| self.remove_node(node)).collect()))
     }
 
-    fn nodes_of(&self, members: &Members) -> Result<Nodes, ConfigError> {
+    /// Makes the nodes for the members, and takes over those that are unchanged.
+    fn nodes_of(&self, members: &Members) -> Result<NodeSet, ConfigError> {
         let before = self.nodes();
         let mut nodes = vec![self.main()];
         let mut added = Vec::new();
@@ -167,9 +173,8 @@ impl EngineState {
         }
         for address in &members.discovered {
             let host = address.ip().to_string();
-            let alone =
-                members.discovered.iter().filter(|one| one.ip() == address.ip()).count() == 1;
-            let name = if alone { host.clone() } else { address.to_string() };
+            let same_host = members.discovered.iter().filter(|other| other.ip() == address.ip());
+            let name = if same_host.count() == 1 { host.clone() } else { address.to_string() };
             if members.named.contains_key(&name) {
                 continue;
             }
@@ -179,30 +184,31 @@ impl EngineState {
             let (host, port) = (Some(host), Some(address.port()));
             add(&name, &NodeConfig { host, port, ..config.clone() }, options);
         }
-        Ok(Nodes { all: nodes, added })
+        Ok(NodeSet { all: nodes, added })
     }
 
-    /// Lets a node go that no statement is sent to any more.
-    fn dismiss(self: &Arc<Self>, node: Arc<Node>) -> JoinHandle<CloseReport> {
+    /// Closes the pool of a node that the monitor does not know any more, in a task of its own.
+    fn remove_node(self: &Arc<Self>, node: Arc<Node>) -> JoinHandle<CloseReport> {
         node.left.cancel();
         let pools: Vec<_> = node.shut().into_iter().collect();
         let engine = Arc::clone(self);
         self.tasks().spawn(async move {
-            // Reads that are ended so are run elsewhere.
-            let end = end_pools(&pools, engine.config.drain_timeout, EndReason::Down).await;
+            // `Down` makes reads that are ended run again on another node.
+            let report = close_pools(&pools, engine.config.drain_timeout, EndReason::Down).await;
             pools.iter().for_each(|pool| pool.end(EndReason::Closed));
-            let ended = |pool: &Arc<NodePool>| pools.iter().any(|left| Arc::ptr_eq(left, pool));
-            if end.still_held == 0 {
-                engine.pools.lock().retain(|pool| !ended(pool));
+            let is_closed = |pool: &Arc<NodePool>| pools.iter().any(|one| Arc::ptr_eq(one, pool));
+            if report.still_held == 0 {
+                engine.pools.lock().retain(|pool| !is_closed(pool));
             }
             node.probe_connection.close().await;
-            tracing::info!(node = %node.name(), ?end, "the node has left");
-            end
+            tracing::info!(node = %node.name(), ?report, "the node was removed");
+            report
         })
     }
 }
 
-/// Keeps the nodes as the name says. Where that does not answer, they stay as they are.
+/// Resolves the name of the replicas again and again, and adds and removes nodes accordingly. While the
+/// name cannot be resolved, the nodes stay as they are.
 pub(super) async fn keep_resolving(engine: Weak<EngineState>, config: DiscoveryConfig) {
     loop {
         tokio::time::sleep(config.interval.mul_f64(0.9 + fastrand::f64() * 0.2)).await;

@@ -1,4 +1,4 @@
-//! How pools end.
+//! How pools are closed.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,15 +6,16 @@ use std::time::Duration;
 use super::report::CloseReport;
 use crate::node::{EndReason, NodePool};
 
-/// How long statements that were cancelled, and goodbyes, may take.
+/// How long each step of closing may take that waits for servers: closing idle connections, ending
+/// cancelled statements, and ending tasks.
 pub(super) const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// Closes pools: what is idle at once, and what is busy when it is given back. What still runs after
-/// the drain time is ended, here and at the server.
-pub(super) async fn end_pools(
+/// Closes pools: idle connections at once, and busy ones when they are given back. Statements that still
+/// run after the drain time are ended for `reason`, and cancelled at the server.
+pub(super) async fn close_pools(
     pools: &[Arc<NodePool>],
     drain: Duration,
-    why: EndReason,
+    reason: EndReason,
 ) -> CloseReport {
     let in_use = || pools.iter().map(|pool| pool.in_use() as usize).sum::<usize>();
     pools.iter().for_each(|pool| pool.shut());
@@ -26,10 +27,11 @@ pub(super) async fn end_pools(
     let mut cancelled = 0;
     if tokio::time::timeout(drain, &mut closing).await.is_err() {
         cancelled = in_use();
-        pools.iter().for_each(|pool| pool.end(why));
-        // Some are held by who does not look at them, and so does not end them.
-        let stopping = futures_util::future::join_all(pools.iter().map(NodePool::cancel_all));
-        let ending = futures_util::future::join(stopping, closing);
+        pools.iter().for_each(|pool| pool.end(reason));
+        // `end` takes effect when the statement's future is polled, which the app may not do. Cancelling
+        // at the server does not depend on it.
+        let cancelling = futures_util::future::join_all(pools.iter().map(NodePool::cancel_all));
+        let ending = futures_util::future::join(cancelling, closing);
         let _ = tokio::time::timeout(CLOSE_GRACE, ending).await;
     }
     let still_held = in_use();

@@ -1,4 +1,4 @@
-//! What tells the addresses that a name leads to.
+//! How the name of the replicas is resolved to their addresses.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -12,10 +12,10 @@ use futures_util::FutureExt;
 
 use crate::config::DiscoveryConfig;
 
-/// How long one answer may take.
+/// How long resolving the name may take.
 const RESOLVE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What tells a name's addresses.
+/// Resolves a name and a port to addresses.
 pub(super) type Resolver =
     Arc<dyn Fn(String, u16) -> BoxFuture<'static, io::Result<Vec<SocketAddr>>> + Send + Sync>;
 

@@ -1,4 +1,4 @@
-//! How an engine opens and closes: every step bounded, and safe to cancel.
+//! How an engine opens and closes. Every step has a time limit and is cancel safe.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::changes::keep_resolving;
-use super::closing::{CLOSE_GRACE, end_pools};
-use super::phase::Phase;
+use super::closing::{CLOSE_GRACE, close_pools};
+use super::phase::EnginePhase;
 use super::report::{CloseReport, OpenReport};
 use super::state::EngineState;
 use crate::backoff::Backoff;
@@ -17,10 +17,10 @@ use crate::node::{EndReason, Node, NodePool, create_extensions};
 use crate::router::Role;
 use crate::sqlstate::{PROTOCOL_VIOLATION, refuses_role_or_database, sqlstate};
 
-/// The pauses between two attempts of `open`.
+/// The first and the longest pause between two attempts of `open` to reach the nodes.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(2);
-/// The last attempt of `open` comes when `startup_timeout` is over, and gets this long.
+/// How long an attempt may take at least. The last one starts when `startup_timeout` is over.
 const MIN_ATTEMPT: Duration = Duration::from_secs(1);
 
 impl EngineState {
@@ -29,17 +29,17 @@ impl EngineState {
         self: &Arc<Self>,
         config: &PoolConfig,
     ) -> Result<OpenReport, OpenError> {
-        let _turn = self.turn.lock().await;
+        let _guard = self.lifecycle_lock.lock().await;
         match self.phase.get() {
-            Phase::Open | Phase::Draining => {
+            EnginePhase::Open | EnginePhase::Draining => {
                 tracing::info!("the engine is already open; nothing was changed");
                 return Ok(OpenReport { already_open: true, warnings: Vec::new() });
             }
             // A `close` was cancelled half-way.
-            Phase::Closing => {
+            EnginePhase::Closing => {
                 self.finish_close(Duration::ZERO).await;
             }
-            Phase::Unopened | Phase::Closed => {}
+            EnginePhase::Unopened | EnginePhase::Closed => {}
         }
         let mut warnings = Vec::new();
         if let Some(discovery) = &self.config.discovery
@@ -59,7 +59,7 @@ impl EngineState {
         let roles: Vec<_> = nodes.iter().map(|node| node.server.role()).collect();
         warnings.extend(self.make_first_connections(&nodes, &pools).await?);
         for ((node, pool), role) in nodes.iter().zip(&pools).zip(roles) {
-            // A pool that is not in use yet is not told when its node's role changes.
+            // `Node::set_role` renews only the pool in use, so a change since then was missed.
             if node.server.role() != role {
                 pool.renew();
             }
@@ -71,7 +71,7 @@ impl EngineState {
             monitoring.keep();
         }
         self.start_discovery();
-        self.phase.set(Phase::Open);
+        self.phase.set(EnginePhase::Open);
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -81,12 +81,13 @@ impl EngineState {
 
     /// See [`Engine::close_within`](super::Engine::close_within).
     pub(super) async fn close(&self, drain: Duration) -> CloseReport {
-        // Before its turn, so that a change of the nodes under way stops waiting for their answers.
-        if self.phase.advance(&[Phase::Open, Phase::Draining], Phase::Closing) {
+        // Before taking the lock: whoever changes the nodes holds it, and stops waiting for their answers
+        // when the engine closes.
+        if self.phase.advance(&[EnginePhase::Open, EnginePhase::Draining], EnginePhase::Closing) {
             self.shut_nodes();
         }
-        let _turn = self.turn.lock().await;
-        if matches!(self.phase.get(), Phase::Unopened | Phase::Closed) {
+        let _guard = self.lifecycle_lock.lock().await;
+        if matches!(self.phase.get(), EnginePhase::Unopened | EnginePhase::Closed) {
             tracing::info!("the engine is not open; there is nothing to close");
             return CloseReport::default();
         }
@@ -95,21 +96,22 @@ impl EngineState {
         report
     }
 
-    /// Asks every node what it is, again and again until one takes writes. Where others answer, that
-    /// is waited for no longer than a write would wait. An engine of one node takes it as it is.
+    /// Asks every node for its role, again and again until one takes writes. If only replicas answer, it
+    /// waits for a primary no longer than a write would. In an engine of one node any answer is enough.
+    /// Returns a warning for each node that did not answer.
     async fn reach_nodes(&self) -> Result<Vec<String>, OpenError> {
         let timeout = self.config.startup_timeout;
-        let patience = self.config.routing.failover_timeout.min(timeout);
+        let primary_timeout = self.config.routing.failover_timeout.min(timeout);
         let started = Instant::now();
         let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
         let nodes = self.nodes();
         loop {
-            let left = timeout.saturating_sub(started.elapsed()).max(MIN_ATTEMPT);
-            let attempts = nodes.iter().map(|node| reach(node, left));
+            let remaining = timeout.saturating_sub(started.elapsed()).max(MIN_ATTEMPT);
+            let attempts = nodes.iter().map(|node| reach(node, remaining));
             let results = futures_util::future::join_all(attempts).await;
-            let is_writable = results.iter().any(|result| matches!(result, Ok(Role::Primary)));
+            let has_primary = results.iter().any(|result| matches!(result, Ok(Role::Primary)));
             let any_answers = results.iter().any(Result::is_ok);
-            let is_alone = nodes.len() == 1;
+            let is_only_node = nodes.len() == 1;
             let waited = started.elapsed();
             let mut failures = Vec::new();
             for (number, failure) in results.into_iter().map(Result::err).enumerate() {
@@ -120,13 +122,14 @@ impl EngineState {
                     failure => failures.extend(failure),
                 }
             }
-            if is_writable || (any_answers && (is_alone || waited >= patience)) {
-                let joins = |failure| format!("{failure}; it joins when it is reachable");
-                let mut warnings: Vec<_> = failures.into_iter().map(joins).collect();
-                if !is_writable && !is_alone {
+            let has_waited_enough = is_only_node || waited >= primary_timeout;
+            if has_primary || (any_answers && has_waited_enough) {
+                let warning = |failure| format!("{failure}; the node joins when it can be reached");
+                let mut warnings: Vec<_> = failures.into_iter().map(warning).collect();
+                if !has_primary && !is_only_node {
                     warnings.push(format!(
-                        "no node takes writes after {waited:.1?}: replicas serve what they may, and \
-                         all else waits for a primary"
+                        "no node takes writes after {waited:.1?}: replicas serve the reads that they \
+                         may, and everything else waits for a primary"
                     ));
                 }
                 return Ok(warnings);
@@ -143,13 +146,13 @@ impl EngineState {
                     "waiting for a primary: the nodes that answer are replicas"
                 );
             }
-            let until = if any_answers { patience } else { timeout };
+            let until = if any_answers { primary_timeout } else { timeout };
             tokio::time::sleep(backoff.next_pause().min(until.saturating_sub(waited))).await;
         }
     }
 
-    /// Makes one connection for each pool, so that the first request finds it. Returns a warning for
-    /// each that could not be made.
+    /// Makes one connection for each pool, so that the first request does not have to wait for it.
+    /// Returns a warning for each that could not be made.
     async fn make_first_connections(
         &self,
         nodes: &[Arc<Node>],
@@ -186,10 +189,10 @@ impl EngineState {
         let Some(node) = node else {
             let wanted = extensions.join("`, `");
             return vec![format!(
-                "no node takes writes, so the extensions `{wanted}` were not looked for"
+                "no node takes writes, so the extensions `{wanted}` were neither checked nor created"
             )];
         };
-        match node.server.say_hello(*startup_timeout).await {
+        match node.server.connect_and_identify(*startup_timeout).await {
             Ok((mut connection, _)) => {
                 create_extensions(&node.server, &mut connection, extensions, *startup_timeout).await
             }
@@ -197,7 +200,7 @@ impl EngineState {
         }
     }
 
-    /// Keeps the nodes as a name says, from now on until `close`, where the configuration has one.
+    /// Starts the task that resolves the name of the replicas until `close`, if one is configured.
     fn start_discovery(self: &Arc<Self>) {
         let Some(discovery) = &self.config.discovery else { return };
         let stop = CancellationToken::new();
@@ -208,23 +211,24 @@ impl EngineState {
 
     async fn finish_close(&self, drain: Duration) -> CloseReport {
         let started = Instant::now();
-        self.phase.set(Phase::Closing);
+        self.phase.set(EnginePhase::Closing);
         self.discovery.lock().take();
         self.shut_nodes();
-        // The monitor first, so that those who wait for the budget are told that the engine closes.
+        // Callers who wait for the budget are woken when it closes. Their error is `Closed` if the monitor
+        // has stopped by then, which it does before it first waits.
         let stopping = self.monitor().stop();
         self.cluster.budget.close();
         stopping.await;
         let pools = self.pools.lock().clone();
-        let end = end_pools(&pools, drain, EndReason::Closed).await;
+        let report = close_pools(&pools, drain, EndReason::Closed).await;
         self.pools.lock().clear();
         drop(pools);
         let tasks = self.tasks();
         tasks.close();
         let _ = tokio::time::timeout(CLOSE_GRACE, tasks.wait()).await;
         tasks.reopen();
-        self.phase.set(Phase::Closed);
-        CloseReport { was_open: true, elapsed: started.elapsed(), ..end }
+        self.phase.set(EnginePhase::Closed);
+        CloseReport { was_open: true, elapsed: started.elapsed(), ..report }
     }
 
     fn shut_nodes(&self) {
@@ -234,14 +238,14 @@ impl EngineState {
     }
 }
 
-/// One attempt to reach a node and to learn its role.
-async fn reach(node: &Arc<Node>, left: Duration) -> Result<Role, NodeFailure> {
-    match node.server.say_hello(left).await {
-        Ok((_, hello)) => {
-            hello.warn_if_too_old(node.name());
-            node.set_role(hello.role);
+/// Makes one attempt to connect to a node and to learn its role.
+async fn reach(node: &Arc<Node>, remaining: Duration) -> Result<Role, NodeFailure> {
+    match node.server.connect_and_identify(remaining).await {
+        Ok((_, info)) => {
+            info.warn_if_too_old(node.name());
+            node.set_role(info.role);
             node.server.set_trouble(None);
-            Ok(hello.role)
+            Ok(info.role)
         }
         Err(source) => {
             let failure = failure(node, source);
@@ -256,8 +260,8 @@ fn failure(node: &Node, source: sqlx::Error) -> NodeFailure {
     NodeFailure { node: node.name().to_string(), address: node.server.address(), source }
 }
 
-/// Whether waiting does not mend it: the server refuses the role, the password, the database or
-/// a start-up parameter, or this build cannot speak as the configuration demands.
+/// Whether the next attempt would fail as well: the server refuses the user, the password, the database
+/// or a start-up parameter, or the configuration demands what this build or the server cannot do.
 fn is_final(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Database(_) => sqlstate(error)

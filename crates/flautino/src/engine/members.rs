@@ -1,4 +1,4 @@
-//! Which nodes an engine has beside the main one, and with what pools.
+//! Which nodes an engine has beside the main one, and the settings of their pools.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -6,17 +6,18 @@ use std::net::SocketAddr;
 use super::discovery::{Resolver, system_resolver};
 use crate::config::{EngineConfig, NodeConfig, PoolConfig};
 
-/// Where a configuration that is a value comes from, for errors.
+/// What errors call a configuration that was not read from a file but made in code.
 pub(super) const ORIGIN: &str = "the configuration";
 
+/// The nodes that an engine should have beside the main one.
 #[derive(Clone)]
 pub(super) struct Members {
-    /// By configuration, or by [`Engine::set_nodes`](super::Engine::set_nodes).
+    /// Those of the configuration, or of [`Engine::set_nodes`](super::Engine::set_nodes).
     pub(super) named: BTreeMap<String, NodeConfig>,
-    /// By [`DiscoveryConfig`](crate::DiscoveryConfig).
+    /// The addresses of those that [`DiscoveryConfig`](crate::DiscoveryConfig) has found.
     pub(super) discovered: BTreeSet<SocketAddr>,
     pub(super) resolver: Resolver,
-    /// What the engine was opened with.
+    /// The settings that the engine was opened with, for the pools of new nodes.
     pub(super) pool: PoolConfig,
 }
 

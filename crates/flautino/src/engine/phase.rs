@@ -1,38 +1,38 @@
-//! Where an engine is in its life, as one value that can be watched.
+//! Whether an engine is open, closed or in between, as one value that can be watched.
 
 use tokio::sync::watch;
 
-/// Where an engine is in its life.
+/// Whether an engine is open, closed or in between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
+pub(super) enum EnginePhase {
     Unopened,
     Open,
-    /// Open, and about to close.
+    /// Open, but [`Engine::start_draining`](super::Engine::start_draining) was called.
     Draining,
-    /// No statement starts any more; pools are being closed, or a `close` was cancelled.
+    /// No statement starts any more. The pools are being closed, or a `close` was cancelled half-way.
     Closing,
     Closed,
 }
 
 /// The phase of an engine.
 #[derive(Debug)]
-pub(super) struct PhaseCell(watch::Sender<Phase>);
+pub(super) struct PhaseCell(watch::Sender<EnginePhase>);
 
 impl PhaseCell {
-    pub(super) fn new(phase: Phase) -> Self {
+    pub(super) fn new(phase: EnginePhase) -> Self {
         Self(watch::Sender::new(phase))
     }
 
-    pub(super) fn get(&self) -> Phase {
+    pub(super) fn get(&self) -> EnginePhase {
         *self.0.borrow()
     }
 
-    pub(super) fn set(&self, phase: Phase) {
+    pub(super) fn set(&self, phase: EnginePhase) {
         self.0.send_replace(phase);
     }
 
-    /// Goes on to another phase if it is in one of these. Returns whether it was.
-    pub(super) fn advance(&self, from: &[Phase], to: Phase) -> bool {
+    /// Goes on to the phase `to` if the engine is in one of `from`. Returns whether it was.
+    pub(super) fn advance(&self, from: &[EnginePhase], to: EnginePhase) -> bool {
         self.0.send_if_modified(|phase| {
             let advances = from.contains(phase);
             if advances {
@@ -43,17 +43,18 @@ impl PhaseCell {
     }
 
     pub(super) fn is_open(&self) -> bool {
-        matches!(self.get(), Phase::Open | Phase::Draining)
+        matches!(self.get(), EnginePhase::Open | EnginePhase::Draining)
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.get(), Phase::Closing | Phase::Closed)
+        matches!(self.get(), EnginePhase::Closing | EnginePhase::Closed)
     }
 
-    /// Ready when the engine closes or is closed.
+    /// Waits until the engine closes or is closed.
     pub(super) async fn closing(&self) {
-        let is_closed = |phase: &Phase| matches!(phase, Phase::Closing | Phase::Closed);
-        // Fails only where the sender is gone, which is this one.
+        let is_closed =
+            |phase: &EnginePhase| matches!(phase, EnginePhase::Closing | EnginePhase::Closed);
+        // Fails only if the sender is dropped, which `self` owns.
         let _ = self.0.subscribe().wait_for(is_closed).await;
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct OpenReport {
-    /// The engine was open before, and nothing was changed.
+    /// The engine was open already, and nothing was changed.
     pub already_open: bool,
-    /// What does not keep the app from serving: a node that is down, an extension that is
-    /// missing. Each is logged too.
+    /// Problems that do not keep the app from serving, such as a node that is down or an extension that
+    /// is missing. Each is logged too.
     pub warnings: Vec<String>,
 }
 
@@ -17,17 +17,17 @@ pub struct OpenReport {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct CloseReport {
-    /// `false` where there was nothing to close.
+    /// `false` if there was nothing to close.
     pub was_open: bool,
-    /// Connections that were idle and closed at once.
+    /// Connections that were idle and were closed at once.
     pub idle: usize,
-    /// Connections that were busy and ended by themselves within the drain time.
+    /// Connections that were busy and were given back within the drain time.
     pub drained: usize,
     /// Connections whose statements were cancelled when the drain time was over.
     pub cancelled: usize,
-    /// Connections that the app still holds; each closes when it is dropped.
+    /// Connections that the app still holds. Each is closed when the app drops it.
     pub still_held: usize,
-    /// How long it took.
+    /// How long closing took.
     pub elapsed: Duration,
 }
 
@@ -37,13 +37,13 @@ pub struct CloseReport {
 pub struct NodesReport {
     /// Nodes that are new, or have another configuration than before.
     pub added: Vec<String>,
-    /// Nodes that left, or have another configuration than before.
+    /// Nodes that were removed, or have another configuration than before.
     pub removed: Vec<String>,
-    /// Connections of those that ended by themselves within the drain time.
+    /// Connections to removed nodes that were given back within the drain time.
     pub drained: usize,
-    /// Connections whose statements were ended when the drain time was over. Reads among them were
-    /// run elsewhere.
+    /// Connections to removed nodes whose statements were ended when the drain time was over. Reads among
+    /// them are run on another node.
     pub cancelled: usize,
-    /// Connections that the app still holds; each closes when it is dropped.
+    /// Connections to removed nodes that the app still holds. Each is closed when the app drops it.
     pub still_held: usize,
 }

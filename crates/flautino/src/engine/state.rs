@@ -8,7 +8,7 @@ use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
 use super::members::Members;
-use super::phase::{Phase, PhaseCell};
+use super::phase::{EnginePhase, PhaseCell};
 use crate::config::EngineConfig;
 use crate::dispatch::{Cluster, FallbackBudget};
 use crate::monitor::{Monitor, Nodes};
@@ -18,26 +18,28 @@ use crate::sql::Classifier;
 pub(super) struct EngineState {
     pub(super) config: EngineConfig,
     pub(super) cluster: Arc<Cluster>,
-    /// What nodes are made of, beside their own configuration.
+    /// What all nodes share, to make new ones.
     pub(super) shared: Shared,
     pub(super) members: Mutex<Members>,
     pub(super) phase: PhaseCell,
     /// Held while opening, closing or changing the nodes, so that these happen one at a time.
-    pub(super) turn: tokio::sync::Mutex<()>,
+    pub(super) lifecycle_lock: tokio::sync::Mutex<()>,
     /// Ends the task that resolves the replicas' name, when it is dropped.
     pub(super) discovery: Mutex<Option<DropGuard>>,
-    /// The pools of the nodes, until `close` is through with them, and those of nodes that left.
+    /// The pools that `close` has to close: those of the nodes, and those of removed nodes that the app
+    /// still holds connections of.
     pub(super) pools: Mutex<Vec<Arc<NodePool>>>,
 }
 
 impl EngineState {
-    /// The main node first.
+    /// `nodes` has the main node first. `catalogue_wanted` is notified when the classifier needs the
+    /// server's catalogue.
     pub(super) fn new(
         nodes: Vec<Arc<Node>>,
         config: EngineConfig,
         shared: Shared,
         catalogue_wanted: Arc<Notify>,
-        phase: Phase,
+        phase: EnginePhase,
     ) -> Self {
         let (routing, classifier) = (config.routing.clone(), Arc::clone(&shared.classifier));
         let monitor = Monitor::new(nodes, routing, Arc::clone(&classifier), catalogue_wanted);
@@ -53,7 +55,7 @@ impl EngineState {
             config,
             shared,
             phase: PhaseCell::new(phase),
-            turn: tokio::sync::Mutex::default(),
+            lifecycle_lock: tokio::sync::Mutex::default(),
             discovery: Mutex::default(),
             pools: Mutex::default(),
         }
@@ -77,7 +79,8 @@ impl EngineState {
     }
 }
 
-/// A classifier that remembers about so many statements, and what tells that it wants the catalogue.
+/// Makes a classifier that remembers about this many statements. Returns it with what it notifies when it
+/// needs the server's catalogue.
 pub(super) fn new_classifier(statements: usize) -> (Arc<Classifier>, Arc<Notify>) {
     let wanted = Arc::new(Notify::new());
     let want = Arc::clone(&wanted);

@@ -1,4 +1,4 @@
-//! What the engine says of itself, as `status.json` shows it.
+//! The state of the engine at one moment, as `status.json` shows it.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use crate::monitor::{ClusterState, Monitor};
 use crate::node::{Counts, Node};
 use crate::router::{Lsn, Progress, Role, Topology};
 
-/// The engine at one moment. Holds no password and no SQL.
+/// The state of an engine at one moment. It holds no password and no SQL.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EngineStatus {
@@ -20,12 +20,12 @@ pub struct EngineStatus {
     pub open: bool,
     /// The node that takes writes, as far as is known.
     pub primary: Option<String>,
-    /// How sessions see their own writes on replicas: by positions in the log, or, where the
-    /// primary tells none, by a time window. `None` where there is one node only.
+    /// How sessions see their own writes on replicas: by positions in the log, or by a time window if
+    /// the primary does not tell its position. `None` if there is only one node.
     pub read_your_writes: Option<ReadYourWrites>,
-    /// The main node first.
+    /// All nodes, the main one first.
     pub nodes: Vec<NodeStatus>,
-    /// How many statements went where they went for which reason.
+    /// How many statements were sent to a node for each [`Reason`](crate::Reason), since the start.
     pub decisions: BTreeMap<&'static str, u64>,
 }
 
@@ -33,43 +33,43 @@ pub struct EngineStatus {
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct NodeStatus {
-    /// As configured; the main one is `main`.
+    /// The node's name, as configured; the main one is `main`.
     pub name: String,
-    /// Host name, or the path of the socket.
+    /// The host name, or the path of the socket.
     pub host: String,
-    /// TCP port.
+    /// The TCP port.
     pub port: u16,
-    /// What the server said it is, when it was last asked.
+    /// The server's role, when it was last asked.
     pub role: Role,
     /// Whether it answered then.
     pub health: Health,
-    /// Why it is not up, or not used for reads.
+    /// Why the node is not up, or is not used for reads.
     pub reason: Option<String>,
-    /// The timeline it is on, as far as that is certain.
+    /// The timeline the server is on, as far as that is certain.
     pub timeline: Option<u32>,
-    /// On a primary the insert position, on a replica what it has replayed.
+    /// The insert position of a primary, the replay position of a replica.
     pub position: Option<Lsn>,
-    /// Bytes of log that it has not replayed; 0 for the primary.
+    /// How many bytes of the primary's log the node has not replayed; 0 for the primary.
     pub lag_bytes: Option<u64>,
-    /// At the most so long ago it had all that a query could see on the primary; 0 for the primary.
-    /// It may be 0 while bytes are missing, in which no transaction ends. `None` where it cannot be
-    /// told, which is not zero.
+    /// An upper bound, in milliseconds, for the age of what queries see on the node: so long ago, at the
+    /// most, the primary showed the same. 0 for the primary. It may be 0 while `lag_bytes` is not, if no
+    /// transaction ends in the missing bytes. `None` if it is not known, which does not mean zero.
     pub lag_ms: Option<u64>,
-    /// What has or waits for a connection.
+    /// How many statements, leases and transactions have a connection or wait for one.
     pub in_flight: u32,
     /// How long a probe takes at present, in microseconds.
     pub latency_us: u32,
-    /// `None` while the engine is not open.
+    /// The node's pool. `None` while the engine is not open.
     pub pool: Option<PoolStatus>,
-    /// Statements sent since the start.
+    /// How many statements were sent since the start.
     pub statements: u64,
-    /// Probes sent since the start.
+    /// How many probes were sent since the start.
     pub probes: u64,
-    /// Questions for the position that tokens needed, since the start.
+    /// How many times the position was asked for because a token needed it, since the start.
     pub token_probes: u64,
 }
 
-/// See [`EngineStatus::read_your_writes`].
+/// How sessions see their own writes; see [`EngineStatus::read_your_writes`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
@@ -85,32 +85,32 @@ pub enum ReadYourWrites {
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Health {
-    /// It answered when it was last asked.
+    /// The node answered when it was last asked.
     Up,
-    /// It did not.
+    /// The node did not answer when it was last asked.
     Down,
-    /// It was never asked.
+    /// The node was never asked.
     Unknown,
 }
 
-/// A node's pool in an [`EngineStatus`]. What [`Engine::pool`](crate::Engine::pool) lends counts
-/// beside it.
+/// A node's pool in an [`EngineStatus`]. The connections of [`Engine::pool`](crate::Engine::pool) are
+/// not counted here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct PoolStatus {
-    /// Connections that are open, in use or not, and those that are being made.
+    /// All connections: idle, in use, and being made.
     pub size: u32,
-    /// Those that rest, warm ones included.
+    /// Idle connections, warm ones included.
     pub idle: usize,
-    /// Those that rest and serve the next statement without a ping.
+    /// Idle connections that were used a moment ago, and so are checked out without a ping.
     pub warm: usize,
-    /// Those that are lent, or are made as new for the next.
+    /// Connections that are checked out, or are being reset after that.
     pub in_use: u32,
-    /// Those that are being made.
+    /// Connections that are being made.
     pub connecting: u32,
     /// Statements and leases that wait for a connection.
     pub waiting: u32,
-    /// The most there may be.
+    /// The most connections that the pool may have.
     pub max: u32,
 }
 
@@ -182,7 +182,7 @@ impl NodeStatus {
     }
 }
 
-/// What a node's probes say.
+/// What is known of a node from its probes.
 #[derive(Debug, Default)]
 struct Probed {
     up: bool,
@@ -196,13 +196,13 @@ struct Probed {
 impl Probed {
     fn of(node: &Arc<Node>, monitor: &Monitor, state: &ClusterState) -> Self {
         let now = Instant::now();
-        let look = |topology: &mut Topology, number| {
+        let progress_and_lag = |topology: &mut Topology, number| {
             let up = topology.is_up(number);
             let (bytes, lag) = if up { topology.lag(number, now) } else { (None, None) };
             (topology.progress(number).filter(|_| up), bytes, lag)
         };
         let (Some((progress, lag_bytes, lag)), Some(view)) =
-            (monitor.known(node, look), state.view(node))
+            (monitor.known(node, progress_and_lag), state.view(node))
         else {
             return Self::default();
         };
@@ -219,7 +219,7 @@ impl Probed {
     }
 }
 
-/// Why reads do not go to a node that answers.
+/// Why reads are not routed to a node. `None` if they are, or if it is not known as a replica.
 fn why_not_used(
     node: &Arc<Node>,
     monitor: &Monitor,

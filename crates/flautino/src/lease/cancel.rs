@@ -1,20 +1,22 @@
-//! What ends a statement before its time: its node turned down or was superseded, or the engine closes.
+//! Cancels statements on this side, because their node is found to be down or superseded, or because the
+//! engine closes.
 
 use std::pin::pin;
 use std::time::Duration;
 
 use crate::node::{EndReason, Epoch, NodePool};
 
-/// What a statement on a pooled connection is subject to.
+/// What can cancel a statement on a pooled connection.
 #[derive(Clone, Copy)]
 pub(super) struct Cancellation<'a> {
+    /// The epoch of the connection: the statement is cancelled when it is ended.
     pub(super) epoch: &'a Epoch,
     pub(super) pool: &'a NodePool,
-    /// How long the statement may still answer after its node turned down.
+    /// How long the statement may still be answered after its node is found to be down.
     pub(super) grace: Duration,
 }
 
-/// Runs the work, unless it is cancelled first. Outside a pool nothing cancels it.
+/// Runs the work, which fails when it is cancelled. Outside a pool nothing cancels it.
 pub(super) async fn run_cancellable<T>(
     cancellation: Option<Cancellation<'_>>,
     work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -25,14 +27,14 @@ pub(super) async fn run_cancellable<T>(
         return result;
     }
     if grace.is_zero() || epoch.end_reason() != Some(EndReason::Down) {
-        // The work is not polled again, since that might send it.
-        return Err(pool.ended(epoch, true));
+        // Polling the work again might send its statement.
+        return Err(pool.end_error(epoch, true));
     }
-    // While the node is down its next epoch runs, which ends when the node is superseded or the engine
-    // closes.
+    // The node's next epoch has begun already. It is ended when the node is superseded or the engine
+    // closes, and then the grace is over.
     let next = pool.epoch();
     match tokio::time::timeout(grace, next.run(work)).await {
         Ok(Some(result)) => result,
-        Ok(None) | Err(_) => Err(pool.ended(epoch, true)),
+        Ok(None) | Err(_) => Err(pool.end_error(epoch, true)),
     }
 }

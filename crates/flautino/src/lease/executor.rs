@@ -1,4 +1,4 @@
-//! sqlx's `Executor` over whatever can run a statement: a handle, a lease, a transaction.
+//! sqlx's `Executor` over whatever can run a statement: a handle, a lease or a transaction.
 
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
@@ -11,7 +11,7 @@ use crate::statement::Statement;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
-/// Implements [`Executor`] for a type, given how it comes by a [`Source`] for a statement.
+/// Implements [`Executor`] for a type, given an expression that makes a [`Source`] for a statement.
 macro_rules! executor_through {
     ($target:ty, |$this:ident, $statement:pat_param| $source:expr) => {
         impl<'c> ::sqlx::Executor<'c> for $target {
@@ -90,7 +90,7 @@ macro_rules! executor_through {
 }
 pub(crate) use executor_through;
 
-/// The methods that read a result to its end.
+/// Those methods of [`Executor`] that read a result to its end.
 macro_rules! collected {
     (
         |$this:ident, $statement:pat_param| $source:expr;
@@ -116,7 +116,7 @@ macro_rules! collected {
 }
 pub(crate) use collected;
 
-/// What runs statements: a lease, or a handle, which takes a lease wherever the router says.
+/// What runs statements: a lease, or a handle, which takes a lease on the node that the router chooses.
 pub(crate) trait Source: Send {
     /// Runs a statement and reads its result to the end.
     fn run<T: Answer>(&mut self, statement: Statement) -> impl Future<Output = Result<T>> + Send;
@@ -133,7 +133,8 @@ pub(crate) trait Source: Send {
     ) -> impl Future<Output = Result<T>> + Send;
 }
 
-/// A result that is read to its end, since only the end tells that all went well.
+/// What a method of [`Executor`] collects from a result. The result is read to its end, because an error
+/// may come after its rows.
 pub(crate) trait Answer: Default + Send {
     fn add(&mut self, item: Item);
 }
@@ -150,7 +151,7 @@ impl Answer for Vec<PgRow> {
     }
 }
 
-/// The first row.
+/// Keeps the first row.
 impl Answer for Option<PgRow> {
     fn add(&mut self, item: Item) {
         *self = self.take().or(item.right());
@@ -168,6 +169,7 @@ impl<T, F> Start<T> for F where
 {
 }
 
+/// An element of a result: a row, or the end of a statement.
 pub(crate) type Item = Either<PgQueryResult, PgRow>;
 
 pub(crate) async fn run<T: Answer>(mut source: impl Source, statement: Statement) -> Result<T> {

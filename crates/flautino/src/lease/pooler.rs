@@ -1,5 +1,5 @@
-//! The transaction that a statement is wrapped in behind PgBouncer, so that all messages of its protocol
-//! reach one server.
+//! The transaction around a statement behind PgBouncer. A statement is several messages, and PgBouncer
+//! sends them to one server only within a transaction.
 
 use sqlx::{PgConnection, SqlStr};
 use sqlx_core::transaction::TransactionManager;
@@ -8,7 +8,7 @@ use sqlx_postgres::PgTransactionManager;
 use crate::sqlstate::server_keeps_session;
 use crate::statement::{PoolerMode, Statement};
 
-/// Begins it, where the mode asks for one.
+/// Begins the transaction, if the mode demands one.
 pub(super) async fn begin(
     mode: PoolerMode,
     connection: &mut PgConnection,
@@ -19,7 +19,8 @@ pub(super) async fn begin(
     }
 }
 
-/// Ends it, where the mode asks for one: commits it if the statement went well, else rolls it back.
+/// Ends the transaction, if the mode demands one: commits it if the statement succeeded, else rolls it
+/// back.
 pub(super) async fn end<T>(
     mode: PoolerMode,
     connection: &mut PgConnection,
@@ -29,7 +30,7 @@ pub(super) async fn end<T>(
         (PoolerMode::AsItIs, result) => result,
         (PoolerMode::InTransaction, Ok(value)) => commit(connection).await.map(|()| value),
         (PoolerMode::InTransaction, Err(error)) => {
-            // The statement's own error says more than that of the rollback.
+            // The statement's own error says more than an error of the rollback.
             let _ = PgTransactionManager::rollback(connection).await;
             Err(error)
         }
@@ -39,19 +40,19 @@ pub(super) async fn end<T>(
 async fn commit(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let committed = PgTransactionManager::commit(connection).await;
     if committed.as_ref().is_err_and(server_keeps_session) {
-        // It is over at the server, but sqlx still counts it.
+        // The server has ended the transaction, but sqlx still counts it as open.
         PgTransactionManager::rollback(connection).await?;
     }
     committed
 }
 
-/// Ends it after its statement was dropped half-way. If the statement failed, the server answers its
-/// `COMMIT` with a rollback.
+/// Ends the transaction after its statement was dropped half-way. If the statement had failed, the server
+/// rolls back at the `COMMIT`.
 pub(super) async fn end_abandoned(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     if PgTransactionManager::get_transaction_depth(connection) > 0 {
         return commit(connection).await;
     }
-    // sqlx does not count a transaction whose `BEGIN` was dropped half-way.
+    // sqlx does not know of a transaction whose `BEGIN` was dropped half-way.
     let commit = Statement::simple(SqlStr::from_static("COMMIT"));
     sqlx::Executor::execute(connection, commit).await.map(drop)
 }

@@ -1,4 +1,4 @@
-//! What is sent over a lease, and what is known of its connection afterwards.
+//! How a statement is sent over a lease, and what is known of the connection afterwards.
 
 use std::borrow::BorrowMut;
 
@@ -9,7 +9,7 @@ use tracing::Instrument;
 
 use super::cancel::{Cancellation, run_cancellable};
 use super::executor::{Answer, Item, Source, Start};
-use super::{Failures, Lease, LeasedConnection, State, pooler};
+use super::{Failures, Lease, LeaseState, LeasedConnection, pooler};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::Node;
@@ -20,36 +20,36 @@ use crate::sqlstate::{
 };
 use crate::statement::{PoolerMode, Statement};
 
-/// A statement under way.
+/// A statement that is about to be sent, or was sent.
 #[derive(Clone, Copy)]
-struct Begun {
+struct RunningStatement {
     mode: PoolerMode,
+    /// Why it runs on this node, for the log.
     reason: Option<Reason>,
-    /// Whether it may change its session.
     changes_session: bool,
     /// What was known of the connection before.
-    before: (State, Failures),
+    before: (LeaseState, Failures),
 }
 
 impl Lease {
-    /// Sends a statement, and reads its result to the end. `completed` is set when the server says
-    /// that the statement is complete, which may be before an error at its commit.
+    /// Sends a statement and reads its result to the end. `completed` is set when the server says that
+    /// the statement is complete; its commit may still fail after that.
     pub(crate) async fn run<T: Answer>(
         &mut self,
         statement: Statement,
         completed: &mut bool,
     ) -> Result<T, sqlx::Error> {
-        let (statement, begun) = self.begin_statement(statement).await?;
+        let (statement, running) = self.begin_statement(statement).await?;
         let (connection, node, cancellation) = self.parts();
-        let (span, mut entry) = begun.log(node, &statement);
+        let (span, mut log_entry) = running.log(node, &statement);
         let work = async {
-            pooler::begin(begun.mode, connection).await?;
-            let result = read_to_end(connection, statement, &mut entry, completed).await;
-            pooler::end(begun.mode, connection, result).await
+            pooler::begin(running.mode, connection).await?;
+            let result = read_to_end(connection, statement, &mut log_entry, completed).await;
+            pooler::end(running.mode, connection, result).await
         };
         let result = run_cancellable(cancellation, work).instrument(span).await;
-        entry.finish(&result);
-        self.end_statement(begun, &result);
+        log_entry.finish(&result);
+        self.end_statement(running, &result);
         result
     }
 
@@ -59,45 +59,46 @@ impl Lease {
         statement: Statement,
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
-        let (statement, begun) = self.begin_statement(statement).await?;
+        let (statement, running) = self.begin_statement(statement).await?;
         let (connection, node, cancellation) = self.parts();
-        let (span, entry) = begun.log(node, &statement);
+        let (span, log_entry) = running.log(node, &statement);
         let work = async {
-            pooler::begin(begun.mode, connection).await?;
+            pooler::begin(running.mode, connection).await?;
             let result = start(connection, statement).await;
-            pooler::end(begun.mode, connection, result).await
+            pooler::end(running.mode, connection, result).await
         };
         let result = run_cancellable(cancellation, work).instrument(span).await;
-        entry.finish(&result);
-        self.end_statement(begun, &result);
+        log_entry.finish(&result);
+        self.end_statement(running, &result);
         result
     }
 
-    /// Sends a statement. What is known of the connection is known at the end of the stream.
+    /// Sends a statement and returns its result as a stream. The lease stays busy until the stream has
+    /// ended.
     pub(crate) fn stream<'a>(
         mut lease: impl BorrowMut<Self> + Send + 'a,
         statement: Statement,
     ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send + 'a {
         async_stream::stream! {
             let lease = lease.borrow_mut();
-            let (statement, begun) = match lease.begin_statement(statement).await {
-                Ok(begun) => begun,
+            let (statement, running) = match lease.begin_statement(statement).await {
+                Ok(running) => running,
                 Err(error) => {
                     yield Err(error);
                     return;
                 }
             };
             let (connection, node, cancellation) = lease.parts();
-            let (span, mut entry) = begun.log(node, &statement);
+            let (span, mut log_entry) = running.log(node, &statement);
             let mut result =
-                run_cancellable(cancellation, pooler::begin(begun.mode, connection)).await;
+                run_cancellable(cancellation, pooler::begin(running.mode, connection)).await;
             if result.is_ok() {
                 let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
                 loop {
                     let next = items.try_next();
                     match run_cancellable(cancellation, next).instrument(span.clone()).await {
                         Ok(Some(item)) => {
-                            log_item(&mut entry, &item);
+                            log_item(&mut log_entry, &item);
                             yield Ok(item);
                         }
                         Ok(None) => break,
@@ -105,21 +106,21 @@ impl Lease {
                     }
                 }
                 drop(items);
-                if begun.mode == PoolerMode::InTransaction {
-                    let ending = pooler::end(begun.mode, connection, result);
+                if running.mode == PoolerMode::InTransaction {
+                    let ending = pooler::end(running.mode, connection, result);
                     result = run_cancellable(cancellation, ending).await;
                 }
             }
-            entry.finish(&result);
-            lease.end_statement(begun, &result);
+            log_entry.finish(&result);
+            lease.end_statement(running, &result);
             if let Err(error) = result {
                 yield Err(error);
             }
         }
     }
 
-    /// Has sqlx forget the statements that the connection keeps prepared. If that fails, so will the
-    /// next statement.
+    /// Closes the statements that sqlx keeps prepared on the connection. An error is ignored: the next
+    /// statement will fail as well.
     pub(crate) async fn forget_prepared(&mut self) {
         let before = self.begin_use();
         let (connection, _, cancellation) = self.parts();
@@ -128,12 +129,12 @@ impl Lease {
         self.end_use(before, false, &result);
     }
 
-    /// Prepares the lease for a statement that is sent next, until
+    /// Marks the lease as busy with a statement. The caller sends the statement, and then calls
     /// [`end_statement`](Self::end_statement).
     async fn begin_statement(
         &mut self,
         statement: Statement,
-    ) -> Result<(Statement, Begun), sqlx::Error> {
+    ) -> Result<(Statement, RunningStatement), sqlx::Error> {
         let (statement, mode) = self.for_node(statement);
         self.finish_abandoned().await?;
         let before = self.begin_use();
@@ -142,19 +143,19 @@ impl Lease {
             tracker.statement_starts(&statement, &self.node);
             tracker.reason()
         });
-        self.node.gauges.statement();
+        self.node.gauges.count_statement();
         let changes_session = statement.may_change_session();
-        Ok((statement, Begun { mode, reason, changes_session, before }))
+        Ok((statement, RunningStatement { mode, reason, changes_session, before }))
     }
 
-    fn end_statement<T>(&mut self, begun: Begun, result: &Result<T, sqlx::Error>) {
+    fn end_statement<T>(&mut self, running: RunningStatement, result: &Result<T, sqlx::Error>) {
         if let Some(tracker) = &mut self.tracker {
             tracker.statement_ended(&self.node, self.in_transaction);
         }
-        self.end_use(begun.before, begun.changes_session, result);
+        self.end_use(running.before, running.changes_session, result);
     }
 
-    /// The statement as its node takes it.
+    /// Adapts a statement to its node: whether it is prepared under a name, and wrapped in a transaction.
     fn for_node(&self, statement: Statement) -> (Statement, PoolerMode) {
         let sender = &self.node.server.sender;
         if !sender.is_pooler {
@@ -162,23 +163,25 @@ impl Lease {
             return (statement, PoolerMode::AsItIs);
         }
         match statement.for_pooler() {
-            // The pooler keeps one server for the transaction that is open already.
+            // The transaction that is open already keeps one server.
             (statement, _) if self.in_transaction => (statement, PoolerMode::AsItIs),
             other => other,
         }
     }
 
-    /// Refuses a statement if what the lease belongs to has ended. Then, if the statement before was
-    /// dropped half-way, reads the rest of its result, so that its error does not pass for the next
-    /// one's, and ends the transaction that it was wrapped in, so that the next one is no part of it.
+    /// Prepares the connection for the next statement. Fails if its epoch is ended.
+    ///
+    /// If the statement before was dropped half-way, this reads the rest of its result, since an error in
+    /// there would look like one of the next statement. It also ends the transaction that the statement
+    /// was wrapped in, which would else include the next statement.
     pub(super) async fn finish_abandoned(&mut self) -> Result<(), sqlx::Error> {
-        let (is_busy, is_wrapped) = (self.state == State::Busy, self.wrapped);
+        let (is_busy, is_wrapped) = (self.state == LeaseState::Busy, self.wrapped);
         let (connection, _, cancellation) = self.parts();
         if let Some(Cancellation { epoch, pool, .. }) = cancellation
             && epoch.is_ended()
         {
-            let error = pool.ended(epoch, false);
-            // A transaction can be tried again as a whole: nothing of it was committed.
+            let error = pool.end_error(epoch, false);
+            // Nothing of an open transaction was committed, so the whole of it may be run again.
             self.failures.retryable |= matches!(Error::of(&error), Some(Error::NodeDown { .. }));
             return Err(error);
         }
@@ -191,7 +194,7 @@ impl Lease {
                 if is_wrapped { pooler::end_abandoned(connection).await } else { Ok(()) }
             };
             match run_cancellable(cancellation, finishing).await {
-                // The error of the statement before.
+                // An error of the statement before, which nobody waits for.
                 Err(error) if server_keeps_session(&error) => {}
                 Err(error) => return Err(error),
                 Ok(()) => break,
@@ -201,19 +204,19 @@ impl Lease {
         Ok(())
     }
 
-    /// Assumes the worst from now on, until the end of what is sent is seen. Returns what was known
-    /// before.
-    pub(super) fn begin_use(&mut self) -> (State, Failures) {
+    /// Assumes that whatever is sent next is still running and has failed, until
+    /// [`end_use`](Self::end_use). Returns what was known before.
+    pub(super) fn begin_use(&mut self) -> (LeaseState, Failures) {
         let before = (self.state, self.failures);
-        self.state = State::Busy;
+        self.state = LeaseState::Busy;
         self.failures.any = true;
         before
     }
 
-    /// Concludes from a result what is known of the connection now.
+    /// Updates what is known of the connection, given what was known before and the result.
     pub(super) fn end_use<T>(
         &mut self,
-        before: (State, Failures),
+        before: (LeaseState, Failures),
         changes_session: bool,
         result: &Result<T, sqlx::Error>,
     ) {
@@ -225,15 +228,15 @@ impl Lease {
                 return self.note_lost_session(error);
             }
         }
-        self.node.gauges.answered();
+        self.node.gauges.record_answer();
         self.wrapped = false;
         let outdated = result.as_ref().is_err_and(is_outdated);
         self.state = match state {
-            _ if outdated => State::Unusable,
-            State::Unusable => State::Unusable,
-            State::Clean if !changes_session => State::Clean,
-            // Also where a statement before was dropped half-way: its end was read with this one's.
-            State::Clean | State::Used | State::Busy => State::Used,
+            _ if outdated => LeaseState::Unusable,
+            LeaseState::Unusable => LeaseState::Unusable,
+            LeaseState::Clean if !changes_session => LeaseState::Clean,
+            // `Busy`: the statement before was dropped half-way, and `finish_abandoned` has read the rest.
+            LeaseState::Clean | LeaseState::Used | LeaseState::Busy => LeaseState::Used,
         };
     }
 
@@ -246,15 +249,15 @@ impl Lease {
         }
     }
 
-    /// The server has ended the session, or the statement was cancelled on our side.
+    /// The server has ended the session, or the statement was cancelled on this side.
     fn note_lost_session(&mut self, error: &sqlx::Error) {
-        // Whatever was not committed is undone with the session.
+        // The server rolls back what was not committed.
         self.failures.retryable = true;
         self.node.suspect();
-        // A statement that was cancelled on our side may still run at the server. The state stays
-        // busy, so that the connection is recovered.
+        // Otherwise the statement was cancelled on this side and may still run at the server: the state
+        // stays `Busy`, so that the connection is recovered.
         if is_connection_lost(error) {
-            self.state = State::Unusable;
+            self.state = LeaseState::Unusable;
             if let Some(LeasedConnection::Pooled(connection)) = &self.connection {
                 connection.pool().suspect_idle();
             }
@@ -262,8 +265,8 @@ impl Lease {
     }
 }
 
-impl Begun {
-    /// The span around the statement, and its entry in the log.
+impl RunningStatement {
+    /// Makes the span around the statement and its log entry.
     fn log<'a>(&self, node: &'a Node, statement: &Statement) -> (tracing::Span, Entry<'a>) {
         let (name, logger) = (node.name(), &node.server.sender.logger);
         let reason = self.reason.map(Reason::as_str);
@@ -276,23 +279,23 @@ impl Begun {
 async fn read_to_end<T: Answer>(
     connection: &mut PgConnection,
     statement: Statement,
-    entry: &mut Entry<'_>,
+    log_entry: &mut Entry<'_>,
     completed: &mut bool,
 ) -> Result<T, sqlx::Error> {
     let mut items = sqlx::Executor::fetch_many(connection, statement);
     let mut answer = T::default();
     while let Some(item) = items.try_next().await? {
         *completed |= item.is_left();
-        log_item(entry, &item);
+        log_item(log_entry, &item);
         answer.add(item);
     }
     Ok(answer)
 }
 
-fn log_item(entry: &mut Entry<'_>, item: &Item) {
+fn log_item(log_entry: &mut Entry<'_>, item: &Item) {
     match item {
-        Either::Left(done) => entry.rows_affected(done.rows_affected()),
-        Either::Right(row) => entry.row(row),
+        Either::Left(done) => log_entry.rows_affected(done.rows_affected()),
+        Either::Right(row) => log_entry.row(row),
     }
 }
 

@@ -1,5 +1,5 @@
-//! What a lease tells about its statements: each is counted and timed, and the session learns of its
-//! writes and reads, by which it raises its floor.
+//! Follows the statements of a lease: counts and times each, and tells the handle's session of writes and
+//! reads, so that the session can raise its floor.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,7 +11,7 @@ use crate::router::{Access, Reason};
 use crate::session::{Session, SessionWrite, Timing};
 use crate::statement::Statement;
 
-/// How many statements went where they went for which reason.
+/// How many statements were sent to a node for each [`Reason`].
 #[derive(Debug, Default)]
 pub(crate) struct Decisions([AtomicU64; Reason::ALL.len()]);
 
@@ -33,30 +33,36 @@ pub(crate) struct Tracker {
     decisions: Arc<Decisions>,
     monitor: Arc<Monitor>,
     session: Arc<Session>,
+    /// Why the router chose the lease's node.
     reason: Reason,
-    /// `None` while the engine has one node: nothing is routed by what a session did.
+    /// `None` if the engine had one node when the lease was taken: then nothing that a session did matters
+    /// for routing.
     tracking: Option<Tracking>,
-    /// When the connection for the next statement was asked for.
-    asked: Option<Instant>,
-    /// A statement was sent, and its end was not seen.
-    in_flight: bool,
+    /// When the caller asked for the next statement, or for the connection that it waited for.
+    requested_at: Option<Instant>,
+    /// A statement was sent, and its result is not read to the end.
+    is_running: bool,
 }
 
-/// What the session must learn of a lease while replicas may serve it.
+/// What the session must learn of a lease while the engine has replicas.
 pub(crate) struct Tracking {
+    /// The incarnation of the node when the lease was taken, for what is read on it.
     incarnation: u64,
+    /// Whether the node is the one that takes writes.
     is_writer: bool,
+    /// Whether the session's later reads must not fall behind what is read here.
     remembers_reads: bool,
-    /// The write under way, for those who gather before they ask for a position.
-    under_way: Option<WriteUnderWay>,
-    /// The write under way, for the session.
-    write: Option<SessionWrite>,
-    /// Stands for all that may be written on the bare connection since that was handed out.
-    unwatched: Option<SessionWrite>,
+    /// Tells the monitor that a write is under way. Before it asks for a position the monitor waits a
+    /// little for such writes, so that one answer serves several tokens.
+    monitor_write: Option<WriteUnderWay>,
+    /// Tells the session that a write is under way.
+    session_write: Option<SessionWrite>,
+    /// Tells the session that the app has the connection itself, and may be writing on it.
+    unwatched_write: Option<SessionWrite>,
     /// A statement changed the schema, or may have.
     changes_schema: bool,
-    /// The bare connection was handed out.
-    is_bare: bool,
+    /// The app got the connection itself, so that what runs on it cannot be followed.
+    is_unwatched: bool,
 }
 
 impl Tracker {
@@ -65,11 +71,11 @@ impl Tracker {
         monitor: Arc<Monitor>,
         session: Arc<Session>,
         reason: Reason,
-        asked: Instant,
+        requested_at: Instant,
         tracking: Option<Tracking>,
     ) -> Self {
-        let asked = Some(asked);
-        Self { decisions, monitor, session, reason, tracking, asked, in_flight: false }
+        let requested_at = Some(requested_at);
+        Self { decisions, monitor, session, reason, tracking, requested_at, is_running: false }
     }
 
     pub(super) fn reason(&self) -> Reason {
@@ -78,65 +84,66 @@ impl Tracker {
 
     pub(super) fn statement_starts(&mut self, statement: &Statement, node: &Node) {
         self.decisions.count(self.reason);
-        self.in_flight = true;
-        self.asked.get_or_insert_with(Instant::now);
+        self.is_running = true;
+        self.requested_at.get_or_insert_with(Instant::now);
         if let Some(tracking) = &mut self.tracking
             && tracking.is_writer
-            // What a standby refused is a write, whatever the classifier says.
+            // A standby has refused this statement, so it writes, whatever the classifier says.
             && (self.reason == Reason::Rescued
                 || node.classifier().access(statement.plan(), statement.text()) == Access::Write)
         {
             tracking.changes_schema |= statement.plan().traits.changes_schema;
-            tracking.under_way.get_or_insert_with(|| self.monitor.write_begins());
+            tracking.monitor_write.get_or_insert_with(|| self.monitor.write_begins());
             let window = self.monitor.config.token_window;
-            tracking.write.get_or_insert_with(|| self.session.write_begins(window));
+            tracking.session_write.get_or_insert_with(|| self.session.write_begins(window));
         }
     }
 
-    /// In a transaction a write ends with the transaction.
+    /// A statement's result is read to the end. In a transaction a write goes on until the transaction
+    /// ends.
     pub(super) fn statement_ended(&mut self, node: &Node, in_transaction: bool) {
-        self.may_have_written_untracked();
+        self.report_untracked();
         if let Some(tracking) = &mut self.tracking {
-            tracking.under_way = None;
-            if tracking.write.is_none() {
+            tracking.monitor_write = None;
+            if tracking.session_write.is_none() {
                 tracking.read_ended(&self.session);
             } else if !in_transaction {
                 tracking.writes_ended(&self.monitor);
             }
         }
-        self.in_flight = false;
-        if let Some(asked) = self.asked.take() {
+        self.is_running = false;
+        if let Some(requested_at) = self.requested_at.take() {
             let node = Arc::clone(node.name());
-            self.session.statement_ended(Timing::new(node, self.reason, asked.elapsed()));
+            self.session.statement_ended(Timing::new(node, self.reason, requested_at.elapsed()));
         }
     }
 
-    /// The bare connection is handed out, so that what is done on it is not seen.
-    pub(super) fn unwatched(&mut self) {
+    /// The app gets the connection itself, so what it does there cannot be followed.
+    pub(super) fn mark_unwatched(&mut self) {
         if let Some(tracking) = &mut self.tracking {
             if tracking.is_writer {
                 let window = self.monitor.config.token_window;
-                tracking.unwatched.get_or_insert_with(|| self.session.write_begins(window));
+                tracking.unwatched_write.get_or_insert_with(|| self.session.write_begins(window));
             }
-            tracking.is_bare = true;
+            tracking.is_unwatched = true;
         }
     }
 
-    /// A transaction ended, or the lease is given back with nothing under way.
-    pub(super) fn ended(&mut self) {
-        self.may_have_written_untracked();
+    /// A transaction has ended, or the lease is given back and no statement is under way.
+    pub(super) fn finish(&mut self) {
+        self.report_untracked();
         if let Some(tracking) = &mut self.tracking {
-            tracking.changes_schema |= tracking.unwatched.is_some();
+            tracking.changes_schema |= tracking.unwatched_write.is_some();
             tracking.writes_ended(&self.monitor);
-            if tracking.is_bare {
+            if tracking.is_unwatched {
                 tracking.read_ended(&self.session);
             }
         }
     }
 
-    /// The lease began while there was one node, and statements are routed by now. Whatever was written
-    /// on it was not tracked.
-    fn may_have_written_untracked(&self) {
+    /// Tells the session if this lease may have written without its knowledge: it was taken while the
+    /// engine had one node, and replicas have joined since.
+    fn report_untracked(&self) {
         if self.tracking.is_none() && self.monitor.routes() {
             self.session.lose_track();
         }
@@ -144,29 +151,29 @@ impl Tracker {
 }
 
 impl Tracking {
-    /// For a lease of the node in this incarnation. `is_writer` says that it is where writes go, and
-    /// so where tokens are made; `remembers_reads` that later reads must not fall behind what is read
-    /// here; `under_way` is the write that it was leased for.
+    /// See the fields. `monitor_write` is the write that the lease was taken for, if it is known to be
+    /// one.
     pub(crate) fn new(
         incarnation: u64,
         is_writer: bool,
         remembers_reads: bool,
-        under_way: Option<WriteUnderWay>,
+        monitor_write: Option<WriteUnderWay>,
     ) -> Self {
         Self {
             incarnation,
             is_writer,
             remembers_reads,
-            under_way,
-            write: None,
-            unwatched: None,
+            monitor_write,
+            session_write: None,
+            unwatched_write: None,
             changes_schema: false,
-            is_bare: false,
+            is_unwatched: false,
         }
     }
 
     fn writes_ended(&mut self, monitor: &Monitor) {
-        for write in [self.write.take(), self.unwatched.take()].into_iter().flatten() {
+        for write in [self.session_write.take(), self.unwatched_write.take()].into_iter().flatten()
+        {
             write.end();
         }
         if std::mem::take(&mut self.changes_schema) {
@@ -183,8 +190,8 @@ impl Tracking {
 
 impl Drop for Tracker {
     fn drop(&mut self) {
-        // A statement that was dropped half-way may have shown rows before that.
-        if let (true, Some(tracking)) = (self.in_flight, &self.tracking) {
+        // A statement that was dropped half-way may have returned rows before.
+        if let (true, Some(tracking)) = (self.is_running, &self.tracking) {
             tracking.read_ended(&self.session);
         }
     }

@@ -1,4 +1,4 @@
-//! A server's process behind a connection: how it is told apart, and made to stop.
+//! The server process behind a connection: how it is told apart from others, and how it is signalled.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::sender::Sender;
 
-/// A server process, told apart from a later one of the same number.
+/// A server process. The start time tells it apart from a later process with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Backend {
     pub(crate) pid: i32,
@@ -14,32 +14,35 @@ pub(crate) struct Backend {
     pub(crate) started: i64,
 }
 
-/// What is to be done to a process.
+/// A signal to a backend. The order of the variants is their strength.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Stop {
-    /// What it runs is cancelled; where it runs nothing, the server ignores that.
-    Statement,
-    /// It ends, and its session with it.
-    Process,
+pub(crate) enum Signal {
+    /// `pg_cancel_backend`: cancels the statement that runs; ignored by an idle backend.
+    Cancel,
+    /// `pg_terminate_backend`: ends the process, and its session with it.
+    Terminate,
 }
 
 impl Sender {
-    /// Stops processes, over another connection of the same role, in one statement. One that is not
-    /// the one that was meant any more is left alone.
-    pub(crate) async fn stop_backends(
+    /// Signals backends in one statement, over another connection of the same role. A backend that
+    /// has ended is skipped, even where another process has its number by now.
+    pub(crate) async fn signal_backends(
         &self,
         connection: &mut PgConnection,
-        orders: impl IntoIterator<Item = (Backend, Stop)>,
+        signals: impl IntoIterator<Item = (Backend, Signal)>,
     ) -> Result<(), sqlx::Error> {
-        // One row for a process, with the most that is wanted of it.
-        let mut wanted: BTreeMap<Backend, Stop> = BTreeMap::new();
-        for (backend, stop) in orders {
-            wanted.entry(backend).and_modify(|most| *most = stop.max(*most)).or_insert(stop);
+        // One row for each backend, with the strongest signal that was requested.
+        let mut strongest: BTreeMap<Backend, Signal> = BTreeMap::new();
+        for (backend, signal) in signals {
+            strongest
+                .entry(backend)
+                .and_modify(|known| *known = signal.max(*known))
+                .or_insert(signal);
         }
-        let row = |(Backend { pid, started }, stop)| {
-            format!("({pid}, {started}::int8, {})", stop == Stop::Process)
+        let row = |(Backend { pid, started }, signal)| {
+            format!("({pid}, {started}::int8, {})", signal == Signal::Terminate)
         };
-        let rows: Vec<_> = wanted.into_iter().map(row).collect();
+        let rows: Vec<_> = strongest.into_iter().map(row).collect();
         let sql = format!(
             "SELECT CASE WHEN ends THEN pg_terminate_backend(target.pid) \
              ELSE pg_cancel_backend(target.pid) END \

@@ -7,11 +7,12 @@ use sqlx::{PgConnection, Row};
 use super::server::Server;
 use crate::sql::{literal, quoted};
 
-/// The advisory lock under which extensions are created: two sessions that create the same one
-/// at once collide on a unique index, `IF NOT EXISTS` or not. The key is "flautino" in ASCII.
+/// The key of the advisory lock under which extensions are created, "flautino" in ASCII. Without the
+/// lock two sessions that create the same extension at once violate a unique index, even with
+/// `IF NOT EXISTS`.
 const EXTENSION_LOCK: i64 = 0x666c_6175_7469_6e6f;
 
-/// Creates the extensions that are missing. Returns a warning for each that is missing still.
+/// Creates the extensions that are missing. Returns a warning for each that could not be created.
 pub(crate) async fn create_extensions(
     server: &Server,
     connection: &mut PgConnection,
@@ -57,7 +58,7 @@ async fn create_missing(
             ));
             continue;
         }
-        // One message, and so one transaction: the lock lasts until the extension is there.
+        // One message is one transaction, so the lock is held until the extension is committed.
         let name = quoted(name);
         let sql = format!(
             "SELECT pg_advisory_xact_lock({EXTENSION_LOCK}); CREATE EXTENSION IF NOT EXISTS {name}"

@@ -1,4 +1,4 @@
-//! How much a node has to do and how fast it answers, for balancing and the status.
+//! How busy a node is and how fast it answers, for balancing and the status.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use crate::logging::micros;
 
-/// Counters of a node.
+/// The counters of a node.
 #[derive(Debug)]
 pub(crate) struct Gauges {
+    /// How many leases have a connection or wait for one.
     in_flight: AtomicU32,
+    /// How many statements were sent.
     statements: AtomicU64,
-    /// The mean of recent probes in microseconds.
+    /// The mean duration of recent probes, in microseconds.
     probe_us: AtomicU32,
-    /// When the server last answered a statement, in microseconds from the start.
+    /// When the server last answered a statement, in microseconds since `start`.
     answered_us: AtomicU64,
     start: Instant,
 }
@@ -31,8 +33,8 @@ impl Default for Gauges {
 }
 
 impl Gauges {
-    /// Counts one who has or waits for a connection, until the guard is dropped.
-    pub(crate) fn begin(self: &Arc<Self>) -> InFlight {
+    /// Counts a lease that has a connection or waits for one, until the guard is dropped.
+    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         InFlight(Arc::clone(self))
     }
@@ -41,8 +43,7 @@ impl Gauges {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// A statement is sent.
-    pub(crate) fn statement(&self) {
+    pub(crate) fn count_statement(&self) {
         self.statements.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -50,8 +51,8 @@ impl Gauges {
         self.statements.load(Ordering::Relaxed)
     }
 
-    /// The server answered a statement, well or not.
-    pub(crate) fn answered(&self) {
+    /// Records that the server answered a statement just now, with a result or an error.
+    pub(crate) fn record_answer(&self) {
         self.answered_us.store(micros(self.start.elapsed()), Ordering::Relaxed);
     }
 
@@ -61,7 +62,7 @@ impl Gauges {
         self.answered_us.load(Ordering::Relaxed) > moment
     }
 
-    /// A probe took so long.
+    /// Records the duration of a probe.
     pub(crate) fn probed(&self, elapsed: Duration) {
         let new = u32::try_from(elapsed.as_micros()).unwrap_or(u32::MAX);
         let mean = match self.probe_us.load(Ordering::Relaxed) {
@@ -71,14 +72,14 @@ impl Gauges {
         self.probe_us.store(mean, Ordering::Relaxed);
     }
 
-    /// How long a probe takes at present, in microseconds. Statements would say more about what is
-    /// asked than about the node: one long report, and it would be left alone for seconds.
+    /// How long a probe takes at present, in microseconds. Statements are not measured, because their
+    /// duration depends on what they ask: one long report would make the node look slow for seconds.
     pub(crate) fn latency_us(&self) -> u32 {
         self.probe_us.load(Ordering::Relaxed)
     }
 }
 
-/// See [`Gauges::begin`].
+/// See [`Gauges::enter`].
 #[derive(Debug)]
 pub(crate) struct InFlight(Arc<Gauges>);
 

@@ -1,4 +1,4 @@
-//! What an app runs on the engine's connections: as it does on `PgPoolOptions`.
+//! Hooks: what an app runs on the engine's connections, as it would with `PgPoolOptions`.
 
 use std::sync::Arc;
 
@@ -6,15 +6,15 @@ use futures_core::future::BoxFuture;
 use parking_lot::Mutex;
 use sqlx::PgConnection;
 
-/// What runs on a connection by the app's own will: an `async fn` or an async closure over
-/// `&mut PgConnection`. One that captures something has to be written as [`hook`] says.
+/// What an app runs on a connection: an `async fn` or an async closure that takes `&mut PgConnection`.
+/// A closure that captures something has to be wrapped in [`hook`].
 ///
 /// See [`Engine::after_connect`](crate::Engine::after_connect).
 pub trait ConnectionHook<'c, T>: Send + Sync + 'static {
-    /// What it returns.
+    /// The future that the hook returns.
     type Future: Future<Output = Result<T, sqlx::Error>> + Send + 'c;
 
-    /// Begins to run.
+    /// Runs the hook on a connection.
     fn run(&self, connection: &'c mut PgConnection) -> Self::Future;
 }
 
@@ -30,9 +30,12 @@ where
     }
 }
 
-/// A closure as a [`ConnectionHook`], in the form that sqlx's `PgPoolOptions` takes. It is returned as
-/// it is: the compiler cannot tell what such a closure borrows without being told so here. An async
-/// closure that captures something would borrow from itself, which a hook cannot.
+/// Makes a [`ConnectionHook`] of a closure that returns a boxed future, as sqlx's `PgPoolOptions` takes
+/// it. An app needs this for a closure that captures something: an async closure's future would borrow
+/// the captured value from the closure, which a hook's future must not do.
+///
+/// It returns the closure unchanged. Its signature is what tells the compiler that the closure works for
+/// every lifetime of the connection.
 ///
 /// ```no_run
 /// # fn f(engine: flautino::Engine) -> flautino::Engine {
@@ -62,14 +65,16 @@ pub(crate) type Hook<T> = Arc<
     dyn for<'c> Fn(&'c mut PgConnection) -> BoxFuture<'c, Result<T, sqlx::Error>> + Send + Sync,
 >;
 
-/// The hook in a form that can be kept.
+/// The hook in a form that [`Hooks`] can store.
 pub(crate) fn boxed<T: 'static>(hook: impl for<'c> ConnectionHook<'c, T>) -> Hook<T> {
     Arc::new(move |connection: &mut PgConnection| {
         Box::pin(hook.run(connection)) as BoxFuture<'_, _>
     })
 }
 
-/// See [`Engine::after_connect`](crate::Engine::after_connect) and those beside it.
+/// The hooks of a pool; see [`Engine::after_connect`](crate::Engine::after_connect),
+/// [`before_acquire`](crate::Engine::before_acquire) and
+/// [`after_release`](crate::Engine::after_release).
 #[derive(Clone, Default)]
 pub(crate) struct Hooks {
     pub(crate) after_connect: Option<Hook<()>>,
@@ -77,7 +82,7 @@ pub(crate) struct Hooks {
     pub(crate) after_release: Option<Hook<bool>>,
 }
 
-/// The hooks of an engine, until it is opened.
+/// The hooks of an engine, which the app may set until the engine is opened.
 #[derive(Default)]
 pub(crate) struct HookCell(Mutex<Hooks>);
 
@@ -92,30 +97,35 @@ impl HookCell {
 }
 
 impl Hooks {
-    /// Whether something runs each time that a connection is lent.
+    /// Whether a checkout may have to run a hook.
     pub(super) fn run_at_checkout(&self) -> bool {
         self.after_connect.is_some() || self.before_acquire.is_some()
     }
 
-    /// Runs what there is to run in a session that is new, or was reset.
-    pub(super) async fn renewed(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    /// Runs in a session that is new or was reset.
+    pub(super) async fn run_after_connect(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<(), sqlx::Error> {
         match &self.after_connect {
             Some(hook) => hook(connection).await,
             None => Ok(()),
         }
     }
 
-    /// Runs what there is to run each time that a connection is lent. `Ok(false)` where another is
-    /// wanted.
-    pub(super) async fn lent(&self, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    /// Runs at each checkout. Returns `Ok(false)` if the app refuses the connection.
+    pub(super) async fn run_before_acquire(
+        &self,
+        connection: &mut PgConnection,
+    ) -> Result<bool, sqlx::Error> {
         match &self.before_acquire {
             Some(hook) => hook(connection).await,
             None => Ok(true),
         }
     }
 
-    /// Runs what there is to run on a connection that comes back. `Ok(false)` where it is to be closed.
-    pub(super) async fn released(
+    /// Runs when a connection is given back. Returns `Ok(false)` if the app wants it closed.
+    pub(super) async fn run_after_release(
         &self,
         connection: &mut PgConnection,
     ) -> Result<bool, sqlx::Error> {
@@ -125,16 +135,16 @@ impl Hooks {
         }
     }
 
-    /// The first two, for a connection that is lent right after it was made.
-    pub(crate) async fn first_lent(
+    /// Runs `after_connect` and `before_acquire`, for a connection that is used right after it was made.
+    pub(crate) async fn run_on_first_checkout(
         &self,
         connection: &mut PgConnection,
     ) -> Result<(), sqlx::Error> {
-        self.renewed(connection).await?;
-        if self.lent(connection).await? {
+        self.run_after_connect(connection).await?;
+        if self.run_before_acquire(connection).await? {
             return Ok(());
         }
-        let refused = "`before_acquire` refused a connection that was made just now";
+        let refused = "`before_acquire` refused a new connection";
         Err(sqlx::Error::Protocol(refused.to_owned()))
     }
 }

@@ -1,25 +1,37 @@
 //! A node's connections while the engine is open: a fair semaphore and a last-in-first-out stack.
 //!
-//! Who wants a connection takes a permit, and then the connection that was used last. Where none
-//! rests, one is made in a task of its own, and whoever waits longest gets what comes first: that one,
-//! or one that is given back. A connection that ended clean is given back with no message and no
-//! task; `recovery` says what becomes of the others, `reaper` how long they rest.
+//! A caller takes a permit, and then the idle connection that was used last. If no connection is idle, a
+//! task makes one, and the longest waiting caller gets whichever comes first: a new connection, or one
+//! that another caller gives back. A clean connection is given back without a message to the server and
+//! without a task.
+//!
+//! - `checkout`, `connecting`: how a caller gets a connection; how one is made
+//! - `pooled_connection`, `permit`, `managed`: a connection that is checked out; the right to have it;
+//!   what the pool knows of it
+//! - `state`: idle connections and waiting callers
+//! - `recovery`: what happens to a connection that is not known to be clean
+//! - `signals`, `signal_queue`: how statements are cancelled at the server
+//! - `reaper`: how long connections stay idle, and how long they live
+//! - `epoch`: when all connections are replaced at once
+//! - `counts`: the pool's numbers, for the status
+//! - `sqlx_pool`: the `PgPool` beside
 
-mod canceller;
-mod cancelling;
 mod checkout;
-mod entry;
+mod connecting;
+mod counts;
 mod epoch;
-pub(super) mod lent;
-mod making;
+mod managed;
 mod permit;
+pub(super) mod pooled_connection;
 mod reaper;
 mod recovery;
+mod signal_queue;
+mod signals;
 mod sqlx_pool;
 mod state;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,61 +42,56 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::canceller::Canceller;
-use self::entry::{Entry, Idle, Link, Places};
+pub(crate) use self::counts::Counts;
 pub(crate) use self::epoch::{EndReason, Epoch};
-use self::state::State;
+use self::managed::{DriverConnection, Idle, ManagedConnection, Registry};
+use self::signal_queue::SignalQueue;
+use self::state::PoolState;
 use super::backend::Backend;
 use super::hooks::Hooks;
 use super::server::Server;
 use crate::config::PoolConfig;
 use crate::error::Error;
 
-/// How long a connection's goodbye may take.
+/// How long telling the server that a connection closes may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// The pool of one node.
 pub(crate) struct NodePool {
     server: Arc<Server>,
-    source: Source,
+    connector: Connector,
     config: PoolConfig,
     hooks: Hooks,
-    /// One for each connection that may be out; fair, and safe to cancel.
+    /// `max_connections` permits, one for each connection that is checked out.
     permits: Semaphore,
-    /// Those who wait for a permit.
+    /// How many callers wait for a permit.
     queued: AtomicU32,
-    /// How many connections may be made at a time.
-    connecting: Semaphore,
-    state: Mutex<State>,
-    canceller: Canceller,
-    /// Told when someone waits in vain while connections are made for the minimum.
-    crowded: Notify,
-    /// Cancelled when nothing is lent any more.
+    /// `connect_concurrency` permits, one for each connection that is being made.
+    connect_permits: Semaphore,
+    state: Mutex<PoolState>,
+    signal_queue: SignalQueue,
+    /// Notified when a caller has waited for a while, so that connections for the minimum give way.
+    contended: Notify,
+    /// Cancelled when nothing can be checked out any more.
     closing: CancellationToken,
-    /// Told of each permit that comes back after that.
+    /// Notified of each permit that comes back after that.
     returned: Notify,
     /// See [`sqlx_pool`].
     sqlx_pool: OnceLock<PgPool>,
+    /// The engine's tasks, which `close` waits for.
     tasks: TaskTracker,
+    /// The runtime on which the pool was first used, and where its tasks run.
     runtime: OnceLock<Runtime>,
-    reaper: OnceLock<()>,
+    /// Whether [`start`](Self::start) was called.
+    started: OnceLock<()>,
 }
 
-/// Where connections come from.
-enum Source {
+/// Where new connections come from.
+enum Connector {
     Server,
-    /// A pool that was made elsewhere. It lends each for one lease, so that its hooks run in between.
-    Pool(PgPool),
-}
-
-/// How many connections of a pool do what.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Counts {
-    pub(crate) size: u32,
-    pub(crate) idle: usize,
-    pub(crate) warm: usize,
-    pub(crate) in_use: u32,
-    pub(crate) connecting: u32,
-    pub(crate) waiting: u32,
+    /// An external pool: one that the app made, and gave to `Engine::from_pool`. Each connection is
+    /// taken from it for one lease and goes back to it, so that the pool's own hooks run in between.
+    External(PgPool),
 }
 
 impl NodePool {
@@ -95,11 +102,15 @@ impl NodePool {
         hooks: Hooks,
         tasks: TaskTracker,
     ) -> Arc<Self> {
-        Self::over(server, Source::Server, config, hooks, tasks)
+        Self::build(server, Connector::Server, config, hooks, tasks)
     }
 
-    /// A pool in front of one that was made elsewhere.
-    pub(crate) fn borrowing(server: &Arc<Server>, pool: PgPool, tasks: TaskTracker) -> Arc<Self> {
+    /// A pool in front of an external one.
+    pub(crate) fn over_external(
+        server: &Arc<Server>,
+        pool: PgPool,
+        tasks: TaskTracker,
+    ) -> Arc<Self> {
         let options = pool.options();
         let config = PoolConfig {
             max_connections: options.get_max_connections(),
@@ -107,103 +118,106 @@ impl NodePool {
             connect_concurrency: options.get_max_connections(),
             ..PoolConfig::default()
         };
-        Self::over(server, Source::Pool(pool), config, Hooks::default(), tasks)
+        Self::build(server, Connector::External(pool), config, Hooks::default(), tasks)
     }
 
-    fn over(
+    fn build(
         server: &Arc<Server>,
-        source: Source,
+        connector: Connector,
         config: PoolConfig,
         hooks: Hooks,
         tasks: TaskTracker,
     ) -> Arc<Self> {
         Arc::new(Self {
             server: Arc::clone(server),
-            source,
+            connector,
             permits: Semaphore::new(config.max_connections as usize),
             queued: AtomicU32::new(0),
-            connecting: Semaphore::new(config.connect_concurrency as usize),
+            connect_permits: Semaphore::new(config.connect_concurrency as usize),
             config,
             hooks,
-            state: Mutex::new(State::new()),
-            canceller: Canceller::default(),
-            crowded: Notify::new(),
+            state: Mutex::new(PoolState::new()),
+            signal_queue: SignalQueue::default(),
+            contended: Notify::new(),
             closing: CancellationToken::new(),
             returned: Notify::new(),
             sqlx_pool: OnceLock::new(),
             tasks,
             runtime: OnceLock::new(),
-            reaper: OnceLock::new(),
+            started: OnceLock::new(),
         })
     }
 
-    /// Takes a clean connection back. One that is borrowed goes back to its own pool, whose hooks run
-    /// between two users.
-    fn take_back(self: &Arc<Self>, entry: Entry) {
-        match entry.link {
-            Link::Own(_) => self.take_in(entry),
-            Link::Borrowed(_) => self.refuse(entry),
+    /// Puts a clean connection back: into this pool, or into the external pool that it came from.
+    fn put_back(self: &Arc<Self>, managed: ManagedConnection) {
+        match managed.connection {
+            DriverConnection::Own(_) => self.offer(managed),
+            DriverConnection::External(_) => self.retire(managed),
         }
     }
 
-    /// A clean connection: for whoever waits longest, else on top of the stack.
-    fn take_in(self: &Arc<Self>, entry: Entry) {
+    /// Hands a clean connection to the longest waiting caller, else puts it on the stack. Retires it if
+    /// it must not be used again.
+    fn offer(self: &Arc<Self>, managed: ManagedConnection) {
         let now = Instant::now();
-        // Compared under the lock, so that no epoch ends between the look and the stack.
-        let refused = self.state.lock().accept(entry, now);
-        if let Some(entry) = refused {
-            self.refuse(entry);
+        let refused = self.state.lock().accept(managed, now);
+        if let Some(managed) = refused {
+            self.retire(managed);
         }
     }
 
-    fn refuse(self: &Arc<Self>, entry: Entry) {
-        match entry.link {
-            Link::Borrowed(_) if !entry.epoch.is(&self.epoch()) => self.discard(entry),
-            Link::Borrowed(_) => {
-                // Dropped, it goes back to its own pool, which spawns.
-                let _context = self.runtime.get().map(Runtime::enter);
-                drop(entry);
+    /// Parts with a connection that the pool does not keep: closes it, or gives it back to the external
+    /// pool that it came from.
+    fn retire(self: &Arc<Self>, managed: ManagedConnection) {
+        match managed.connection {
+            DriverConnection::External(_) if !managed.epoch.is(&self.epoch()) => {
+                self.discard(managed);
             }
-            Link::Own(_) if entry.epoch.is_ended() => self.discard(entry),
-            Link::Own(_) => self.spawn(close_entry(entry)),
+            DriverConnection::External(_) => {
+                // Dropping it gives it back to its own pool, which spawns a task.
+                let _context = self.runtime.get().map(Runtime::enter);
+                drop(managed);
+            }
+            DriverConnection::Own(_) if managed.epoch.is_ended() => self.discard(managed),
+            DriverConnection::Own(_) => self.spawn(close_managed(managed)),
         }
     }
 
-    /// Closes the socket without a word to the server, which notices by itself.
-    fn discard(&self, entry: Entry) {
-        drop(self.detached(entry));
+    /// Closes the socket without telling the server, which notices by itself.
+    fn discard(&self, managed: ManagedConnection) {
+        drop(self.detach(managed));
     }
 
-    /// The connection without its place in the pool.
-    fn detached(&self, entry: Entry) -> PgConnection {
-        match entry.link {
-            Link::Own(connection) => connection,
-            Link::Borrowed(connection) => {
-                // sqlx's pool may spawn, to make another in its place.
+    /// Takes a connection out of the pool, and of the external pool that it came from.
+    fn detach(&self, managed: ManagedConnection) -> PgConnection {
+        match managed.connection {
+            DriverConnection::Own(connection) => connection,
+            DriverConnection::External(connection) => {
+                // sqlx's pool may spawn a task that makes another one in its place.
                 let _context = self.runtime.get().map(Runtime::enter);
                 connection.detach()
             }
         }
     }
 
-    /// A connection was lost in use: those that rest may have died with it. They are looked at, and
-    /// lent again if they answer.
+    /// A connection was lost in use, and the idle ones may be dead as well. Each is pinged, and put back
+    /// if it answers.
     pub(crate) fn suspect_idle(self: &Arc<Self>) {
         let idle = std::mem::take(&mut self.state.lock().idle);
-        for Idle { mut entry, .. } in idle {
+        for Idle { mut managed, .. } in idle {
             let pool = Arc::clone(self);
             self.spawn(async move {
-                match entry.answers(pool.config.ping_timeout).await {
-                    true => pool.take_back(entry),
-                    false => pool.discard(entry),
+                match managed.answers(pool.config.ping_timeout).await {
+                    true => pool.put_back(managed),
+                    false => pool.discard(managed),
                 }
             });
         }
     }
 
-    /// One that has rested since then does not answer: those that rested as long are dead as well,
-    /// and looking at each would take the asker's time.
-    fn discard_rested(&self, since: Instant) {
+    /// A connection that was idle since then is dead. Discards all that were idle for as long, because
+    /// they are probably dead as well, and pinging each would take the caller's time.
+    fn discard_idle_since(&self, since: Instant) {
         let dead = self.state.lock().take_idle(|idle| idle.since <= since);
         drop(dead);
     }
@@ -212,26 +226,26 @@ impl NodePool {
         Arc::clone(&self.state.lock().epoch)
     }
 
-    /// What is told to a statement that the end of that epoch ends; `sent` tells whether it may have run.
-    pub(crate) fn ended(&self, epoch: &Epoch, sent: bool) -> sqlx::Error {
+    /// The error of a statement that was ended with this epoch. `sent` says that it may have run.
+    pub(crate) fn end_error(&self, epoch: &Epoch, sent: bool) -> sqlx::Error {
         epoch.error(self.name(), sent)
     }
 
-    /// Gives up every connection made so far: the server behind the name is not what it was. What runs
-    /// goes on.
+    /// Replaces every connection, because the node's role or identity changed. Statements that run go
+    /// on; their connections are closed when they are given back.
     pub(crate) fn renew(&self) {
-        let given_up = {
+        let outdated = {
             let mut state = self.state.lock();
             state.epoch = state.epoch.renewed();
             std::mem::take(&mut state.idle)
         };
-        drop(given_up);
-        self.discard_lendable();
+        drop(outdated);
+        self.discard_external_idle();
     }
 
-    /// The same for what rests in a pool that was made elsewhere.
-    fn discard_lendable(&self) {
-        if let Source::Pool(pool) = &self.source {
+    /// Discards the idle connections of the external pool, if there is one.
+    fn discard_external_idle(&self) {
+        if let Connector::External(pool) = &self.connector {
             let _context = self.runtime.get().map(Runtime::enter);
             while let Some(connection) = pool.try_acquire() {
                 drop(connection.detach());
@@ -239,19 +253,19 @@ impl NodePool {
         }
     }
 
-    /// Ends what runs and what waits, and gives up every connection made so far.
-    pub(crate) fn end(&self, why: EndReason) {
-        let (ended, given_up) = {
+    /// Ends everything that runs on a connection or waits for one, and replaces every connection.
+    pub(crate) fn end(&self, reason: EndReason) {
+        let (ended, outdated) = {
             let mut state = self.state.lock();
             let next = state.epoch.replaced();
             (std::mem::replace(&mut state.epoch, next), std::mem::take(&mut state.idle))
         };
-        ended.end(why);
-        drop(given_up);
-        self.discard_lendable();
+        ended.end(reason);
+        drop(outdated);
+        self.discard_external_idle();
     }
 
-    /// Lends nothing from now on.
+    /// From now on nothing can be checked out, and whoever waits gets an error.
     pub(crate) fn shut(&self) {
         let waiting = {
             let mut state = self.state.lock();
@@ -263,10 +277,10 @@ impl NodePool {
         self.closing.cancel();
     }
 
-    /// Closes what rests, politely. Returns how many connections that were.
+    /// Closes the idle connections, and tells the server so. Returns how many there were.
     pub(crate) async fn close_idle(&self) -> usize {
         let idle = std::mem::take(&mut self.state.lock().idle);
-        if let Source::Pool(pool) = &self.source {
+        if let Connector::External(pool) = &self.connector {
             let idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
             let count = idle.len();
             let closing = idle
@@ -276,13 +290,14 @@ impl NodePool {
             return count;
         }
         let count = idle.len();
-        futures_util::future::join_all(idle.into_iter().map(|idle| close_entry(idle.entry))).await;
+        futures_util::future::join_all(idle.into_iter().map(|idle| close_managed(idle.managed)))
+            .await;
         count
     }
 
-    /// Closes a pool that is shut; ready when every connection is back.
+    /// Closes a pool that is shut. Returns when every connection is back.
     pub(crate) async fn close(&self) {
-        let sqlx_pool = self.made_sqlx_pool().map(PgPool::close);
+        let sqlx_pool = self.existing_sqlx_pool().map(PgPool::close);
         let sqlx_pool = futures_util::future::OptionFuture::from(sqlx_pool);
         futures_util::future::join(self.all_returned(), sqlx_pool).await;
     }
@@ -290,7 +305,7 @@ impl NodePool {
     async fn all_returned(&self) {
         loop {
             let mut returned = std::pin::pin!(self.returned.notified());
-            // Enabled before the look, so that none is missed.
+            // Enabled before the check, so that no notification in between is missed.
             returned.as_mut().enable();
             if self.in_use() == 0 {
                 return;
@@ -308,34 +323,13 @@ impl NodePool {
         self.config.max_connections
     }
 
-    /// Permits that are out.
+    /// How many permits are out, those of callers who still wait for a connection included.
     pub(crate) fn in_use(&self) -> u32 {
         let free = u32::try_from(self.permits.available_permits()).unwrap_or(u32::MAX);
         self.max().saturating_sub(free)
     }
 
-    pub(crate) fn counts(&self) -> Counts {
-        let state = self.state.lock();
-        let waiting = u32::try_from(state.waiting.len()).unwrap_or(u32::MAX);
-        let turns = u32::try_from(self.connecting.available_permits()).unwrap_or(u32::MAX);
-        // Others are to be made, and have no turn yet.
-        let connecting = self.config.connect_concurrency.saturating_sub(turns);
-        let is_warm = |idle: &&Idle| idle.since.elapsed() < self.config.warm_time;
-        let mut counts = Counts {
-            size: state.size.saturating_sub(state.making) + connecting,
-            idle: state.idle.len(),
-            warm: state.idle.iter().filter(is_warm).count(),
-            in_use: self.in_use().saturating_sub(waiting),
-            connecting,
-            waiting: waiting + self.queued.load(Ordering::Relaxed),
-        };
-        if let Source::Pool(pool) = &self.source {
-            (counts.size, counts.idle) = (pool.size(), pool.num_idle());
-        }
-        counts
-    }
-
-    /// Runs a task that `close` waits for, on the runtime that the pool was first used on.
+    /// Spawns a task on the runtime that the pool was first used on. `close` of the engine waits for it.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
         if let Some(runtime) = self.runtime.get() {
             self.tasks.spawn_on(task, runtime);
@@ -344,10 +338,10 @@ impl NodePool {
 
     fn return_permit(&self) {
         self.permits.add_permits(1);
-        self.tell_returned();
+        self.notify_returned();
     }
 
-    fn tell_returned(&self) {
+    fn notify_returned(&self) {
         if self.closing.is_cancelled() {
             self.returned.notify_waiters();
         }
@@ -358,13 +352,13 @@ impl NodePool {
         self.server.name()
     }
 
-    fn closed(&self) -> sqlx::Error {
+    fn closed_error(&self) -> sqlx::Error {
         Error::Closed { node: self.name().to_string() }.into()
     }
 }
 
-impl Places for NodePool {
-    fn give_up(self: Arc<Self>, backend: Option<Backend>) {
+impl Registry for NodePool {
+    fn unregister(self: Arc<Self>, backend: Option<Backend>) {
         {
             let mut state = self.state.lock();
             state.size = state.size.saturating_sub(1);
@@ -382,13 +376,14 @@ impl Drop for NodePool {
     }
 }
 
-async fn close_entry(entry: Entry) {
-    let Entry { link, place, .. } = entry;
-    if let Link::Own(connection) = link {
+/// Closes a connection of this pool and tells the server so.
+async fn close_managed(managed: ManagedConnection) {
+    let ManagedConnection { connection, registration, .. } = managed;
+    if let DriverConnection::Own(connection) = connection {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
     }
-    // Only now is there room for another.
-    drop(place);
+    // It counts until it is closed.
+    drop(registration);
 }
 
 impl fmt::Debug for NodePool {

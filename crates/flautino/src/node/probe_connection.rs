@@ -1,5 +1,5 @@
-//! The connection over which a node is probed, apart from its pool: neither a full pool nor a slow
-//! statement may pass for a node that is down.
+//! The connection over which a node is probed. It is outside the pool, so that a full pool or a slow
+//! statement does not look like a node that is down.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -10,39 +10,44 @@ use tokio::sync::{MutexGuard, Notify};
 
 use crate::router::Sample;
 
-/// How long a connection's goodbye may take.
+/// How long telling the server that the connection closes may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A node's probe connection, and those who wait for an answer over it.
+/// A node's probe connection, and the callers who wait for an answer over it.
 #[derive(Default)]
 pub(crate) struct ProbeConnection {
     state: tokio::sync::Mutex<ProbeState>,
-    /// Told when the node is to be probed at once.
+    /// Notified when the node should be probed at once.
     pub(crate) wake: Arc<Notify>,
+    /// How many callers wait for an answer.
     waiting: AtomicU32,
+    /// Notified of each of them.
     arrived: Notify,
-    /// Probes of the monitor's own, since the start.
+    /// How many probes the monitor has sent.
     pub(crate) probes: AtomicU64,
-    /// Questions for a position that tokens needed, since the start.
+    /// How many times a position was asked for because a token needed one.
     pub(crate) token_probes: AtomicU64,
 }
 
-/// What is known from the connection, and the connection while no question is under way.
+/// The connection, and what the server answered over it.
 #[derive(Default)]
 pub(crate) struct ProbeState {
+    /// `None` before the first question, while one is under way, and after one has failed.
     pub(crate) connection: Option<PgConnection>,
+    /// The latest answer.
     pub(crate) latest: Option<Sample>,
-    /// When the latest question began that was not answered.
+    /// When the latest question was asked that was not answered.
     pub(crate) unanswered: Option<Instant>,
 }
 
 impl ProbeConnection {
-    /// Takes the turn to ask. One who has it keeps all others waiting, so it must be polled.
+    /// Locks the connection, to ask over it. Everyone else waits meanwhile, so the future that holds the
+    /// guard must be polled to its end: in a task of its own.
     pub(crate) async fn lock(&self) -> MutexGuard<'_, ProbeState> {
         self.state.lock().await
     }
 
-    /// Has the node probed at once, because something speaks against what is known of it.
+    /// Has the node probed at once, because what is known of it may be wrong.
     pub(crate) fn suspect(&self) {
         self.wake.notify_one();
     }
@@ -54,7 +59,7 @@ impl ProbeConnection {
         }
     }
 
-    /// Forgets what is known, and closes the connection in order.
+    /// Forgets what is known, tells the server that the connection closes, and closes it.
     pub(crate) async fn close(&self) {
         let closing = async {
             let connection = std::mem::take(&mut *self.lock().await).connection;
@@ -65,14 +70,15 @@ impl ProbeConnection {
         let _ = tokio::time::timeout(CLOSE_TIMEOUT, closing).await;
     }
 
-    /// Counts one who waits for an answer, until the guard is dropped.
+    /// Counts a caller who waits for an answer, until the guard is dropped.
     pub(crate) fn wait(&self) -> Waiting<'_> {
         self.waiting.fetch_add(1, Ordering::Relaxed);
         self.arrived.notify_one();
         Waiting(self)
     }
 
-    /// Waits until at least so many wait for an answer, and not beyond the deadline.
+    /// Waits until at least `wanted` callers wait for an answer, or until the deadline, so that one
+    /// question serves all of them.
     pub(crate) async fn gather(&self, wanted: impl Fn() -> u32, deadline: tokio::time::Instant) {
         while self.waiting.load(Ordering::Relaxed) < wanted() {
             if tokio::time::timeout_at(deadline, self.arrived.notified()).await.is_err() {

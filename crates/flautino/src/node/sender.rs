@@ -1,4 +1,4 @@
-//! How the library sends SQL of its own: logged as any other statement.
+//! How the library sends its own SQL, which is logged as any other statement.
 
 use std::sync::Arc;
 
@@ -14,28 +14,28 @@ pub(crate) struct Sender {
     /// The node's name, for the log.
     pub(crate) name: Arc<str>,
     pub(crate) logger: Arc<Logger>,
-    /// Whether its sessions are shared with other clients, by PgBouncer.
+    /// Whether the server is a PgBouncer, which shares its sessions with other clients.
     pub(crate) is_pooler: bool,
-    /// Whether sqlx keeps statements prepared on a connection.
+    /// Whether sqlx may keep prepared statements on a connection.
     pub(crate) keeps_prepared: bool,
 }
 
 impl Sender {
-    /// Sends a text as one message.
+    /// Sends the text, which may hold several commands, in one message of the simple query protocol.
     pub(crate) async fn send(
         &self,
         connection: &mut PgConnection,
         sql: String,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
-        let entry = self.logger.sending(&self.name, &sql, Values::None, None);
+        let log_entry = self.logger.sending(&self.name, &sql, Values::None, None);
         let statement = Statement::simple(AssertSqlSafe(sql).into_sql_str());
         let result = connection.fetch_all(statement).await;
-        entry.finish(&result);
+        log_entry.finish(&result);
         result
     }
 
-    /// Sends a statement, and keeps it prepared for the next time; but not behind PgBouncer, where
-    /// it would stay in the sessions of other clients.
+    /// Sends a statement and keeps it prepared for the next time. Behind PgBouncer it is not prepared,
+    /// because it would stay in a session that other clients use.
     pub(crate) async fn send_prepared(
         &self,
         connection: &mut PgConnection,
@@ -44,9 +44,9 @@ impl Sender {
         if self.is_pooler {
             return self.send(connection, sql.to_owned()).await;
         }
-        let entry = self.logger.sending(&self.name, sql, Values::None, None);
+        let log_entry = self.logger.sending(&self.name, sql, Values::None, None);
         let result = sqlx::query(sql).persistent(self.keeps_prepared).fetch_all(connection).await;
-        entry.finish(&result);
+        log_entry.finish(&result);
         result
     }
 }

@@ -1,4 +1,4 @@
-//! How to reach one PostgreSQL server, what it said it is, and how its sessions are set up.
+//! One PostgreSQL server: how to connect to it, its role, and how its sessions are set up.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,7 +11,7 @@ use sqlx::{ConnectOptions, PgConnection, PgPool};
 
 use super::backend::Backend;
 use super::sender::Sender;
-use super::setup::{Hello, SessionSetup};
+use super::setup::{ServerInfo, SessionSetup};
 use crate::config::NodeConfig;
 use crate::error::timed_out;
 use crate::logging::Logger;
@@ -22,20 +22,23 @@ pub(crate) struct Server {
     pub(crate) setup: SessionSetup,
     pub(crate) sender: Sender,
     options: PgConnectOptions,
-    /// For one attempt of `open`.
+    /// The limit of [`connect_and_identify`](Self::connect_and_identify).
     connect_timeout: Duration,
+    /// A [`Role`], as the server said it last.
     role: AtomicU8,
-    /// Why it is not usable, if it is not.
+    /// Why the server cannot be used. `None` while it can.
     trouble: Mutex<Option<String>>,
+    /// The monitor, once it has been started.
     watcher: OnceLock<Weak<dyn Watcher>>,
 }
 
-/// Who probes a server, while the engine has more than one node.
+/// What probes a server while the engine has more than one node: the monitor, behind a trait because it
+/// is in a layer above.
 pub(crate) trait Watcher: Send + Sync {
     fn is_running(&self) -> bool;
 
-    /// A new connection was answered by a server that started at this moment, in microseconds since
-    /// 1970.
+    /// A new connection was made. `started` is when the server that answered was started, in
+    /// microseconds since 1970; another time than before means another server.
     fn connected<'a>(&'a self, server: &'a Arc<Server>, started: i64) -> BoxFuture<'a, ()>;
 }
 
@@ -62,7 +65,7 @@ impl Server {
         }
     }
 
-    /// A server whose connections come from a pool that was made elsewhere, with a set-up of its own.
+    /// A server whose connections come from an external pool, which sets up their sessions.
     pub(crate) fn behind_pool(name: Arc<str>, pool: &PgPool, logger: Arc<Logger>) -> Self {
         let options = pool.connect_options().as_ref().clone();
         let server = Self::new(name, &NodeConfig::default(), options, logger);
@@ -88,7 +91,7 @@ impl Server {
         self.role() == Role::Replica
     }
 
-    /// Records what the server says it is. Returns whether it said that it is something else before.
+    /// Records the role. Returns whether another one was known before.
     pub(super) fn set_role(&self, role: Role) -> bool {
         let before = self.role.swap(role as u8, Ordering::AcqRel);
         before != role as u8 && before != Role::Unknown as u8
@@ -102,11 +105,12 @@ impl Server {
         *self.trouble.lock() = trouble;
     }
 
-    /// From now on this one probes it.
+    /// From now on this watcher probes the server.
     pub(crate) fn watched_by(&self, watcher: Weak<dyn Watcher>) {
         let _ = self.watcher.set(watcher);
     }
 
+    /// The watcher, while it runs.
     fn watcher(&self) -> Option<Arc<dyn Watcher>> {
         self.watcher.get()?.upgrade().filter(|watcher| watcher.is_running())
     }
@@ -115,7 +119,8 @@ impl Server {
         self.watcher().is_some()
     }
 
-    /// Whether its probes say that it is down. Where nothing probes it, only connecting tells.
+    /// Whether probes have found the server to be down. `false` where nothing probes it, since then only
+    /// an attempt to connect can tell.
     pub(super) fn is_known_down(&self) -> bool {
         self.is_watched() && self.trouble().is_some()
     }
@@ -124,54 +129,55 @@ impl Server {
         &self.options
     }
 
-    /// A connection without any set-up.
+    /// Makes a connection whose session is not set up.
     async fn connect_bare(&self) -> Result<PgConnection, sqlx::Error> {
         self.options.connect().await
     }
 
-    /// A new connection for the pool, with its session set up, and the process that serves it.
+    /// Makes a connection for the pool, with its session set up. Returns it with its backend.
     pub(super) async fn open_session(
         self: &Arc<Self>,
     ) -> Result<(PgConnection, Option<Backend>), sqlx::Error> {
         let mut connection = self.connect_bare().await?;
-        let backend = self.greet(&mut connection).await?;
+        let backend = self.set_up_and_learn_role(&mut connection).await?;
         Ok((connection, backend))
     }
 
-    /// Sets up a new session. If the server's role is not known, it is learnt from this session.
-    pub(super) async fn greet(
+    /// Sets up a new session, and takes the server's role from it if that is not known. Returns the
+    /// session's backend.
+    pub(super) async fn set_up_and_learn_role(
         self: &Arc<Self>,
         connection: &mut PgConnection,
     ) -> Result<Option<Backend>, sqlx::Error> {
         let is_unknown = self.role() == Role::Unknown;
-        // Behind a pooler there is nothing to set up.
+        // Then there is nothing to set up and nothing to ask.
         if !self.setup.owns_sessions() && !is_unknown {
             return Ok(None);
         }
-        let hello = self.setup.hello(connection, &self.sender).await?;
+        let info = self.setup.set_up(connection, &self.sender).await?;
         if is_unknown {
-            self.learn(&hello);
+            self.learn(&info);
         }
-        let Some((backend, started)) = hello.process else { return Ok(None) };
+        let Some((backend, started)) = info.backend else { return Ok(None) };
         if let Some(watcher) = self.watcher() {
             watcher.connected(self, started).await;
         }
         Ok(Some(backend))
     }
 
-    /// Takes the role over from a session's hello, unless somebody learnt it meanwhile.
-    fn learn(&self, hello: &Hello) {
-        hello.warn_if_too_old(self.name());
-        let (unknown, role) = (Role::Unknown as u8, hello.role as u8);
+    /// Takes over the role that a new session tells, unless another session was faster.
+    fn learn(&self, info: &ServerInfo) {
+        info.warn_if_too_old(self.name());
+        let (unknown, role) = (Role::Unknown as u8, info.role as u8);
         let _ = self.role.compare_exchange(unknown, role, Ordering::AcqRel, Ordering::Acquire);
         if !self.is_watched() {
             self.set_trouble(None);
         }
-        tracing::info!(node = %self.name(), role = ?hello.role, "the node is reachable");
+        tracing::info!(node = %self.name(), role = ?info.role, "the node is reachable");
     }
 
-    /// A connection for the engine's own questions. It has no deadline. `purpose` tells its session
-    /// apart in `pg_stat_activity`.
+    /// Makes a connection outside any pool for the engine's own statements, without a time limit.
+    /// `purpose` becomes part of its `application_name`.
     pub(crate) async fn connect_beside(&self, purpose: &str) -> Result<PgConnection, sqlx::Error> {
         let name = match self.options.get_application_name() {
             Some(name) => format!("{name} ({purpose})"),
@@ -182,8 +188,8 @@ impl Server {
         Ok(connection)
     }
 
-    /// A connection outside any pool, with its session set up.
-    pub(super) async fn connect_alone(&self) -> Result<PgConnection, sqlx::Error> {
+    /// Makes a connection outside any pool for the app, with its session set up.
+    pub(super) async fn connect_unpooled(&self) -> Result<PgConnection, sqlx::Error> {
         let mut connection = self.connect_bare().await?;
         self.set_up(&mut connection).await?;
         Ok(connection)
@@ -191,26 +197,26 @@ impl Server {
 
     async fn set_up(&self, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
         if self.setup.owns_sessions() {
-            self.setup.hello(connection, &self.sender).await?;
+            self.setup.set_up(connection, &self.sender).await?;
         }
         Ok(())
     }
 
-    /// A new connection, and what the server says of itself, within the node's `connect_timeout` and
-    /// `left`, whichever is less.
-    pub(crate) async fn say_hello(
+    /// Connects, sets up the session and asks the server what it is, within the node's
+    /// `connect_timeout` or `remaining`, whichever is less.
+    pub(crate) async fn connect_and_identify(
         &self,
-        left: Duration,
-    ) -> Result<(PgConnection, Hello), sqlx::Error> {
-        let greeting = async {
+        remaining: Duration,
+    ) -> Result<(PgConnection, ServerInfo), sqlx::Error> {
+        let identifying = async {
             let mut connection = self.connect_bare().await?;
-            let hello = self.setup.hello(&mut connection, &self.sender).await?;
-            Ok((connection, hello))
+            let info = self.setup.set_up(&mut connection, &self.sender).await?;
+            Ok((connection, info))
         };
-        self.within(self.connect_timeout.min(left), greeting).await
+        self.within(self.connect_timeout.min(remaining), identifying).await
     }
 
-    /// The work's result, or an error that names the server when it takes longer.
+    /// Runs the work. When it takes longer than `timeout`, fails with an error that names the server.
     pub(super) async fn within<T>(
         &self,
         timeout: Duration,
@@ -221,7 +227,7 @@ impl Server {
         tokio::time::timeout(timeout, work).await.unwrap_or_else(late)
     }
 
-    /// A pool of sqlx's for one connection.
+    /// A `PgPool` for one connection.
     pub(super) fn single_sqlx_pool(&self) -> PgPool {
         PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options.clone())
     }

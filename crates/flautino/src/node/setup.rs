@@ -1,4 +1,4 @@
-//! What a session is set to when it is new, and how a used one is made as new again.
+//! How a new session is set up, and how a used one is reset.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -17,40 +17,42 @@ use crate::sqlstate::{
 
 /// The oldest version that is supported.
 const MIN_SUPPORTED_VERSION: i32 = 130_000;
-/// How many statements a session may keep that sqlx does not know of, since their preparation was
-/// dropped half-way.
-const MAX_FORGOTTEN: i64 = 20;
+/// How many prepared statements a session may have that sqlx does not know of, because the future that
+/// prepared them was dropped half-way.
+const MAX_UNKNOWN_PREPARED: i64 = 20;
 /// How long the reset of a session may take.
 const RESET_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The first version with `client_connection_check_interval`.
 const CLIENT_CHECK_SINCE: u32 = 140_000;
 
-/// How a server refuses a setting that it does not know, or that its platform cannot do.
+/// The codes with which a server refuses a setting that it does not know or its platform lacks.
 const SETTING_REFUSED: [&str; 3] =
     [UNDEFINED_OBJECT, INVALID_PARAMETER_VALUE, FEATURE_NOT_SUPPORTED];
 
-/// The settings of each session on a node.
+/// How the sessions on a node are set up.
 #[derive(Debug)]
 pub(crate) struct SessionSetup {
     client_check_interval: Duration,
     statement_timeout: Option<Duration>,
+    /// The node is a PgBouncer, which shares sessions with other clients.
     pooler: bool,
-    /// The pool was made elsewhere, with hooks of its own.
-    foreign: bool,
-    /// The server refused the interval: unknown, or not possible on its platform.
+    /// Connections come from an external pool, whose own hooks set up its sessions.
+    external: bool,
+    /// The server refused `client_connection_check_interval`, so it is not set any more.
     client_check_refused: AtomicBool,
-    /// The server does not tell which process serves a session.
-    process_untold: AtomicBool,
+    /// The server does not tell which process serves a session, so it is not asked any more.
+    hides_backend: AtomicBool,
 }
 
-/// What a server says in a new session.
+/// What a server says of itself when a session is set up.
 #[derive(Debug)]
-pub(crate) struct Hello {
+pub(crate) struct ServerInfo {
     pub(crate) role: Role,
-    /// The process, and when the server was started, in microseconds since 1970. `None` where the
-    /// server does not tell, and behind a pooler, where a process serves others too.
-    pub(crate) process: Option<(Backend, i64)>,
+    /// The process that serves the session, and when the server was started, in microseconds since
+    /// 1970. `None` where the server does not tell, and behind PgBouncer, where the process serves other
+    /// clients too.
+    pub(crate) backend: Option<(Backend, i64)>,
     version: (i32, String),
 }
 
@@ -62,18 +64,19 @@ macro_rules! server_start {
 }
 pub(crate) use server_start;
 
-/// What every server tells.
+/// Asks for what every server tells.
 const ROLE: &str = "SELECT pg_is_in_recovery(), current_setting('server_version_num')::int4, \
                     current_setting('server_version')";
-/// The same, and which process answers.
-const PROCESS: &str = concat!(
+/// Asks for the same, and for the process that answers.
+const ROLE_AND_BACKEND: &str = concat!(
     "SELECT pg_is_in_recovery(), current_setting('server_version_num')::int4, \
      current_setting('server_version'), pid, \
      (extract(epoch FROM backend_start) * 1000000)::int8, ",
     server_start!(),
     " FROM pg_stat_get_activity(pg_backend_pid())"
 );
-/// A standby's sessions are read-only by default, so that one that outlives a promotion does not write.
+/// Makes a standby's sessions read-only by default, so that a session that outlives a promotion does not
+/// write.
 const READ_ONLY_ON_STANDBY: &str =
     "SELECT set_config('default_transaction_read_only', 'on', false) WHERE pg_is_in_recovery()";
 
@@ -83,55 +86,54 @@ impl SessionSetup {
             client_check_interval: config.client_check_interval.unwrap_or(Duration::from_secs(1)),
             statement_timeout: config.statement_timeout,
             pooler: config.pgbouncer,
-            foreign: false,
+            external: false,
             client_check_refused: AtomicBool::new(false),
-            process_untold: AtomicBool::new(false),
+            hides_backend: AtomicBool::new(false),
         }
     }
 
-    /// A pool made elsewhere has its own set-up.
+    /// For an external pool, which sets up its own sessions.
     pub(crate) fn none() -> Self {
         Self {
             client_check_interval: Duration::ZERO,
             statement_timeout: None,
             pooler: false,
-            foreign: true,
+            external: true,
             client_check_refused: AtomicBool::new(false),
-            process_untold: AtomicBool::new(false),
+            hides_backend: AtomicBool::new(false),
         }
     }
 
-    /// Whether the sessions are this engine's own: to be reset when used, and ended when abandoned.
+    /// Whether the sessions are this engine's own, so that it may set, reset and end them.
     pub(crate) fn owns_sessions(&self) -> bool {
-        !self.pooler && !self.foreign
+        !self.pooler && !self.external
     }
 
-    /// Sets up a new session and asks who answers, in one round trip.
-    ///
-    /// A setting that the server refuses is a warning and costs no connection.
-    pub(crate) async fn hello(
+    /// Sets up a new session and asks the server what it is, in one round trip. If the server refuses
+    /// a setting or a question, tries again without it.
+    pub(crate) async fn set_up(
         &self,
         connection: &mut PgConnection,
         sender: &Sender,
-    ) -> Result<Hello, sqlx::Error> {
+    ) -> Result<ServerInfo, sqlx::Error> {
         loop {
-            let asks_process = self.owns_sessions() && !self.process_untold.load(Ordering::Relaxed);
+            let asks_backend = self.owns_sessions() && !self.hides_backend.load(Ordering::Relaxed);
             let mut sql = self.commands(connection).unwrap_or_default();
-            sql.push_str(if asks_process { PROCESS } else { ROLE });
+            sql.push_str(if asks_backend { ROLE_AND_BACKEND } else { ROLE });
             match sender.send(connection, sql).await {
-                Ok(rows) => return Hello::read(rows.last().ok_or(sqlx::Error::RowNotFound)?),
+                Ok(rows) => return ServerInfo::read(rows.last().ok_or(sqlx::Error::RowNotFound)?),
                 Err(err) if self.is_interval_refused(connection, &err) => {
                     self.client_check_refused.store(true, Ordering::Relaxed);
                     tracing::warn!(
                         node = %sender.name, error = %err,
-                        "the server refuses client_connection_check_interval; it will run a \
-                         statement whose client is gone to its end, unless it is cancelled"
+                        "the server refuses client_connection_check_interval: it will go on with a \
+                         statement whose client is gone, unless the statement is cancelled"
                     );
                 }
-                // Not every relative of PostgreSQL knows its processes.
-                Err(err) if asks_process && server_keeps_session(&err) => {
-                    self.process_untold.store(true, Ordering::Relaxed);
-                    tracing::debug!(node = %sender.name, error = %err, "the server does not tell its process");
+                // Some databases that speak PostgreSQL's protocol have no such function.
+                Err(err) if asks_backend && server_keeps_session(&err) => {
+                    self.hides_backend.store(true, Ordering::Relaxed);
+                    tracing::debug!(node = %sender.name, error = %err, "the server does not tell which process serves a session");
                 }
                 Err(err) => return Err(err),
             }
@@ -143,17 +145,18 @@ impl SessionSetup {
         self.checks_client(connection) && is_refusal
     }
 
-    /// Resets a used session, in one round trip. `false` where that is not enough: a transaction
-    /// is open on it that nobody told us of, or a statement was prepared in SQL.
+    /// Resets a used session, in one round trip. Returns `false` if that is not enough, because a
+    /// transaction is open or a statement was prepared in SQL.
     ///
-    /// It is `DISCARD ALL` without the prepared statements, since sqlx counts on its own; and a new
-    /// seed for `random()`.
+    /// It does what `DISCARD ALL` does, but keeps the prepared statements, which sqlx relies on, and
+    /// sets a new seed for `random()`.
     pub(crate) async fn reset(
         &self,
         connection: &mut PgConnection,
         sender: &Sender,
     ) -> Result<bool, sqlx::Error> {
-        // Outside a transaction block `now()`, its start, is the statement's own start.
+        // `now()` is the start of the transaction, and so differs from the start of the statement only
+        // inside a transaction block.
         let mut sql = String::from(
             "SELECT now() = statement_timestamp() AND coalesce(NOT bool_or(from_sql), true), \
                  count(*) FROM pg_prepared_statements; \
@@ -166,24 +169,25 @@ impl SessionSetup {
         if let Some(commands) = self.commands(connection) {
             sql = format!("{sql}; {commands}");
         }
-        // sqlx's pool, which washes what it takes back, sets no bound, and keeps the place so long.
+        // sqlx's pool has no timeout for its `after_release`, which calls this, and the connection
+        // counts until it returns.
         let Ok(rows) = tokio::time::timeout(RESET_TIMEOUT, sender.send(connection, sql)).await
         else {
-            return Err(timed_out("a used session was not reset in time"));
+            return Err(timed_out("the server did not reset a session in time"));
         };
         let rows = rows?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let (clean, prepared): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
         let known = i64::try_from(connection.cached_statements_size()).unwrap_or(i64::MAX);
-        if prepared > known + MAX_FORGOTTEN {
-            // Both sides begin anew.
+        if prepared > known + MAX_UNKNOWN_PREPARED {
             connection.clear_cached_statements().await?;
             sender.send(connection, "DEALLOCATE ALL".to_owned()).await?;
         }
         Ok(clean)
     }
 
-    /// The settings, each ended by a semicolon, if there are any to make.
+    /// The SQL that sets up a session, each command ended by a semicolon. `None` where sessions are not
+    /// the engine's own.
     fn commands(&self, connection: &PgConnection) -> Option<String> {
         if !self.owns_sessions() {
             return None;
@@ -199,6 +203,7 @@ impl SessionSetup {
         Some(format!("{commands}{READ_ONLY_ON_STANDBY}; "))
     }
 
+    /// Whether to set `client_connection_check_interval`.
     fn checks_client(&self, connection: &PgConnection) -> bool {
         let version = connection.server_version_num().unwrap_or(0);
         !self.pooler
@@ -208,19 +213,19 @@ impl SessionSetup {
     }
 }
 
-impl Hello {
+impl ServerInfo {
     fn read(row: &sqlx::postgres::PgRow) -> Result<Self, sqlx::Error> {
         let role = if row.try_get(0)? { Role::Replica } else { Role::Primary };
-        let process = match row.len() {
+        let backend = match row.len() {
             3 => None,
             _ => {
                 Some((Backend { pid: row.try_get(3)?, started: row.try_get(4)? }, row.try_get(5)?))
             }
         };
-        Ok(Self { role, process, version: (row.try_get(1)?, row.try_get(2)?) })
+        Ok(Self { role, backend, version: (row.try_get(1)?, row.try_get(2)?) })
     }
 
-    /// Warns if the server is older than what is supported.
+    /// Warns if the server's version is older than the oldest one that is supported.
     pub(crate) fn warn_if_too_old(&self, node: &str) {
         let (number, version) = &self.version;
         if *number < MIN_SUPPORTED_VERSION {

@@ -1,4 +1,5 @@
-//! How a connection is lent: a permit first, then what rests, else what comes first.
+//! How a connection is checked out: the caller takes a permit, then an idle connection; where there is
+//! none, it waits for the first one that is made or given back.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -7,48 +8,49 @@ use std::time::{Duration, Instant};
 use tokio::sync::{TryAcquireError, oneshot};
 
 use super::NodePool;
-use super::entry::{Entry, Idle};
-use super::lent::PooledConnection;
+use super::managed::{Idle, ManagedConnection};
 use super::permit::Permit;
+use super::pooled_connection::PooledConnection;
 use crate::error::{AcquireStep, Error};
 
-/// How long an asker waits before connections that are made for the minimum yield to it.
-const CROWDED_AFTER: Duration = Duration::from_millis(200);
+/// How long a caller waits before connections that are being made for the minimum give way to it.
+const CONTENDED_AFTER: Duration = Duration::from_millis(200);
 
-/// What one who has a permit finds.
+/// What a caller with a permit finds.
 enum Found {
     Idle(Idle),
-    /// One that comes later.
-    Later(Waiter),
+    /// No connection is idle; the next one is handed to this waiter.
+    Wait(Waiter),
     Closed,
 }
 
-/// One who waits for a connection. Dropped, what was handed over meanwhile goes to the next.
+/// A caller's place in the queue for a connection. If it is dropped after a connection was handed to it,
+/// that is put back for the next caller.
 struct Waiter {
-    receiver: oneshot::Receiver<Result<Entry, sqlx::Error>>,
+    receiver: oneshot::Receiver<Result<ManagedConnection, sqlx::Error>>,
     pool: Arc<NodePool>,
 }
 
 impl NodePool {
-    /// Lends a connection: the one that was used last, else the first that comes. `up` says whether
-    /// the node is up still; without that, nothing is waited for.
+    /// Checks out a connection: the one that was used last, else the first that comes. It fails at once
+    /// if there is no warm one and `is_up` says that the node is down.
     ///
-    /// Cancel safe: a connection under way is kept for the next.
+    /// Cancel safe: a connection that is being made stays in the pool for the next caller.
     pub(crate) async fn checkout(
         self: &Arc<Self>,
-        up: impl FnOnce() -> bool,
+        is_up: impl FnOnce() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
         if let Some(connection) = self.checkout_warm() {
             return Ok(connection);
         }
         self.start();
-        // Before the look at the node, so that one that turns down after it is noticed.
+        // Taken before `is_up` is asked: if the node goes down after that, this epoch is ended.
         let epoch = self.epoch();
-        if !up() {
+        if !is_up() {
             return Err(epoch.error(self.name(), false));
         }
         let started = Instant::now();
-        let lent = epoch.run(self.wait_for_one(started)).await;
+        let checked_out = epoch.run(self.checkout_slow(started)).await;
         let waited = started.elapsed();
         if waited >= self.config.acquire_slow_threshold {
             tracing::warn!(
@@ -56,10 +58,10 @@ impl NodePool {
                 "a statement waited long for a connection (`pool.acquire_slow_threshold`)"
             );
         }
-        lent.unwrap_or_else(|| Err(epoch.error(self.name(), false)))
+        checked_out.unwrap_or_else(|| Err(epoch.error(self.name(), false)))
     }
 
-    /// The connection that was used last, where nothing has to be done before it is lent.
+    /// The connection that was used last, if nobody has to wait for it: it needs no ping and no hook.
     fn checkout_warm(self: &Arc<Self>) -> Option<PooledConnection> {
         if self.hooks.run_at_checkout() {
             return None;
@@ -73,28 +75,28 @@ impl NodePool {
         }
         let idle = state.idle.pop()?;
         drop(state);
-        Some(PooledConnection::new(idle.entry, permit))
+        Some(PooledConnection::new(idle.managed, permit))
     }
 
-    async fn wait_for_one(
+    async fn checkout_slow(
         self: &Arc<Self>,
         started: Instant,
     ) -> Result<PooledConnection, sqlx::Error> {
-        let mut permit = self.permit(started).await?;
+        let mut permit = self.acquire_permit(started).await?;
         for _ in 0..=self.max() {
-            let (entry, since) = match self.find() {
-                Found::Idle(Idle { entry, since }) => (entry, Some(since)),
-                Found::Later(waiter) => (waiter.wait(started).await?, None),
-                Found::Closed => return Err(self.closed()),
+            let (managed, since) = match self.pop_idle_or_wait() {
+                Found::Idle(Idle { managed, since }) => (managed, Some(since)),
+                Found::Wait(waiter) => (waiter.wait(started).await?, None),
+                Found::Closed => return Err(self.closed_error()),
             };
-            let mut connection = PooledConnection::new(entry, permit);
+            let mut connection = PooledConnection::new(managed, permit);
             match self.is_usable(&mut connection, since, started).await {
-                // Not where another epoch began while it was handed over or looked at.
+                // The next epoch may have begun while the connection was handed over or tested.
                 Ok(true) if connection.epoch().is(&self.epoch()) => return Ok(connection),
                 Ok(_) => {}
                 Err(error) => {
-                    // `after_connect` failed, so that the session is not as the app wants it.
-                    if connection.entry().is_new {
+                    // Still new: `after_connect` failed or took too long, so the session is not usable.
+                    if connection.managed().is_new {
                         drop(connection.discard());
                     }
                     return Err(error);
@@ -106,8 +108,8 @@ impl NodePool {
         Err(sqlx::Error::Protocol(refused.to_owned()))
     }
 
-    /// Looks at a connection before it is lent: whether it answers, where it rested, and what the app's
-    /// hooks say.
+    /// Whether a connection can be checked out: pings it if it was idle for longer than `warm_time`, and
+    /// runs the app's hooks. `since` is when it became idle, `None` if it was handed over.
     async fn is_usable(
         &self,
         connection: &mut PooledConnection,
@@ -115,16 +117,16 @@ impl NodePool {
         started: Instant,
     ) -> Result<bool, sqlx::Error> {
         if let Some(since) = since.filter(|since| since.elapsed() >= self.config.warm_time)
-            && !connection.entry().answers(self.config.ping_timeout).await
+            && !connection.managed().answers(self.config.ping_timeout).await
         {
-            self.discard_rested(since);
+            self.discard_idle_since(since);
             return Ok(false);
         }
         self.run_hooks(connection, started).await
     }
 
-    /// Runs the hooks before a connection is lent, in the asker's task. `Ok(false)` where another is
-    /// wanted.
+    /// Runs the app's hooks for a checkout, in the caller's task. Returns `Ok(false)` if a hook refuses
+    /// the connection.
     async fn run_hooks(
         &self,
         connection: &mut PooledConnection,
@@ -133,27 +135,28 @@ impl NodePool {
         if !self.hooks.run_at_checkout() {
             return Ok(true);
         }
-        let Entry { link, is_new, .. } = connection.entry();
+        let ManagedConnection { connection, is_new, .. } = connection.managed();
         let running = async {
             if *is_new {
-                self.hooks.renewed(link).await?;
+                self.hooks.run_after_connect(connection).await?;
                 *is_new = false;
             }
-            self.hooks.lent(link).await
+            self.hooks.run_before_acquire(connection).await
         };
-        let ran = tokio::time::timeout(self.left(started), running).await;
+        let ran = tokio::time::timeout(self.remaining(started), running).await;
         ran.unwrap_or_else(|_| Err(self.timed_out(started, AcquireStep::Hook)))
     }
 
-    async fn permit(self: &Arc<Self>, started: Instant) -> Result<Permit, sqlx::Error> {
+    async fn acquire_permit(self: &Arc<Self>, started: Instant) -> Result<Permit, sqlx::Error> {
         let permit = match self.permits.try_acquire() {
             Ok(permit) => permit,
-            Err(TryAcquireError::Closed) => return Err(self.closed()),
+            Err(TryAcquireError::Closed) => return Err(self.closed_error()),
             Err(TryAcquireError::NoPermits) => {
-                let _queued = Queued::begin(self);
-                match tokio::time::timeout(self.left(started), self.permits.acquire()).await {
+                let _queued = QueuedGuard::new(self);
+                let acquiring = self.permits.acquire();
+                match tokio::time::timeout(self.remaining(started), acquiring).await {
                     Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) => return Err(self.closed()),
+                    Ok(Err(_)) => return Err(self.closed_error()),
                     Err(_) => return Err(self.timed_out(started, AcquireStep::WaitingForSlot)),
                 }
             }
@@ -162,7 +165,7 @@ impl NodePool {
         Ok(Permit::of(Arc::clone(self)))
     }
 
-    fn find(self: &Arc<Self>) -> Found {
+    fn pop_idle_or_wait(self: &Arc<Self>) -> Found {
         let receiver = {
             let mut state = self.state.lock();
             if state.closed {
@@ -177,14 +180,15 @@ impl NodePool {
         };
         let waiter = Waiter { receiver, pool: Arc::clone(self) };
         self.grow();
-        Found::Later(waiter)
+        Found::Wait(waiter)
     }
 
-    pub(super) fn left(&self, started: Instant) -> Duration {
+    /// What is left of `acquire_timeout` for a checkout that started then.
+    fn remaining(&self, started: Instant) -> Duration {
         self.config.acquire_timeout.saturating_sub(started.elapsed())
     }
 
-    pub(super) fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
+    fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
         Error::AcquireTimeout {
             node: self.name().to_string(),
             waited: started.elapsed(),
@@ -197,20 +201,20 @@ impl NodePool {
 }
 
 impl Waiter {
-    async fn wait(mut self, started: Instant) -> Result<Entry, sqlx::Error> {
-        let left = self.pool.left(started);
-        let first = tokio::time::timeout(left.min(CROWDED_AFTER), &mut self.receiver).await;
-        let answer = match first {
-            Ok(answer) => Ok(answer),
+    async fn wait(mut self, started: Instant) -> Result<ManagedConnection, sqlx::Error> {
+        let remaining = self.pool.remaining(started);
+        let first = tokio::time::timeout(remaining.min(CONTENDED_AFTER), &mut self.receiver).await;
+        let received = match first {
+            Ok(received) => Ok(received),
             Err(_) => {
-                self.pool.crowded.notify_waiters();
-                let left = self.pool.left(started);
-                tokio::time::timeout(left, &mut self.receiver).await
+                self.pool.contended.notify_waiters();
+                let remaining = self.pool.remaining(started);
+                tokio::time::timeout(remaining, &mut self.receiver).await
             }
         };
-        match answer {
-            Ok(Ok(answer)) => answer,
-            Ok(Err(_)) => Err(self.pool.closed()),
+        match received {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(self.pool.closed_error()),
             Err(_) => Err(self.pool.timed_out(started, AcquireStep::Connecting)),
         }
     }
@@ -221,26 +225,27 @@ impl Drop for Waiter {
         self.receiver.close();
         let handed_over = self.receiver.try_recv();
         self.pool.state.lock().waiting.retain(|waiter| !waiter.is_closed());
-        if let Ok(Ok(entry)) = handed_over {
-            self.pool.take_back(entry);
+        if let Ok(Ok(managed)) = handed_over {
+            self.pool.put_back(managed);
         }
     }
 }
 
-/// One who waits for a permit, counted for as long as it lives.
-struct Queued<'a>(&'a NodePool);
+/// Counts a caller who waits for a permit, until it is dropped.
+struct QueuedGuard<'a>(&'a NodePool);
 
-impl<'a> Queued<'a> {
-    fn begin(pool: &'a NodePool) -> Self {
+impl<'a> QueuedGuard<'a> {
+    fn new(pool: &'a NodePool) -> Self {
         pool.queued.fetch_add(1, Ordering::Relaxed);
         Self(pool)
     }
 }
 
-impl Drop for Queued<'_> {
+impl Drop for QueuedGuard<'_> {
     fn drop(&mut self) {
         self.0.queued.fetch_sub(1, Ordering::Relaxed);
-        // The semaphore may have given a permit that was not taken any more.
-        self.0.tell_returned();
+        // If the caller leaves just when the semaphore has given it a permit, that goes back to the
+        // semaphore without `return_permit`.
+        self.0.notify_returned();
     }
 }

@@ -1,4 +1,4 @@
-//! Epochs: a connection is lent only in the epoch in which it was made.
+//! Epochs: a connection is checked out only in the epoch in which it was made.
 
 use std::future::poll_fn;
 use std::pin::pin;
@@ -12,30 +12,31 @@ use crate::error::Error;
 
 /// A time during which a node is the same server in the same role.
 ///
-/// The next one begins when its connections are renewed (its role or identity changed), and when what
-/// runs on it is ended.
+/// The next epoch begins when the node's connections are renewed, because its role or identity
+/// changed, and when everything that runs on the node is ended.
 #[derive(Debug)]
 pub(crate) struct Epoch {
     id: u64,
     began: Instant,
-    /// Shared with the epochs before, as long as only connections were renewed: what still runs on
-    /// theirs is ended together.
-    ending: Arc<Ending>,
+    /// Renewing connections begins an epoch that shares the end of the one before, so that what still
+    /// runs on an older connection is ended together with the rest.
+    end: Arc<EpochEnd>,
 }
 
+/// Whether the work of an epoch is ended, and why.
 #[derive(Debug, Default)]
-struct Ending {
-    /// For who waits.
+struct EpochEnd {
+    /// Wakes the work that is under way.
     cancelled: CancellationToken,
-    why: OnceLock<EndReason>,
+    reason: OnceLock<EndReason>,
 }
 
-/// Why all that runs on a node is ended.
+/// Why everything that runs on a node is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndReason {
-    /// It does not answer any more, or has left the engine.
+    /// The node does not answer any more, or is not a node of the engine any more.
     Down,
-    /// Another node is the primary: whatever this one acknowledges from now on is lost.
+    /// Another node is the primary now, so what this one acknowledges from now on is lost.
     Superseded,
     /// The engine closes, and the drain time is over.
     Closed,
@@ -43,24 +44,24 @@ pub(crate) enum EndReason {
 
 impl Epoch {
     pub(super) fn first() -> Arc<Self> {
-        Arc::new(Self { id: 0, began: Instant::now(), ending: Arc::default() })
+        Arc::new(Self { id: 0, began: Instant::now(), end: Arc::default() })
     }
 
-    /// The next one. What runs in this one goes on.
+    /// The next epoch, when connections are renewed. What runs in this one goes on.
     pub(super) fn renewed(&self) -> Arc<Self> {
-        Arc::new(Self { id: self.id + 1, began: Instant::now(), ending: Arc::clone(&self.ending) })
+        Arc::new(Self { id: self.id + 1, began: Instant::now(), end: Arc::clone(&self.end) })
     }
 
-    /// The next one, after this one is ended.
+    /// The next epoch, when this one is ended.
     pub(super) fn replaced(&self) -> Arc<Self> {
-        Arc::new(Self { id: self.id + 1, began: Instant::now(), ending: Arc::default() })
+        Arc::new(Self { id: self.id + 1, began: Instant::now(), end: Arc::default() })
     }
 
-    /// Ends all that runs in it.
-    pub(super) fn end(&self, why: EndReason) {
-        // Only the first reason counts.
-        let _ = self.ending.why.set(why);
-        self.ending.cancelled.cancel();
+    /// Ends everything that runs in this epoch.
+    pub(super) fn end(&self, reason: EndReason) {
+        // Fails where it was ended before; the first reason stays.
+        let _ = self.end.reason.set(reason);
+        self.end.cancelled.cancel();
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
@@ -76,19 +77,19 @@ impl Epoch {
     }
 
     pub(crate) fn end_reason(&self) -> Option<EndReason> {
-        self.ending.why.get().copied()
+        self.end.reason.get().copied()
     }
 
-    /// The work's result; `None` when the epoch is ended first.
+    /// Runs the work. Returns `None` when the epoch is ended first.
     pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
         let mut work = pin!(work);
-        let mut ended = pin!(self.ending.cancelled.cancelled());
+        let mut ended = pin!(self.end.cancelled.cancelled());
         poll_fn(|context| {
-            // Not polled once more: that might send a statement.
+            // Polling the work once more might send a statement.
             if self.is_ended() {
                 return Poll::Ready(None);
             }
-            // Listened to only where the work has to wait, since listening takes a lock.
+            // Polling the token takes a lock, so do it only when the work has to wait.
             match work.as_mut().poll(context) {
                 Poll::Ready(output) => Poll::Ready(Some(output)),
                 Poll::Pending => ended.as_mut().poll(context).map(|()| None),
@@ -97,8 +98,8 @@ impl Epoch {
         .await
     }
 
-    /// What is told to a statement on `node` that the end of this epoch ends. `sent` tells whether it
-    /// may have run.
+    /// The error of a statement on `node` that was ended with this epoch. `sent` says that it may have
+    /// run.
     pub(crate) fn error(&self, node: &str, sent: bool) -> sqlx::Error {
         let node = node.to_owned();
         match (self.end_reason(), sent) {

@@ -1,4 +1,4 @@
-//! The right to have a connection of a pool.
+//! The right to have one connection of a pool checked out.
 
 use std::sync::Arc;
 
@@ -6,15 +6,16 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::NodePool;
 
-/// The right to have a connection out.
+/// One permit of the pool's semaphore, given back when this is dropped. It is held for as long as a
+/// connection is waited for, checked out, or recovered after that.
 pub(crate) struct Permit {
     pub(super) pool: Arc<NodePool>,
-    /// Kept for as long as the permit.
+    /// A permit of the budget for reads on the primary, given back together with this one.
     pub(super) budget: Option<OwnedSemaphorePermit>,
 }
 
 impl Permit {
-    /// For a permit of the semaphore that was forgotten.
+    /// Stands for a permit of the semaphore that the caller has acquired and forgotten.
     pub(super) fn of(pool: Arc<NodePool>) -> Self {
         Self { pool, budget: None }
     }

@@ -1,23 +1,25 @@
-//! What a pool looks at again and again: who rests too long, who is too old, what is missing.
+//! The pool's housekeeping: closes connections that are idle for too long or too old, and keeps the
+//! minimum open.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle as Runtime;
 
-use super::entry::Idle;
-use super::{NodePool, Source, close_entry};
+use super::managed::Idle;
+use super::{Connector, NodePool, close_managed};
 
-/// How often at least, and at most, the pool is looked at.
+/// The bounds of the pause between two rounds of the reaper.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
 const MIN_PAUSE: Duration = Duration::from_millis(20);
 
 impl NodePool {
-    /// Before anything runs: remembers the runtime, and starts the reaper on it.
+    /// Remembers the runtime and starts the reaper on it, at the first call. It has to be called before
+    /// [`spawn`](Self::spawn), which does nothing without a runtime.
     pub(super) fn start(self: &Arc<Self>) {
-        self.reaper.get_or_init(|| {
+        self.started.get_or_init(|| {
             self.runtime.get_or_init(Runtime::current);
-            if matches!(self.source, Source::Server) {
+            if matches!(self.connector, Connector::Server) {
                 let (pool, closing) = (Arc::downgrade(self), self.closing.clone());
                 self.spawn(async move {
                     closing.run_until_cancelled(reap(pool)).await;
@@ -26,7 +28,7 @@ impl NodePool {
         });
     }
 
-    /// From now on the minimum is kept open.
+    /// Opens `min_connections`; from now on the reaper replaces those that close.
     pub(crate) fn keep_minimum(self: &Arc<Self>) {
         if self.config.min_connections > 0 {
             self.start();
@@ -38,25 +40,26 @@ impl NodePool {
         let (now, config) = (Instant::now(), &self.config);
         let due = {
             let mut state = self.state.lock();
-            let spare = state.size.saturating_sub(config.min_connections) as usize;
-            let rests_too_long = |idle: &Idle| {
+            let above_minimum = state.size.saturating_sub(config.min_connections) as usize;
+            let is_idle_too_long = |idle: &Idle| {
                 !config.idle_timeout.is_zero() && now - idle.since >= config.idle_timeout
             };
-            let is_too_old = |idle: &Idle| idle.entry.expires.is_some_and(|expires| expires <= now);
+            let is_too_old =
+                |idle: &Idle| idle.managed.expires.is_some_and(|expires| expires <= now);
             let mut due = state.take_idle(is_too_old);
-            let mut left = spare.saturating_sub(due.len());
-            // Those that rest longest are at the bottom of the stack, and come first.
+            let mut closable = above_minimum.saturating_sub(due.len());
+            // The bottom of the stack comes first, and has been idle for the longest time.
             due.extend(state.take_idle(|idle| {
-                let ends = left > 0 && rests_too_long(idle);
-                left -= usize::from(ends);
-                ends
+                let closes = closable > 0 && is_idle_too_long(idle);
+                closable -= usize::from(closes);
+                closes
             }));
             due
         };
-        for Idle { entry, .. } in due {
-            self.spawn(close_entry(entry));
+        for Idle { managed, .. } in due {
+            self.spawn(close_managed(managed));
         }
-        // For those who wait while the server was full.
+        // Nothing else tries again for waiters who were put off because the server was full.
         self.grow();
         if !self.server.is_known_down() {
             self.fill_up();
@@ -70,7 +73,7 @@ impl NodePool {
     }
 }
 
-/// Nothing here keeps the pool alive between two looks at it.
+/// Runs until the pool is dropped; it holds the pool weakly, so that it does not keep it alive.
 async fn reap(pool: Weak<NodePool>) {
     while let Some(pause) = pool.upgrade().map(|pool| pool.pause()) {
         tokio::time::sleep(pause).await;

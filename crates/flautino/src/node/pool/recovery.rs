@@ -12,115 +12,122 @@ use sqlx::{Connection, PgConnection};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
-use super::canceller::Ordered;
-use super::entry::Entry;
 use super::epoch::EndReason;
+use super::managed::ManagedConnection;
 use super::permit::Permit;
-use super::{NodePool, close_entry};
+use super::signal_queue::Delivery;
+use super::{NodePool, close_managed};
 use crate::backoff::Backoff;
 use crate::error::timed_out;
 use crate::logging::Values;
-use crate::node::backend::{Backend, Stop};
+use crate::node::backend::{Backend, Signal};
 use crate::node::server::Server;
 use crate::sqlstate::{IN_FAILED_TRANSACTION, QUERY_CANCELED, has_code, server_keeps_session};
 
-/// How long the end of a cancelled statement may take, and each of what comes after it: resetting the
-/// session, and ending the server's process where that fails.
+/// How long a cancelled statement may take to end. Resetting the session after that may take as long
+/// again, and so may terminating the backend where the reset fails.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a session may take to be reset before it is assumed that a statement runs on it.
+/// How long a reset may take before the pool assumes that a statement still runs on the session.
 const QUICK_RESET_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long a statement that was abandoned goes on before it is cancelled.
+/// How long an abandoned statement may go on before it is cancelled.
 const CANCEL_DELAY: Duration = Duration::from_millis(1);
 /// How long a cancelled statement has until it is cancelled again; doubled each time.
 const CANCEL_PAUSE: Duration = Duration::from_millis(20);
-/// What has to be done before a connection is lent again.
+
+/// What has to be done before a connection can be checked out again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Recovery {
-    /// Only the app's hook has to run.
+    /// Its session is unchanged: only the app's `after_release` has to run.
     Hook,
-    /// Its session may have changed.
+    /// Its session may have changed, and has to be reset.
     Reset,
-    /// A statement may still run on it.
+    /// A statement may still run on it, and has to be cancelled before the session is reset.
     Cancel,
 }
 
 impl NodePool {
-    /// Resets the session of a connection, and takes it back.
-    pub(super) fn reset(entry: Entry, permit: Permit) {
+    /// Resets the session of a connection and puts it back, where sessions are the engine's own.
+    pub(super) fn reset(managed: ManagedConnection, permit: Permit) {
         if permit.pool.server.setup.owns_sessions() {
-            return Self::start_recovery(entry, permit, Recovery::Reset);
+            return Self::start_recovery(managed, permit, Recovery::Reset);
         }
-        // Behind a pooler no session is ours to reset, and in a pool made elsewhere a hook may have set
-        // what a reset would take away.
-        permit.pool.discard(entry);
+        // Behind PgBouncer the session is shared with other clients. In an external pool a reset would
+        // undo what the pool's own hooks have set.
+        permit.pool.discard(managed);
     }
 
-    /// Ends what may still run on a connection, and takes it back.
-    pub(super) fn recover(entry: Entry, permit: Permit) {
-        let is_down = entry.epoch.end_reason() == Some(EndReason::Down);
-        if entry.place.backend.is_some() && !is_down {
-            return Self::start_recovery(entry, permit, Recovery::Cancel);
+    /// Ends what may still run on a connection, resets its session and puts it back. Discards it where
+    /// that cannot work: the backend is not known, or the node is down.
+    pub(super) fn recover(managed: ManagedConnection, permit: Permit) {
+        let is_down = managed.epoch.end_reason() == Some(EndReason::Down);
+        if managed.registration.backend.is_some() && !is_down {
+            return Self::start_recovery(managed, permit, Recovery::Cancel);
         }
-        permit.pool.discard(entry);
+        permit.pool.discard(managed);
     }
 
-    pub(super) fn start_recovery(entry: Entry, permit: Permit, recovery: Recovery) {
+    pub(super) fn start_recovery(managed: ManagedConnection, permit: Permit, recovery: Recovery) {
         let pool = Arc::clone(&permit.pool);
-        pool.spawn(recovering(entry, permit, recovery));
+        pool.spawn(run_recovery(managed, permit, recovery));
     }
 
-    /// Makes a connection as good as new. `Ok(false)` where that cannot be done.
+    /// Does what the recovery demands. Returns `Ok(false)` if the connection has to be closed, because
+    /// the app's hook refused it or its session cannot be reset.
     async fn restore(
         self: &Arc<Self>,
-        entry: &mut Entry,
+        managed: &mut ManagedConnection,
         recovery: Recovery,
     ) -> Result<bool, sqlx::Error> {
-        let Entry { link, is_new, place, .. } = entry;
+        let ManagedConnection { connection, is_new, registration, .. } = managed;
         if recovery == Recovery::Hook {
-            return self.hooks.released(link).await;
+            return self.hooks.run_after_release(connection).await;
         }
         *is_new = true;
         let has_hook = self.hooks.after_release.is_some();
-        // If it takes longer, a statement runs there that was sent over the bare connection and not seen.
+        // If the reset takes longer, it waits for a statement that the app sent over the connection itself.
+        // That is cancelled below, and the reset is sent again.
         if recovery == Recovery::Reset
             && !has_hook
             && let Ok(result) =
-                tokio::time::timeout(QUICK_RESET_TIMEOUT, reset(&self.server, link)).await
+                tokio::time::timeout(QUICK_RESET_TIMEOUT, reset(&self.server, connection)).await
         {
             return result;
         }
-        if let Some(backend) = place.backend {
-            self.cancel_and_drain(link, backend).await?;
+        if let Some(backend) = registration.backend {
+            self.cancel_and_drain(connection, backend).await?;
         }
         if has_hook {
-            // If the last cancel comes late, it hits this and not the hook.
-            drain(link).await?;
-            if !self.hooks.released(link).await? {
+            // A cancel that comes late hits this round trip and not the hook.
+            drain(connection).await?;
+            if !self.hooks.run_after_release(connection).await? {
                 return Ok(false);
             }
         }
-        reset(&self.server, link).await
+        reset(&self.server, connection).await
     }
 
-    /// Cancels the statement, and reads to its end. When this is through, no cancel is under way.
+    /// Cancels the statement, again and again, until the rest of its result is read. Fails if one of the
+    /// cancels may still be under way then.
     async fn cancel_and_drain(
         self: &Arc<Self>,
-        link: &mut PgConnection,
+        connection: &mut PgConnection,
         backend: Backend,
     ) -> Result<(), sqlx::Error> {
-        // A cancel that overtakes its statement does nothing, and many statements end by themselves in
-        // this time.
+        // Many statements end by themselves in this time, and a cancel that reaches the server before
+        // the statement does nothing.
         tokio::time::sleep(CANCEL_DELAY).await;
-        let mut drained = pin!(drain(link));
+        let mut drained = pin!(drain(connection));
         let mut backoff = Backoff::new(CANCEL_PAUSE, RECOVERY_TIMEOUT);
-        let mut is_certain = true;
+        let mut none_under_way = true;
         loop {
-            // Nothing is read while the order is under way: as long as a large result flows, sqlx reads on
-            // without a pause, and nothing else would run on this thread.
-            is_certain &= self.order(backend, Stop::Statement).await != Ordered::Unanswered;
+            // Nothing is read while the signal is sent: sqlx reads a large result without yielding, so
+            // that nothing else would run on this thread.
+            none_under_way &= self.signal(backend, Signal::Cancel).await != Delivery::Unknown;
             match tokio::time::timeout(backoff.next_pause(), &mut drained).await {
-                Ok(Ok(())) if !is_certain => {
-                    return Err(timed_out("a cancel that was not answered may come late"));
+                Ok(Ok(())) if !none_under_way => {
+                    return Err(timed_out(
+                        "the server did not confirm a cancel, which may come late",
+                    ));
                 }
                 Ok(result) => return result,
                 Err(_) => {}
@@ -129,34 +136,37 @@ impl NodePool {
     }
 }
 
-async fn recovering(mut entry: Entry, permit: Permit, recovery: Recovery) {
+/// The task that recovers a connection. It holds the permit, so that a connection counts as in use until
+/// it is put back or closed.
+async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: Recovery) {
     let pool = Arc::clone(&permit.pool);
-    let restoring = pool.restore(&mut entry, recovery);
+    let restoring = pool.restore(&mut managed, recovery);
     let timeout = match recovery {
         Recovery::Cancel | Recovery::Reset => RECOVERY_TIMEOUT * 2,
         Recovery::Hook => pool.config.acquire_timeout,
     };
     let outcome = tokio::time::timeout(timeout, restoring).await;
     match &outcome {
-        Ok(Ok(true)) => return pool.take_back(entry),
-        Ok(Ok(false)) => return close_entry(entry).await,
+        Ok(Ok(true)) => return pool.put_back(managed),
+        Ok(Ok(false)) => return close_managed(managed).await,
         Ok(Err(_)) | Err(_) => {
-            tracing::debug!(node = %pool.name(), ?outcome, "a connection could not be made as new and is closed");
+            tracing::debug!(node = %pool.name(), ?outcome, "a connection could not be reset and is closed");
         }
     }
-    let hangs = match &outcome {
+    let may_still_run = match &outcome {
         Ok(Err(error)) => server_keeps_session(error),
         _ => true,
     };
-    if let (Some(backend), true) = (entry.place.backend, hangs) {
-        // Its place is free when the server's process is gone, so that clients who leave in numbers do
-        // not fill the server.
-        let _ = tokio::time::timeout(RECOVERY_TIMEOUT, pool.order(backend, Stop::Process)).await;
+    if let (Some(backend), true) = (managed.registration.backend, may_still_run) {
+        // The connection counts until its backend was told to end. Otherwise clients who leave in numbers
+        // would fill the server with backends that still run while the pool opens new connections.
+        let _ =
+            tokio::time::timeout(RECOVERY_TIMEOUT, pool.signal(backend, Signal::Terminate)).await;
     }
-    pool.discard(entry);
+    pool.discard(managed);
 }
 
-/// Reads the rest of what the server sends, errors of the statement included.
+/// Reads the rest of what the server sends, and ignores errors of the statement.
 async fn drain(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     loop {
         match connection.ping().await {
@@ -166,24 +176,26 @@ async fn drain(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     }
 }
 
-/// Resets the session. `Ok(false)` where it cannot be reset.
+/// Resets the session, after it has rolled back any open transaction. Returns `Ok(false)` if the session
+/// cannot be reset.
 async fn reset(server: &Server, connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    // A transaction that was dropped open has a `ROLLBACK` queued, which has to be sent first.
+    // sqlx queues a `ROLLBACK` when an open transaction is dropped; send it now.
     while PgTransactionManager::get_transaction_depth(connection) > 0 {
-        let entry = server.sender.logger.sending(server.name(), "ROLLBACK", Values::None, None);
+        let log_entry = server.sender.logger.sending(server.name(), "ROLLBACK", Values::None, None);
         let rolled_back = PgTransactionManager::rollback(connection).await;
-        entry.finish(&rolled_back);
+        log_entry.finish(&rolled_back);
         rolled_back?;
     }
     let mut may_roll_back = true;
     let mut cancelled = 0;
     loop {
         match server.setup.reset(connection, &server.sender).await {
-            // The last cancel came late and hit the reset. If it goes on, the session has a time limit.
+            // A cancel came late and hit the reset. If this happens a third time, it is no cancel of
+            // ours but a time limit of the session.
             Err(err) if cancelled < 2 && has_code(&err, QUERY_CANCELED) => {
                 cancelled += 1;
             }
-            // sqlx does not count a transaction whose `BEGIN` was dropped half-way or was sent as text.
+            // sqlx does not know of a transaction whose `BEGIN` was dropped half-way or sent as text.
             result if may_roll_back && is_in_transaction(&result) => {
                 may_roll_back = false;
                 server.sender.send(connection, "ROLLBACK".to_owned()).await?;
@@ -193,7 +205,7 @@ async fn reset(server: &Server, connection: &mut PgConnection) -> Result<bool, s
     }
 }
 
-/// Whether a session could not be reset because a transaction is open on it, or failed on it.
+/// Whether a session could not be reset because a transaction is open on it or has failed.
 fn is_in_transaction(result: &Result<bool, sqlx::Error>) -> bool {
     match result {
         Ok(is_reset) => !is_reset,

@@ -1,7 +1,7 @@
-//! sqlx's own pool of a node, beside the engine's: for code that wants a `PgPool`.
+//! A `PgPool` of a node, beside the engine's own pool: for code that needs one.
 //!
-//! It is made when it is first asked for. Its connections are set up and washed as the engine's own,
-//! and count beside them.
+//! It is made when it is first asked for. Its sessions are set up and reset as the engine's own, and
+//! its connections count in addition to them.
 
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -10,29 +10,31 @@ use sqlx::postgres::PgPoolOptions;
 use sqlx::{PgConnection, PgPool, Postgres, Transaction};
 
 use super::epoch::Epoch;
-use super::{NodePool, Source};
+use super::{Connector, NodePool};
 use crate::config::PoolConfig;
 use crate::node::hooks::Hooks;
 use crate::node::server::Server;
 
 impl NodePool {
-    /// sqlx's pool of this node; of an engine over a pool that exists, that one.
+    /// The `PgPool` of this node: the external pool if there is one, else one that is made at the first
+    /// call.
     pub(crate) fn sqlx_pool(self: &Arc<Self>) -> PgPool {
-        if let Source::Pool(pool) = &self.source {
+        if let Connector::External(pool) = &self.connector {
             return pool.clone();
         }
         let pool = self.sqlx_pool.get_or_init(|| self.build_sqlx_pool());
-        // It may have been made while the engine closed.
+        // If it was made while the engine closed, nobody else closes it.
         if self.closing.is_cancelled() {
             drop(pool.close());
         }
         pool.clone()
     }
 
-    pub(super) fn made_sqlx_pool(&self) -> Option<&PgPool> {
-        match &self.source {
-            Source::Pool(pool) => Some(pool),
-            Source::Server => self.sqlx_pool.get(),
+    /// The same, `None` if nobody has asked for it.
+    pub(super) fn existing_sqlx_pool(&self) -> Option<&PgPool> {
+        match &self.connector {
+            Connector::External(pool) => Some(pool),
+            Connector::Server => self.sqlx_pool.get(),
         }
     }
 
@@ -51,10 +53,10 @@ impl NodePool {
             sqlx_connections,
             acquire_slow_threshold,
         } = &self.config;
-        // The closures belong to a pool that this one owns, so they must not keep this one alive.
-        let [connecting, lending] = [(); 2].map(|()| Arc::downgrade(self));
-        let [greeting, releasing] = [(); 2].map(|()| Arc::clone(&self.server));
-        let [first_hooks, lent_hooks, released_hooks] = [(); 3].map(|()| self.hooks.clone());
+        // This pool owns sqlx's pool, which owns the closures, so they must not keep this pool alive.
+        let [connect_pool, acquire_pool] = [(); 2].map(|()| Arc::downgrade(self));
+        let [connect_server, release_server] = [(); 2].map(|()| Arc::clone(&self.server));
+        let [connect_hooks, acquire_hooks, release_hooks] = [(); 3].map(|()| self.hooks.clone());
         let options = PgPoolOptions::new()
             .max_connections(*sqlx_connections)
             .min_connections(0)
@@ -63,68 +65,71 @@ impl NodePool {
             .max_lifetime(limit(*max_lifetime))
             .acquire_slow_threshold(*acquire_slow_threshold)
             .after_connect(move |connection, _| {
-                let (pool, server) = (connecting.clone(), Arc::clone(&greeting));
-                let hooks = first_hooks.clone();
+                let (pool, server) = (connect_pool.clone(), Arc::clone(&connect_server));
+                let hooks = connect_hooks.clone();
                 Box::pin(async move {
                     let before = current_epoch(&pool);
-                    server.greet(connection).await?;
+                    server.set_up_and_learn_role(connection).await?;
                     let is_same = match (before, current_epoch(&pool)) {
                         (Some(before), Some(now)) => before.is(&now),
                         _ => true,
                     };
                     if !is_same {
-                        let changed = "the node became another while the connection was made";
+                        let changed =
+                            "the node's role or server changed while the connection was made";
                         return Err(sqlx::Error::Protocol(changed.to_owned()));
                     }
-                    // sqlx lends it at once, without asking its own `before_acquire`.
-                    hooks.first_lent(connection).await
+                    // sqlx does not call `before_acquire` for a connection that it has just made.
+                    hooks.run_on_first_checkout(connection).await
                 })
             })
             .before_acquire(move |connection, metadata| {
-                let (epoch, hooks) = (current_epoch(&lending), lent_hooks.clone());
+                let (epoch, hooks) = (current_epoch(&acquire_pool), acquire_hooks.clone());
                 Box::pin(async move {
-                    // One that was made in an earlier epoch is not lent.
+                    // A connection of an earlier epoch may lead to another server.
                     let usable = epoch.is_none_or(|epoch| metadata.age < epoch.began().elapsed());
-                    Ok(usable && hooks.lent(connection).await?)
+                    Ok(usable && hooks.run_before_acquire(connection).await?)
                 })
             })
             .after_release(move |connection, _| {
-                let (server, hooks) = (Arc::clone(&releasing), released_hooks.clone());
+                let (server, hooks) = (Arc::clone(&release_server), release_hooks.clone());
                 Box::pin(async move { reset_released(&server, &hooks, connection).await })
             });
-        // It spawns what keeps its limits.
+        // sqlx's pool spawns its own reaper.
         let _context = self.runtime.get().map(tokio::runtime::Handle::enter);
         options.connect_lazy_with(self.server.options().clone())
     }
 
-    /// A transaction of sqlx's own, which `commit` ends without looking whether it stands.
+    /// Begins sqlx's own transaction, whose `commit` does not check that the transaction has not failed.
     ///
-    /// Fails with [`sqlx::Error::PoolTimedOut`] after `acquire_timeout`, and when the node turns down.
+    /// Fails with [`sqlx::Error::PoolTimedOut`] after `acquire_timeout`, and when the node goes down.
     pub(crate) async fn begin(
         self: &Arc<Self>,
     ) -> Result<Transaction<'static, Postgres>, sqlx::Error> {
         self.start();
         let epoch = self.epoch();
         let pool = self.sqlx_pool();
-        // Where nobody washes what was left open, it goes on until the pool is closed.
-        let is_reset_by_us = self.server.setup.owns_sessions();
-        let (home, during) = (Arc::clone(self), Arc::clone(&epoch));
-        // In a task of its own, since sqlx's `begin` leaves the transaction open on the connection when
-        // it is cancelled half-way.
-        let begun = self.tasks.spawn(async move {
+        let is_reset_on_release = self.server.setup.owns_sessions();
+        let (this, task_epoch) = (Arc::clone(self), Arc::clone(&epoch));
+        // sqlx's `begin` leaves the transaction open on the connection when it is cancelled half-way. A
+        // task of its own is not cancelled with the caller.
+        let task = self.tasks.spawn(async move {
             let beginning = pool.begin();
-            if is_reset_by_us {
-                return home.in_time(&during, beginning).await;
+            if is_reset_on_release {
+                return this.within_timeout(&task_epoch, beginning).await;
             }
-            during.run(beginning).await.unwrap_or_else(|| Err(during.error(home.name(), false)))
+            // Without a reset a transaction that is left open would reach the next user, so there is no
+            // timeout here.
+            let begun = task_epoch.run(beginning).await;
+            begun.unwrap_or_else(|| Err(task_epoch.error(this.name(), false)))
         });
         let begun =
-            async { begun.await.map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))? };
-        self.in_time(&epoch, begun).await
+            async { task.await.map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))? };
+        self.within_timeout(&epoch, begun).await
     }
 
-    /// The work's result, unless it takes longer than `acquire_timeout` or the epoch is ended.
-    async fn in_time<T>(
+    /// Runs the work, which fails after `acquire_timeout` and when the epoch is ended.
+    async fn within_timeout<T>(
         &self,
         epoch: &Epoch,
         work: impl Future<Output = Result<T, sqlx::Error>>,
@@ -141,19 +146,19 @@ fn current_epoch(pool: &Weak<NodePool>) -> Option<Arc<Epoch>> {
     Some(pool.upgrade()?.epoch())
 }
 
-/// Resets a session for its next user. `Ok(false)` where it is to be closed.
+/// Resets a session for its next user. Returns `Ok(false)` if the connection has to be closed.
 async fn reset_released(
     server: &Server,
     hooks: &Hooks,
     connection: &mut PgConnection,
 ) -> Result<bool, sqlx::Error> {
-    if !hooks.released(connection).await? {
+    if !hooks.run_after_release(connection).await? {
         return Ok(false);
     }
     if !server.setup.owns_sessions() {
         return Ok(true);
     }
     let is_reset = server.setup.reset(connection, &server.sender).await?;
-    hooks.renewed(connection).await?;
+    hooks.run_after_connect(connection).await?;
     Ok(is_reset)
 }

@@ -6,62 +6,70 @@ use std::time::Instant;
 
 use tokio::sync::oneshot;
 
-use super::entry::{Entry, Idle, Link};
 use super::epoch::Epoch;
+use super::managed::{DriverConnection, Idle, ManagedConnection};
 use crate::node::backend::Backend;
 
-pub(super) struct State {
+pub(super) struct PoolState {
     pub(super) epoch: Arc<Epoch>,
-    /// Those that rest, the one that was used last on top.
+    /// A stack: the connection that was used last is on top.
     pub(super) idle: Vec<Idle>,
-    /// Those who have a permit and no connection, the first one first.
-    pub(super) waiting: VecDeque<oneshot::Sender<Result<Entry, sqlx::Error>>>,
-    /// Connections that there are, those that are being made counted too.
+    /// Callers who have a permit and no connection yet, the longest waiting one first.
+    pub(super) waiting: VecDeque<oneshot::Sender<Result<ManagedConnection, sqlx::Error>>>,
+    /// All connections of the pool: idle, checked out, and pending.
     pub(super) size: u32,
-    pub(super) making: u32,
-    /// The server's processes behind the connections.
+    /// How many connections tasks are making, or will make when `connect_permits` allows it.
+    pub(super) pending: u32,
+    /// The server processes behind the connections.
     pub(super) backends: BTreeSet<Backend>,
-    /// Until then the server takes no more connections, as it said.
+    /// The server said that it takes no more connections; it is not asked again before this.
     pub(super) full_until: Option<Instant>,
     pub(super) closed: bool,
 }
 
-impl State {
+impl PoolState {
     pub(super) fn new() -> Self {
         Self {
             epoch: Epoch::first(),
             idle: Vec::new(),
             waiting: VecDeque::new(),
             size: 0,
-            making: 0,
+            pending: 0,
             backends: BTreeSet::new(),
             full_until: None,
             closed: false,
         }
     }
 
-    /// Takes a connection over, or returns it: it is of an older epoch, or too old, or nothing is lent
-    /// any more, or it is borrowed and nobody waits.
-    pub(super) fn accept(&mut self, mut entry: Entry, now: Instant) -> Option<Entry> {
-        let expired = entry.expires.is_some_and(|expires| expires <= now);
-        if self.closed || expired || !entry.epoch.is(&self.epoch) {
-            return Some(entry);
+    /// Hands a clean connection to the longest waiting caller, else puts it on the stack.
+    ///
+    /// Returns the connection if it must not be kept: it is of an older epoch or too old, the pool is
+    /// closed, or it belongs to an external pool and nobody waits.
+    pub(super) fn accept(
+        &mut self,
+        mut managed: ManagedConnection,
+        now: Instant,
+    ) -> Option<ManagedConnection> {
+        let expired = managed.expires.is_some_and(|expires| expires <= now);
+        if self.closed || expired || !managed.epoch.is(&self.epoch) {
+            return Some(managed);
         }
         while let Some(waiter) = self.waiting.pop_front() {
-            match waiter.send(Ok(entry)) {
-                Err(Ok(unclaimed)) => entry = unclaimed,
+            match waiter.send(Ok(managed)) {
+                Err(Ok(unclaimed)) => managed = unclaimed,
                 Ok(()) | Err(Err(_)) => return None,
             }
         }
-        if matches!(entry.link, Link::Borrowed(_)) {
-            return Some(entry);
+        if matches!(managed.connection, DriverConnection::External(_)) {
+            return Some(managed);
         }
-        self.idle.push(Idle { entry, since: now });
+        self.idle.push(Idle { managed, since: now });
         None
     }
 
-    /// Takes those out that rest and are such, to be dropped when the state is not locked any more.
-    pub(super) fn take_idle(&mut self, mut such: impl FnMut(&Idle) -> bool) -> Vec<Idle> {
-        self.idle.extract_if(.., |idle| such(idle)).collect()
+    /// Takes out the idle connections that `matches` selects. The caller must drop them only after it
+    /// has unlocked the state, since each unregisters itself there.
+    pub(super) fn take_idle(&mut self, mut matches: impl FnMut(&Idle) -> bool) -> Vec<Idle> {
+        self.idle.extract_if(.., |idle| matches(idle)).collect()
     }
 }

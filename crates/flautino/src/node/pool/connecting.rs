@@ -1,0 +1,180 @@
+//! How connections are made: in tasks of their own, so that a caller who leaves does not waste one, and
+//! no more than are needed.
+
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use super::epoch::Epoch;
+use super::managed::{DriverConnection, ManagedConnection, Registration, Registry};
+use super::state::PoolState;
+use super::{Connector, NodePool};
+use crate::node::backend::Backend;
+use crate::sqlstate::{TOO_MANY_CONNECTIONS, has_code};
+
+/// How long a server that takes no more connections is not asked for another one, while the pool has
+/// connections that its callers can share.
+const FULL_PAUSE: Duration = Duration::from_secs(1);
+
+/// Counts a connection as pending until it is made or has failed.
+struct PendingConnection {
+    pool: Arc<NodePool>,
+    /// It was made: it stays counted in the pool's size, which its `Registration` undoes.
+    is_made: bool,
+    /// The attempt ended. `false` when this is dropped half-way, because the runtime ends.
+    is_finished: bool,
+}
+
+impl Drop for PendingConnection {
+    fn drop(&mut self) {
+        let mut state = self.pool.state.lock();
+        state.pending = state.pending.saturating_sub(1);
+        state.size = state.size.saturating_sub(u32::from(!self.is_made));
+        drop(state);
+        // While the runtime ends, another task would be dropped as well.
+        if self.is_finished {
+            self.pool.grow();
+        }
+    }
+}
+
+/// A connection that is not registered in the pool yet.
+type NewConnection = (DriverConnection, Option<Backend>);
+
+impl NodePool {
+    /// Starts to make a connection for each caller who waits and has none pending, within the limits.
+    pub(super) fn grow(self: &Arc<Self>) {
+        self.connect_while(false, |state, max| {
+            // If the pool has no connection that could be given back, a full server is asked all the same.
+            let is_full = state.full_until.is_some_and(|until| Instant::now() < until);
+            (state.pending as usize) < state.waiting.len()
+                && state.size < max
+                && !(is_full && state.size > state.pending)
+        });
+    }
+
+    /// Starts to make the connections that are missing from `min_connections`.
+    pub(super) fn fill_up(self: &Arc<Self>) {
+        let min = self.config.min_connections;
+        self.connect_while(true, |state, _| state.size < min);
+    }
+
+    /// Starts to make connections for as long as `wanted` says so, given the state and the pool's
+    /// maximum. `yields` says that nobody waits for these, so that they give way when others do.
+    fn connect_while(self: &Arc<Self>, yields: bool, wanted: impl Fn(&PoolState, u32) -> bool) {
+        let count = {
+            let mut state = self.state.lock();
+            let before = state.pending;
+            while !state.closed && wanted(&state, self.max()) {
+                state.size += 1;
+                state.pending += 1;
+            }
+            state.pending - before
+        };
+        for _ in 0..count {
+            let pending =
+                PendingConnection { pool: Arc::clone(self), is_made: false, is_finished: false };
+            self.spawn(make(pending, yields));
+        }
+    }
+
+    /// Makes a connection, and returns it with its epoch. Returns `None` when nobody needs it any more.
+    async fn connect(&self) -> Option<Result<(NewConnection, Arc<Epoch>), sqlx::Error>> {
+        loop {
+            let epoch = self.epoch();
+            match epoch.run(self.connect_once()).await {
+                Some(Ok(None)) => return None,
+                // The node changed meanwhile, so the session may be set up for its former role.
+                Some(Ok(Some(_))) if !epoch.is(&self.epoch()) => {}
+                Some(Ok(Some(made))) => return Some(Ok((made, epoch))),
+                Some(Err(error)) => return Some(Err(error)),
+                // The node went down. Callers who have come since then may find it up again.
+                None if self.state.lock().waiting.is_empty() => return None,
+                None => {}
+            }
+        }
+    }
+
+    async fn connect_once(&self) -> Result<Option<NewConnection>, sqlx::Error> {
+        let _permit = self.connect_permits.acquire().await.map_err(|_| self.closed_error())?;
+        let is_wanted = {
+            // The callers may have got connections that were given back meanwhile.
+            let state = self.state.lock();
+            state.pending as usize <= state.waiting.len()
+                || state.size <= self.config.min_connections
+        };
+        if !is_wanted {
+            return Ok(None);
+        }
+        if let Connector::External(pool) = &self.connector {
+            return match pool.acquire().await {
+                Ok(connection) => {
+                    Ok(Some((DriverConnection::External(Box::new(connection)), None)))
+                }
+                // The app closed its own pool.
+                Err(sqlx::Error::PoolClosed) => Err(self.closed_error()),
+                Err(error) => Err(error),
+            };
+        }
+        let (connection, backend) = self.server.open_session().await?;
+        Ok(Some((DriverConnection::Own(connection), backend)))
+    }
+
+    /// When a connection that is made now expires. `None` where lifetimes are unlimited.
+    fn expiry(&self) -> Option<Instant> {
+        let lifetime = self.config.max_lifetime;
+        // Up to a tenth earlier, so that connections that were made together do not expire together.
+        let jittered = lifetime.mul_f64(1.0 - fastrand::f64() * 0.1);
+        (!lifetime.is_zero()).then(|| Instant::now() + jittered)
+    }
+
+    /// A connection could not be made: the longest waiting caller gets the error. If the server is only
+    /// full, the callers go on waiting for a connection that is given back.
+    fn connect_failed(&self, error: sqlx::Error) {
+        let mut state = self.state.lock();
+        if has_code(&error, TOO_MANY_CONNECTIONS) && state.size > state.pending {
+            state.full_until = Some(Instant::now() + FULL_PAUSE);
+            tracing::debug!(node = %self.name(), %error, "the server takes no more connections; callers share those that the pool has");
+            return;
+        }
+        let mut result = Err(error);
+        while let Some(waiter) = state.waiting.pop_front() {
+            match waiter.send(result) {
+                Ok(()) => return,
+                Err(unclaimed) => result = unclaimed,
+            }
+        }
+        drop(state);
+        if let Err(error) = result {
+            tracing::debug!(node = %self.name(), %error, "a connection could not be made");
+        }
+    }
+}
+
+async fn make(mut pending: PendingConnection, yields: bool) {
+    let pool = Arc::clone(&pending.pool);
+    // Nobody needs an error at a timeout, because the callers run into the same one themselves.
+    let connecting = tokio::time::timeout(pool.config.acquire_timeout, pool.connect());
+    let made = tokio::select! {
+        made = connecting => made.ok().flatten(),
+        () = pool.closing.cancelled() => None,
+        () = pool.contended.notified(), if yields => None,
+    };
+    pending.is_finished = true;
+    match made {
+        Some(Ok(((connection, backend), epoch))) => {
+            pending.is_made = true;
+            pool.state.lock().backends.extend(backend);
+            let registry: Weak<dyn Registry> = Arc::downgrade(&pool) as Weak<NodePool>;
+            let registration = Registration { pool: registry, backend };
+            pool.offer(ManagedConnection {
+                connection,
+                epoch,
+                expires: pool.expiry(),
+                is_new: true,
+                registration,
+            });
+        }
+        Some(Err(error)) => pool.connect_failed(error),
+        None => {}
+    }
+}

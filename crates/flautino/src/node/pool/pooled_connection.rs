@@ -1,0 +1,107 @@
+//! A checked-out connection, and the ways in which it comes back.
+
+use std::ops::Deref;
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::NodePool;
+use super::epoch::Epoch;
+use super::managed::ManagedConnection;
+use super::permit::Permit;
+use super::recovery::Recovery;
+
+/// A checked-out connection, with its permit. When it is dropped, it is recovered, because a statement
+/// may still run on it. A caller who knows that none does calls one of the methods instead.
+pub(crate) struct PooledConnection(Option<(ManagedConnection, Permit)>);
+
+const HAS_CONNECTION: &str = "only methods that consume the guard take its connection";
+
+impl PooledConnection {
+    pub(super) fn new(managed: ManagedConnection, permit: Permit) -> Self {
+        Self(Some((managed, permit)))
+    }
+
+    fn inner(&self) -> &(ManagedConnection, Permit) {
+        self.0.as_ref().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
+    }
+
+    fn inner_mut(&mut self) -> &mut (ManagedConnection, Permit) {
+        self.0.as_mut().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
+    }
+
+    fn into_inner(mut self) -> (ManagedConnection, Permit) {
+        self.0.take().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
+    }
+
+    pub(super) fn managed(&mut self) -> &mut ManagedConnection {
+        &mut self.inner_mut().0
+    }
+
+    pub(super) fn epoch(&self) -> &Epoch {
+        &self.inner().0.epoch
+    }
+
+    pub(crate) fn pool(&self) -> &Arc<NodePool> {
+        &self.inner().1.pool
+    }
+
+    /// Keeps a permit of the budget for as long as the connection's own permit.
+    pub(crate) fn hold(&mut self, budget: Option<OwnedSemaphorePermit>) {
+        self.inner_mut().1.budget = budget;
+    }
+
+    /// The connection, with the epoch and the pool, which can cancel what runs on it.
+    pub(crate) fn parts(&mut self) -> (&mut PgConnection, &Arc<Epoch>, &Arc<NodePool>) {
+        let (managed, permit) = self.inner_mut();
+        (&mut managed.connection, &managed.epoch, &permit.pool)
+    }
+
+    /// Gives it back as it is: nothing runs on it, and its session is unchanged.
+    pub(crate) fn release(self) {
+        let (managed, permit) = self.into_inner();
+        if permit.pool.hooks.after_release.is_some() {
+            NodePool::start_recovery(managed, permit, Recovery::Hook);
+        } else {
+            permit.pool.put_back(managed);
+        }
+    }
+
+    /// Gives it back after its session has been reset: nothing runs on it, but its session may have
+    /// changed.
+    pub(crate) fn reset(self) {
+        let (managed, permit) = self.into_inner();
+        NodePool::reset(managed, permit);
+    }
+
+    /// Closes the socket without telling the server, which notices by itself. Returns the permit, with
+    /// which the caller may take another connection.
+    pub(crate) fn discard(self) -> Permit {
+        let (managed, permit) = self.into_inner();
+        permit.pool.discard(managed);
+        permit
+    }
+
+    /// Takes it out of the pool for good, which may make another one in its place.
+    pub(crate) fn detach(self) -> PgConnection {
+        let (managed, permit) = self.into_inner();
+        permit.pool.detach(managed)
+    }
+}
+
+impl Drop for PooledConnection {
+    fn drop(&mut self) {
+        if let Some((managed, permit)) = self.0.take() {
+            NodePool::recover(managed, permit);
+        }
+    }
+}
+
+impl Deref for PooledConnection {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.inner().0.connection
+    }
+}
