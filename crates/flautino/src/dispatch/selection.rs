@@ -216,7 +216,7 @@ fn decide(mode: RoutingMode, request: &Request, retry: &Retry, state: &ClusterSt
     }
     let decision = route(request, snapshot, |number| load(state, number), fastrand::u64(..));
     // The last attempt goes to the primary, where replay cannot conflict with it.
-    let is_last_retry = reads && retry.cause == Some(Reason::Retried) && retry.left == 0;
+    let is_last_retry = reads && retry.cause == Some(Reason::Retried) && retry.retries_left == 0;
     let has_primary = snapshot.primary.is_some_and(|primary| !request.excluded.contains(primary));
     if is_last_retry && has_primary && !decision.as_writer {
         return Decision::writer(snapshot, Reason::NoReplica);
