@@ -31,7 +31,7 @@ impl Monitor {
     /// Asks the node how it is, and publishes what that changes.
     pub(super) async fn ask(&self, node: &Arc<Node>, state: &mut ProbeState) -> Option<Sample> {
         let began = Instant::now();
-        if self.known(node, |topology, number| topology.is_several(number)) == Some(true) {
+        if self.known(node, |topology, number| topology.has_several_servers(number)) == Some(true) {
             // Each probe goes over a new connection, to see whether the name still leads to several.
             state.connection = None;
         }
@@ -116,7 +116,7 @@ impl Monitor {
         state.unanswered = Some(began);
         // A full server is not a dead one.
         if has_code(error, TOO_MANY_CONNECTIONS) {
-            self.known(node, Topology::is_full);
+            self.known(node, Topology::observe_full);
             return;
         }
         // Nor is a busy one, or any server as seen from a busy machine.
@@ -153,7 +153,7 @@ impl Monitor {
             match self.probe(node).await {
                 Some(sample) if sample.server.started == started => return,
                 Some(_) => {
-                    self.known(node, Topology::leads_to_several);
+                    self.known(node, Topology::observe_several_servers);
                     return self.publish();
                 }
                 None => {}

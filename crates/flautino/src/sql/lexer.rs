@@ -1,7 +1,8 @@
-//! SQL text as tokens, as far as telling words from literals and comments asks for.
+//! SQL text as tokens: just enough to tell words from literals and comments.
 //!
 //! The rules are those of PostgreSQL's manual, section "Lexical Structure", with
-//! `standard_conforming_strings = on`. Nothing is copied; what is not closed runs to the end.
+//! `standard_conforming_strings = on`. Tokens borrow from the text. A literal, a quoted identifier or a
+//! comment that is not closed runs to the end of the text.
 
 use std::ops::Range;
 
@@ -15,6 +16,7 @@ pub(crate) enum Token<'a> {
     /// A string constant, with prefix and quotes: `'…'`, `E'…'`, `U&'…'`, `$tag$…$tag$`.
     Literal,
     Semicolon,
+    /// A number, a parameter such as `$1`, or a single character.
     Other,
 }
 
@@ -30,7 +32,7 @@ impl Token<'_> {
     }
 }
 
-/// The tokens of a text, each with its place.
+/// The tokens of a text, each with its range of bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Tokens<'a> {
     text: &'a str,
@@ -92,7 +94,8 @@ impl<'a> Iterator for Tokens<'a> {
         let (kind, length) = self.measure()?;
         let place = self.at..self.at + length;
         self.at = place.end;
-        // Every token begins and ends at an ASCII byte's side, or holds whole characters.
+        // Tokens begin and end beside an ASCII byte or between whole characters, so this is never
+        // empty.
         let text = self.text.get(place.clone()).unwrap_or_default();
         let token = match kind {
             Kind::Word => Token::Word(text),
@@ -125,11 +128,12 @@ fn continues_number(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_'
 }
 
+/// How many bytes at the beginning belong together.
 fn run(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len())
 }
 
-/// The length of something between quotes, which stand doubled inside it.
+/// The length of a literal or identifier with its quotes. A quote inside it is doubled.
 fn quoted(bytes: &[u8], quote: u8, backslash_escapes: bool) -> usize {
     let mut at = 1;
     while at < bytes.len() {
@@ -155,7 +159,7 @@ fn dollar_quoted(bytes: &[u8]) -> Option<usize> {
     Some(end.map_or(bytes.len(), |end| end + 2 * delimiter.len()))
 }
 
-/// The length of a block comment; PostgreSQL's nest.
+/// The length of a block comment. Block comments nest in PostgreSQL.
 fn block_comment(bytes: &[u8]) -> usize {
     let (mut at, mut depth) = (2, 1);
     while depth > 0 {
