@@ -5,7 +5,8 @@
 //! - `selection`: which node an attempt goes to, and whether the node still fits once there is a
 //!   connection to it
 //! - `retry`: what is known of the attempts so far, what an error proves, whether to try again
-//! - `budget`: how many of the primary's connections may serve reads that replicas should have served
+//! - `budget`: how many of the primary's connections may serve reads that replicas should have
+//!   served
 //! - `executor`: sqlx's `Executor` on top of the loop
 
 mod budget;
@@ -78,8 +79,8 @@ impl Dispatch {
         Arc::clone(&self.monitor().state().nodes[0])
     }
 
-    /// Whether the statement needs the primary. Without replicas the answer would change nothing, so
-    /// the statement counts as a write without being classified.
+    /// Whether the statement needs the primary. Without replicas the answer would change nothing,
+    /// so the statement counts as a write without being classified.
     fn access(&self, statement: &Statement) -> Access {
         if self.monitor().routes() {
             self.cluster.classifier.access(statement.plan(), statement.text())
@@ -88,8 +89,8 @@ impl Dispatch {
         }
     }
 
-    /// Runs `execute` on a lease of a node that fits `access`. If that fails, runs it again on another
-    /// node or later, where this is harmless.
+    /// Runs `execute` on a lease of a node that fits `access`. If that fails, runs it again on
+    /// another node or later, where this is harmless.
     ///
     /// `statement` is what `execute` sends. `None` means that it sends nothing, or only a `BEGIN`.
     pub(crate) async fn run<T, F>(
@@ -134,8 +135,8 @@ impl Dispatch {
             return self.lease_unrouted(retry).await.map(Some);
         }
         if statement.is_some() && access == Access::Write {
-            // Counted before it has a connection: a token that is asked for now may wait a moment, so
-            // that its position covers this write too.
+            // Counted before it has a connection: a token that is asked for now may wait a moment,
+            // so that its position covers this write too.
             retry.write_under_way.get_or_insert_with(|| monitor.write_begins());
         }
         // Subscribe before the state is read; a change in between would be missed otherwise.
@@ -220,8 +221,8 @@ impl Dispatch {
         }
     }
 
-    /// Whether to run the statement once more on a new connection, after it lost its connection to the
-    /// only node. This is harmless for a read, and if at most a `BEGIN` was sent.
+    /// Whether to run the statement once more on a new connection, after it lost its connection to
+    /// the only node. This is harmless for a read, and if at most a `BEGIN` was sent.
     async fn may_reconnect(
         &self,
         retry: &mut Retry,
@@ -232,7 +233,8 @@ impl Dispatch {
             return false;
         }
         match sent {
-            // An engine of one node classifies a statement only here, since nothing else depends on it.
+            // An engine of one node classifies a statement only here, since nothing else depends on
+            // it.
             Some(Sent { statement, .. }) => {
                 self.access_now(statement.plan(), statement.text()).await == Access::Read
             }
@@ -240,8 +242,9 @@ impl Dispatch {
         }
     }
 
-    /// Classifies a statement by the catalogue as it is now, for an engine of one node, which does not
-    /// keep the catalogue up to date. If the catalogue cannot be read, the statement counts as a write.
+    /// Classifies a statement by the catalogue as it is now, for an engine of one node, which does
+    /// not keep the catalogue up to date. If the catalogue cannot be read, the statement counts as
+    /// a write.
     async fn access_now(&self, plan: &Plan, sql: &str) -> Access {
         if self.monitor().refresh_catalogue(&self.main()).await {
             self.cluster.classifier.access(plan, sql)
@@ -251,8 +254,8 @@ impl Dispatch {
     }
 
     /// Whether to send a statement again that provably had no effect. That is done within
-    /// `failover_timeout`, and mostly only if the server is no longer the primary, so that another one
-    /// may take over soon.
+    /// `failover_timeout`, and mostly only if the server is no longer the primary, so that another
+    /// one may take over soon.
     async fn may_resend(&self, retry: &mut Retry, no_effect: NoEffect) -> bool {
         let monitor = self.monitor();
         if retry.waited() >= monitor.config.failover_timeout {

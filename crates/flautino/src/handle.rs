@@ -41,8 +41,8 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 /// # Cancellation
 ///
 /// A query that is dropped before its result was read to the end is cancelled at the server, in the
-/// background, and its connection is reset. If the request to cancel cannot be delivered, the server
-/// notices the closed connection within `client_check_interval`.
+/// background, and its connection is reset. If the request to cancel cannot be delivered, the
+/// server notices the closed connection within `client_check_interval`.
 #[derive(Clone)]
 pub struct Handle {
     dispatch: Dispatch,
@@ -76,12 +76,12 @@ impl Handle {
         self.with_target(Target::Primary)
     }
 
-    /// Returns a handle that sends every statement to a replica, also one that the router would take
-    /// for a write: a call of a function that it does not know, a query of `pg_stat_…`.
+    /// Returns a handle that sends every statement to a replica, also one that the router would
+    /// take for a write: a call of a function that it does not know, a query of `pg_stat_…`.
     ///
     /// The session's consistency still holds. If no replica is fresh enough, the primary runs the
-    /// statement. If a replica refuses the statement, that is an error, and the statement is not sent
-    /// again.
+    /// statement. If a replica refuses the statement, that is an error, and the statement is not
+    /// sent again.
     #[must_use]
     pub fn replica(&self) -> Self {
         self.with_target(Target::Replica)
@@ -117,14 +117,14 @@ impl Handle {
         self.session().served_by()
     }
 
-    /// Returns the token that the session's next request must bring along to see what this one wrote
-    /// and, at the level [`Session`](Consistency::Session), what this one read. Returns `None` if
-    /// there is nothing to carry over: the session neither wrote nor brought a token, or the engine
-    /// has only one node.
+    /// Returns the token that the session's next request must bring along to see what this one
+    /// wrote and, at the level [`Session`](Consistency::Session), what this one read. Returns
+    /// `None` if there is nothing to carry over: the session neither wrote nor brought a token, or
+    /// the engine has only one node.
     ///
     /// After a write this asks the primary for its WAL position; requests that ask at the same time
-    /// share one query. Without a write it costs nothing. If the primary does not answer in time, the
-    /// token says "read from the primary for a while".
+    /// share one query. Without a write it costs nothing. If the primary does not answer in time,
+    /// the token says "read from the primary for a while".
     ///
     /// # Cancellation
     ///
@@ -144,8 +144,8 @@ impl Handle {
             TokenState::AskPrimary(event) => monitor.primary_position_after(event).await,
             TokenState::AskNode(number, event) => {
                 match monitor.position_after(&state.nodes[number], event).await {
-                    // The primary's WAL is ahead of all its replicas, so its position covers the read
-                    // too.
+                    // The primary's WAL is ahead of all its replicas, so its position covers the
+                    // read too.
                     None => monitor.primary_position_after(event).await,
                     position => position,
                 }
@@ -184,9 +184,9 @@ impl Handle {
         self.session().observe_unreadable();
     }
 
-    /// Checks a connection out, for statements that must share one database session: `COPY`, advisory
-    /// locks, settings. The connection is to the primary, unless the handle names a node or asks for
-    /// a replica.
+    /// Checks a connection out, for statements that must share one database session: `COPY`,
+    /// advisory locks, settings. The connection is to the primary, unless the handle names a node
+    /// or asks for a replica.
     ///
     /// # Errors
     ///
@@ -216,8 +216,8 @@ impl Handle {
     }
 
     /// Begins a transaction with the given isolation level, access mode and deferral. One that is
-    /// read-only and not serializable may run on a replica that is fresh enough for the session when
-    /// the transaction begins.
+    /// read-only and not serializable may run on a replica that is fresh enough for the session
+    /// when the transaction begins.
     ///
     /// # Errors
     ///
@@ -271,7 +271,8 @@ impl Handle {
     ///
     /// # Cancellation
     ///
-    /// Rolls back, unless `COMMIT` was already sent; then the transaction may or may not be committed.
+    /// Rolls back, unless `COMMIT` was already sent; then the transaction may or may not be
+    /// committed.
     pub async fn transaction<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: AsyncFnMut(&mut Transaction) -> Result<T, E>,
@@ -314,8 +315,8 @@ impl Handle {
         }
     }
 
-    /// Starts to record where the session's statements go and how long they take, for the first eight
-    /// of them.
+    /// Starts to record where the session's statements go and how long they take, for the first
+    /// eight of them.
     #[must_use]
     pub fn recorded(self) -> Self {
         self.session().record();
@@ -350,9 +351,9 @@ executor_through!(&'c Handle, |handle, statement| {
 
 /// For code that is generic over sqlx's `Acquire`, such as `migrate!`.
 ///
-/// `begin` through this trait returns sqlx's own transaction, whose `commit` reports success even if
-/// the server has aborted the transaction. [`Handle::begin`], which a plain `db.begin()` calls, does
-/// not.
+/// `begin` through this trait returns sqlx's own transaction, whose `commit` reports success even
+/// if the server has aborted the transaction. [`Handle::begin`], which a plain `db.begin()` calls,
+/// does not.
 impl Acquire<'static> for &Handle {
     type Database = Postgres;
     type Connection = Lease;

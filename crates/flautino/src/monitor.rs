@@ -1,8 +1,9 @@
-//! [`Monitor`]: probes each node, and publishes the state of the cluster that follows from the answers.
+//! [`Monitor`]: probes each node, and publishes the state of the cluster that follows from the
+//! answers.
 //!
 //! There is one loop for each node, over the node's probe connection. The same connections serve
-//! tokens: after a write, a token needs the primary's position *after* the commit, and all requests that
-//! wait for one share an answer.
+//! tokens: after a write, a token needs the primary's position *after* the commit, and all requests
+//! that wait for one share an answer.
 //!
 //! - here: the loops, and what the outcome of a probe changes
 //! - `asking`, `probe`: one probe of one node, and its SQL
@@ -110,8 +111,8 @@ impl Monitor {
         }
     }
 
-    /// Probes every node once, reads the catalogue, and goes on probing until [`stop`](Self::stop). Also
-    /// stops if the returned guard is dropped without [`keep`](Started::keep).
+    /// Probes every node once, reads the catalogue, and goes on probing until [`stop`](Self::stop).
+    /// Also stops if the returned guard is dropped without [`keep`](Started::keep).
     pub(crate) async fn start(self: &Arc<Self>) -> Started {
         let nodes = {
             let mut known = self.known.lock();
@@ -123,7 +124,8 @@ impl Monitor {
         let run = Run { stop: stop.clone(), _stop: stop.clone().drop_guard() };
         self.running.store(Some(Arc::new(run)));
         let started = Started { monitor: Arc::clone(self), is_kept: false };
-        // The main node first, since the first node to answer decides which system is the cluster's.
+        // The main node first, since the first node to answer decides which system is the
+        // cluster's.
         self.probe(&nodes[0]).await;
         self.probe_all(&nodes[1..]).await;
         self.probe_undecided(&nodes).await;
@@ -142,7 +144,8 @@ impl Monitor {
     }
 
     /// Probes those nodes again whose first probe did not show whether they can be used: nodes that
-    /// answered `open` but not the probe, and replicas that had not replayed all of the primary's WAL.
+    /// answered `open` but not the probe, and replicas that had not replayed all of the primary's
+    /// WAL.
     async fn probe_undecided(&self, nodes: &[Arc<Node>]) {
         for _ in 0..MAX_FIRST_ROUNDS {
             let state = self.state().clone();
@@ -185,8 +188,8 @@ impl Monitor {
         self.publish();
         if self.is_running() {
             if before.len() == 1 {
-                // The topology has just forgotten the primary's progress, and new replicas are compared
-                // with it.
+                // The topology has just forgotten the primary's progress, and new replicas are
+                // compared with it.
                 self.probe(&before[0]).await;
             }
             self.probe_all(&new).await;
@@ -238,8 +241,8 @@ impl Monitor {
         UnknownNode { name: name.to_owned(), known }
     }
 
-    /// Returns a future that completes when a state is published after this call, or when the monitor
-    /// stops.
+    /// Returns a future that completes when a state is published after this call, or when the
+    /// monitor stops.
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
@@ -271,8 +274,8 @@ impl Monitor {
         Some(access(&mut known.topology, number))
     }
 
-    /// Carries out what the outcome of a probe changed. `role` is the role that the node reported, and
-    /// `error` says why the probe failed.
+    /// Carries out what the outcome of a probe changed. `role` is the role that the node reported,
+    /// and `error` says why the probe failed.
     fn apply(
         &self,
         node: &Arc<Node>,
@@ -334,8 +337,8 @@ impl Monitor {
     }
 }
 
-/// Ends all statements on the previous primary. It may still run and answer them, although its nodes no
-/// longer follow it, and every write that it acknowledges from now on is lost.
+/// Ends all statements on the previous primary. It may still run and answer them, although its
+/// nodes no longer follow it, and every write that it acknowledges from now on is lost.
 fn end_superseded(old: &ClusterState, new: &ClusterState, primary: &Arc<Node>) {
     let before = old.writer();
     let excluded = new.view(before).and_then(|view| view.excluded.as_ref());

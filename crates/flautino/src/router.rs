@@ -1,7 +1,7 @@
 //! The replica router: which node a statement goes to, and why.
 //!
-//! Everything here is pure: no I/O, no clock, no runtime. The monitor passes in the servers' answers to
-//! its probes and publishes the resulting [`Snapshot`]; [`route`] decides by a snapshot.
+//! Everything here is pure: no I/O, no clock, no runtime. The monitor passes in the servers'
+//! answers to its probes and publishes the resulting [`Snapshot`]; [`route`] decides by a snapshot.
 //!
 //! - here: [`route`], the decision
 //! - `request`, `reason`: its input and its outcome
@@ -80,8 +80,8 @@ pub fn route(
     writer(why_not_a_replica(request, snapshot, in_rotation))
 }
 
-/// The replica that serves a read when the primary's connections are reserved for writes. It may lag,
-/// but has what the session must see.
+/// The replica that serves a read when the primary's connections are reserved for writes. It may
+/// lag, but has what the session must see.
 pub fn route_stale(
     request: &Request,
     snapshot: &Snapshot,
@@ -92,8 +92,8 @@ pub fn route_stale(
     Some(Decision::other(node, Reason::Stale))
 }
 
-/// Chooses among the nodes for which `fits` holds, which have what the session must see, and on which
-/// the statement has not failed yet.
+/// Chooses among the nodes for which `fits` holds, which have what the session must see, and on
+/// which the statement has not failed yet.
 fn choose_replica(
     request: &Request,
     snapshot: &Snapshot,

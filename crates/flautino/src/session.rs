@@ -1,5 +1,5 @@
-//! [`Session`]: what the handles of one request share. It knows what the session's next read must see,
-//! makes the token for its next request, and records where its statements went.
+//! [`Session`]: what the handles of one request share. It knows what the session's next read must
+//! see, makes the token for its next request, and records where its statements went.
 
 mod timings;
 mod token;
@@ -15,8 +15,8 @@ use self::token::{Kind, unix_seconds};
 pub use self::token::{ParseTokenError, Token};
 use crate::router::{Consistency, Floor, Lsn, Position, Reason, Role, Snapshot};
 
-/// How many bytes a token may be ahead of the position that the primary reported last. A token that is
-/// further ahead is forged, since no server writes WAL that fast.
+/// How many bytes a token may be ahead of the position that the primary reported last. A token that
+/// is further ahead is forged, since no server writes WAL that fast.
 const MAX_AHEAD: u64 = 64 << 20;
 /// How many bytes more for each millisecond since the primary reported its position.
 const MAX_AHEAD_PER_MILLISECOND: u64 = 1 << 20;
@@ -37,8 +37,8 @@ struct State {
     /// Reads go to the primary until then, because a token asks for it or a position could not be
     /// learnt.
     primary_until: Option<Instant>,
-    /// Until then the server may still carry out a write whose end was not seen. No position that is
-    /// asked for now covers such a write.
+    /// Until then the server may still carry out a write whose end was not seen. No position that
+    /// is asked for now covers such a write.
     unseen_until: Option<Instant>,
     /// How many writes are under way.
     writing: u32,
@@ -46,8 +46,8 @@ struct State {
     untracked: bool,
     /// When the latest write ended. `None` once the floor covers the session's writes.
     wrote: Option<Instant>,
-    /// Reads that later ones must not fall behind, and that the floor does not cover yet. At most one
-    /// for each incarnation of a node.
+    /// Reads that later ones must not fall behind, and that the floor does not cover yet. At most
+    /// one for each incarnation of a node.
     reads: Vec<UncoveredRead>,
     /// Whether the session wrote or saw something that no token of the client covers.
     owes_token: bool,
@@ -55,7 +55,8 @@ struct State {
     served_by: Option<Arc<str>>,
 }
 
-/// A read that the floor does not cover yet, because the position of its node at the time is not known.
+/// A read that the floor does not cover yet, because the position of its node at the time is not
+/// known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct UncoveredRead {
     /// The incarnation of the node that served the read.
@@ -85,8 +86,8 @@ pub(crate) enum TokenState {
     AskNode(usize, Instant),
 }
 
-/// A write of the session that is under way. The session reads from the primary until this is dropped,
-/// and then until a position is known that covers the write.
+/// A write of the session that is under way. The session reads from the primary until this is
+/// dropped, and then until a position is known that covers the write.
 #[derive(Debug)]
 pub(crate) struct SessionWrite {
     session: Arc<Session>,
@@ -106,8 +107,8 @@ impl SessionWrite {
 impl Drop for SessionWrite {
     fn drop(&mut self) {
         let mut state = self.session.state.lock();
-        // Read the clock under the lock: otherwise, of two writes that end together, the earlier time
-        // could overwrite the later one.
+        // Read the clock under the lock: otherwise, of two writes that end together, the earlier
+        // time could overwrite the later one.
         let now = Instant::now();
         state.writing -= 1;
         state.wrote = Some(now);
@@ -141,8 +142,8 @@ impl Session {
                 }
             }
             Kind::PrimaryUntil(until) => {
-                // Clocks differ and tokens may be forged, so the token counts no longer than one that is
-                // made now.
+                // Clocks differ and tokens may be forged, so the token counts no longer than one
+                // that is made now.
                 let left = Duration::from_secs(until.saturating_sub(unix_seconds()));
                 state.read_from_primary_until(now + left.min(max_window));
                 // Replace a token that would still be valid long after that.
@@ -180,8 +181,8 @@ impl Session {
             return Floor::Primary(Reason::OwnWrite);
         }
         state.owes_token |= state.unreadable;
-        // While there is no primary this time does not run out: without a floor, a replica that lacks
-        // the write might serve the read.
+        // While there is no primary this time does not run out: without a floor, a replica that
+        // lacks the write might serve the read.
         if state.primary_until.is_some_and(|until| now < until || snapshot.primary.is_none()) {
             return Floor::Primary(Reason::TokenWindow);
         }
@@ -205,8 +206,8 @@ impl Session {
         number.map_or(Floor::Primary(Reason::SameNode), |number| Floor::SeenOn(number, floor))
     }
 
-    /// Whether a token is of a later timeline than the primary's: the monitor may not have noticed a
-    /// promotion yet.
+    /// Whether a token is of a later timeline than the primary's: the monitor may not have noticed
+    /// a promotion yet.
     pub(crate) fn knows_of_a_promotion(&self, snapshot: &Snapshot) -> bool {
         let state = self.state.lock();
         snapshot
@@ -230,8 +231,8 @@ impl Session {
         state.owes_token = true;
     }
 
-    /// Records that a read ended on the node of this incarnation, and that later reads must not fall
-    /// behind it.
+    /// Records that a read ended on the node of this incarnation, and that later reads must not
+    /// fall behind it.
     pub(crate) fn read_ended(&self, incarnation: u64) {
         let mut state = self.state.lock();
         state.reads.retain(|read| read.incarnation != incarnation);
@@ -298,8 +299,8 @@ impl Session {
         }
     }
 
-    /// Makes a token of the position that was asked for, as `asked` demanded. The token covers all that
-    /// the session did up to the moment in `asked`.
+    /// Makes a token of the position that was asked for, as `asked` demanded. The token covers all
+    /// that the session did up to the moment in `asked`.
     pub(crate) fn token_at(
         &self,
         asked: TokenState,
@@ -348,8 +349,8 @@ impl State {
         self.unseen_until.is_some_and(|until| now < until)
     }
 
-    /// Raises the floor to positions in the snapshot that cover the session's writes and reads. If the
-    /// primary reports no positions, a write is forgotten after `window`.
+    /// Raises the floor to positions in the snapshot that cover the session's writes and reads. If
+    /// the primary reports no positions, a write is forgotten after `window`.
     fn learn_positions(&mut self, snapshot: &Snapshot, now: Instant, window: Duration) {
         if let (Some(wrote), false) = (self.wrote, snapshot.positions) {
             self.wrote = Some(wrote).filter(|wrote| now.saturating_duration_since(*wrote) < window);
@@ -384,7 +385,8 @@ impl State {
     }
 
     /// Whether the floor is of a later timeline than this position of the primary. Then there was a
-    /// promotion that the monitor has not noticed yet, or one that was undone, or the floor is forged.
+    /// promotion that the monitor has not noticed yet, or one that was undone, or the floor is
+    /// forged.
     fn knows_of_a_promotion_after(&self, position: Position) -> bool {
         self.floor.is_some_and(|(floor, _)| {
             floor.system == position.system && floor.timeline > position.timeline
@@ -393,8 +395,8 @@ impl State {
 
     /// Makes the primary's position, for which it was asked at `as_of`, the floor.
     ///
-    /// The position covers whatever a client can have seen by then. So a floor that is further ahead is
-    /// forged and is replaced, unless it was demanded after `as_of`.
+    /// The position covers whatever a client can have seen by then. So a floor that is further
+    /// ahead is forged and is replaced, unless it was demanded after `as_of`.
     fn raise_to_primary(&mut self, position: Position, as_of: Instant, window: Duration) {
         let now = Instant::now();
         if self.knows_of_a_promotion_after(position) {
@@ -410,7 +412,8 @@ impl State {
     }
 }
 
-/// Whether the floor is of another system or timeline than the primary, or impossibly far ahead of it.
+/// Whether the floor is of another system or timeline than the primary, or impossibly far ahead of
+/// it.
 fn is_foreign(floor: Position, snapshot: &Snapshot, now: Instant) -> bool {
     snapshot.primary_position().is_some_and(|(primary, as_of)| {
         let age = now.saturating_duration_since(as_of).as_millis();

@@ -29,7 +29,8 @@ impl Statement {
         mut query: E,
         classifier: &Classifier,
     ) -> Result<Self, sqlx::Error> {
-        // Ask before the arguments are taken: without them, `Map` reports that it is not persistent.
+        // Ask before the arguments are taken: without them, `Map` reports that it is not
+        // persistent.
         let persistent = query.persistent();
         let prepared = query.statement().cloned();
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
@@ -64,8 +65,8 @@ impl Statement {
         self.arguments.as_ref().is_some_and(|arguments| arguments.len() > 0)
     }
 
-    /// Whether it is sent in the extended protocol. There a statement outside a transaction commits at
-    /// the `Sync` message that follows it.
+    /// Whether it is sent in the extended protocol. There a statement outside a transaction commits
+    /// at the `Sync` message that follows it.
     pub(crate) fn is_extended(&self) -> bool {
         self.arguments.is_some()
     }

@@ -41,12 +41,12 @@ pub struct TransactionOptions {
     pub isolation: Option<IsolationLevel>,
     /// Whether the server refuses writes in the transaction. Default: `false`.
     pub read_only: bool,
-    /// With `Serializable` and `read_only`: whether `BEGIN` waits for a snapshot that cannot lead to
-    /// a serialization failure. Default: `false`.
+    /// With `Serializable` and `read_only`: whether `BEGIN` waits for a snapshot that cannot lead
+    /// to a serialization failure. Default: `false`.
     pub deferrable: bool,
     /// How often [`Handle::transaction_with`](crate::Handle::transaction_with) runs its closure
-    /// again after a serialization failure, a deadlock, or a connection that was lost before `COMMIT`
-    /// was sent. Default: 0.
+    /// again after a serialization failure, a deadlock, or a connection that was lost before
+    /// `COMMIT` was sent. Default: 0.
     pub retries: u32,
 }
 
@@ -57,8 +57,8 @@ pub enum IsolationLevel {
     ReadCommitted,
     /// All statements see what was committed before the first of them.
     RepeatableRead,
-    /// As if transactions ran one after the other. A transaction may fail with 40001, and the app has
-    /// to try it again then.
+    /// As if transactions ran one after the other. A transaction may fail with 40001, and the app
+    /// has to try it again then.
     Serializable,
 }
 
@@ -80,8 +80,8 @@ impl TransactionOptions {
         if modes.is_empty() { "BEGIN".to_owned() } else { format!("BEGIN {}", modes.join(", ")) }
     }
 
-    /// The pause before the nth retry: 10 ms, doubling up to 320 ms. A random part of up to one half
-    /// is left out, so that two transactions that collided do not collide again.
+    /// The pause before the nth retry: 10 ms, doubling up to 320 ms. A random part of up to one
+    /// half is left out, so that two transactions that collided do not collide again.
     pub(crate) fn backoff(attempt: u32) -> Duration {
         let longest = Duration::from_millis(10) * 2_u32.pow(attempt.saturating_sub(1).min(5));
         let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), attempt);
@@ -96,8 +96,9 @@ impl TransactionOptions {
 /// it first asks the server whether the transaction is aborted.
 pub struct Transaction {
     lease: Lease,
-    /// Set while a savepoint is created or released, and ever after if that was cancelled or failed.
-    /// sqlx may then have queued a `ROLLBACK`, so nothing more may be sent in this transaction.
+    /// Set while a savepoint is created or released, and ever after if that was cancelled or
+    /// failed. sqlx may then have queued a `ROLLBACK`, so nothing more may be sent in this
+    /// transaction.
     lost: bool,
 }
 
@@ -143,8 +144,8 @@ impl Transaction {
     async fn try_commit(&mut self) -> Result<(), sqlx::Error> {
         self.not_lost()?;
         if self.depth() > 1 {
-            // A savepoint was leaked and never ended. Nobody can tell whether its changes were meant
-            // to stay.
+            // A savepoint was leaked and never ended. Nobody can tell whether its changes were
+            // meant to stay.
             self.try_rollback().await?;
             return Err(Error::TransactionLost.into());
         }
@@ -220,8 +221,8 @@ impl Transaction {
         (result, retryable)
     }
 
-    /// Sets a savepoint. If it is dropped without [`commit`](Savepoint::commit), all changes that were
-    /// made through it are undone.
+    /// Sets a savepoint. If it is dropped without [`commit`](Savepoint::commit), all changes that
+    /// were made through it are undone.
     ///
     /// # Errors
     ///
@@ -235,13 +236,13 @@ impl Transaction {
         self.set_savepoint(None).await
     }
 
-    /// As [`savepoint`](Transaction::savepoint), under a name that your own SQL can use. The name is
-    /// quoted, so it may be any text that is not empty and has no NUL character.
+    /// As [`savepoint`](Transaction::savepoint), under a name that your own SQL can use. The name
+    /// is quoted, so it may be any text that is not empty and has no NUL character.
     ///
     /// # Errors
     ///
-    /// As [`savepoint`](Transaction::savepoint), and [`sqlx::Error::Encode`] for an empty name or one
-    /// with a NUL character.
+    /// As [`savepoint`](Transaction::savepoint), and [`sqlx::Error::Encode`] for an empty name or
+    /// one with a NUL character.
     ///
     /// # Cancellation
     ///
@@ -258,8 +259,8 @@ impl Transaction {
         self.not_lost()?;
         let Failures { any, unwatched, .. } = self.lease.failures;
         if any || unwatched {
-            // If the server refuses a savepoint, sqlx queues a rollback of the whole transaction. So
-            // find out first whether it would be refused.
+            // If the server refuses a savepoint, sqlx queues a rollback of the whole transaction.
+            // So find out first whether it would be refused.
             self.send(CHECK.to_owned()).await?;
         }
         self.lost = true;
@@ -303,8 +304,8 @@ impl Transaction {
     /// Whether the transaction may have ended.
     ///
     /// The depth is 0 if the app called sqlx's own `begin` on the bare connection and cancelled it:
-    /// sqlx then rolls back one level too many. Outside of a transaction, each further statement would
-    /// be committed at once.
+    /// sqlx then rolls back one level too many. Outside of a transaction, each further statement
+    /// would be committed at once.
     fn is_lost(&self) -> bool {
         self.lost || self.depth() == 0
     }
@@ -385,7 +386,8 @@ pub struct Savepoint<'t> {
 }
 
 impl Savepoint<'_> {
-    /// Keeps the changes since the savepoint. They are committed or rolled back with the transaction.
+    /// Keeps the changes since the savepoint. They are committed or rolled back with the
+    /// transaction.
     ///
     /// # Errors
     ///
@@ -399,7 +401,8 @@ impl Savepoint<'_> {
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         self.ensure_innermost()?;
         let log = format!("RELEASE {}", self.name());
-        // Once `RELEASE` is sent, the savepoint may be gone, so that nothing can be rolled back to it.
+        // Once `RELEASE` is sent, the savepoint may be gone, so that nothing can be rolled back to
+        // it.
         self.transaction.lost = true;
         let release = self
             .transaction
@@ -412,8 +415,8 @@ impl Savepoint<'_> {
         Ok(())
     }
 
-    /// Undoes the changes since the savepoint. The transaction goes on, even if one of its statements
-    /// had failed.
+    /// Undoes the changes since the savepoint. The transaction goes on, even if one of its
+    /// statements had failed.
     ///
     /// # Errors
     ///

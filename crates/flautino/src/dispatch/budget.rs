@@ -1,5 +1,5 @@
-//! Limits how many of the primary's connections may serve reads that replicas should have served, so
-//! that such reads cannot starve writes.
+//! Limits how many of the primary's connections may serve reads that replicas should have served,
+//! so that such reads cannot starve writes.
 
 use std::pin::pin;
 use std::sync::Arc;

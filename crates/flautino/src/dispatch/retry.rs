@@ -71,10 +71,11 @@ impl Phase {
 pub(super) enum NoEffect {
     /// The statement was not sent; at most a `BEGIN` was.
     NeverSent,
-    /// The server refused the statement as read-only: the server is a demoted primary, or the session
-    /// is older than the server's promotion.
+    /// The server refused the statement as read-only: the server is a demoted primary, or the
+    /// session is older than the server's promotion.
     RefusedReadOnly,
-    /// The server ended the session before the statement was complete, because it was shutting down.
+    /// The server ended the session before the statement was complete, because it was shutting
+    /// down.
     EndedByShutdown,
 }
 
@@ -94,8 +95,8 @@ pub(super) struct Retry {
     pub(super) node: Option<Arc<Node>>,
     /// When the attempt began.
     pub(super) began: Instant,
-    /// How often this attempt selected a node anew, because the node changed while the attempt waited
-    /// for a connection.
+    /// How often this attempt selected a node anew, because the node changed while the attempt
+    /// waited for a connection.
     reselections: u32,
     /// Counts the statement as a write under way until its lease counts it.
     pub(super) write_under_way: Option<WriteUnderWay>,
@@ -149,8 +150,8 @@ impl Retry {
         self.write_under_way = None;
     }
 
-    /// Records that the attempt goes to this node. `as_writer` says whether the node was selected as
-    /// the one that takes writes.
+    /// Records that the attempt goes to this node. `as_writer` says whether the node was selected
+    /// as the one that takes writes.
     pub(super) fn selected(&mut self, node: &Arc<Node>, view: &NodeView, as_writer: bool) {
         self.node = Some(Arc::clone(node));
         self.attempt = Attempt {
@@ -180,8 +181,9 @@ impl Retry {
 
     /// Whether the statement may be run on another node at once.
     ///
-    /// A read may, since it has no effect. Any statement may that a standby ran, if the handle asked
-    /// for a replica, since a standby cannot write. For writes see [`no_effect`](Self::no_effect).
+    /// A read may, since it has no effect. Any statement may that a standby ran, if the handle
+    /// asked for a replica, since a standby cannot write. For writes see
+    /// [`no_effect`](Self::no_effect).
     pub(super) fn may_run_elsewhere(
         &mut self,
         access: Access,
@@ -189,7 +191,8 @@ impl Retry {
         sent: Option<Sent<'_>>,
     ) -> bool {
         let is_harmless = match self.target {
-            // A statement that a standby refused may write, although the classifier calls it a read.
+            // A statement that a standby refused may write, although the classifier calls it a
+            // read.
             Target::Auto | Target::Primary => access == Access::Read && !self.to_primary,
             Target::Replica => self.attempt.on_replica || access == Access::Read,
             Target::Node(()) => false,
@@ -217,8 +220,8 @@ impl Retry {
 
     /// Why the statement is known to have had no effect; `None` if it may have had one.
     ///
-    /// After it was sent, this can be known only of a text that is a single query. Any other text can
-    /// commit on its own, and may have done so before it failed.
+    /// After it was sent, this can be known only of a text that is a single query. Any other text
+    /// can commit on its own, and may have done so before it failed.
     pub(super) fn no_effect(
         &self,
         error: &sqlx::Error,
@@ -242,8 +245,8 @@ impl Retry {
         if !traits.is_query || traits.multiple_commands {
             return None;
         }
-        // In the extended protocol the server reports that a statement is complete before it commits
-        // it, in the simple protocol afterwards.
+        // In the extended protocol the server reports that a statement is complete before it
+        // commits it, in the simple protocol afterwards.
         let is_uncommitted = statement.is_extended() && !completed;
         if is_uncommitted && said_by(error, ADMIN_SHUTDOWN, "ProcessInterrupts") {
             return Some(NoEffect::EndedByShutdown);
@@ -257,11 +260,11 @@ impl Retry {
         let may_resend = match no_effect {
             NoEffect::NeverSent => true,
             // A primary refuses writes on a session that is older than its promotion, so one more
-            // attempt on a new session is worth it. A primary that refuses twice is configured to be
-            // read-only.
+            // attempt on a new session is worth it. A primary that refuses twice is configured to
+            // be read-only.
             NoEffect::RefusedReadOnly => !is_still_primary || self.resent == 0,
-            // If the server still is the primary it did not shut down: somebody ended this session on
-            // purpose.
+            // If the server still is the primary it did not shut down: somebody ended this session
+            // on purpose.
             NoEffect::EndedByShutdown => !is_still_primary,
         };
         self.resent += 1;
@@ -269,8 +272,9 @@ impl Retry {
         may_resend
     }
 
-    /// Whether to prepare the statement anew and run it again. `is_outdated` says whether the server
-    /// did not run it, because its tables changed after it was prepared. Never twice in a row.
+    /// Whether to prepare the statement anew and run it again. `is_outdated` says whether the
+    /// server did not run it, because its tables changed after it was prepared. Never twice in a
+    /// row.
     pub(super) fn may_prepare_anew(&mut self, statement: &Statement, is_outdated: bool) -> bool {
         if may_commit_early(statement) {
             return false;
@@ -297,8 +301,8 @@ impl Retry {
     /// Whether the error comes from the state of the node, so that another node may succeed.
     fn is_fault_of_node(&self, error: &sqlx::Error, code: &str) -> bool {
         match (error, Error::of(error)) {
-            // The attempt has already used up its `acquire_timeout`. Waiting longer is worth it only
-            // for another node.
+            // The attempt has already used up its `acquire_timeout`. Waiting longer is worth it
+            // only for another node.
             (_, Some(Error::AcquireTimeout { step: AcquireStep::Connecting, .. })) => {
                 !self.attempt.on_writer
             }
@@ -314,9 +318,9 @@ impl Retry {
     }
 }
 
-/// Whether the primary may succeed where a standby failed with this code. A standby is read-only, and
-/// has neither unlogged tables nor serializable transactions. It also does not know a new relation,
-/// column, function or type until it has replayed the migration that created it.
+/// Whether the primary may succeed where a standby failed with this code. A standby is read-only,
+/// and has neither unlogged tables nor serializable transactions. It also does not know a new
+/// relation, column, function or type until it has replayed the migration that created it.
 fn primary_may_succeed(code: &str) -> bool {
     matches!(
         code,

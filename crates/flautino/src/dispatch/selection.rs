@@ -43,8 +43,8 @@ impl Selection {
         self.decision.as_writer && !self.state.snapshot.takes_writes()
     }
 
-    /// Leases a connection to the node. Returns `None` if the statement was not sent and the node no
-    /// longer fits: it changed its role, was replaced, went down or left.
+    /// Leases a connection to the node. Returns `None` if the statement was not sent and the node
+    /// no longer fits: it changed its role, was replaced, went down or left.
     pub(super) async fn checkout(&self, monitor: &Monitor) -> Result<Option<Lease>, sqlx::Error> {
         let node = self.node();
         let is_named = matches!(self.request.target, Target::Node(_));
@@ -63,8 +63,8 @@ impl Selection {
         if may_reselect && !still_fits { Ok(None) } else { lease.map(Some) }
     }
 
-    /// Whether the node can still serve what it was selected for. `number` is the node's number in the
-    /// new state.
+    /// Whether the node can still serve what it was selected for. `number` is the node's number in
+    /// the new state.
     fn still_fits(&self, now: &ClusterState, number: usize) -> bool {
         let snapshot = &now.snapshot;
         if self.decision.as_writer {
@@ -84,8 +84,8 @@ impl Selection {
     ) -> Tracking {
         let Self { decision, state, .. } = self;
         let excluded = self.view().excluded.as_ref();
-        // A position of another cluster cannot be compared with those of this one, so reads there are
-        // not remembered.
+        // A position of another cluster cannot be compared with those of this one, so reads there
+        // are not remembered.
         let is_foreign =
             matches!(excluded, Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers));
         let is_named = decision.reason == Reason::NamedNode;
@@ -96,8 +96,8 @@ impl Selection {
 }
 
 impl Dispatch {
-    /// The number of a node that the handle names. If that node left the engine, it is the number of
-    /// the node that took over its name.
+    /// The number of a node that the handle names. If that node left the engine, it is the number
+    /// of the node that took over its name.
     fn number_of(&self, node: &Arc<Node>, state: &ClusterState) -> Result<usize, UnknownNode> {
         let successor = || state.nodes.iter().position(|other| other.name() == node.name());
         let number = state.number(node).or_else(successor);
@@ -133,8 +133,8 @@ impl Dispatch {
         Ok(Selection { state, request, decision, budget: None })
     }
 
-    /// Waits until the monitor publishes a change. All such waits of a statement together take at most
-    /// `failover_timeout`.
+    /// Waits until the monitor publishes a change. All such waits of a statement together take at
+    /// most `failover_timeout`.
     pub(super) async fn wait_for_primary(
         &self,
         changed: Notified<'_>,
@@ -159,7 +159,8 @@ impl Dispatch {
     /// budget. If there is none left, follows `fallback` of the configuration: goes to a lagging
     /// replica, waits, or fails.
     ///
-    /// Returns `false` if a replica can serve the read by now, so that a node has to be selected anew.
+    /// Returns `false` if a replica can serve the read by now, so that a node has to be selected
+    /// anew.
     pub(super) async fn fit_budget(
         &self,
         access: Access,

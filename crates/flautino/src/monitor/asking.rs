@@ -34,8 +34,8 @@ impl Monitor {
     pub(super) async fn ask(&self, node: &Arc<Node>, state: &mut ProbeState) -> Option<Sample> {
         let began = Instant::now();
         if self.known(node, |topology, number| topology.has_several_servers(number)) == Some(true) {
-            // Probe over a new connection each time, to see whether the address still leads to several
-            // servers.
+            // Probe over a new connection each time, to see whether the address still leads to
+            // several servers.
             state.connection = None;
         }
         let asking = async {
@@ -123,8 +123,8 @@ impl Monitor {
             self.known(node, Topology::observe_full);
             return;
         }
-        // So is one that has just answered a statement. Either the server or this machine is too busy
-        // for the probe.
+        // So is one that has just answered a statement. Either the server or this machine is too
+        // busy for the probe.
         if node.gauges.answered_since(Instant::now() - self.config.probe_timeout / 2) {
             self.known(node, Topology::doubt);
             return;
@@ -137,8 +137,8 @@ impl Monitor {
         }
     }
 
-    /// Checks whether a new connection of a pool reached the server that the monitor probes. `started`
-    /// is when the server at the other end of that connection started.
+    /// Checks whether a new connection of a pool reached the server that the monitor probes.
+    /// `started` is when the server at the other end of that connection started.
     pub(super) async fn check_server(&self, server: &Arc<Server>, started: i64) {
         let state = self.state().clone();
         let Some(node) = state.nodes.iter().find(|node| Arc::ptr_eq(&node.server, server)) else {
@@ -152,8 +152,8 @@ impl Monitor {
         if known.is_none_or(|known| known.started == started) {
             return;
         }
-        // Either the server was restarted, or the address leads to two servers. A restart also breaks
-        // the probe connection, so the first probe after it may fail.
+        // Either the server was restarted, or the address leads to two servers. A restart also
+        // breaks the probe connection, so the first probe after it may fail.
         for _ in 0..2 {
             match self.probe(node).await {
                 Some(sample) if sample.server.started == started => return,

@@ -13,13 +13,14 @@ use crate::node::{Node, Sender, Server};
 use crate::sql::{Catalogue, HARMLESS, SERVER_VIEWS};
 use crate::sqlstate::server_keeps_session;
 
-/// How often the catalogue is read again without a request, since other programs change functions and
-/// views too.
+/// How often the catalogue is read again without a request, since other programs change functions
+/// and views too.
 const READ_INTERVAL: Duration = Duration::from_secs(300);
 /// The pause before the next attempt if no node answered.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The least time between two readings, however often statements request one. Also the first pause
-/// after the server refused or needed too long; that pause doubles each time, up to [`READ_INTERVAL`].
+/// after the server refused or needed too long; that pause doubles each time, up to
+/// [`READ_INTERVAL`].
 const MIN_PAUSE: Duration = Duration::from_secs(5);
 /// How long the server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
@@ -27,9 +28,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// Returns rows of a kind and a name. `f` is any function, `v` a volatile function, `a` a name that
 /// makes a statement a write anywhere, `o` a volatile operator: see [`Catalogue`].
 ///
-/// Objects have marks, such as `funcid 42`, by which stored expressions refer to them. A view, a table
-/// with policies, a domain, or a function with default arguments is tainted if its stored expression
-/// refers to one of these:
+/// Objects have marks, such as `funcid 42`, by which stored expressions refer to them. A view, a
+/// table with policies, a domain, or a function with default arguments is tainted if its stored
+/// expression refers to one of these:
 ///
 /// - a volatile function, an operator of one, an aggregate of one;
 /// - a view that describes the server that reads it;
@@ -38,9 +39,9 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// - a sequence, whose value on a standby is ahead of the primary's, since it is logged in advance;
 /// - another tainted object.
 ///
-/// A type is tainted if a cast to it calls a volatile function. Expressions are searched as text, since
-/// `pg_depend` does not list the functions that come with PostgreSQL, and `pg_proc` calls every
-/// aggregate immutable.
+/// A type is tainted if a cast to it calls a volatile function. Expressions are searched as text,
+/// since `pg_depend` does not list the functions that come with PostgreSQL, and `pg_proc` calls
+/// every aggregate immutable.
 ///
 /// All is sent in one message, which is one transaction, so that `SET LOCAL` ends with it: behind
 /// PgBouncer other clients use the session too.
@@ -127,9 +128,9 @@ async fn read(
 }
 
 impl Monitor {
-    /// Reads the catalogue from the primary, or if that does not answer, from a replica. A replica may
-    /// lack a new function; calls of a function that is not in the catalogue go to the primary. Returns
-    /// when to read it again.
+    /// Reads the catalogue from the primary, or if that does not answer, from a replica. A replica
+    /// may lack a new function; calls of a function that is not in the catalogue go to the primary.
+    /// Returns when to read it again.
     pub(super) async fn read_catalogue(&self) -> Next {
         let ClusterState { nodes, snapshot } = &*self.state().clone();
         let others = (0..nodes.len()).filter(|number| {
@@ -138,8 +139,8 @@ impl Monitor {
         });
         for number in snapshot.primary.into_iter().chain(others) {
             let node = &nodes[number];
-            // The server stops by itself after `TIMEOUT`. This timeout is for a server that does not
-            // answer.
+            // The server stops by itself after `TIMEOUT`. This timeout is for a server that does
+            // not answer.
             let reading = tokio::time::timeout(TIMEOUT * 2, read_from(&node.server));
             let error = match reading.await {
                 Ok(Ok(catalogue)) => {
@@ -156,8 +157,8 @@ impl Monitor {
                 "the catalogue of functions could not be read; calls of functions it does not list \
                  go to the primary"
             );
-            // The catalogue is too large, or this role may not read it. Other nodes would answer the
-            // same, so try again less and less often.
+            // The catalogue is too large, or this role may not read it. Other nodes would answer
+            // the same, so try again less and less often.
             if server_keeps_session(&error) {
                 return Next::Later;
             }
@@ -165,8 +166,8 @@ impl Monitor {
         Next::Soon
     }
 
-    /// Returns the loop that reads the catalogue when it is requested, at most every [`MIN_PAUSE`], and
-    /// else every [`READ_INTERVAL`].
+    /// Returns the loop that reads the catalogue when it is requested, at most every [`MIN_PAUSE`],
+    /// and else every [`READ_INTERVAL`].
     pub(super) fn keep_reading_catalogue(
         self: &Arc<Self>,
         next: Next,
@@ -175,8 +176,8 @@ impl Monitor {
     }
 
     /// Reads the catalogue of an engine's only node, for which no loop reads it, unless it was read
-    /// within [`MIN_PAUSE`]. Takes at most the node's `acquire_timeout`. Returns whether the classifier
-    /// has a current catalogue.
+    /// within [`MIN_PAUSE`]. Takes at most the node's `acquire_timeout`. Returns whether the
+    /// classifier has a current catalogue.
     pub(crate) async fn refresh_catalogue(&self, node: &Node) -> bool {
         let asked = Instant::now();
         let reading = async {

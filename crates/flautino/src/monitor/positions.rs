@@ -1,7 +1,7 @@
 //! Asks nodes for the positions that tokens need.
 //!
-//! All requests that wait for a position share one query, which begins after the last of their writes.
-//! It is held back a little, so that writes which are about to end can share it too.
+//! All requests that wait for a position share one query, which begins after the last of their
+//! writes. It is held back a little, so that writes which are about to end can share it too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -112,8 +112,8 @@ impl Monitor {
         }
     }
 
-    /// Waits for writes that are about to end, so that one query serves them too. Waits no longer than
-    /// a write takes at present.
+    /// Waits for writes that are about to end, so that one query serves them too. Waits no longer
+    /// than a write takes at present.
     async fn gather(&self, node: &Node) {
         let deadline = tokio::time::Instant::now() + self.writes.mean().min(MAX_GATHERING);
         node.probe_connection.gather(|| self.writes.count(), deadline).await;

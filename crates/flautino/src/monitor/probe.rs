@@ -17,14 +17,14 @@ const ROLE: &str =
 
 /// The same as [`ROLE`], and the server's identity and progress.
 ///
-/// - The receiver's timeline is read *after* the replay position: read before it, replay could have gone
-///   on to a later timeline in between.
+/// - The receiver's timeline is read *after* the replay position: read before it, replay could have
+///   gone on to a later timeline in between.
 /// - A primary's timeline is taken from the name of its current WAL file, since the control file is
 ///   updated late after a promotion.
-/// - For the `xid_horizon` a replica reports the lower end of its snapshot (`xmin`), and a primary the
-///   upper end (`xmax`): see [`Progress::xid_horizon`].
-/// - The statistics are read only from PostgreSQL 15 on. Earlier versions write all statistics to a file
-///   for each reader.
+/// - For the `xid_horizon` a replica reports the lower end of its snapshot (`xmin`), and a primary
+///   the upper end (`xmax`): see [`Progress::xid_horizon`].
+/// - The statistics are read only from PostgreSQL 15 on. Earlier versions write all statistics to a
+///   file for each reader.
 const PROGRESS: &str = concat!(
     "SELECT recovers, ",
     server_start!(),
@@ -86,13 +86,13 @@ fn timeline_of(file: &str) -> Option<u32> {
     u32::from_str_radix(file.get(..8)?, 16).ok()
 }
 
-/// The errors of a server that lacks the functions of [`PROGRESS`], or that does not let the role call
-/// them.
+/// The errors of a server that lacks the functions of [`PROGRESS`], or that does not let the role
+/// call them.
 const NO_PROGRESS: [&str; 3] = [INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, FEATURE_NOT_SUPPORTED];
 
 /// If an insert position is just after the header of an empty WAL page, returns the position before
-/// the header, which is as far as a standby can replay. The header of a page has 24 bytes, that of a
-/// segment's first page 40.
+/// the header, which is as far as a standby can replay. The header of a page has 24 bytes, that of
+/// a segment's first page 40.
 fn before_page_header(lsn: Lsn, segment: i64) -> Lsn {
     const PAGE: u64 = 8192;
     let segment = u64::try_from(segment).ok().filter(|size| *size > 0).unwrap_or(u64::MAX);

@@ -1,5 +1,5 @@
-//! [`ClusterState`]: the nodes and what is known of them at one moment, and its description for logs,
-//! errors and the status.
+//! [`ClusterState`]: the nodes and what is known of them at one moment, and its description for
+//! logs, errors and the status.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::router::{Exclusion, NodeView, Role, Snapshot};
 /// An engine's nodes, the main one first.
 pub(crate) type Nodes = Arc<[Arc<Node>]>;
 
-/// A snapshot and its nodes, in the same order. A node's number is its place in both; in another state
-/// the node may have another number.
+/// A snapshot and its nodes, in the same order. A node's number is its place in both; in another
+/// state the node may have another number.
 #[derive(Debug)]
 pub(crate) struct ClusterState {
     pub(crate) nodes: Nodes,

@@ -1,8 +1,9 @@
-//! Chooses among the admitted replicas: takes two at random, and most often the less loaded of them.
+//! Chooses among the admitted replicas: takes two at random, and most often the less loaded of
+//! them.
 //!
-//! This spreads the load nearly as well as comparing all replicas, and does not send every request to
-//! the one that was best a moment ago (Mitzenmacher, "The Power of Two Choices in Randomized Load
-//! Balancing").
+//! This spreads the load nearly as well as comparing all replicas, and does not send every request
+//! to the one that was best a moment ago (Mitzenmacher, "The Power of Two Choices in Randomized
+//! Load Balancing").
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,8 @@ pub struct Load {
     pub in_flight: u32,
     /// How long recent probes took, in microseconds.
     pub latency_us: u32,
-    /// The share of its usual load that a node gets during its slow start, in percent; 100 afterwards.
+    /// The share of its usual load that a node gets during its slow start, in percent; 100
+    /// afterwards.
     pub warm_percent: u8,
 }
 
@@ -25,8 +27,8 @@ impl Load {
         Self { in_flight, latency_us, warm_percent: 100 }
     }
 
-    /// The same load for a node that came back at `readmitted`. Such a node begins with a tenth of its
-    /// usual load, and gets all of it after `slow_start`.
+    /// The same load for a node that came back at `readmitted`. Such a node begins with a tenth of
+    /// its usual load, and gets all of it after `slow_start`.
     #[must_use]
     pub fn readmitted(
         self,
@@ -51,9 +53,9 @@ impl Load {
 
     /// How many times of 65,536 this node is preferred to the other one.
     ///
-    /// The squares of the costs decide: a node that costs twice as much is taken once in five times,
-    /// and a much slower one hardly ever, while small differences do not send all requests to one
-    /// node.
+    /// The squares of the costs decide: a node that costs twice as much is taken once in five
+    /// times, and a much slower one hardly ever, while small differences do not send all requests
+    /// to one node.
     fn preference(self, other: Self) -> u64 {
         let square = |load: Self| u128::from(load.cost()).pow(2);
         let (own, others) = (square(self), square(other));

@@ -30,8 +30,8 @@ pub enum Floor {
     None,
     /// Everything up to this position.
     At(Position),
-    /// Everything that the node of this number showed to an earlier read, whose position is not known
-    /// yet; and everything up to the position, if there is one.
+    /// Everything that the node of this number showed to an earlier read, whose position is not
+    /// known yet; and everything up to the position, if there is one.
     SeenOn(usize, Option<Position>),
     /// Something that only the primary is sure to have, for this reason.
     Primary(Reason),

@@ -4,8 +4,8 @@
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Observation {
     Answered,
-    /// Nothing listens at the node's address, or the server is starting or stopping. One such outcome
-    /// is enough to find the node down.
+    /// Nothing listens at the node's address, or the server is starting or stopping. One such
+    /// outcome is enough to find the node down.
     Refused,
     /// No answer in time, a lost connection, or another error.
     Failed,
@@ -32,8 +32,8 @@ pub(crate) struct Health {
     state: State,
     /// How many of the latest observations contradict the state.
     contrary: u32,
-    /// Whether the latest probe failed although the node answers statements. Such a failure does not
-    /// count as contrary.
+    /// Whether the latest probe failed although the node answers statements. Such a failure does
+    /// not count as contrary.
     doubted: bool,
     /// How many failures in a row make the node go down.
     failures_to_down: u32,
@@ -50,21 +50,21 @@ impl Health {
         self.state == State::Up
     }
 
-    /// Whether the node should be probed again at once, because its latest probe failed and it is not
-    /// down yet.
+    /// Whether the node should be probed again at once, because its latest probe failed and it is
+    /// not down yet.
     pub(crate) fn is_suspect(self) -> bool {
         self.state != State::Down && (self.contrary > 0 || self.doubted)
     }
 
-    /// Records that a probe failed although the node answers statements. After every other such failure
-    /// in a row, beginning with the first, the node is probed again at once; not after each, so that a
-    /// busy machine is not probed without a pause.
+    /// Records that a probe failed although the node answers statements. After every other such
+    /// failure in a row, beginning with the first, the node is probed again at once; not after
+    /// each, so that a busy machine is not probed without a pause.
     pub(crate) fn doubt(&mut self) {
         self.doubted = !self.doubted;
     }
 
-    /// Records that the server refused a probe because all its connections are in use, which shows that
-    /// it is running.
+    /// Records that the server refused a probe because all its connections are in use, which shows
+    /// that it is running.
     pub(crate) fn observe_full(&mut self) {
         self.doubted = false;
         if self.state == State::Up {

@@ -1,8 +1,8 @@
 //! Replay lag: how old the data of a replica is.
 //!
 //! Comparing clocks, or the time of the last replayed transaction, makes every replica of an idle
-//! primary look old. So the age is computed here from the primary's own progress: a replica is as fresh
-//! as the latest moment at which the primary had nothing that the replica lacks.
+//! primary look old. So the age is computed here from the primary's own progress: a replica is as
+//! fresh as the latest moment at which the primary had nothing that the replica lacks.
 
 use std::time::{Duration, Instant};
 
@@ -14,12 +14,13 @@ const MAX_ENTRIES: usize = 1024;
 
 /// Which WAL position the primary had at which moment, and which transactions had ended on it.
 ///
-/// A replica that has replayed the primary's WAL up to its position of some moment is as fresh as that
-/// moment. But an idle primary may hold back WAL for up to half a minute: a read that set hint bits
-/// (with `wal_log_hints` or checksums) writes WAL that no query can see and that nothing flushes soon.
-/// So a replica also counts as fresh if every transaction that had ended on the primary has ended on the
-/// replica. Except for sequences, that is all that a query can see. This second way does not work
-/// while a transaction is open on the primary that is older than the latest one to end.
+/// A replica that has replayed the primary's WAL up to its position of some moment is as fresh as
+/// that moment. But an idle primary may hold back WAL for up to half a minute: a read that set hint
+/// bits (with `wal_log_hints` or checksums) writes WAL that no query can see and that nothing
+/// flushes soon. So a replica also counts as fresh if every transaction that had ended on the
+/// primary has ended on the replica. Except for sequences, that is all that a query can see. This
+/// second way does not work while a transaction is open on the primary that is older than the
+/// latest one to end.
 #[derive(Debug)]
 pub(super) struct LagTracker {
     /// The primary's WAL positions.
@@ -77,8 +78,9 @@ impl<T: Copy + Ord> History<T> {
         Self(Vec::new())
     }
 
-    /// Adds the value that the primary had at this moment. Drops entries of the same value, since only
-    /// its latest moment counts, and entries of higher values, which a crash of the primary undid.
+    /// Adds the value that the primary had at this moment. Drops entries of the same value, since
+    /// only its latest moment counts, and entries of higher values, which a crash of the primary
+    /// undid.
     fn push(&mut self, moment: Instant, value: T) {
         let not_below = self.0.partition_point(|(_, other)| *other < value);
         self.0.truncate(not_below);

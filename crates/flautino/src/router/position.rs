@@ -81,8 +81,8 @@ impl Position {
         Self { system, timeline, lsn }
     }
 
-    /// Whether a server at this position certainly has everything that a server at `floor` had. `false`
-    /// if the two cannot be compared.
+    /// Whether a server at this position certainly has everything that a server at `floor` had.
+    /// `false` if the two cannot be compared.
     #[must_use]
     pub fn reaches(self, floor: Self) -> bool {
         (self.system, self.timeline) == (floor.system, floor.timeline) && self.lsn >= floor.lsn
@@ -90,9 +90,9 @@ impl Position {
 
     /// Returns the one of two positions of a session that covers both.
     ///
-    /// On one timeline it is the further one. Of two timelines it is the one on the newer timeline: it
-    /// was taken after the promotion, on a server that has all that survived of the older timeline. Of
-    /// two systems it is `other`, the one that was met last.
+    /// On one timeline it is the further one. Of two timelines it is the one on the newer timeline:
+    /// it was taken after the promotion, on a server that has all that survived of the older
+    /// timeline. Of two systems it is `other`, the one that was met last.
     #[must_use]
     pub fn later(self, other: Self) -> Self {
         let covers =

@@ -16,7 +16,8 @@ macro_rules! reasons {
             /// All of them, in the order of the counters.
             pub(crate) const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// The reason's name in the status, in spans and in `Server-Timing`, such as `floor_met`.
+            /// The reason's name in the status, in spans and in `Server-Timing`, such as
+            /// `floor_met`.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -38,7 +39,8 @@ reasons! {
     ReplicaChosen => "replica_chosen",
     /// The statement may change something.
     Write => "write",
-    /// A read on the primary: the session wrote, and no position that covers the write is known yet.
+    /// A read on the primary: the session wrote, and no position that covers the write is known
+    /// yet.
     OwnWrite => "own_write",
     /// A read on the primary: the session asks for `Strong` consistency.
     Strong => "strong",
@@ -47,15 +49,15 @@ reasons! {
     /// A read on the primary: the session's token asks for it for a while, since the position of a
     /// write could not be learnt.
     TokenWindow => "token_window",
-    /// A read on the primary: the session's token is of another system or timeline, is impossibly far
-    /// ahead of the primary, or cannot be read.
+    /// A read on the primary: the session's token is of another system or timeline, is impossibly
+    /// far ahead of the primary, or cannot be read.
     ForeignToken => "foreign_token",
     /// A read on a replica: there is nothing in particular that the session must see.
     NoFloor => "no_floor",
     /// A read on a replica that has replayed what the session must see.
     FloorMet => "floor_met",
-    /// A read on the node that served the session's latest read, or on the primary: no other node is
-    /// known to have what that read saw.
+    /// A read on the node that served the session's latest read, or on the primary: no other node
+    /// is known to have what that read saw.
     SameNode => "same_node",
     /// A read on the primary: no replica has replayed what the session must see.
     FloorAhead => "floor_ahead",

@@ -18,7 +18,8 @@ pub enum Access {
     Write,
 }
 
-/// Where a handle sends its statements. `N` identifies a node; for the router it is the node's number.
+/// Where a handle sends its statements. `N` identifies a node; for the router it is the node's
+/// number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<N = usize> {
     /// The router chooses for each statement.
@@ -123,8 +124,8 @@ pub struct Decision {
     pub node: usize,
     /// Why that one.
     pub reason: Reason,
-    /// Whether the node was chosen as the one that takes writes. While there is no primary, such a node
-    /// may be a replica.
+    /// Whether the node was chosen as the one that takes writes. While there is no primary, such a
+    /// node may be a replica.
     pub(crate) as_writer: bool,
 }
 

@@ -73,7 +73,8 @@ pub(crate) struct Progress {
     /// If a replica's horizon is not below the primary's, every transaction that had ended on the
     /// primary has ended on the replica.
     pub(crate) xid_horizon: u64,
-    /// A primary's own timeline. On a replica the timeline of its WAL receiver, if the role may see it.
+    /// A primary's own timeline. On a replica the timeline of its WAL receiver, if the role may see
+    /// it.
     pub(crate) timeline: Option<u32>,
     /// From a replica's control file: a timeline, and a place on it that was replayed.
     pub(crate) control: Option<(u32, Lsn)>,

@@ -1,5 +1,5 @@
-//! [`Snapshot`]: all nodes as they were last probed, by which the router decides. Never changed once
-//! it is published.
+//! [`Snapshot`]: all nodes as they were last probed, by which the router decides. Never changed
+//! once it is published.
 
 use std::time::{Duration, Instant};
 
@@ -32,8 +32,8 @@ pub struct Snapshot {
     /// The number of the node to which writes go: the primary; else the node that was the primary
     /// last; else the main node.
     pub writer: usize,
-    /// Whether the primary reports its WAL position. If not, sessions that wrote read from the primary
-    /// for a while.
+    /// Whether the primary reports its WAL position. If not, sessions that wrote read from the
+    /// primary for a while.
     pub positions: bool,
 }
 
@@ -47,14 +47,16 @@ pub struct NodeView {
     pub up: bool,
     /// Why the node is kept out of the rotation, whatever its lag.
     pub excluded: Option<Exclusion>,
-    /// A position that the node has certainly reached; by now it may be further. Beside it the moment
-    /// when it was asked for, if that is known: the position covers all that the node had then.
+    /// A position that the node has certainly reached; by now it may be further. Beside it the
+    /// moment when it was asked for, if that is known: the position covers all that the node had
+    /// then.
     pub position: Option<(Position, Option<Instant>)>,
     /// The replica has everything that a query could see on the primary at this moment, by this
     /// machine's clock; sequences excepted.
     pub fresh_as_of: Option<Instant>,
-    /// A number that changes whenever what was known of the node may not hold any more: another server
-    /// answers under its name, its server restarted, or its role changed. Nodes never share one.
+    /// A number that changes whenever what was known of the node may not hold any more: another
+    /// server answers under its name, its server restarted, or its role changed. Nodes never share
+    /// one.
     pub incarnation: u64,
     /// When the node came back after it was down. Its slow start begins then.
     pub readmitted: Option<Instant>,
@@ -126,9 +128,9 @@ impl Snapshot {
         }
     }
 
-    /// Whether there is a node to send writes to. This is the primary, or a node that takes writes and
-    /// whose address leads to several servers; such a node is never elected as the primary, since its
-    /// answers may come from different servers.
+    /// Whether there is a node to send writes to. This is the primary, or a node that takes writes
+    /// and whose address leads to several servers; such a node is never elected as the primary,
+    /// since its answers may come from different servers.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         let several = |node: &NodeView| {

@@ -1,5 +1,5 @@
-//! [`Topology`]: what follows from the samples of all nodes together. Which node is the primary, which
-//! nodes belong to its cluster, and which position has each node certainly reached?
+//! [`Topology`]: what follows from the samples of all nodes together. Which node is the primary,
+//! which nodes belong to its cluster, and which position has each node certainly reached?
 //!
 //! - here: what is known of each node, and the election of the primary;
 //! - `confirm`: which reported positions can be relied on;
@@ -16,8 +16,8 @@ use super::position::{Lsn, Position};
 use super::sample::{Progress, Sample, ServerId};
 use super::snapshot::Role;
 
-/// How many probes in a row, each over a new connection, must reach the same server until an address
-/// that led to several servers is trusted again.
+/// How many probes in a row, each over a new connection, must reach the same server until an
+/// address that led to several servers is trusted again.
 const MIN_AGREEING_PROBES: u32 = 20;
 
 /// What is known of one node.
@@ -26,16 +26,16 @@ struct NodeState {
     health: Health,
     /// The latest answer to a probe.
     sample: Option<Sample>,
-    /// The furthest position that this incarnation has certainly reached, and when it was asked for.
-    /// The moment is `None` for a position from the control file, since nobody knows when the server
-    /// wrote it.
+    /// The furthest position that this incarnation has certainly reached, and when it was asked
+    /// for. The moment is `None` for a position from the control file, since nobody knows when the
+    /// server wrote it.
     confirmed: Option<(Position, Option<Instant>)>,
     /// A replay position whose timeline is not confirmed yet, and when it was asked for.
     unconfirmed: Option<(Instant, Lsn)>,
     /// When the latest probe began that found nothing listening at the node's address.
     refused: Option<Instant>,
-    /// `Some` while the node's address leads to several servers: how many probes in a row have reached
-    /// the same one.
+    /// `Some` while the node's address leads to several servers: how many probes in a row have
+    /// reached the same one.
     several_servers: Option<u32>,
     /// See [`NodeView::incarnation`](super::NodeView::incarnation).
     incarnation: u64,
@@ -66,14 +66,14 @@ pub(crate) struct Topology {
     primary: Option<usize>,
     /// The primary; else the node that was the primary last; else the main node.
     writer: usize,
-    /// The latest incarnation that was given to a node. Each number is given only once, so that a node
-    /// cannot be mistaken for the one whose place it takes.
+    /// The latest incarnation that was given to a node. Each number is given only once, so that a
+    /// node cannot be mistaken for the one whose place it takes.
     incarnations: u64,
     settings: Settings,
     lag: LagTracker,
-    /// When an engine of one node got its second one. Before that, sessions did not track their writes.
-    /// So only the primary's progress from then on shows that a replica is fresh: earlier progress may
-    /// lack such a write.
+    /// When an engine of one node got its second one. Before that, sessions did not track their
+    /// writes. So only the primary's progress from then on shows that a replica is fresh: earlier
+    /// progress may lack such a write.
     routed_since: Option<Instant>,
 }
 
@@ -137,8 +137,8 @@ impl Topology {
         *self = new;
     }
 
-    /// Replaces the nodes. `kept` has an entry for each node from now on: the number that the node has
-    /// had up to now, or `None` for a new node.
+    /// Replaces the nodes. `kept` has an entry for each node from now on: the number that the node
+    /// has had up to now, or `None` for a new node.
     pub(crate) fn replace(&mut self, kept: &[Option<usize>], moment: Instant) {
         if self.nodes.len() == 1 {
             self.lag.clear();
@@ -175,7 +175,8 @@ impl Topology {
     }
 
     /// Whether this sample shows that another cluster took over the addresses of the known one: the
-    /// node to which writes go is the primary of another cluster, and no node of the known one is up.
+    /// node to which writes go is the primary of another cluster, and no node of the known one is
+    /// up.
     fn is_cluster_replaced(&self, number: usize, sample: Sample) -> bool {
         let is_up_and_ours = |node: &NodeState| {
             let system = node.sample.and_then(|sample| sample.server.system);
@@ -221,8 +222,9 @@ impl Topology {
         Change { transition, new_server }
     }
 
-    /// Gives the node a new incarnation and forgets its positions. Another server answers for the node,
-    /// or the same one after a restart or in another role, and it may be behind those positions.
+    /// Gives the node a new incarnation and forgets its positions. Another server answers for the
+    /// node, or the same one after a restart or in another role, and it may be behind those
+    /// positions.
     fn begin_incarnation(&mut self, number: usize) {
         let incarnation = self.next_incarnation();
         let node = &mut self.nodes[number];
@@ -231,8 +233,8 @@ impl Topology {
         node.incarnation = incarnation;
     }
 
-    /// Records that a probe which began at this moment failed. `refused` says whether nothing listens
-    /// at the node's address.
+    /// Records that a probe which began at this moment failed. `refused` says whether nothing
+    /// listens at the node's address.
     pub(crate) fn failed(&mut self, number: usize, began: Instant, refused: bool) -> Change {
         let node = &mut self.nodes[number];
         let observation = if refused { Observation::Refused } else { Observation::Failed };
@@ -291,8 +293,8 @@ impl Topology {
         })
     }
 
-    /// Elects the primary: of the nodes that take writes, the one on the highest timeline. Of several on
-    /// one timeline it is the one that was the primary before, or else the first.
+    /// Elects the primary: of the nodes that take writes, the one on the highest timeline. Of
+    /// several on one timeline it is the one that was the primary before, or else the first.
     fn elect_primary(&mut self) {
         let claims = (0..self.nodes.len()).filter_map(|number| Some((self.claim(number)?, number)));
         let best = claims.max_by_key(|(timeline, number)| {
@@ -310,8 +312,8 @@ impl Topology {
         }
     }
 
-    /// The timeline on which the node takes writes for the cluster; 0 if the server does not report it.
-    /// `None` if the node cannot be the primary.
+    /// The timeline on which the node takes writes for the cluster; 0 if the server does not report
+    /// it. `None` if the node cannot be the primary.
     fn claim(&self, number: usize) -> Option<u32> {
         let node = &self.nodes[number];
         let sample = node.sample.filter(|sample| sample.role == Role::Primary)?;

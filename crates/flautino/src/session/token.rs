@@ -10,9 +10,9 @@ use crate::router::{Lsn, Position};
 
 /// What a session's next read must see, as a text for a cookie, a header or a field of a job.
 ///
-/// The text is short, and consists of the characters `0-9a-z.`. It holds a WAL position: the system,
-/// the timeline, and the place on it. A checksum shows if part of the text was lost. `flautino-axum` adds
-/// a signature if a key is configured.
+/// The text is short, and consists of the characters `0-9a-z.`. It holds a WAL position: the
+/// system, the timeline, and the place on it. A checksum shows if part of the text was lost.
+/// `flautino-axum` adds a signature if a key is configured.
 ///
 /// ```
 /// # async fn f(engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -36,7 +36,8 @@ pub struct Token(Kind);
 pub(crate) enum Kind {
     /// A node must have reached this position.
     At(Position),
-    /// Reads go to the primary until then, in seconds since 1970, since no position could be learnt.
+    /// Reads go to the primary until then, in seconds since 1970, since no position could be
+    /// learnt.
     PrimaryUntil(u64),
 }
 

@@ -5,11 +5,12 @@
 //! - its traits: there is one command, and nothing that may stay in the session;
 //! - its tokens: there is no word that writes, and no function, view or operator that the server's
 //!   catalogue calls volatile;
-//! - its parsed tree: the statement is of a kind that reads, and the catalogue knows every function in
-//!   it.
+//! - its parsed tree: the statement is of a kind that reads, and the catalogue knows every function
+//!   in it.
 //!
-//! In doubt it is a write. If all three miss a write, such as a volatile function in a cast, a standby
-//! refuses the statement. The primary then runs it, and [`Plan::rescue`] makes it a write from then on.
+//! In doubt it is a write. If all three miss a write, such as a volatile function in a cast, a
+//! standby refuses the statement. The primary then runs it, and [`Plan::rescue`] makes it a write
+//! from then on.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -28,15 +29,15 @@ use super::names::{self, Kind, Name};
 use super::traits::StatementTraits;
 use crate::router::Access;
 
-/// The longest text that is parsed, in bytes. A longer one counts as a write, since parsing it would
-/// hold up other requests.
+/// The longest text that is parsed, in bytes. A longer one counts as a write, since parsing it
+/// would hold up other requests.
 const MAX_TEXT: usize = 64 * 1024;
-/// The most tokens of a text that is parsed. Each operator of a chain nests the tree one level deeper,
-/// and dropping the tree recurses through all levels.
+/// The most tokens of a text that is parsed. Each operator of a chain nests the tree one level
+/// deeper, and dropping the tree recurses through all levels.
 const MAX_TOKENS: usize = 8_000;
-/// The stack on which such a tree is parsed, walked and dropped, in bytes. In a debug build the parser
-/// needs some 40 kB for each of the 50 levels that it allows, and dropping a tree of [`MAX_TOKENS`]
-/// tokens needs 4 MB.
+/// The stack on which such a tree is parsed, walked and dropped, in bytes. In a debug build the
+/// parser needs some 40 kB for each of the 50 levels that it allows, and dropping a tree of
+/// [`MAX_TOKENS`] tokens needs 4 MB.
 const STACK: usize = 16 << 20;
 /// The longest name that the server keeps whole, in bytes: `NAMEDATALEN` - 1.
 const MAX_NAME: usize = 63;
@@ -47,8 +48,8 @@ const BYTES_PER_WEIGHT: u64 = 4 * 1024;
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) traits: StatementTraits,
-    /// The latest verdict: the version of the catalogue that it is based on, shifted left by one, and
-    /// the lowest bit set for a write. 0 before the first verdict.
+    /// The latest verdict: the version of the catalogue that it is based on, shifted left by one,
+    /// and the lowest bit set for a write. 0 before the first verdict.
     judged: AtomicU64,
     /// Whether a standby has refused the statement as a write.
     rescued: AtomicBool,
@@ -85,7 +86,8 @@ pub(crate) struct Catalogue {
     pub(crate) operators: Vec<Box<str>>,
 }
 
-/// Requests that the catalogue be read again, because a statement named a function that is not in it.
+/// Requests that the catalogue be read again, because a statement named a function that is not in
+/// it.
 type Refresh = Box<dyn Fn() + Send + Sync>;
 
 /// Classifies statements, and remembers those it has seen.
@@ -236,8 +238,8 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
                 _ => place,
             };
             let written = &sql[run.clone()];
-            // The lexer does not tell adjacent operators apart. So a run of operator characters that
-            // contains a volatile operator counts as a write.
+            // The lexer does not tell adjacent operators apart. So a run of operator characters
+            // that contains a volatile operator counts as a write.
             if catalogue.operators.iter().any(|operator| written.contains(&**operator)) {
                 return None;
             }
@@ -261,8 +263,8 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
                 kind = Some(names::kind_of(name)?);
             }
             let planned = kind == Some(Kind::Explain) && count > 0;
-            // The server truncates long names, and the truncated name may be that of a function that
-            // writes.
+            // The server truncates long names, and the truncated name may be that of a function
+            // that writes.
             if name.is_unicode()
                 || text.len() > MAX_NAME
                 || name.is_in(&catalogue.anywhere) && !planned

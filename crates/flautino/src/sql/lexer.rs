@@ -1,8 +1,8 @@
 //! SQL text as tokens: just enough to tell words from literals and comments.
 //!
 //! The rules are those of PostgreSQL's manual, section "Lexical Structure", with
-//! `standard_conforming_strings = on`. Tokens borrow from the text. A literal, a quoted identifier or a
-//! comment that is not closed runs to the end of the text.
+//! `standard_conforming_strings = on`. Tokens borrow from the text. A literal, a quoted identifier
+//! or a comment that is not closed runs to the end of the text.
 
 use std::ops::Range;
 

@@ -27,7 +27,8 @@ impl<'a> Name<'a> {
         matches!(self, Self::Quoted(text) if !text.starts_with('"'))
     }
 
-    /// Whether the name has this property, after folding and without quotes, as the server reads it.
+    /// Whether the name has this property, after folding and without quotes, as the server reads
+    /// it.
     pub(super) fn has(self, property: impl Fn(&str) -> bool) -> bool {
         match self {
             Self::Folded(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
@@ -108,9 +109,10 @@ pub(super) const SYNTAX: [&str; 38] = [
     "xmltable",
 ];
 
-/// Volatile functions that are harmless on a standby: they only return something else each time, and
-/// leave nothing behind. A name counts only if its function comes with PostgreSQL or is written in C,
-/// as those of extensions are, so that a user's own function of the same name is not taken for it.
+/// Volatile functions that are harmless on a standby: they only return something else each time,
+/// and leave nothing behind. A name counts only if its function comes with PostgreSQL or is written
+/// in C, as those of extensions are, so that a user's own function of the same name is not taken
+/// for it.
 pub(crate) const HARMLESS: [&str; 31] = [
     "bernoulli",
     "clock_timestamp",
@@ -146,7 +148,8 @@ pub(crate) const HARMLESS: [&str; 31] = [
 ];
 
 /// Whether a call of this function is a write even if the catalogue does not call it volatile: it
-/// changes something, or describes the server that runs it. `txid_current`, for example, is *stable*.
+/// changes something, or describes the server that runs it. `txid_current`, for example, is
+/// *stable*.
 pub(super) fn always_writes(function: &str) -> bool {
     const PREFIXES: [&str; 11] = [
         "cursor_to_xml",
@@ -184,8 +187,8 @@ pub(super) fn always_writes(function: &str) -> bool {
     NAMES.contains(&function) || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
 }
 
-/// Views that describe the server or session that reads them, so that a standby would show itself in
-/// place of the primary. All views that begin with `pg_stat_` or `pg_statio_` do so too.
+/// Views that describe the server or session that reads them, so that a standby would show itself
+/// in place of the primary. All views that begin with `pg_stat_` or `pg_statio_` do so too.
 pub(crate) const SERVER_VIEWS: [&str; 15] = [
     "pg_aios",
     "pg_backend_memory_contexts",
@@ -221,16 +224,16 @@ pub(super) fn kind_of(first: Name<'_>) -> Option<Kind> {
     }
 }
 
-/// Whether the word makes a query a write: data-modifying `WITH`, `INTO`, row locks. A column of that
-/// name makes it a write too, since the two are not told apart here.
+/// Whether the word makes a query a write: data-modifying `WITH`, `INTO`, row locks. A column of
+/// that name makes it a write too, since the two are not told apart here.
 pub(super) fn writes(name: Name<'_>, last: Option<Name<'_>>) -> bool {
     let is_any = |words: &[&str]| words.iter().any(|word| name.is(word));
     is_any(&["insert", "update", "delete", "merge", "into", "returning"])
         || (last.is_some_and(|last| last.is("for")) && is_any(&["no", "key", "share"]))
 }
 
-/// Whether the word makes `EXPLAIN` run the statement or explain one that is not in the text. A nested
-/// `EXPLAIN` counts too, because the parser recurses into it without a limit.
+/// Whether the word makes `EXPLAIN` run the statement or explain one that is not in the text. A
+/// nested `EXPLAIN` counts too, because the parser recurses into it without a limit.
 pub(super) fn runs(name: Name<'_>) -> bool {
     ["analyze", "analyse", "execute", "declare", "explain"].iter().any(|word| name.is(word))
         || matches!(name, Name::Quoted(text) if text.trim_matches('"').starts_with("anal"))

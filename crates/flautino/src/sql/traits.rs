@@ -1,4 +1,5 @@
-//! What a text shows about its commands: how many there are, and what they leave behind in the session.
+//! What a text shows about its commands: how many there are, and what they leave behind in the
+//! session.
 //!
 //! In doubt a command leaves something behind: the worst that follows is a needless reset of its
 //! connection. The text does not show what a user's own functions and triggers do.
@@ -76,7 +77,8 @@ struct Command<'a> {
     first: Option<Token<'a>>,
     second: Option<Token<'a>>,
     last: Option<Token<'a>>,
-    /// How many `BEGIN ATOMIC` and `CASE` are open. A semicolon inside them does not end the command.
+    /// How many `BEGIN ATOMIC` and `CASE` are open. A semicolon inside them does not end the
+    /// command.
     depth: u32,
     /// Whether the word `TO` occurred: `ROLLBACK TO` does not end the transaction.
     has_to: bool,
@@ -118,8 +120,8 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// Whether this word creates something temporary: `CREATE TEMP …`, `INTO TEMP …`, `CREATE OR REPLACE
-    /// LOCAL TEMPORARY …`. Also a command inside `EXPLAIN`, since `ANALYZE` would run it.
+    /// Whether this word creates something temporary: `CREATE TEMP …`, `INTO TEMP …`, `CREATE OR
+    /// REPLACE LOCAL TEMPORARY …`. Also a command inside `EXPLAIN`, since `ANALYZE` would run it.
     fn makes_temporary(&self, token: Token<'_>) -> bool {
         let before = ["create", "replace", "local", "global", "into"];
         let explained = self.first.is_some_and(|first| first.is("explain"))

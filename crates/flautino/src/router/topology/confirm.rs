@@ -2,21 +2,21 @@
 //!
 //! Positions on two timelines cannot be compared, and the timeline of a standby is hard to learn. A
 //! cascading standby changes its timeline while it stays in recovery. An ordinary role can read the
-//! timeline only from the control file, which the server updates late. A position is confirmed in one of
-//! three ways:
+//! timeline only from the control file, which the server updates late. A position is confirmed in
+//! one of three ways:
 //!
 //! - by the WAL receiver: `pg_stat_wal_receiver.received_tli`, which is asked *after* the replay
 //!   position, since replay is never on a later timeline than the received WAL. Only roles with
 //!   `pg_read_all_stats` (a part of `pg_monitor`) can see it.
 //! - by the control file, which names a place that replay has passed, and its timeline. Both are
 //!   certain, but old.
-//! - by the other nodes: if the control file names the primary's timeline, replay is on that one or on
-//!   a later one. It can be on a later one only if some node was promoted. So the position is confirmed
-//!   once every other node was probed after it and none had been promoted.
+//! - by the other nodes: if the control file names the primary's timeline, replay is on that one or
+//!   on a later one. It can be on a later one only if some node was promoted. So the position is
+//!   confirmed once every other node was probed after it and none had been promoted.
 //!
-//! An engine that opens while there is no primary does not know the primary's timeline. It takes the
-//! latest one that the control file of a replica names: no server that the engine can reach has a
-//! later one.
+//! An engine that opens while there is no primary does not know the primary's timeline. It takes
+//! the latest one that the control file of a replica names: no server that the engine can reach has
+//! a later one.
 
 use std::time::Instant;
 

@@ -10,7 +10,8 @@ struct Nodes {
     start: Instant,
 }
 
-/// What a node reports to a probe. Made by [`primary`], [`replica`] or [`replica_without_timeline`].
+/// What a node reports to a probe. Made by [`primary`], [`replica`] or
+/// [`replica_without_timeline`].
 #[derive(Clone, Copy)]
 struct Answer {
     role: Role,

@@ -40,8 +40,8 @@ impl Topology {
         }
     }
 
-    /// Why the node is kept out of the rotation, whatever its lag. `positions` says whether the primary
-    /// reports its position.
+    /// Why the node is kept out of the rotation, whatever its lag. `positions` says whether the
+    /// primary reports its position.
     pub(super) fn exclusion(&self, number: usize, positions: bool) -> Option<Exclusion> {
         let node = &self.nodes[number];
         let sample = node.sample?;
@@ -62,8 +62,9 @@ impl Topology {
         let Some(progress) = sample.progress else {
             return positions.then_some(Exclusion::NoPosition);
         };
-        // A replica that has followed a promotion may still have the old timeline in its control file.
-        // It is excluded until that changes, because it may also have stayed on the old timeline.
+        // A replica that has followed a promotion may still have the old timeline in its control
+        // file. It is excluded until that changes, because it may also have stayed on the old
+        // timeline.
         let timeline = progress.timeline.or(progress.control.map(|(timeline, _)| timeline));
         if let Some(timeline) = timeline
             && self.timeline != 0
@@ -84,8 +85,8 @@ impl Topology {
 
     /// Bytes and time by which the replica is behind the primary, as far as they are known.
     pub(crate) fn lag(&self, number: usize, now: Instant) -> (Option<u64>, Option<Duration>) {
-        // The last known position of a primary that is down does not show how far behind a replica is
-        // now.
+        // The last known position of a primary that is down does not show how far behind a replica
+        // is now.
         let behind = |progress: Progress| {
             self.primary?;
             Some((progress, self.lag.bytes_behind(progress)?))
