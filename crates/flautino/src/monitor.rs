@@ -5,16 +5,17 @@
 //! tokens: after a write, a token needs the primary's position *after* the commit, and all requests
 //! that wait for one share an answer.
 //!
-//! - here: the loops, and what the outcome of a probe changes
+//! - here: the start, the end and the loops
 //! - `asking`, `probe`: one probe of one node, and its SQL
 //! - `positions`, `writes`: positions for tokens, and the writes that they wait for
 //! - `catalogue`: reads the server's catalogue of functions and views for the classifier
-//! - `state`: the state that is published
+//! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
 mod asking;
 mod catalogue;
 mod positions;
 mod probe;
+mod publish;
 mod state;
 mod writes;
 
@@ -34,8 +35,8 @@ pub(crate) use self::writes::WriteUnderWay;
 use self::writes::WritesUnderWay;
 use crate::config::RoutingConfig;
 use crate::error::UnknownNode;
-use crate::node::{EndReason, Node, Server, Watcher};
-use crate::router::{Change, Exclusion, Role, Snapshot, Topology, Transition};
+use crate::node::{Node, Server, Watcher};
+use crate::router::{Role, Snapshot, Topology};
 use crate::sql::Classifier;
 
 /// The least time between two probes of a node, however often a probe is requested.
@@ -272,89 +273,6 @@ impl Monitor {
         let mut known = self.known.lock();
         let number = place(&known.nodes, node)?;
         Some(access(&mut known.topology, number))
-    }
-
-    /// Carries out what the outcome of a probe changed. `role` is the role that the node reported,
-    /// and `error` says why the probe failed.
-    fn apply(
-        &self,
-        node: &Arc<Node>,
-        change: Change,
-        role: Option<Role>,
-        error: Option<&sqlx::Error>,
-    ) {
-        if let Some(role) = role {
-            // Set the role before the state is published, so that no statement that follows the new
-            // state gets a session that was set up for the old role.
-            node.set_role(role);
-        }
-        let name = node.name();
-        if change.new_server {
-            tracing::info!(
-                node = %name,
-                "the node's server was restarted, or another server answers at its address"
-            );
-            node.renew();
-        }
-        self.publish();
-        match change.transition {
-            Some(Transition::WentDown) => {
-                let error = error.map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(node = %name, %error, "the node is down");
-                node.server.set_trouble(Some(error));
-                node.end(EndReason::Down);
-            }
-            Some(Transition::WentUp) => {
-                tracing::info!(node = %name, ?role, "the node is up");
-                node.server.set_trouble(None);
-            }
-            None => {}
-        }
-    }
-
-    /// Publishes the state that follows from what is known now, and logs what it changes.
-    fn publish(&self) {
-        let (old, new) = {
-            // Hold the lock until the swap: otherwise an older state could replace a newer one.
-            let known = self.known.lock();
-            let (nodes, snapshot) = (Arc::clone(&known.nodes), known.topology.snapshot());
-            let new = Arc::new(ClusterState { nodes, snapshot });
-            (self.state.swap(Arc::clone(&new)), new)
-        };
-        for (node, view) in new.nodes.iter().zip(&new.snapshot.nodes) {
-            let before = old.view(node).and_then(|view| view.excluded.as_ref());
-            if before != view.excluded.as_ref() {
-                log_exclusion(node, view.excluded.as_ref().map(|why| new.describe(why)));
-            }
-        }
-        if let Some(primary) = new.primary()
-            && old.primary().is_none_or(|before| !Arc::ptr_eq(before, primary))
-        {
-            tracing::info!(node = %primary.name(), "the node is the primary");
-            end_superseded(&old, &new, primary);
-        }
-        self.changed.notify_waiters();
-    }
-}
-
-/// Ends all statements on the previous primary. It may still run and answer them, although its
-/// nodes no longer follow it, and every write that it acknowledges from now on is lost.
-fn end_superseded(old: &ClusterState, new: &ClusterState, primary: &Arc<Node>) {
-    let before = old.writer();
-    let excluded = new.view(before).and_then(|view| view.excluded.as_ref());
-    // If both are names of one server, the primary has not changed.
-    let is_same_server = matches!(excluded, Some(Exclusion::SameServer(_)));
-    let was_primary = old.snapshot.nodes[old.snapshot.writer].role == Role::Primary;
-    if was_primary && !is_same_server && !Arc::ptr_eq(before, primary) {
-        before.end(EndReason::Superseded);
-    }
-}
-
-fn log_exclusion(node: &Node, reason: Option<String>) {
-    let node = node.name();
-    match reason {
-        Some(reason) => tracing::warn!(%node, "node `{node}` is not used for reads: {reason}"),
-        None => tracing::info!(%node, "nothing keeps the node out of the rotation any more"),
     }
 }
 
