@@ -207,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_end_and_cover_the_text_in_order() {
+    fn tokens_of_any_text_are_in_order_and_hold_whole_characters() {
         let pieces =
             ["'", "\"", "$", "$a$", "--", "/*", "*/", "\\", "E'", "ä", ";", "\n", "1", "x"];
         for a in pieces {

@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_stay_in_the_session_is_found() {
+    fn commands_that_may_leave_something_in_the_session_are_found() {
         for sql in [
             "set search_path = x",
             "SELECT set_config('a', 'b', false)",

@@ -1,4 +1,5 @@
-//! The decisions that need no error of a server. Those about SQLSTATEs are tested on clusters.
+//! The decisions that need no error of a server. Those that depend on a SQLSTATE are tested on real
+//! clusters.
 
 use std::io;
 
@@ -28,12 +29,12 @@ fn acquire_timeout(step: AcquireStep) -> sqlx::Error {
     Error::AcquireTimeout { node, waited, step, in_use: 1, max: 1 }.into()
 }
 
-/// In the simple protocol.
+/// A statement that is sent in the simple protocol.
 fn simple(sql: &'static str) -> Statement {
     Statement::simple(sql.into_sql_str())
 }
 
-/// In the extended protocol.
+/// A statement that is sent in the extended protocol.
 fn extended(sql: &'static str) -> Statement {
     let classifier = Classifier::new(1, Box::new(|| {}));
     Statement::split(sqlx::query(sql), &classifier).unwrap()
@@ -42,7 +43,7 @@ fn extended(sql: &'static str) -> Statement {
 #[test]
 fn a_statement_runs_elsewhere_if_it_is_harmless_and_its_node_is_at_fault() {
     use Access::{Read, Write};
-    // Whether a statement is run again after each of these errors.
+    // The table says for each of these errors whether the statement is run again.
     let errors: [fn() -> sqlx::Error; 6] = [
         connection_lost,
         || node_down(false),
@@ -53,7 +54,7 @@ fn a_statement_runs_elsewhere_if_it_is_harmless_and_its_node_is_at_fault() {
     ];
     let never = [false; 6];
     let from_replica = [true, true, true, true, false, false];
-    // Whoever timed out while connecting to the primary does not wait for it once more.
+    // After a time-out while connecting to the primary, there is no other node to connect to.
     let from_primary = [true, true, true, false, false, false];
     let table = [
         (Target::Auto, Read, true, from_replica),
@@ -128,7 +129,7 @@ fn a_statement_that_was_not_sent_had_no_effect_if_its_node_is_at_fault() {
             let retry = attempt(target, false, 0);
             assert_eq!(retry.no_effect(&error, None), expected, "{target:?} {error}");
         }
-        // There is no other primary to wait for.
+        // A replica or a node that the handle names cannot be replaced by a new primary.
         assert_eq!(attempt(Target::Auto, true, 0).no_effect(&error, None), None, "{error}");
         assert_eq!(attempt(Target::Node(()), false, 0).no_effect(&error, None), None, "{error}");
     }
@@ -153,7 +154,7 @@ fn a_statement_that_was_sent_may_have_had_an_effect_unless_the_error_disproves_i
 #[test]
 fn a_statement_without_effect_is_sent_again_unless_its_primary_goes_on_refusing() {
     use NoEffect::{EndedByShutdown, NeverSent, RefusedReadOnly};
-    // Whether it is sent again the first time, and the second time.
+    // The last column says whether the statement is sent again the first and the second time.
     let table = [
         (NeverSent, true, [true, true]),
         (NeverSent, false, [true, true]),
@@ -193,7 +194,7 @@ fn a_text_that_may_have_committed_is_not_prepared_anew() {
 }
 
 #[test]
-fn only_the_first_lost_connection_is_the_first() {
+fn a_lost_connection_is_the_first_one_only_once() {
     let mut retry = attempt(Target::Auto, false, 0);
     assert!(!retry.is_first_lost_connection(&sqlx::Error::RowNotFound));
     assert!(!retry.is_first_lost_connection(&node_down(true)));
