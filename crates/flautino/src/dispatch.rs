@@ -75,6 +75,7 @@ impl Dispatch {
         }
     }
 
+    /// The main node, which is always the first one.
     fn main(&self) -> Arc<Node> {
         Arc::clone(&self.monitor().state().nodes[0])
     }
@@ -188,6 +189,8 @@ impl Dispatch {
         Ok(lease)
     }
 
+    /// What counts the lease's statements by the reason for their node, and reports their times to
+    /// the session. With `tracking`, for routed statements, it also reports writes and reads.
     fn tracker(&self, reason: Reason, retry: &Retry, tracking: Option<Tracking>) -> Tracker {
         let Cluster { decisions, monitor, .. } = &*self.cluster;
         let (decisions, monitor) = (Arc::clone(decisions), Arc::clone(monitor));

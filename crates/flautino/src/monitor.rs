@@ -222,6 +222,7 @@ impl Monitor {
         self.state.load().nodes.len() > 1
     }
 
+    /// The latest state of the cluster.
     pub(crate) fn state(&self) -> arc_swap::Guard<Arc<ClusterState>> {
         self.state.load()
     }

@@ -106,6 +106,7 @@ pub struct Transaction {
 }
 
 impl Transaction {
+    /// Begins a transaction on this lease.
     pub(crate) async fn begin(
         mut lease: Lease,
         options: &TransactionOptions,

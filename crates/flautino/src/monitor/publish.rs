@@ -83,6 +83,7 @@ fn end_superseded(old: &ClusterState, new: &ClusterState, primary: &Arc<Node>) {
     }
 }
 
+/// Logs that the node is kept out of the rotation for this reason, or not any more.
 fn log_exclusion(node: &Node, reason: Option<String>) {
     let node = node.name();
     match reason {

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::logging::micros;
 
+/// The writes that are under way.
 #[derive(Debug, Default)]
 pub(super) struct WritesUnderWay {
     count: AtomicU32,

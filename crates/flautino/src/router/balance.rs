@@ -47,6 +47,7 @@ impl Load {
         Self { warm_percent, ..self }
     }
 
+    /// A measure of how long one more statement would take on the node.
     fn cost(self) -> u64 {
         (u64::from(self.in_flight) + 1) * u64::from(self.latency_us.max(1))
     }

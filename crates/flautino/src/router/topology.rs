@@ -97,6 +97,7 @@ impl Topology {
         new
     }
 
+    /// A topology in which nothing is known. `incarnations` is the latest one that was ever given.
     fn without_nodes(settings: Settings, incarnations: u64) -> Self {
         Self {
             nodes: Vec::new(),
@@ -272,10 +273,12 @@ impl Topology {
         self.nodes[number].health.is_suspect()
     }
 
+    /// The server that answered the node's latest successful probe.
     pub(crate) fn server(&self, number: usize) -> Option<ServerId> {
         self.nodes[number].sample.map(|sample| sample.server)
     }
 
+    /// How far the node's server had come at its latest successful probe, if it reported that.
     pub(crate) fn progress(&self, number: usize) -> Option<Progress> {
         self.nodes[number].sample?.progress
     }

@@ -56,6 +56,7 @@ impl UncoveredRead {
 }
 
 impl State {
+    /// Makes reads go to the primary at least until then.
     pub(super) fn read_from_primary_until(&mut self, until: Instant) {
         self.primary_until = Some(self.primary_until.map_or(until, |other| other.max(until)));
     }

@@ -32,6 +32,7 @@ use crate::router::{Lsn, Position};
 #[serde(into = "String", try_from = "String")]
 pub struct Token(Kind);
 
+/// What a token demands of the next read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A node must have reached this position.
@@ -54,6 +55,7 @@ impl Token {
         Self(Kind::At(position))
     }
 
+    /// A token that makes reads go to the primary for this long.
     pub(crate) fn primary_for(window: Duration) -> Self {
         // Two seconds more, since both the current second and the window's last one may be partial.
         Self(Kind::PrimaryUntil(unix_seconds() + window.as_secs() + 2))

@@ -25,7 +25,7 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::lexer::{Token, Tokens};
-use super::names::{self, Kind, Name};
+use super::names::{self, Name, StatementKind};
 use super::traits::StatementTraits;
 use crate::router::Access;
 
@@ -179,6 +179,7 @@ enum Verdict {
     UnknownFunction,
 }
 
+/// Classifies a text by the three checks that the module describes.
 fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict {
     if sql.len() > MAX_TEXT
         || traits.multiple_commands
@@ -188,7 +189,7 @@ fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict 
         return Verdict::Write;
     }
     let explains = match read_tokens(sql, catalogue) {
-        Some(kind) => kind == Kind::Explain,
+        Some(kind) => kind == StatementKind::Explain,
         None => return Verdict::Write,
     };
     let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, sql) else {
@@ -220,7 +221,7 @@ fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict 
 }
 
 /// The kind of statement, by its first word. `None` if a token makes it a write.
-fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
+fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<StatementKind> {
     let mut kind = None;
     let mut last: Option<Name<'_>> = None;
     let (mut before, mut before_that) = ("", "");
@@ -246,7 +247,7 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
             operator = Some(run);
         }
         if text == "("
-            && kind != Some(Kind::Explain)
+            && kind != Some(StatementKind::Explain)
             && last.is_some_and(|name| may_write(name, catalogue))
         {
             return None;
@@ -256,13 +257,13 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
         (before_that, before) = (before, text);
         let name = Name::of(token);
         if let Some(name) = name {
-            if is_called && kind != Some(Kind::Explain) && may_write(name, catalogue) {
+            if is_called && kind != Some(StatementKind::Explain) && may_write(name, catalogue) {
                 return None;
             }
             if kind.is_none() {
                 kind = Some(names::kind_of(name)?);
             }
-            let planned = kind == Some(Kind::Explain) && count > 0;
+            let planned = kind == Some(StatementKind::Explain) && count > 0;
             // The server truncates long names, and the truncated name may be that of a function
             // that writes.
             if name.is_unicode()

@@ -59,7 +59,7 @@ impl<'a> Name<'a> {
 
 /// The kinds of statements that can be reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum StatementKind {
     Query,
     Explain,
 }
@@ -215,12 +215,12 @@ pub(super) fn describes_the_server(relation: &str) -> bool {
 }
 
 /// The kind of statement that begins with this word; `None` if it cannot be a read.
-pub(super) fn kind_of(first: Name<'_>) -> Option<Kind> {
+pub(super) fn kind_of(first: Name<'_>) -> Option<StatementKind> {
     let is_any = |words: &[&str]| words.iter().any(|word| first.is(word));
     if is_any(&["select", "values", "with", "table", "show"]) {
-        Some(Kind::Query)
+        Some(StatementKind::Query)
     } else {
-        is_any(&["explain"]).then_some(Kind::Explain)
+        is_any(&["explain"]).then_some(StatementKind::Explain)
     }
 }
 

@@ -86,6 +86,7 @@ struct Command<'a> {
 }
 
 impl<'a> Command<'a> {
+    /// Takes in the command's next token.
     fn read(&mut self, token: Token<'a>) {
         match token {
             Token::Word(text) => {
