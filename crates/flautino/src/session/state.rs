@@ -11,7 +11,7 @@ const MAX_AHEAD: u64 = 64 << 20;
 /// How many bytes more for each millisecond since the primary reported its position.
 const MAX_AHEAD_PER_MILLISECOND: u64 = 1 << 20;
 
-/// What is known of the session. [`Session`] locks it as a whole.
+/// What is known of the session. [`Session`](super::Session) locks it as a whole.
 #[derive(Debug, Default)]
 pub(super) struct State {
     /// The position that later reads must have reached, and when it was demanded.
