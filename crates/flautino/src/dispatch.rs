@@ -1,10 +1,13 @@
-//! From a statement to a node, and to another one when that fails: select, lease, run, retry or not.
+//! Runs a statement on a node, and on another one if the first fails: one loop that selects a node,
+//! leases a connection, runs the statement, and decides about a retry.
 //!
 //! - here: the loop
-//! - `selection`: which node, and whether it still is what it was selected for
-//! - `retry`: what is known of the attempts so far, and what a failure proves
-//! - `budget`: how much of the primary reads may take that replicas should have served
-//! - `executor`: sqlx's `Executor` in front of the loop
+//! - `selection`: which node an attempt goes to, and whether the node still fits once there is a
+//!   connection to it
+//! - `retry`: what is known of the attempts so far, what an error proves, whether to try again
+//! - `budget`: how many of the primary's connections may serve reads that replicas should have
+//!   served
+//! - `executor`: sqlx's `Executor` on top of the loop
 
 mod budget;
 pub(crate) mod executor;
@@ -23,11 +26,12 @@ use crate::node::Node;
 use crate::router::{Access, Consistency, Reason, Target};
 use crate::session::Session;
 use crate::sql::{Classifier, Plan};
+use crate::sqlstate::is_outdated;
 use crate::statement::Statement;
 
-/// How often an attempt selects anew because its node became another while a connection was waited
-/// for.
-const MAX_CHANGES: u32 = 5;
+/// How often one attempt may select a node anew, because its node changed while it waited for a
+/// connection.
+const MAX_RESELECTIONS: u32 = 5;
 
 /// What all handles of an engine share.
 pub(crate) struct Cluster {
@@ -37,14 +41,14 @@ pub(crate) struct Cluster {
     pub(crate) budget: FallbackBudget,
 }
 
-/// Where the statements of one handle go: the cluster, the session they belong to, and what the
-/// handle was told.
+/// Where the statements of one handle go: the cluster, the session that they belong to, and the
+/// choices that were made through the handle.
 #[derive(Clone)]
 pub(crate) struct Dispatch {
     pub(crate) cluster: Arc<Cluster>,
     pub(crate) session: Arc<Session>,
     pub(crate) target: Target<Arc<Node>>,
-    /// `None`: as configured.
+    /// The consistency that was chosen through the handle. `None`: the configured one.
     pub(crate) consistency: Option<Consistency>,
 }
 
@@ -57,6 +61,7 @@ impl Dispatch {
         &self.cluster.monitor
     }
 
+    /// The consistency that holds for this handle's reads.
     pub(crate) fn level(&self) -> Consistency {
         self.consistency.unwrap_or(self.monitor().config.consistency)
     }
@@ -70,11 +75,13 @@ impl Dispatch {
         }
     }
 
+    /// The main node, which is always the first one.
     fn main(&self) -> Arc<Node> {
         Arc::clone(&self.monitor().state().nodes[0])
     }
 
-    /// What the statement needs, as far as that matters.
+    /// Whether the statement needs the primary. Without replicas the answer would change nothing,
+    /// so the statement counts as a write without being classified.
     fn access(&self, statement: &Statement) -> Access {
         if self.monitor().routes() {
             self.cluster.classifier.access(statement.plan(), statement.text())
@@ -83,9 +90,10 @@ impl Dispatch {
         }
     }
 
-    /// Runs `execute` on a lease of the node that `access` asks for, and runs it again, elsewhere or
-    /// later, where that is harmless. `statement` is what it sends; without one, it sends nothing, or
-    /// nothing but a `BEGIN`.
+    /// Runs `execute` on a lease of a node that fits `access`. If that fails, runs it again on
+    /// another node or later, where this is harmless.
+    ///
+    /// `statement` is what `execute` sends. `None` means that it sends nothing, or only a `BEGIN`.
     pub(crate) async fn run<T, F>(
         &self,
         access: Access,
@@ -104,7 +112,7 @@ impl Dispatch {
                     Ok(output) => return Ok(output),
                     Err(failure) => failure,
                 },
-                // Something changed while it waited, so it selects anew.
+                // The cluster changed in the meantime, so a node is selected anew.
                 Ok(None) => continue,
                 Err(error) => Failure { error, phase: Phase::Leasing },
             };
@@ -115,8 +123,8 @@ impl Dispatch {
         }
     }
 
-    /// A lease of the node for the next attempt. `None` where something changed while it was waited
-    /// for.
+    /// Selects the node for an attempt and leases one of its connections. Returns `None` if the
+    /// cluster changed while this waited, so that a node has to be selected anew.
     async fn lease(
         &self,
         access: Access,
@@ -128,10 +136,11 @@ impl Dispatch {
             return self.lease_unrouted(retry).await.map(Some);
         }
         if statement.is_some() && access == Access::Write {
-            // From now on, so that those who gather before they ask for a position wait for it.
-            retry.under_way.get_or_insert_with(|| monitor.write_begins());
+            // Counted before it has a connection: a token that is asked for now may wait a moment,
+            // so that its position covers this write too.
+            retry.write_under_way.get_or_insert_with(|| monitor.write_begins());
         }
-        // Before the state is read, so that no change is missed.
+        // Subscribe before the state is read; a change in between would be missed otherwise.
         let changed = monitor.changed();
         let mut selection = self.select(access, retry, monitor.state().clone())?;
         if selection.needs_primary() {
@@ -143,7 +152,7 @@ impl Dispatch {
         }
         retry.selected(selection.node(), selection.view(), selection.decision.as_writer);
         let Some(mut lease) = selection.checkout(monitor).await? else {
-            if retry.note_change() < MAX_CHANGES {
+            if retry.count_reselection() < MAX_RESELECTIONS {
                 return Ok(None);
             }
             let node = self.writer().name().to_string();
@@ -154,7 +163,7 @@ impl Dispatch {
         }
         lease.hold(selection.budget.take());
         let reason = retry.cause.unwrap_or(selection.decision.reason);
-        let tracking = selection.tracking(self.level(), retry.under_way.take());
+        let tracking = selection.tracking(self.level(), retry.write_under_way.take());
         lease.tracker = Some(self.tracker(reason, retry, Some(tracking)));
         if retry.is_outdated {
             lease.forget_prepared().await;
@@ -162,10 +171,10 @@ impl Dispatch {
         Ok(Some(lease))
     }
 
-    /// A lease where nothing is routed: there is one node, or the engine is not open.
+    /// Leases a connection where nothing is routed: the engine has one node, or is not open.
     async fn lease_unrouted(&self, retry: &Retry) -> Result<Lease, sqlx::Error> {
         let (node, reason) = match &self.target {
-            // It may have a successor of its name.
+            // The node left the engine, but another one may have taken over its name.
             Target::Node(node) if node.left.is_cancelled() => {
                 (self.monitor().node(node.name())?, Reason::NamedNode)
             }
@@ -180,13 +189,15 @@ impl Dispatch {
         Ok(lease)
     }
 
+    /// What counts the lease's statements by the reason for their node, and reports their times to
+    /// the session. With `tracking`, for routed statements, it also reports writes and reads.
     fn tracker(&self, reason: Reason, retry: &Retry, tracking: Option<Tracking>) -> Tracker {
         let Cluster { decisions, monitor, .. } = &*self.cluster;
         let (decisions, monitor) = (Arc::clone(decisions), Arc::clone(monitor));
-        Tracker::new(decisions, monitor, Arc::clone(&self.session), reason, retry.asked, tracking)
+        Tracker::new(decisions, monitor, Arc::clone(&self.session), reason, retry.began, tracking)
     }
 
-    /// Whether what failed so, before its first row was given out, is to be run again.
+    /// Whether to run the statement again after this failure. The caller has received no row yet.
     async fn may_retry(
         &self,
         access: Access,
@@ -196,7 +207,7 @@ impl Dispatch {
     ) -> bool {
         let sent = failure.phase.sent(statement);
         if let Some(Sent { statement, .. }) = sent
-            && retry.may_prepare_anew(statement, &failure.error)
+            && retry.may_prepare_anew(statement, is_outdated(&failure.error))
         {
             return true;
         }
@@ -213,19 +224,20 @@ impl Dispatch {
         }
     }
 
-    /// Whether what lost its connection to the only node is to be run once more, on a connection that
-    /// answers: a read, or what sent nothing but a `BEGIN`.
+    /// Whether to run the statement once more on a new connection, after it lost its connection to
+    /// the only node. This is harmless for a read, and if at most a `BEGIN` was sent.
     async fn may_reconnect(
         &self,
         retry: &mut Retry,
         error: &sqlx::Error,
         sent: Option<Sent<'_>>,
     ) -> bool {
-        if !retry.lost_connection_first(error) {
+        if !retry.is_first_lost_connection(error) {
             return false;
         }
         match sent {
-            // Classified only now, since that is needed for nothing else here.
+            // An engine of one node classifies a statement only here, since nothing else depends on
+            // it.
             Some(Sent { statement, .. }) => {
                 self.access_now(statement.plan(), statement.text()).await == Access::Read
             }
@@ -233,8 +245,9 @@ impl Dispatch {
         }
     }
 
-    /// What a statement needs, by the catalogue as it is now: for an engine of one node, which does
-    /// not keep it. A write where it cannot be read.
+    /// Classifies a statement by the catalogue as it is now, for an engine of one node, which does
+    /// not keep the catalogue up to date. If the catalogue cannot be read, the statement counts as
+    /// a write.
     async fn access_now(&self, plan: &Plan, sql: &str) -> Access {
         if self.monitor().refresh_catalogue(&self.main()).await {
             self.cluster.classifier.access(plan, sql)
@@ -243,8 +256,9 @@ impl Dispatch {
         }
     }
 
-    /// Whether what provably had no effect is to be sent again: within `failover_timeout`, and if its
-    /// server is not the primary any more, so that there may be another one soon.
+    /// Whether to send a statement again that provably had no effect. That is done within
+    /// `failover_timeout`, and mostly only if the server is no longer the primary, so that another
+    /// one may take over soon.
     async fn may_resend(&self, retry: &mut Retry, no_effect: NoEffect) -> bool {
         let monitor = self.monitor();
         if retry.waited() >= monitor.config.failover_timeout {
@@ -252,8 +266,9 @@ impl Dispatch {
         }
         let node = retry.node.clone();
         match (&node, no_effect) {
-            // A server that shuts down ends its sessions one after the other, and the monitor's may
-            // be the last. But it refuses new ones before it ends the first.
+            // A server that shuts down ends its sessions one after the other, so the monitor's may
+            // still answer. It refuses new sessions before it ends the first one, so a new probe
+            // connection shows whether it shuts down.
             (Some(node), NoEffect::EndedByShutdown) => monitor.renew_probe_connection(node).await,
             _ => tokio::time::sleep(retry.next_pause()).await,
         }

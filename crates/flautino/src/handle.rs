@@ -1,4 +1,4 @@
-//! What a request queries through: an engine, and the choices of one session.
+//! [`Handle`]: what a request queries through.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -21,11 +21,11 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 ///
 /// `&Handle` and `Handle` are sqlx executors, so `query`, `query_as`, `query!`, `QueryBuilder`,
 /// streams and `migrate!` take them. A statement that only reads goes to a replica that is fresh
-/// enough for this session, every other one to the primary. In doubt it is the primary.
+/// enough for this session, every other one to the primary. In doubt, it is the primary.
 ///
 /// A handle from [`Engine::handle`](crate::Engine::handle) begins a session; its clones, and the
-/// handles made from it, share it. After a write the session's reads see that write, on whichever
-/// node; [`token`](Handle::token) and [`observe`](Handle::observe) carry that over to a job, a
+/// handles made from it, share it. After a write the session's reads see that write, whichever node
+/// serves them; [`token`](Handle::token) and [`observe`](Handle::observe) extend this to a job, a
 /// socket or another service.
 ///
 /// ```no_run
@@ -41,8 +41,8 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 /// # Cancellation
 ///
 /// A query that is dropped before its result was read to the end is cancelled at the server, in the
-/// background, and its connection is reset. Where the server cannot be told, it notices within
-/// `client_check_interval`.
+/// background, and its connection is reset. If the request to cancel cannot be delivered, the
+/// server notices the closed connection within `client_check_interval`.
 #[derive(Clone)]
 pub struct Handle {
     dispatch: Dispatch,
@@ -61,32 +61,33 @@ impl Handle {
         Self { dispatch: Dispatch { target, ..self.dispatch.clone() } }
     }
 
-    /// A handle whose every statement goes to the named node.
+    /// Returns a handle that sends every statement to the named node.
     ///
     /// # Errors
     ///
-    /// [`UnknownNode`], which lists the nodes there are.
+    /// [`UnknownNode`], which lists the engine's nodes.
     pub fn node(&self, name: &str) -> Result<Self, UnknownNode> {
         Ok(self.with_target(Target::Node(self.dispatch.monitor().node(name)?)))
     }
 
-    /// A handle whose every statement goes to the primary.
+    /// Returns a handle that sends every statement to the primary.
     #[must_use]
     pub fn primary(&self) -> Self {
         self.with_target(Target::Primary)
     }
 
-    /// A handle whose every statement goes to a replica, also what would pass for a write: a
-    /// function that the router does not know, a view of `pg_stat_…`.
+    /// Returns a handle that sends every statement to a replica, also one that the router would
+    /// take for a write: a call of a function that it does not know, a query of `pg_stat_…`.
     ///
-    /// The session's consistency holds all the same. Where no replica is fresh enough the primary
-    /// runs the statement; what a replica refuses is an error, and is not sent again.
+    /// The session's consistency still holds. If no replica is fresh enough, the primary runs the
+    /// statement. If a replica refuses the statement, that is an error, and the statement is not
+    /// sent again.
     #[must_use]
     pub fn replica(&self) -> Self {
         self.with_target(Target::Replica)
     }
 
-    /// A handle whose reads are as fresh as this.
+    /// Returns a handle whose reads have this consistency.
     ///
     /// ```no_run
     /// # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
@@ -101,7 +102,7 @@ impl Handle {
         Self { dispatch: Dispatch { consistency: Some(consistency), ..self.dispatch.clone() } }
     }
 
-    /// The name of the node that [`node`](Handle::node) chose, if it did.
+    /// The name of the node that was chosen with [`node`](Handle::node), if one was.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
         match &self.dispatch.target {
@@ -116,22 +117,23 @@ impl Handle {
         self.session().served_by()
     }
 
-    /// What the session's next request must bring along to see what this one wrote, and, at the
-    /// level [`Session`](Consistency::Session), what it saw. `None` where there is nothing to
-    /// carry: it neither wrote nor brought a token along, or the engine has one node only.
+    /// Returns the token that the session's next request must bring along to see what this one
+    /// wrote and, at the level [`Session`](Consistency::Session), what this one read. Returns
+    /// `None` if there is nothing to carry over: the session neither wrote nor brought a token, or
+    /// the engine has only one node.
     ///
-    /// After a write this asks the primary for its position, in one statement that all who ask at
-    /// the time share; without a write it costs nothing. Where the position cannot be had in time,
-    /// the token says "the primary, for a while".
+    /// After a write this asks the primary for its WAL position; requests that ask at the same time
+    /// share one query. Without a write it costs nothing. If the primary does not answer in time,
+    /// the token says "read from the primary for a while".
     ///
     /// # Cancellation
     ///
-    /// Cancel safe: a question to the primary goes on for others.
+    /// Cancel safe: the query to the primary goes on for the other requests that share it.
     pub async fn token(&self) -> Option<Token> {
         let (monitor, session) = (self.dispatch.monitor(), self.session());
         let window = monitor.config.token_window;
         if !monitor.routes() {
-            // The engine closes, and nobody can be asked any more.
+            // The engine is closing, so no node can be asked any more.
             return session.owes_token().then(|| Token::primary_for(window));
         }
         let state = monitor.state().clone();
@@ -142,7 +144,8 @@ impl Handle {
             TokenState::AskPrimary(event) => monitor.primary_position_after(event).await,
             TokenState::AskNode(number, event) => {
                 match monitor.position_after(&state.nodes[number], event).await {
-                    // The primary is further than any of its replicas.
+                    // The primary's WAL is ahead of all its replicas, so its position covers the
+                    // read too.
                     None => monitor.primary_position_after(event).await,
                     position => position,
                 }
@@ -154,44 +157,45 @@ impl Handle {
         })
     }
 
-    /// Whether [`token`](Handle::token) has something new to say: the session wrote since it was
-    /// last asked, or brought a token that cannot be used, or read at the level
-    /// [`Session`](Consistency::Session).
+    /// Whether the client needs a new token: since the last call of [`token`](Handle::token) the
+    /// session wrote, or read at the level [`Session`](Consistency::Session), or it brought a token
+    /// that cannot be used.
     #[must_use]
     pub fn owes_token(&self) -> bool {
         self.dispatch.monitor().has_replicas() && self.session().owes_token()
     }
 
-    /// Goes on where another session stopped: from now on this one sees what that one wrote, and
-    /// its own token covers that. Of several tokens the furthest counts.
+    /// Continues another session: from now on this one sees what that one wrote, and its own token
+    /// covers that too. Of several tokens, the furthest one counts.
     pub fn observe(&self, token: &Token) {
         self.resume(token);
         self.session().owe_token();
     }
 
-    /// As [`observe`](Handle::observe), for a token that the client brought itself, and so need not
-    /// be given.
+    /// As [`observe`](Handle::observe), for a token that the client brought itself, so that it need
+    /// not be sent back to the client.
     pub fn resume(&self, token: &Token) {
         self.session().observe(*token, self.dispatch.monitor().config.token_window);
     }
 
-    /// A token was there and could not be read: until the session has a new one, it reads from the
-    /// primary.
+    /// Records that the client brought a token that cannot be read. Until there is a new token, the
+    /// session reads from the primary.
     pub fn observe_unreadable(&self) {
         self.session().observe_unreadable();
     }
 
-    /// Checks a connection out, for what needs one session: `COPY`, advisory locks, settings. It is
-    /// one of the primary, unless the handle names a node or asks for a replica.
+    /// Checks a connection out, for statements that must share one database session: `COPY`,
+    /// advisory locks, settings. The connection is to the primary, unless the handle names a node
+    /// or asks for a replica.
     ///
     /// # Errors
     ///
     /// [`Error::AcquireTimeout`](crate::Error::AcquireTimeout) and
-    /// [`Error::Closed`](crate::Error::Closed), or what the server says to a new connection.
+    /// [`Error::Closed`](crate::Error::Closed), or the server's error to a new connection.
     ///
     /// # Cancellation
     ///
-    /// Cancel safe: a connection under way is kept for the next checkout.
+    /// Cancel safe: a connection that is being made is kept for the next checkout.
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
         let dispatch = self.dispatch.clone();
         let keep = |lease| std::future::ready(Ok(lease));
@@ -202,7 +206,7 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// As [`acquire`](Handle::acquire), or what the server says to `BEGIN`.
+    /// As [`acquire`](Handle::acquire), or the server's error to `BEGIN`.
     ///
     /// # Cancellation
     ///
@@ -211,9 +215,9 @@ impl Handle {
         self.begin_with(TransactionOptions::default())
     }
 
-    /// Begins a transaction with the given isolation, access and deferral. One that is read-only
-    /// and not serializable is a read, and may run on a replica; what the session must see is
-    /// looked at before `BEGIN`.
+    /// Begins a transaction with the given isolation level, access mode and deferral. One that is
+    /// read-only and not serializable may run on a replica that is fresh enough for the session
+    /// when the transaction begins.
     ///
     /// # Errors
     ///
@@ -228,10 +232,10 @@ impl Handle {
     ) -> impl Future<Output = Result<Transaction, sqlx::Error>> + Send + use<> {
         let dispatch = self.dispatch.clone();
         async move {
-            // A standby runs no serializable transactions.
-            let reads =
+            // A standby cannot run a serializable transaction.
+            let may_use_replica =
                 options.read_only && options.isolation != Some(IsolationLevel::Serializable);
-            let access = if reads { Access::Read } else { Access::Write };
+            let access = if may_use_replica { Access::Read } else { Access::Write };
             let begin = |lease| {
                 let options = &options;
                 async move {
@@ -258,16 +262,17 @@ impl Handle {
     /// # Ok(()) }
     /// ```
     ///
-    /// Write `async move`: where the closure only borrows what it uses, the compiler cannot see
-    /// that the whole may go to another thread, as axum's handlers must.
+    /// Write `async move`: if the closure only borrows what it uses, the compiler cannot prove that
+    /// the future is `Send`, as axum's handlers must be.
     ///
     /// # Errors
     ///
-    /// What the closure returns, or what `begin` and `commit` say.
+    /// The closure's error, or one of `begin` or `commit`.
     ///
     /// # Cancellation
     ///
-    /// Rolls back, unless `COMMIT` was already sent: then the server decides.
+    /// Rolls back, unless `COMMIT` was already sent; then the transaction may or may not be
+    /// committed.
     pub async fn transaction<T, E, F>(&self, work: F) -> Result<T, E>
     where
         F: AsyncFnMut(&mut Transaction) -> Result<T, E>,
@@ -310,15 +315,16 @@ impl Handle {
         }
     }
 
-    /// Starts to remember where the session's statements go and how long they take: the first
-    /// eight.
+    /// Starts to record where the session's statements go and how long they take, for the first
+    /// eight of them.
     #[must_use]
     pub fn recorded(self) -> Self {
         self.session().record();
         self
     }
 
-    /// What [`recorded`](Handle::recorded) remembers, in the order in which the statements ended.
+    /// Returns what was recorded since [`recorded`](Handle::recorded), in the order in which the
+    /// statements ended.
     #[must_use]
     pub fn timings(&self) -> Vec<Timing> {
         self.session().timings()
@@ -343,10 +349,10 @@ executor_through!(&'c Handle, |handle, statement| {
     }
 });
 
-/// For what is generic over sqlx, such as `migrate!`.
+/// For code that is generic over sqlx's `Acquire`, such as `migrate!`.
 ///
-/// `begin` through this trait returns sqlx's own transaction, whose `commit` reports success
-/// even where the server had aborted it; [`Handle::begin`], which a plain `db.begin()` calls,
+/// `begin` through this trait returns sqlx's own transaction, whose `commit` reports success even
+/// if the server has aborted the transaction. [`Handle::begin`], which a plain `db.begin()` calls,
 /// does not.
 impl Acquire<'static> for &Handle {
     type Database = Postgres;
@@ -363,11 +369,11 @@ impl Acquire<'static> for &Handle {
         Box::pin(async move {
             let node = this.dispatch.writer();
             let pool = node.pool()?;
-            // What happens in it, and when it ends, is not seen.
+            // The session cannot see what sqlx's transaction writes, nor when it ends.
             this.session().lose_track();
             match pool {
                 Some(pool) => pool.begin().await,
-                // Cancelled half-way, its pool goes with it.
+                // If this is cancelled, the connection closes with its pool.
                 None => {
                     let pool = node.single_sqlx_pool();
                     let begun = tokio::time::timeout(node.acquire_timeout(), pool.begin()).await;

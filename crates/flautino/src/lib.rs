@@ -1,7 +1,7 @@
 //! A PostgreSQL engine for axum apps, and for anything else that runs on tokio.
 //!
-//! An [`Engine`] owns a pool for each of its nodes. A [`Handle`] is what a request queries
-//! through, and it is a plain sqlx executor:
+//! An [`Engine`] owns a pool of connections for each of its nodes. A request queries through a
+//! [`Handle`], which is a plain sqlx executor:
 //!
 //! ```no_run
 //! use flautino::{Engine, EngineConfig};
@@ -24,18 +24,19 @@
 //!
 //! The modules, from the top down; each uses only those below it:
 //!
-//! - `engine`: [`Engine`]: open, close, nodes that come and go, status
+//! - `engine`: [`Engine`]: open, close, adding and removing nodes, status
 //! - `handle`: [`Handle`]: queries, nodes by name, transactions, tokens
 //! - [`transaction`]: begin, savepoint, commit, rollback
-//! - `dispatch`: from a statement to a node, and to another one when that fails
+//! - `dispatch`: runs a statement on a node, and on another one if the first fails
 //! - `lease`: [`Lease`]: a checked-out connection, and sqlx's `Executor` over it
-//! - `monitor`: what each node says of itself, again and again
-//! - `node`: one server, its sessions, its pool
-//! - `session`: what a session must see, and [`Token`], which carries that on
-//! - `logging`, `statement`, `sql`: what is sent, and what its text says
-//! - `config`: what an engine is made of; [`EngineConfig::find`] looks for it
-//! - [`router`]: which node, and why: pure decisions
-//! - `sqlstate`, `error`, `backoff`
+//! - `monitor`: probes every node, and publishes the state of the cluster
+//! - `node`: one server, how its sessions are set up, its pool
+//! - `session`: what a session must see, and [`Token`], which carries this to its next request
+//! - `logging`: logs statements and their results
+//! - `statement`, `sql`: one statement, and what its text shows
+//! - `config`: [`EngineConfig`] and how it is found, read and checked
+//! - [`router`]: which node a statement goes to, and why: pure decisions
+//! - `sqlstate`, `error`, `backoff`: codes of errors, the engine's own errors, growing pauses
 
 mod backoff;
 mod config;

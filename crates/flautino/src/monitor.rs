@@ -1,18 +1,21 @@
-//! The monitor: asks each node how it is, and publishes what all answers together say.
+//! [`Monitor`]: probes each node, and publishes the state of the cluster that follows from the
+//! answers.
 //!
-//! One loop a node, over the node's probe connection. The same connections serve tokens: a write needs
-//! the primary's position *after* its commit, and all who wait for one share a sample.
+//! There is one loop for each node, over the node's probe connection. The same connections serve
+//! tokens: after a write, a token needs the primary's position *after* the commit, and all requests
+//! that wait for one share an answer.
 //!
-//! - here: the loops, and what an answer changes
-//! - `asking`, `probe`: one question to one node, and its SQL
+//! - here: the start, the end and the loops
+//! - `asking`, `probe`: one probe of one node, and its SQL
 //! - `positions`, `writes`: positions for tokens, and the writes that they wait for
-//! - `catalogue`: what the server says about functions and views
-//! - `state`: what is published
+//! - `catalogue`: reads the server's catalogue of functions and views for the classifier
+//! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
 mod asking;
 mod catalogue;
 mod positions;
 mod probe;
+mod publish;
 mod state;
 mod writes;
 
@@ -32,46 +35,50 @@ pub(crate) use self::writes::WriteUnderWay;
 use self::writes::WritesUnderWay;
 use crate::config::RoutingConfig;
 use crate::error::UnknownNode;
-use crate::node::{EndReason, Node, Server, Watcher};
-use crate::router::{Change, Exclusion, Role, Snapshot, Topology, Transition};
+use crate::node::{Node, Server, Watcher};
+use crate::router::{Role, Snapshot, Topology};
 use crate::sql::Classifier;
 
-/// Two probes of a node are this far apart at least, however much happens.
+/// The least time between two probes of a node, however often a probe is requested.
 const MIN_PROBE_PAUSE: Duration = Duration::from_millis(50);
-/// How often `open` asks again what the first probes have left open, and after which pause. A primary
-/// writes its log out within 200 ms by default (`wal_writer_delay`), and only then a replica can have
-/// all of it.
+/// How often `open` probes nodes again whose first probe did not show whether they can be used.
 const MAX_FIRST_ROUNDS: u32 = 3;
+/// The pause before each of these rounds. A primary flushes its WAL within 200 ms by default
+/// (`wal_writer_delay`), and only after that can a replica have all of it.
 const FIRST_ROUND_PAUSE: Duration = Duration::from_millis(100);
 
+/// Probes the nodes of an engine and publishes the state of the cluster.
 pub(crate) struct Monitor {
     pub(crate) config: RoutingConfig,
     classifier: Arc<Classifier>,
     known: Mutex<Known>,
+    /// The latest state that was published.
     state: ArcSwap<ClusterState>,
-    /// Told of each new state, and of the end.
+    /// Notified of each new state, and when the monitor stops.
     changed: Notify,
-    /// `Some` from `start` until `stop`. Dropped, it ends the loops.
+    /// `Some` from `start` until `stop`. The loops end when it is dropped.
     running: ArcSwapOption<Run>,
+    /// Notified when the catalogue should be read again.
     catalogue_wanted: Arc<Notify>,
-    /// When the catalogue of an engine of one node was read last, and whether that went well.
+    /// When the catalogue of an engine of one node was last read, and whether that succeeded.
     catalogue_read: tokio::sync::Mutex<Option<(Instant, bool)>>,
     writes: Arc<WritesUnderWay>,
 }
 
-/// The nodes, and what is known of them, in the same order.
+/// The nodes and what is known of them, in the same order.
 struct Known {
     nodes: Nodes,
     topology: Topology,
 }
 
+/// The time from `start` until `stop`.
 struct Run {
     stop: CancellationToken,
     _stop: DropGuard,
 }
 
 impl Monitor {
-    /// Over these nodes, the main one first. Nothing runs yet.
+    /// A monitor of these nodes, the main one first. It does not run yet.
     pub(crate) fn new(
         nodes: Vec<Arc<Node>>,
         config: RoutingConfig,
@@ -97,6 +104,7 @@ impl Monitor {
         monitor
     }
 
+    /// Has the servers report each new connection to this monitor.
     fn watch_servers(self: &Arc<Self>, nodes: &[Arc<Node>]) {
         for node in nodes {
             let monitor: Weak<Self> = Arc::downgrade(self);
@@ -104,8 +112,8 @@ impl Monitor {
         }
     }
 
-    /// Asks every node once, reads the catalogue, and goes on asking until [`stop`](Self::stop), or
-    /// until what this returns is dropped without [`keep`](Started::keep).
+    /// Probes every node once, reads the catalogue, and goes on probing until [`stop`](Self::stop).
+    /// Also stops if the returned guard is dropped without [`keep`](Started::keep).
     pub(crate) async fn start(self: &Arc<Self>) -> Started {
         let nodes = {
             let mut known = self.known.lock();
@@ -117,7 +125,8 @@ impl Monitor {
         let run = Run { stop: stop.clone(), _stop: stop.clone().drop_guard() };
         self.running.store(Some(Arc::new(run)));
         let started = Started { monitor: Arc::clone(self), is_kept: false };
-        // The main node first, since its system is the cluster's.
+        // The main node first, since the first node to answer decides which system is the
+        // cluster's.
         self.probe(&nodes[0]).await;
         self.probe_all(&nodes[1..]).await;
         self.probe_undecided(&nodes).await;
@@ -135,8 +144,9 @@ impl Monitor {
         futures_util::future::join_all(probes).await;
     }
 
-    /// Asks those nodes again whose first probe has not decided whether they can be used: they answered
-    /// `open` and not the probe, or are replicas that had not replayed all of the primary's log.
+    /// Probes those nodes again whose first probe did not show whether they can be used: nodes that
+    /// answered `open` but not the probe, and replicas that had not replayed all of the primary's
+    /// WAL.
     async fn probe_undecided(&self, nodes: &[Arc<Node>]) {
         for _ in 0..MAX_FIRST_ROUNDS {
             let state = self.state().clone();
@@ -155,18 +165,18 @@ impl Monitor {
         }
     }
 
-    /// Probes the node from now on, until it leaves or the monitor stops.
+    /// Starts the loop that probes the node until it leaves the engine or the monitor stops.
     fn keep_probing(self: &Arc<Self>, node: &Arc<Node>) {
         let Some(run) = self.running.load_full() else { return };
         let (stop, left) = (run.stop.clone(), node.left.clone());
-        let probing = probe_again_and_again(Arc::downgrade(self), Arc::downgrade(node));
+        let probing = probe_repeatedly(Arc::downgrade(self), Arc::downgrade(node));
         node.spawn(async move {
             stop.run_until_cancelled(left.run_until_cancelled(probing)).await;
         });
     }
 
-    /// Replaces the nodes, the main one first. If the monitor runs, those that are new are probed
-    /// before this returns, and from then on.
+    /// Replaces the nodes, the main one first. If the monitor is running, new nodes are probed once
+    /// before this returns, and repeatedly from then on.
     pub(crate) async fn replace(self: &Arc<Self>, nodes: Vec<Arc<Node>>) {
         let before = {
             let mut known = self.known.lock();
@@ -179,7 +189,8 @@ impl Monitor {
         self.publish();
         if self.is_running() {
             if before.len() == 1 {
-                // Replicas are compared with what the primary has from now on.
+                // The topology has just forgotten the primary's progress, and new replicas are
+                // compared with it.
                 self.probe(&before[0]).await;
             }
             self.probe_all(&new).await;
@@ -211,6 +222,7 @@ impl Monitor {
         self.state.load().nodes.len() > 1
     }
 
+    /// The latest state of the cluster.
     pub(crate) fn state(&self) -> arc_swap::Guard<Arc<ClusterState>> {
         self.state.load()
     }
@@ -225,119 +237,43 @@ impl Monitor {
         named.ok_or_else(|| self.unknown(name))
     }
 
-    /// That there is no node of this name, and which there are.
+    /// The error for a name that no node has; it lists the nodes.
     pub(crate) fn unknown(&self, name: &str) -> UnknownNode {
         let known = self.nodes().iter().map(|node| node.name().to_string()).collect();
         UnknownNode { name: name.to_owned(), known }
     }
 
-    /// Ready when a state is published after this call, and when the monitor stops.
+    /// Returns a future that completes when a state is published after this call, or when the
+    /// monitor stops.
     pub(crate) fn changed(&self) -> Notified<'_> {
         self.changed.notified()
     }
 
-    /// A write begins; it is over when what this returns is dropped.
+    /// Counts a write as under way until the returned guard is dropped.
     pub(crate) fn write_begins(&self) -> WriteUnderWay {
         self.writes.begin()
     }
 
-    /// Has the catalogue read again soon, because the schema may have changed.
+    /// Requests that the catalogue be read again soon, because the schema may have changed.
     pub(crate) fn request_catalogue(&self) {
         self.catalogue_wanted.notify_one();
     }
 
-    /// Has all nodes probed at once, because something speaks against what is known of them.
+    /// Requests that all nodes be probed at once, because what is known of them may be outdated.
     pub(crate) fn suspect_all(&self) {
         self.state().nodes.iter().for_each(|node| node.probe_connection.suspect());
     }
 
-    /// What the topology says of a node, by its number there; `None` if it has left.
+    /// Reads or changes what is known of the node: calls `access` with the topology and the node's
+    /// number in it. Returns `None` if the node has left the engine.
     pub(crate) fn known<T>(
         &self,
         node: &Arc<Node>,
-        look: impl FnOnce(&mut Topology, usize) -> T,
+        access: impl FnOnce(&mut Topology, usize) -> T,
     ) -> Option<T> {
         let mut known = self.known.lock();
         let number = place(&known.nodes, node)?;
-        Some(look(&mut known.topology, number))
-    }
-
-    /// Carries out what a probe's outcome changed: `role` is what the node answered, `error` why it did
-    /// not.
-    fn apply(
-        &self,
-        node: &Arc<Node>,
-        change: Change,
-        role: Option<Role>,
-        error: Option<&sqlx::Error>,
-    ) {
-        if let Some(role) = role {
-            // Before the state is published, so that nobody gets a session of the role before.
-            node.set_role(role);
-        }
-        let name = node.name();
-        if change.new_server {
-            tracing::info!(node = %name, "another server answers under this name, or it was restarted");
-            node.renew();
-        }
-        self.publish();
-        match change.transition {
-            Some(Transition::WentDown) => {
-                let error = error.map(ToString::to_string).unwrap_or_default();
-                tracing::warn!(node = %name, %error, "the node is down");
-                node.server.set_trouble(Some(error));
-                node.end(EndReason::Down);
-            }
-            Some(Transition::WentUp) => {
-                tracing::info!(node = %name, ?role, "the node is up");
-                node.server.set_trouble(None);
-            }
-            None => {}
-        }
-    }
-
-    fn publish(&self) {
-        let (old, new) = {
-            // Locked until the swap, so that an older state cannot replace a newer one.
-            let known = self.known.lock();
-            let (nodes, snapshot) = (Arc::clone(&known.nodes), known.topology.snapshot());
-            let new = Arc::new(ClusterState { nodes, snapshot });
-            (self.state.swap(Arc::clone(&new)), new)
-        };
-        for (node, view) in new.nodes.iter().zip(&new.snapshot.nodes) {
-            let before = old.view(node).and_then(|view| view.excluded.as_ref());
-            if before != view.excluded.as_ref() {
-                log_exclusion(node, view.excluded.as_ref().map(|why| new.describe(why)));
-            }
-        }
-        if let Some(primary) = new.primary()
-            && old.primary().is_none_or(|before| !Arc::ptr_eq(before, primary))
-        {
-            tracing::info!(node = %primary.name(), "the node is the primary");
-            end_superseded(&old, &new, primary);
-        }
-        self.changed.notify_waiters();
-    }
-}
-
-/// Ends what runs on the primary before this one. It may be down already and still answer, and what it
-/// acknowledges from now on is lost.
-fn end_superseded(old: &ClusterState, new: &ClusterState, primary: &Arc<Node>) {
-    let before = old.writer();
-    let excluded = new.view(before).and_then(|view| view.excluded.as_ref());
-    // Two names of one server: the primary has only been found under the other one.
-    let is_same_server = matches!(excluded, Some(Exclusion::SameServer(_)));
-    let was_primary = old.snapshot.nodes[old.snapshot.writer].role == Role::Primary;
-    if was_primary && !is_same_server && !Arc::ptr_eq(before, primary) {
-        before.end(EndReason::Superseded);
-    }
-}
-
-fn log_exclusion(node: &Node, reason: Option<String>) {
-    let node = node.name();
-    match reason {
-        Some(reason) => tracing::warn!(%node, "node `{node}` is not used for reads: {reason}"),
-        None => tracing::info!(%node, "nothing keeps the node out of the rotation any more"),
+        Some(access(&mut known.topology, number))
     }
 }
 
@@ -351,14 +287,14 @@ impl Watcher for Monitor {
     }
 }
 
-/// A monitor that was started, and stops when this is dropped without [`keep`](Self::keep).
+/// Guards the start of a monitor: stops it when dropped without [`keep`](Self::keep).
 pub(crate) struct Started {
     monitor: Arc<Monitor>,
     is_kept: bool,
 }
 
 impl Started {
-    /// Has it run until [`Monitor::stop`].
+    /// Lets the monitor run until [`Monitor::stop`].
     pub(crate) fn keep(mut self) {
         self.is_kept = true;
     }
@@ -369,7 +305,8 @@ impl Drop for Started {
         if !self.is_kept {
             self.monitor.running.store(None);
             self.monitor.changed.notify_waiters();
-            // A question under way does not put its connection back, since nothing runs any more.
+            // Close the idle probe connections. A probe that is under way closes its own, since the
+            // monitor is not running any more.
             self.monitor.nodes().iter().for_each(|node| node.probe_connection.hang_up());
         }
     }
@@ -379,8 +316,8 @@ fn new_topology(nodes: usize, config: &RoutingConfig) -> Topology {
     Topology::new(nodes, config.failures_to_down, config.answers_to_up, config.max_lag)
 }
 
-/// The loop of one node. While it waits it keeps neither the monitor nor the node alive.
-async fn probe_again_and_again(monitor: Weak<Monitor>, node: Weak<Node>) {
+/// The loop that probes one node. While it waits, it keeps neither the monitor nor the node alive.
+async fn probe_repeatedly(monitor: Weak<Monitor>, node: Weak<Node>) {
     let both = || Some((monitor.upgrade()?, node.upgrade()?));
     let mut is_suspect = false;
     loop {
@@ -388,8 +325,8 @@ async fn probe_again_and_again(monitor: Weak<Monitor>, node: Weak<Node>) {
         let (interval, wake) =
             (monitor.config.probe_interval, Arc::clone(&node.probe_connection.wake));
         drop((monitor, node));
-        // A little sooner, by chance, so that many instances do not ask in step. One that failed is
-        // asked again at once, so that it is soon known.
+        // Wait for a random part of the interval, so that many instances of an app do not probe in
+        // step. Probe a suspect node again at once, to find out soon whether it is down.
         let share = if is_suspect { 0.0 } else { 0.8 + fastrand::f64() * 0.1 };
         let _ = tokio::time::timeout(interval.mul_f64(share), wake.notified()).await;
         let began = Instant::now();

@@ -1,7 +1,14 @@
 //! The replica router: which node a statement goes to, and why.
 //!
-//! Everything here is pure: no I/O, no clock, no runtime. The monitor hands in what servers say of
-//! themselves and publishes the [`Snapshot`] that comes of it; [`route`] decides on one.
+//! Everything here is pure: no I/O, no clock, no runtime. The monitor passes in the servers'
+//! answers to its probes and publishes the resulting [`Snapshot`]; [`route`] decides by a snapshot.
+//!
+//! - here: [`route`], the decision
+//! - `request`, `reason`: its input and its outcome
+//! - `consistency`, `position`: what a read must see, and whether a node has it
+//! - `balance`: which of several replicas that all fit
+//! - `snapshot`: all nodes at one moment
+//! - `sample`, `topology`, `lag`, `health`: how a snapshot comes of the probes
 //!
 //! ```
 //! use std::time::Instant;
@@ -36,8 +43,8 @@ pub(crate) use self::sample::{Progress, Sample, ServerId};
 pub use self::snapshot::{Exclusion, NodeView, Role, Snapshot};
 pub(crate) use self::topology::{Change, Topology};
 
-/// Chooses the node for a statement. `load` tells what a node carries; `random` decides between
-/// equals. No I/O, no clock, no allocation.
+/// Chooses the node for a statement. `load` returns what a node carries; `random` decides between
+/// equally good nodes. No I/O, no clock, no allocation.
 pub fn route(
     request: &Request,
     snapshot: &Snapshot,
@@ -55,7 +62,7 @@ pub fn route(
         _ => {}
     }
     let replica =
-        |wanted: &dyn Fn(&NodeView) -> bool| best(request, snapshot, &load, random, wanted);
+        |fits: &dyn Fn(&NodeView) -> bool| choose_replica(request, snapshot, &load, random, fits);
     let in_rotation = |node: &NodeView| node.in_rotation(request.now, request.max_lag);
     if let Some(node) = replica(&in_rotation) {
         let reason = match (request.target, request.floor) {
@@ -73,48 +80,50 @@ pub fn route(
     writer(why_not_a_replica(request, snapshot, in_rotation))
 }
 
-/// The replica to fall back to when the primary is left to writes: one that may lag, and still
-/// has what the session must see.
+/// The replica that serves a read when the primary's connections are reserved for writes. It may
+/// lag, but has what the session must see.
 pub fn route_stale(
     request: &Request,
     snapshot: &Snapshot,
     load: impl Fn(usize) -> Load,
     random: u64,
 ) -> Option<Decision> {
-    let node = best(request, snapshot, load, random, &NodeView::is_usable_replica)?;
+    let node = choose_replica(request, snapshot, load, random, &NodeView::is_usable_replica)?;
     Some(Decision::other(node, Reason::Stale))
 }
 
-/// The best of the nodes that are wanted, have what the session must see, and have not failed yet.
-fn best(
+/// Chooses among the nodes for which `fits` holds, which have what the session must see, and on
+/// which the statement has not failed yet.
+fn choose_replica(
     request: &Request,
     snapshot: &Snapshot,
     load: impl Fn(usize) -> Load,
     random: u64,
-    wanted: &dyn Fn(&NodeView) -> bool,
+    fits: &dyn Fn(&NodeView) -> bool,
 ) -> Option<usize> {
     let admitted = |number: usize| {
         let node = &snapshot.nodes[number];
-        wanted(node) && request.floor.admits(number, node) && !request.excluded.contains(number)
+        fits(node) && request.floor.admits(number, node) && !request.excluded.contains(number)
     };
     let load = |number: usize| {
-        let came_back = snapshot.nodes[number].readmitted;
-        load(number).readmitted(came_back, request.now, request.slow_start)
+        let readmitted = snapshot.nodes[number].readmitted;
+        load(number).readmitted(readmitted, request.now, request.slow_start)
     };
     choose(snapshot.nodes.len(), admitted, load, random)
 }
 
+/// Why the primary serves a read for which no replica in the rotation was admitted.
 fn why_not_a_replica(
     request: &Request,
     snapshot: &Snapshot,
     in_rotation: impl Fn(&NodeView) -> bool,
 ) -> Reason {
-    let any = |wanted: &dyn Fn(&NodeView) -> bool| {
+    let any = |fits: &dyn Fn(&NodeView) -> bool| {
         snapshot
             .nodes
             .iter()
             .enumerate()
-            .any(|(number, node)| wanted(node) && !request.excluded.contains(number))
+            .any(|(number, node)| fits(node) && !request.excluded.contains(number))
     };
     match request.floor {
         Floor::Primary(reason) => reason,

@@ -1,6 +1,7 @@
-//! What the handles of one request share: what its next read must see, and what became of its
-//! statements.
+//! [`Session`]: what the handles of one request share. It knows what the session's next read must
+//! see, makes the token for its next request, and records where its statements went.
 
+mod state;
 mod timings;
 mod token;
 
@@ -9,88 +10,48 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::state::{State, UncoveredRead, is_foreign};
 pub use self::timings::Timing;
 use self::timings::Timings;
 use self::token::{Kind, unix_seconds};
 pub use self::token::{ParseTokenError, Token};
-use crate::router::{Consistency, Floor, Lsn, Position, Reason, Role, Snapshot};
+use crate::router::{Consistency, Floor, Position, Reason, Role, Snapshot};
 
-/// How far a token may be ahead of what the primary said when it was probed last, and how much more for
-/// each millisecond since. One that is further is forged, since no server writes so fast.
-const MAX_AHEAD: u64 = 64 << 20;
-const MAX_AHEAD_PER_MILLISECOND: u64 = 1 << 20;
-
+/// Shared by a handle, its clones and the handles made from it.
 #[derive(Debug, Default)]
 pub(crate) struct Session {
     state: Mutex<State>,
     timings: Timings,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    /// The position that tokens and writes demand, and when it was demanded last.
-    floor: Option<(Position, Instant)>,
-    /// A token came that cannot be read, or that contradicts another one.
-    unreadable: bool,
-    /// Reads go to the primary until then, because a token said so or a position could not be had.
-    primary_until: Option<Instant>,
-    /// Until then the server may still carry out a write whose end was not seen. No position that is
-    /// asked for now would cover it.
-    unseen_until: Option<Instant>,
-    /// How many writes are under way.
-    writing: u32,
-    /// A connection was handed out for good, so that writes on it are not seen.
-    untracked: bool,
-    /// When the latest write ended whose position is not known yet.
-    wrote: Option<Instant>,
-    /// Reads that later ones must not fall behind, whose positions are not known yet; at most one for
-    /// each node.
-    reads: Vec<UnplacedRead>,
-    /// The client has no token yet for something that the session wrote or saw.
-    owes_token: bool,
-    served_by: Option<Arc<str>>,
-}
-
-/// A read whose position is not known yet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct UnplacedRead {
-    /// The incarnation of its node.
-    incarnation: u64,
-    ended: Instant,
-}
-
-impl UnplacedRead {
-    /// The number of its node, if that is still the same incarnation.
-    fn number(&self, snapshot: &Snapshot) -> Option<usize> {
-        snapshot.nodes.iter().position(|node| node.incarnation == self.incarnation)
-    }
-}
-
 /// What [`Session::token`] returns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum TokenState {
-    /// The session must see nothing in particular.
+    /// There is nothing in particular that the session must see.
     None,
     /// This token covers all that the session must see.
     Ready(Token),
-    /// The primary's position, asked for after this moment, will cover it.
+    /// A position that the primary is asked for after this moment covers all that the session must
+    /// see.
     AskPrimary(Instant),
-    /// The position of the node of this number, asked for after this moment, will cover it.
+    /// A position that the node of this number is asked for after this moment covers all that the
+    /// session must see.
     AskNode(usize, Instant),
 }
 
-/// A write of the session that is under way. The session reads from the primary until this is dropped,
-/// and after that until a position is known that covers the write.
+/// A write of the session that is under way. The session reads from the primary until this is
+/// dropped, and then until a position is known that covers the write.
 #[derive(Debug)]
 pub(crate) struct SessionWrite {
     session: Arc<Session>,
-    /// How long the session is to read from the primary if the end of the write is not seen.
+    /// How long the session reads from the primary if the end of the write is not seen.
     window: Duration,
+    /// Whether the end of the write was seen.
     ended: bool,
 }
 
 impl SessionWrite {
-    /// Its end was seen, well or not.
+    /// Records that the end of the write was seen, whether it succeeded or failed.
     pub(crate) fn end(mut self) {
         self.ended = true;
     }
@@ -99,26 +60,27 @@ impl SessionWrite {
 impl Drop for SessionWrite {
     fn drop(&mut self) {
         let mut state = self.session.state.lock();
-        // Read under the lock, so that of two writes that end together the later one counts.
+        // Read the clock under the lock: otherwise, of two writes that end together, the earlier
+        // time could overwrite the later one.
         let now = Instant::now();
         state.writing -= 1;
         state.wrote = Some(now);
         state.owes_token = true;
         if !self.ended {
-            // The server may still carry it out, or not at all.
-            state.ask_primary_until(now + self.window);
+            // The server may carry out the write later, or never.
+            state.read_from_primary_until(now + self.window);
             state.unseen_until = state.unseen_until.max(Some(now + self.window));
         }
     }
 }
 
 impl Session {
-    /// Records from now on where its statements go.
+    /// Records where the session's statements go, from now on.
     pub(crate) fn record(&self) {
         self.timings.record();
     }
 
-    /// Takes over what another session must see.
+    /// Makes the session see what the token's session must see.
     pub(crate) fn observe(&self, token: Token, max_window: Duration) {
         let now = Instant::now();
         let mut state = self.state.lock();
@@ -128,31 +90,32 @@ impl Session {
                 let floor = before.map_or(position, |floor| floor.later(position));
                 state.floor = Some((floor, now));
                 if before.is_some_and(|before| before.system != position.system) {
-                    // One of the two is another app's, and nothing says which.
+                    // One of the two tokens is of another app's database, and nothing shows which.
                     state.unreadable = true;
                 }
             }
             Kind::PrimaryUntil(until) => {
-                // Clocks differ and tokens may be forged, so it counts for no longer than one made now.
+                // Clocks differ and tokens may be forged, so the token counts no longer than one
+                // that is made now.
                 let left = Duration::from_secs(until.saturating_sub(unix_seconds()));
-                state.ask_primary_until(now + left.min(max_window));
-                // The client gets a token with a shorter time in its place.
+                state.read_from_primary_until(now + left.min(max_window));
+                // Replace a token that would still be valid long after that.
                 state.owes_token |= left > max_window * 2;
             }
         }
     }
 
-    /// The client has no token for what the session must see.
+    /// Records that the client has no token for what the session must see.
     pub(crate) fn owe_token(&self) {
         self.state.lock().owes_token = true;
     }
 
-    /// A token was there, and cannot be read.
+    /// Records that the client brought a token that cannot be read.
     pub(crate) fn observe_unreadable(&self) {
         self.state.lock().unreadable = true;
     }
 
-    /// What the next read must see.
+    /// What the next read must see, at this level of consistency.
     pub(crate) fn floor(
         &self,
         level: Consistency,
@@ -171,13 +134,14 @@ impl Session {
             return Floor::Primary(Reason::OwnWrite);
         }
         state.owes_token |= state.unreadable;
-        // While there is no primary the time does not run out: a replica of any age might serve then.
+        // While there is no primary this time does not run out: without a floor, a replica that
+        // lacks the write might serve the read.
         if state.primary_until.is_some_and(|until| now < until || snapshot.primary.is_none()) {
             return Floor::Primary(Reason::TokenWindow);
         }
         let floor = state.floor.map(|(floor, _)| floor);
         if state.unreadable || floor.is_some_and(|floor| is_foreign(floor, snapshot, now)) {
-            // The client gets a token that can be used in its place.
+            // Replace the client's token by one that can be used.
             state.owes_token = true;
             return Floor::Primary(Reason::ForeignToken);
         }
@@ -191,12 +155,12 @@ impl Session {
             }
             _ => None,
         };
-        // The primary is further than any of its replicas.
+        // If no single replica served the reads, only the primary is sure to be ahead of them all.
         number.map_or(Floor::Primary(Reason::SameNode), |number| Floor::SeenOn(number, floor))
     }
 
-    /// Whether a token is of a later timeline than the primary's, so that there may have been a promotion
-    /// that the monitor has not noticed yet.
+    /// Whether a token is of a later timeline than the primary's: the monitor may not have noticed
+    /// a promotion yet.
     pub(crate) fn knows_of_a_promotion(&self, snapshot: &Snapshot) -> bool {
         let state = self.state.lock();
         snapshot
@@ -204,7 +168,7 @@ impl Session {
             .is_some_and(|(position, _)| state.knows_of_a_promotion_after(position))
     }
 
-    /// A write is sent, or a connection is handed out on which it may be.
+    /// Records that a write is about to be sent, or may be sent on a connection that is handed out.
     pub(crate) fn write_begins(self: &Arc<Self>, window: Duration) -> SessionWrite {
         let mut state = self.state.lock();
         state.writing += 1;
@@ -213,22 +177,23 @@ impl Session {
         SessionWrite { session: Arc::clone(self), window, ended: false }
     }
 
-    /// Keeps the session on the primary from now on, because its writes are not seen any more.
+    /// Makes the session read from the primary from now on, because its writes are no longer seen.
     pub(crate) fn lose_track(&self) {
         let mut state = self.state.lock();
         state.untracked = true;
         state.owes_token = true;
     }
 
-    /// A read ended on the node of that incarnation, and later ones must not fall behind it.
+    /// Records that a read ended on the node of this incarnation, and that later reads must not
+    /// fall behind it.
     pub(crate) fn read_ended(&self, incarnation: u64) {
         let mut state = self.state.lock();
         state.reads.retain(|read| read.incarnation != incarnation);
-        state.reads.push(UnplacedRead { incarnation, ended: Instant::now() });
+        state.reads.push(UncoveredRead { incarnation, ended: Instant::now() });
         state.owes_token = true;
     }
 
-    /// A statement ended, however.
+    /// Records that a statement ended, whether it succeeded, failed or was cancelled.
     pub(crate) fn statement_ended(&self, timing: Timing) {
         self.state.lock().served_by = Some(Arc::clone(&timing.node));
         self.timings.push(timing);
@@ -242,12 +207,12 @@ impl Session {
         self.timings.all()
     }
 
-    /// Whether the client lacks a token for something.
+    /// Whether the session wrote or saw something that no token of the client covers.
     pub(crate) fn owes_token(&self) -> bool {
         self.state.lock().owes_token
     }
 
-    /// What to hand on to the session's next request.
+    /// The token for the session's next request, or whose position has to be asked for to make one.
     pub(crate) fn token(&self, snapshot: &Snapshot, now: Instant, window: Duration) -> TokenState {
         let mut state = self.state.lock();
         state.learn_positions(snapshot, now, window);
@@ -255,16 +220,16 @@ impl Session {
         let unsettled = state.writing > 0 || state.untracked;
         let foreign =
             state.unreadable || floor.is_some_and(|floor| is_foreign(floor, snapshot, now));
-        let changed = unsettled || foreign || state.wrote.is_some();
-        let tells = snapshot.positions || (!changed && state.reads.is_empty());
-        if !tells || state.may_be_written(now) {
-            // This token covers all else too, so only what is not over yet needs another one.
+        let needs_primary = unsettled || foreign || state.wrote.is_some();
+        let needs_position = needs_primary || !state.reads.is_empty();
+        if (needs_position && !snapshot.positions) || state.has_unseen_write(now) {
+            // This token covers everything but writes that have not ended yet.
             state.owes_token = unsettled;
             return TokenState::Ready(Token::primary_for(window));
         }
         let read = state.reads.iter().map(|read| read.ended).max();
-        if changed {
-            // The primary's position covers both what was written and what was read.
+        if needs_primary {
+            // The primary's position covers both the session's writes and its reads.
             let latest = state.wrote.max(read).unwrap_or(now);
             return TokenState::AskPrimary(if unsettled || foreign { now } else { latest });
         }
@@ -287,8 +252,8 @@ impl Session {
         }
     }
 
-    /// Makes a token of the position that [`TokenState::AskPrimary`] or [`TokenState::AskNode`] asks for. It
-    /// covers all that the session did up to the moment that the state names.
+    /// Makes a token of the position that was asked for, as `asked` demanded. The token covers all
+    /// that the session did up to the moment in `asked`.
     pub(crate) fn token_at(
         &self,
         asked: TokenState,
@@ -304,7 +269,7 @@ impl Session {
                 }
                 state.unreadable = false;
                 state.wrote = state.wrote.filter(|wrote| *wrote > until);
-                state.is_covered_by_primary(position, until, window);
+                state.raise_to_primary(position, until, window);
                 until
             }
             TokenState::AskNode(_, until) => {
@@ -313,99 +278,18 @@ impl Session {
             }
             TokenState::None | TokenState::Ready(_) => return Token::at(position),
         };
-        // A replica is asked only if the session read from no other node.
+        // The position covers all these reads: a replica is asked only if it served all of them.
         state.reads.retain(|read| read.ended > until);
         state.owes_token = state.writing > 0
             || state.untracked
             || state.wrote.is_some()
             || !state.reads.is_empty();
-        if state.may_be_written(Instant::now()) {
+        if state.has_unseen_write(Instant::now()) {
             token = Some(Token::primary_for(window));
         }
         let floor = state.floor.map_or(position, |(floor, _)| floor);
         token.unwrap_or_else(|| Token::at(floor))
     }
-}
-
-impl State {
-    fn ask_primary_until(&mut self, until: Instant) {
-        self.primary_until = Some(self.primary_until.map_or(until, |other| other.max(until)));
-    }
-
-    /// Whether the server may still carry out a write whose end was not seen.
-    fn may_be_written(&self, now: Instant) -> bool {
-        self.unseen_until.is_some_and(|until| now < until)
-    }
-
-    /// Raises the floor by what the session wrote and read, as far as the snapshot has positions for it.
-    fn learn_positions(&mut self, snapshot: &Snapshot, now: Instant, window: Duration) {
-        if let (Some(wrote), false) = (self.wrote, snapshot.positions) {
-            self.wrote = Some(wrote).filter(|wrote| now.saturating_duration_since(*wrote) < window);
-        }
-        if let Some(wrote) = self.wrote
-            && let Some((position, as_of)) = snapshot.primary_position()
-            && as_of > wrote
-        {
-            self.is_covered_by_primary(position, as_of, window);
-            self.wrote = None;
-        }
-        let mut reads = std::mem::take(&mut self.reads);
-        reads.retain(|read| {
-            let Some(number) = read.number(snapshot) else { return true };
-            match snapshot.nodes[number].position {
-                Some((position, Some(as_of))) if as_of > read.ended => {
-                    self.raise_to(position);
-                    false
-                }
-                _ => true,
-            }
-        });
-        self.reads = reads;
-    }
-
-    /// Raises the floor, so that it covers this position too.
-    fn raise_to(&mut self, position: Position) {
-        self.floor = Some(match self.floor {
-            Some((floor, since)) if floor.later(position) == floor => (floor, since),
-            _ => (position, Instant::now()),
-        });
-    }
-
-    /// Whether the floor is of a later timeline than the primary's position: there was a promotion that
-    /// was not noticed yet, or one that was given up, or the floor is forged.
-    fn knows_of_a_promotion_after(&self, position: Position) -> bool {
-        self.floor.is_some_and(|(floor, _)| {
-            floor.system == position.system && floor.timeline > position.timeline
-        })
-    }
-
-    /// The primary was asked at `as_of` and is at this position. That covers whatever a client can have
-    /// seen until then. So the position becomes the floor; a floor beyond it is forged, unless it was
-    /// demanded after the question.
-    fn is_covered_by_primary(&mut self, position: Position, as_of: Instant, window: Duration) {
-        let now = Instant::now();
-        if self.knows_of_a_promotion_after(position) {
-            // Until the monitor has noticed it.
-            self.ask_primary_until(now + window);
-        }
-        let stays = self.floor.is_some_and(|(floor, since)| {
-            floor.reaches(position) && floor != position && since >= as_of
-        });
-        if !stays {
-            self.floor = Some((position, now));
-        }
-    }
-}
-
-/// Whether the floor is of another system or timeline than the primary, or impossibly far.
-fn is_foreign(floor: Position, snapshot: &Snapshot, now: Instant) -> bool {
-    snapshot.primary_position().is_some_and(|(primary, as_of)| {
-        let age = now.saturating_duration_since(as_of).as_millis();
-        let written =
-            u64::try_from(age).unwrap_or(u64::MAX).saturating_mul(MAX_AHEAD_PER_MILLISECOND);
-        !primary.reaches(Position { lsn: Lsn(0), ..floor })
-            || floor.lsn.0.saturating_sub(primary.lsn.0) > MAX_AHEAD.saturating_add(written)
-    })
 }
 
 #[cfg(test)]

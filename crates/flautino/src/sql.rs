@@ -1,4 +1,11 @@
-//! SQL text in, facts out: whether a statement writes, and what it leaves behind.
+//! Facts about a statement, from its text alone: whether it writes, and whether it leaves something
+//! behind in its session.
+//!
+//! - `lexer`: the text as tokens
+//! - `traits`: how many commands there are, and what they leave behind
+//! - `names`: names that make a statement a write, or that are known to be harmless
+//! - `classify`: read or write
+//! - `quote`: names and values as SQL text
 
 mod classify;
 mod lexer;

@@ -1,4 +1,5 @@
-//! One statement, taken out of sqlx's `Execute` so that it can be looked at before it is sent.
+//! One statement, taken out of sqlx's `Execute` so that it can be classified before it is sent, and
+//! sent more than once.
 
 use std::sync::Arc;
 
@@ -8,23 +9,28 @@ use sqlx::{Arguments, Execute, Postgres, SqlStr};
 use crate::error::Error;
 use crate::sql::{Classifier, Plan};
 
-/// A statement with all that sqlx needs to send it, and that can be sent again.
+/// A statement with all that sqlx needs to send it. A clone of it can be sent again.
 #[derive(Debug, Clone)]
 pub(crate) struct Statement {
     sql: SqlStr,
+    /// The values of its parameters. `None` sends the text in the simple protocol.
     arguments: Option<PgArguments>,
+    /// Whether sqlx keeps it prepared on the connection, under a name.
     persistent: bool,
+    /// What sqlx learnt when the app prepared the statement itself.
     prepared: Option<PgStatement>,
+    /// What is known of its text.
     plan: Arc<Plan>,
 }
 
 impl Statement {
-    /// Fails where a value could not be encoded; nothing has been sent then.
+    /// Takes a query of sqlx apart. Fails if a value cannot be encoded; nothing has been sent then.
     pub(crate) fn split<'q, E: Execute<'q, Postgres>>(
         mut query: E,
         classifier: &Classifier,
     ) -> Result<Self, sqlx::Error> {
-        // `Map` answers `persistent` by whether it still has its arguments, so ask before.
+        // Ask before the arguments are taken: without them, `Map` reports that it is not
+        // persistent.
         let persistent = query.persistent();
         let prepared = query.statement().cloned();
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
@@ -33,13 +39,14 @@ impl Statement {
         Ok(Self { sql, arguments, persistent, prepared, plan })
     }
 
-    /// A text without values, in the simple protocol: one round trip, however many commands.
+    /// A text without values, to be sent in the simple protocol: one round trip for any number of
+    /// commands.
     pub(crate) fn simple(sql: SqlStr) -> Self {
         let plan = Arc::new(Plan::of(sql.as_str()));
         Self { sql, arguments: None, persistent: false, prepared: None, plan }
     }
 
-    /// A text to be prepared or described.
+    /// A text that is only to be prepared or described.
     pub(crate) fn text_of(sql: SqlStr, classifier: &Classifier) -> Self {
         let plan = classifier.plan(sql.as_str());
         Self { sql, arguments: None, persistent: false, prepared: None, plan }
@@ -53,13 +60,13 @@ impl Statement {
         self.sql.as_str()
     }
 
-    /// Whether it carries values, which must not turn up in a log.
+    /// Whether it carries values.
     pub(crate) fn has_values(&self) -> bool {
         self.arguments.as_ref().is_some_and(|arguments| arguments.len() > 0)
     }
 
-    /// Whether it is sent in the extended protocol, where a statement is completed by the message
-    /// after it.
+    /// Whether it is sent in the extended protocol. There a statement outside a transaction commits
+    /// at the `Sync` message that follows it.
     pub(crate) fn is_extended(&self) -> bool {
         self.arguments.is_some()
     }
@@ -69,13 +76,16 @@ impl Statement {
         self.plan.traits.may_change_session
     }
 
-    /// For a handle, whose next statement may go to another connection: refuses a lone `BEGIN`,
-    /// `COMMIT` and their like. A text of several commands can bracket itself.
+    /// Refuses a lone `BEGIN`, `COMMIT` and the like. For a handle, whose next statement may run on
+    /// another connection. A text of several commands may hold both the begin and the end.
     pub(crate) fn refuse_lone_control(&self) -> Result<(), Error> {
         if self.plan.traits.multiple_commands { Ok(()) } else { self.refuse_control() }
     }
 
-    /// For a transaction, which counts its own levels: refuses whatever would end it.
+    /// Refuses every text that begins or ends a transaction. For a [`Transaction`], which must know
+    /// whether it is open.
+    ///
+    /// [`Transaction`]: crate::Transaction
     pub(crate) fn refuse_control(&self) -> Result<(), Error> {
         match self.plan.traits.control {
             Some(word) => Err(Error::TransactionControl { keyword: word.to_ascii_uppercase() }),
@@ -83,20 +93,23 @@ impl Statement {
         }
     }
 
-    /// Where nothing is kept prepared: sqlx would name it at the server, and never close it.
+    /// The same statement, to be prepared without a name. For connections on which nothing is kept
+    /// prepared: sqlx would give it a name there and never close it.
     pub(crate) fn unnamed(mut self) -> Self {
         self.persistent = false;
         self
     }
 
-    /// How it must be sent through a pooler that may give each message another server.
+    /// The statement and how to send it, through a pooler that may pass each message on to another
+    /// server.
     pub(crate) fn for_pooler(self) -> (Self, PoolerMode) {
         let mut this = self.unnamed();
         if this.arguments.is_none() {
             return (this, PoolerMode::AsItIs);
         }
         if !this.has_values() && !this.plan.traits.is_query {
-            // A utility command; some of them refuse to run inside a transaction.
+            // Some utility commands refuse to run inside a transaction, so send it in one message
+            // instead.
             this.arguments = None;
             return (this, PoolerMode::AsItIs);
         }
@@ -104,10 +117,12 @@ impl Statement {
     }
 }
 
-/// See [`Statement::for_pooler`].
+/// How a statement is sent through a pooler; see [`Statement::for_pooler`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum PoolerMode {
+    /// On its own: it is one message.
     AsItIs,
+    /// Within `BEGIN` and `COMMIT`: its messages have to reach the same server.
     InTransaction,
 }
 

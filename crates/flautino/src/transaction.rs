@@ -1,4 +1,4 @@
-//! Transactions that cannot lie: `commit` returns `Ok` only for what the server committed.
+//! Transactions whose `commit` returns `Ok` only if the server has committed.
 //!
 //! ```no_run
 //! # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
@@ -14,6 +14,8 @@
 //! # }
 //! ```
 
+mod savepoint;
+
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
@@ -22,6 +24,7 @@ use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
+pub use self::savepoint::Savepoint;
 use crate::error::Error;
 use crate::lease::executor::executor_through;
 use crate::lease::{Failures, Lease};
@@ -29,33 +32,36 @@ use crate::sql::{Classifier, quoted};
 use crate::sqlstate::{CONNECTION_CLASS, server_keeps_session, sqlstate};
 use crate::statement::Statement;
 
-/// Fails in an aborted transaction (25P02) and outside of one (25P01), and does nothing else.
+/// A command that tells whether a transaction is open and not aborted: it fails in an aborted
+/// transaction (25P02) and outside of a transaction (25P01).
 const CHECK: &str = "SAVEPOINT flautino_check";
 
-/// How a transaction begins, and how often the closure form tries it again.
+/// How a transaction begins, and how often
+/// [`Handle::transaction_with`](crate::Handle::transaction_with) tries it again.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TransactionOptions {
     /// Default: the server's `default_transaction_isolation`.
     pub isolation: Option<IsolationLevel>,
-    /// Whether the server refuses writes in it. Default: `false`.
+    /// Whether the server refuses writes in the transaction. Default: `false`.
     pub read_only: bool,
-    /// With `Serializable` and `read_only`: wait for a snapshot that cannot fail. Default: `false`.
+    /// With `Serializable` and `read_only`: whether `BEGIN` waits for a snapshot that cannot lead
+    /// to a serialization failure. Default: `false`.
     pub deferrable: bool,
     /// How often [`Handle::transaction_with`](crate::Handle::transaction_with) runs its closure
-    /// again after a serialization failure, a deadlock, or a connection that was lost before `COMMIT`
-    /// was sent. Default: 0.
+    /// again after a serialization failure, a deadlock, or a connection that was lost before
+    /// `COMMIT` was sent. Default: 0.
     pub retries: u32,
 }
 
-/// The isolation levels that PostgreSQL tells apart.
+/// PostgreSQL's isolation levels. Its `READ UNCOMMITTED` is the same as `READ COMMITTED`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IsolationLevel {
     /// Each statement sees what was committed before it began.
     ReadCommitted,
     /// All statements see what was committed before the first of them.
     RepeatableRead,
-    /// As if transactions ran one after the other; one may fail with 40001 and is then to be
-    /// tried again.
+    /// As if transactions ran one after the other. A transaction may fail with 40001, and the app
+    /// has to try it again then.
     Serializable,
 }
 
@@ -77,8 +83,8 @@ impl TransactionOptions {
         if modes.is_empty() { "BEGIN".to_owned() } else { format!("BEGIN {}", modes.join(", ")) }
     }
 
-    /// Before the nth retry: 10 ms, doubling, 320 ms at the most, halved at random so that two
-    /// that collided do not collide again.
+    /// The pause before the nth retry: 10 ms, doubling up to 320 ms. A random part of up to one
+    /// half is left out, so that two transactions that collided do not collide again.
     pub(crate) fn backoff(attempt: u32) -> Duration {
         let longest = Duration::from_millis(10) * 2_u32.pow(attempt.saturating_sub(1).min(5));
         let random = std::hash::BuildHasher::hash_one(&std::hash::RandomState::new(), attempt);
@@ -88,23 +94,26 @@ impl TransactionOptions {
 
 /// A transaction on one connection. Dropped, it rolls back.
 ///
-/// Statements go through `&mut tx`, or through the [`PgConnection`] it dereferences to; after
-/// the latter `commit` asks the server first whether the transaction still stands, at one round
-/// trip, since flautino has not seen what happened.
+/// Statements go through `&mut tx`, or through the [`PgConnection`] it dereferences to. After the
+/// latter, `commit` needs one more round trip: flautino has not seen whether a statement failed, so
+/// it first asks the server whether the transaction is aborted.
 pub struct Transaction {
     lease: Lease,
-    /// Creating a savepoint was cancelled or failed, and sqlx has a `ROLLBACK` waiting.
+    /// Set while a savepoint is created or released, and ever after if that was cancelled or
+    /// failed. sqlx may then have queued a `ROLLBACK`, so nothing more may be sent in this
+    /// transaction.
     lost: bool,
 }
 
 impl Transaction {
+    /// Begins a transaction on this lease.
     pub(crate) async fn begin(
         mut lease: Lease,
         options: &TransactionOptions,
     ) -> Result<Self, sqlx::Error> {
         let sql = options.begin_sql();
         let statement = AssertSqlSafe(sql.clone()).into_sql_str();
-        // Cancelled here, the lease is busy, and its connection recovered.
+        // If this is cancelled, the lease is dropped while busy, and its connection is recovered.
         lease
             .control(&sql, |connection| {
                 Box::pin(PgTransactionManager::begin(connection, Some(statement)))
@@ -124,13 +133,14 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// [`Error::CommitAborted`] when a statement had failed and the server rolled back;
-    /// [`Error::CommitUnknown`] when the connection was lost before the server's answer;
-    /// [`Error::TransactionLost`]; else what the server says, after which nothing is committed.
+    /// - [`Error::CommitAborted`] if a statement had failed, so that the server rolled back;
+    /// - [`Error::CommitUnknown`] if the connection was lost before the server's answer;
+    /// - [`Error::TransactionLost`] if a savepoint was cancelled half-way or left open;
+    /// - otherwise the server's error; nothing is committed then.
     ///
     /// # Cancellation
     ///
-    /// Dropped half-way, the transaction may or may not be committed.
+    /// If this is dropped half-way, the transaction may or may not be committed.
     pub async fn commit(mut self) -> Result<(), sqlx::Error> {
         self.try_commit().await
     }
@@ -138,12 +148,13 @@ impl Transaction {
     async fn try_commit(&mut self) -> Result<(), sqlx::Error> {
         self.not_lost()?;
         if self.depth() > 1 {
-            // A level that was forgotten, not ended: what belongs to it cannot be told.
+            // A savepoint was leaked and never ended. Nobody can tell whether its changes were
+            // meant to stay.
             self.try_rollback().await?;
             return Err(Error::TransactionLost.into());
         }
         let Failures { any, unwatched, .. } = self.lease.failures;
-        if (any || unwatched) && !self.stands().await? {
+        if (any || unwatched) && !self.is_intact().await? {
             self.try_rollback().await?;
             return Err(Error::CommitAborted.into());
         }
@@ -164,17 +175,17 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// What the connection says; the server rolls back then by itself.
+    /// The connection's error. The server rolls back by itself then.
     ///
     /// # Cancellation
     ///
-    /// Dropped half-way, it is rolled back in the background all the same.
+    /// If this is dropped half-way, the transaction is rolled back in the background.
     pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
         self.try_rollback().await
     }
 
     async fn try_rollback(&mut self) -> Result<(), sqlx::Error> {
-        // More than one level is open only where a savepoint was forgotten.
+        // More than one level is open only if a savepoint was leaked.
         while PgTransactionManager::get_transaction_depth(&self.lease) > 0 {
             let rollback = self.lease.control("ROLLBACK", |connection| {
                 Box::pin(PgTransactionManager::rollback(connection))
@@ -187,7 +198,8 @@ impl Transaction {
         Ok(())
     }
 
-    /// Ends it as the closure's result asks; also says whether trying again may help.
+    /// Commits if the closure returned `Ok`, else rolls back. Also returns whether the whole
+    /// transaction may be tried again.
     pub(crate) async fn conclude<T, E: From<sqlx::Error>>(
         mut self,
         result: Result<T, E>,
@@ -195,13 +207,16 @@ impl Transaction {
         let mut unknown = false;
         let result = match result {
             Ok(value) => self.try_commit().await.map(|()| value).map_err(|err| {
-                // It may have been committed, and would be done twice.
+                // If the server did commit, trying again would do everything twice.
                 unknown = matches!(Error::of(&err), Some(Error::CommitUnknown(_)));
                 E::from(err)
             }),
             Err(err) => {
                 if let Err(failed) = self.try_rollback().await {
-                    tracing::debug!(error = %failed, "rollback failed; the connection is closed");
+                    tracing::debug!(
+                        error = %failed,
+                        "ROLLBACK failed; the server rolls back when the connection closes"
+                    );
                 }
                 Err(err)
             }
@@ -210,27 +225,28 @@ impl Transaction {
         (result, retryable)
     }
 
-    /// Sets a savepoint. What is done through it is undone when it is dropped without
-    /// [`commit`](Savepoint::commit).
+    /// Sets a savepoint. If it is dropped without [`commit`](Savepoint::commit), all changes that
+    /// were made through it are undone.
     ///
     /// # Errors
     ///
-    /// What the server says, such as 25P02 when the transaction is aborted.
+    /// The server's error, such as 25P02 if the transaction is aborted.
     ///
     /// # Cancellation
     ///
-    /// Dropped half-way, the whole transaction is lost: everything later fails with
+    /// If this is dropped half-way, the whole transaction is lost: everything later fails with
     /// [`Error::TransactionLost`].
     pub async fn savepoint(&mut self) -> Result<Savepoint<'_>, sqlx::Error> {
         self.set_savepoint(None).await
     }
 
-    /// As [`savepoint`](Transaction::savepoint), and known by `name` to SQL of your own. Any
-    /// name will do, since it is quoted, but the empty one and one with a NUL.
+    /// As [`savepoint`](Transaction::savepoint), under a name that your own SQL can use. The name
+    /// is quoted, so it may be any text that is not empty and has no NUL character.
     ///
     /// # Errors
     ///
-    /// As [`savepoint`](Transaction::savepoint), and [`sqlx::Error::Encode`] for such a name.
+    /// As [`savepoint`](Transaction::savepoint), and [`sqlx::Error::Encode`] for an empty name or
+    /// one with a NUL character.
     ///
     /// # Cancellation
     ///
@@ -247,8 +263,9 @@ impl Transaction {
         self.not_lost()?;
         let Failures { any, unwatched, .. } = self.lease.failures;
         if any || unwatched {
-            // sqlx answers a refused savepoint by queueing a rollback of the whole transaction.
-            self.own(CHECK.to_owned()).await?;
+            // If the server refuses a savepoint, sqlx queues a rollback of the whole transaction.
+            // So find out first whether it would be refused.
+            self.send(CHECK.to_owned()).await?;
         }
         self.lost = true;
         let log = format!("SAVEPOINT _sqlx_savepoint_{}", self.depth());
@@ -256,39 +273,43 @@ impl Transaction {
             .control(&log, |connection| Box::pin(PgTransactionManager::begin(connection, None)))
             .await?;
         if let Some(name) = name {
-            self.own(format!("SAVEPOINT {}", quoted(name))).await?;
+            self.send(format!("SAVEPOINT {}", quoted(name))).await?;
         }
         self.lost = false;
         Ok(Savepoint {
-            failures: self.lease.failures,
+            failures_before: self.lease.failures,
             level: self.depth(),
             transaction: self,
             open: true,
         })
     }
 
+    /// sqlx's count of open levels: the transaction and its savepoints.
     fn depth(&self) -> usize {
         PgTransactionManager::get_transaction_depth(&self.lease)
     }
 
     /// Asks the server whether the transaction is open and not aborted.
-    async fn stands(&mut self) -> Result<bool, sqlx::Error> {
-        match self.own(CHECK.to_owned()).await {
+    async fn is_intact(&mut self) -> Result<bool, sqlx::Error> {
+        match self.send(CHECK.to_owned()).await {
             Ok(()) => Ok(true),
             Err(sqlx::Error::Database(_)) => Ok(false),
             Err(err) => Err(err),
         }
     }
 
-    /// Sends a command of our own, outside sqlx's count of levels.
-    async fn own(&mut self, sql: String) -> Result<(), sqlx::Error> {
+    /// Sends a command that sqlx does not count as a level.
+    async fn send(&mut self, sql: String) -> Result<(), sqlx::Error> {
         let statement = Statement::simple(AssertSqlSafe(sql.clone()).into_sql_str());
         let sent = self.lease.control(&sql, |connection| connection.execute(statement));
         sent.await.map(drop)
     }
 
-    /// sqlx's own `begin` on the bare connection, cancelled half-way, rolls back levels that are
-    /// not its own: with none left, statements would be committed one by one.
+    /// Whether the transaction may have ended.
+    ///
+    /// The depth is 0 if the app called sqlx's own `begin` on the bare connection and cancelled it:
+    /// sqlx then rolls back one level too many. Outside of a transaction, each further statement
+    /// would be committed at once.
     fn is_lost(&self) -> bool {
         self.lost || self.depth() == 0
     }
@@ -297,6 +318,7 @@ impl Transaction {
         if self.is_lost() { Err(Error::TransactionLost) } else { Ok(()) }
     }
 
+    /// Refuses statements that must not run in this transaction.
     fn admit(&self, statement: &Statement) -> Result<(), Error> {
         self.not_lost()?;
         if self.lease.was_routed_to_replica() && statement.may_change_session() {
@@ -329,8 +351,8 @@ impl Deref for Transaction {
 ///
 /// # Panics
 ///
-/// When the transaction is lost ([`Error::TransactionLost`]): the connection is no longer in a
-/// transaction then, and what is sent through it would be committed at once.
+/// If the transaction is lost ([`Error::TransactionLost`]): the connection may no longer be in a
+/// transaction then, and each statement would be committed at once.
 impl DerefMut for Transaction {
     fn deref_mut(&mut self) -> &mut PgConnection {
         assert!(!self.is_lost(), "{}", Error::TransactionLost);
@@ -353,126 +375,9 @@ impl fmt::Debug for Transaction {
     }
 }
 
-/// Part of a transaction that can be undone on its own. Dropped, it rolls back to its start.
-///
-/// Statements go through `&mut savepoint`. Savepoints nest: see [`Transaction::savepoint`],
-/// which it dereferences to.
-pub struct Savepoint<'t> {
-    transaction: &'t mut Transaction,
-    /// What had gone wrong before it was set: a failure after that is undone with the savepoint.
-    failures: Failures,
-    /// sqlx's depth while this one is the innermost level.
-    level: usize,
-    open: bool,
-}
-
-impl Savepoint<'_> {
-    /// Keeps what was done; it is committed or rolled back with the transaction.
-    ///
-    /// # Errors
-    ///
-    /// What the server says, such as 25P02 when a statement behind the savepoint had failed;
-    /// it is rolled back to its start then.
-    ///
-    /// # Cancellation
-    ///
-    /// Dropped half-way, the whole transaction is lost, as with [`Transaction::savepoint`].
-    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
-        self.innermost()?;
-        let log = format!("RELEASE {}", self.name());
-        // Once it is sent, there may be nothing left to roll back to.
-        self.transaction.lost = true;
-        let release = self
-            .transaction
-            .lease
-            .control(&log, |connection| Box::pin(PgTransactionManager::commit(connection)));
-        let released = release.await;
-        self.transaction.lost = false;
-        released?;
-        self.open = false;
-        Ok(())
-    }
-
-    /// Undoes what was done behind it; the transaction goes on, also after an error.
-    ///
-    /// # Errors
-    ///
-    /// What the connection says.
-    ///
-    /// # Cancellation
-    ///
-    /// Dropped half-way, it is rolled back all the same.
-    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
-        self.innermost()?;
-        let log = format!("ROLLBACK TO {}", self.name());
-        let rollback = self
-            .transaction
-            .lease
-            .control(&log, |connection| Box::pin(PgTransactionManager::rollback(connection)));
-        rollback.await?;
-        self.open = false;
-        self.forget_failures();
-        Ok(())
-    }
-
-    /// As sqlx names it.
-    fn name(&self) -> String {
-        format!("SAVEPOINT _sqlx_savepoint_{}", self.level.saturating_sub(1))
-    }
-
-    /// That no level inside is still open, and none was lost on the way.
-    fn innermost(&mut self) -> Result<(), Error> {
-        self.transaction.lost |= self.transaction.depth() != self.level;
-        self.transaction.not_lost()
-    }
-
-    /// What failed behind the savepoint is undone with it.
-    fn forget_failures(&mut self) {
-        let Failures { any, retryable, .. } = self.failures;
-        let failures = &mut self.transaction.lease.failures;
-        (failures.any, failures.retryable) = (any, retryable);
-    }
-}
-
-executor_through!(&'c mut Savepoint<'_>, |savepoint, statement| {
-    match savepoint.innermost().and_then(|()| savepoint.transaction.admit(statement)) {
-        Ok(()) => Ok(&mut savepoint.transaction.lease),
-        Err(err) => Err(err.into()),
-    }
-});
-
-impl Deref for Savepoint<'_> {
-    type Target = Transaction;
-
-    fn deref(&self) -> &Transaction {
-        self.transaction
-    }
-}
-
-impl DerefMut for Savepoint<'_> {
-    fn deref_mut(&mut self) -> &mut Transaction {
-        self.transaction
-    }
-}
-
-impl Drop for Savepoint<'_> {
-    fn drop(&mut self) {
-        if self.open && self.innermost().is_ok() {
-            let log = format!("ROLLBACK TO {}", self.name());
-            self.transaction.lease.queue_rollback(&log);
-            self.forget_failures();
-        }
-    }
-}
-
-impl fmt::Debug for Savepoint<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Savepoint").field("transaction", &self.transaction).finish()
-    }
-}
-
-/// Whether an error of `COMMIT` says that nothing was committed: it was not sent, or it is the
-/// server's answer on a session that goes on. A pooler speaks in class 08 of a server it has lost.
+/// Whether an error of `COMMIT` proves that nothing was committed: `COMMIT` was not sent, or the
+/// server refused it and kept the session. An error of class 08 proves nothing: it comes from a
+/// pooler that has lost its server.
 fn refuses_commit(err: &sqlx::Error) -> bool {
     let code = sqlstate(err).unwrap_or_default();
     let was_sent =

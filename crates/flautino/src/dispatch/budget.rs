@@ -1,5 +1,5 @@
-//! The budget of the primary's connections for reads that replicas should have served, so that such
-//! reads cannot starve writes.
+//! Limits how many of the primary's connections may serve reads that replicas should have served,
+//! so that such reads cannot starve writes.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -10,30 +10,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::monitor::Monitor;
 
-/// Permits for such reads, while the engine is open.
+/// One permit for each such read. Empty while the engine is not open.
 #[derive(Debug, Default)]
 pub(crate) struct FallbackBudget(ArcSwapOption<Semaphore>);
 
 /// How the wait for a permit ended.
 pub(super) enum Waited {
     Permit(OwnedSemaphorePermit),
-    /// The read need not go to the primary any more.
+    /// A replica can serve the read by now.
     NotNeeded,
     TimedOut,
-    /// The engine closes.
+    /// The engine is closing.
     Closed,
 }
 
 impl FallbackBudget {
-    /// Begins with this share of the primary's connections: the most whole ones that are not above
-    /// it, and at least one.
+    /// Makes permits for this share of the primary's connections, rounded down, but at least one.
     pub(crate) fn open(&self, connections: u32, share: f64) {
         let share = f64::from(connections) * share;
         let permits = (1..=connections).take_while(|count| f64::from(*count) <= share).count();
         self.0.store(Some(Arc::new(Semaphore::new(permits.max(1)))));
     }
 
-    /// Nobody gets a permit any more, and those who wait for one are told.
+    /// Grants no more permits. Everyone who is waiting for one gets [`Waited::Closed`].
     pub(crate) fn close(&self) {
         if let Some(semaphore) = self.0.swap(None) {
             semaphore.close();
@@ -44,8 +43,8 @@ impl FallbackBudget {
         self.0.load_full()?.try_acquire_owned().ok()
     }
 
-    /// Waits for a permit as long as it is needed, which is asked whenever the monitor has learnt
-    /// something.
+    /// Waits for a permit. Whenever the monitor publishes a new state, `is_needed` is asked again
+    /// whether the read still has to go to the primary.
     pub(super) async fn acquire(
         &self,
         timeout: Duration,
@@ -53,10 +52,11 @@ impl FallbackBudget {
         is_needed: impl Fn() -> bool,
     ) -> Waited {
         let Some(semaphore) = self.0.load_full() else { return Waited::Closed };
-        // One wait from beginning to end, so that the place in the queue is kept.
+        // One future for the whole wait, since a new one would go to the end of the queue.
         let mut permit = pin!(tokio::time::timeout(timeout, semaphore.acquire_owned()));
         loop {
-            // Before the question, so that no change is missed.
+            // Subscribe before `is_needed` reads the state; a change in between would be missed
+            // otherwise.
             let changed = monitor.changed();
             if !is_needed() {
                 return Waited::NotNeeded;

@@ -1,4 +1,4 @@
-//! sqlx's `Executor` in front of the loop: a statement through a handle.
+//! sqlx's `Executor` on top of the loop: how a handle runs, streams and prepares a statement.
 
 use futures_core::Stream;
 use futures_util::StreamExt;
@@ -9,10 +9,10 @@ use crate::lease::Lease;
 use crate::lease::executor::{Answer, Item, Source, Start};
 use crate::statement::Statement;
 
-/// How many rows of a stream are read ahead, where they are there already.
+/// How many rows of a stream are taken together at most, if they have already arrived.
 const MAX_READ_AHEAD: usize = 128;
 
-/// Runs statements wherever the router sends them.
+/// Runs each statement on the node that the router selects.
 pub(crate) struct RoutedExecutor(Dispatch);
 
 impl RoutedExecutor {
@@ -35,8 +35,8 @@ impl Source for RoutedExecutor {
         self.0.run(access, Some(&statement), execute).await
     }
 
-    /// Rows that arrive together are given out together, so that a small result which ends in an error
-    /// can be run again as a whole.
+    /// Holds the first rows back until all that have arrived are read. If a small result ends in an
+    /// error, the caller has received none of it, and the statement can be run again.
     fn stream(
         &mut self,
         statement: Statement,
@@ -74,9 +74,10 @@ impl Source for RoutedExecutor {
     }
 }
 
+/// Rows that arrived together.
 type Chunk = Vec<Result<Item, sqlx::Error>>;
 
-/// Reads the first rows of a result, and fails if they end in an error already.
+/// Reads the first chunk of a result. Fails if that chunk ends in an error.
 async fn first_chunk(
     lease: Lease,
     statement: Statement,

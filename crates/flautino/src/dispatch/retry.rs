@@ -1,5 +1,7 @@
-//! Whether what failed may be run again, and where. Decides by what is known of the attempts so far and
-//! by what the error proves, and asks no server.
+//! Whether a failed statement may be run again, and where.
+//!
+//! Everything here decides from the attempts so far and from what the error proves; no server is
+//! asked.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +16,12 @@ use crate::sqlstate::{
     ADMIN_SHUTDOWN, DEADLOCK_DETECTED, FEATURE_NOT_SUPPORTED, INVALID_SCHEMA_NAME,
     OBJECT_NOT_IN_PREREQUISITE_STATE, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE,
     TOO_MANY_CONNECTIONS, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE,
-    is_connection_lost, is_outdated, refuses_role_or_database, said_by, server_keeps_session,
-    sqlstate,
+    is_connection_lost, refuses_role_or_database, said_by, server_keeps_session, sqlstate,
 };
 use crate::statement::Statement;
 
-/// The pauses before a write is sent again.
+/// The first pause before a statement that had no effect is sent again. Each later one is twice as
+/// long, up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 
@@ -30,29 +32,30 @@ pub(crate) struct Failure {
     pub(crate) phase: Phase,
 }
 
-/// How far an attempt was when it failed.
+/// How far an attempt had come when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Phase {
-    /// It had no connection.
+    /// It was waiting for a connection.
     Leasing,
-    /// At the most a `BEGIN` was sent.
+    /// It had a connection, and had sent nothing or a `BEGIN`.
     Beginning,
-    /// The statement was sent, and no row of its result was given out.
+    /// It had sent the statement; the caller had received no row of its result.
     Executing {
-        /// The server had said that the statement is complete.
+        /// Whether the server had reported that the statement is complete (`CommandComplete`).
         completed: bool,
     },
 }
 
-/// A statement that was sent, and failed.
+/// A statement that was sent and then failed.
 #[derive(Clone, Copy)]
 pub(super) struct Sent<'a> {
     pub(super) statement: &'a Statement,
-    /// The server had said that it is complete.
+    /// Whether the server had reported that the statement is complete (`CommandComplete`).
     pub(super) completed: bool,
 }
 
 impl Phase {
+    /// The statement, if the attempt had already sent it.
     pub(super) fn sent(self, statement: Option<&Statement>) -> Option<Sent<'_>> {
         match self {
             Self::Leasing | Self::Beginning => None,
@@ -63,85 +66,92 @@ impl Phase {
     }
 }
 
-/// How it is known that what failed had no effect.
+/// Why a failed statement is known to have had no effect.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NoEffect {
-    /// It was never sent, or nothing but a `BEGIN` was.
+    /// The statement was not sent; at most a `BEGIN` was.
     NeverSent,
-    /// The server refused it as read-only: a demoted primary, or a session from before a promotion.
+    /// The server refused the statement as read-only: the server is a demoted primary, or the
+    /// session is older than the server's promotion.
     RefusedReadOnly,
-    /// The server ended it, because it shuts down.
+    /// The server ended the session before the statement was complete, because it was shutting
+    /// down.
     EndedByShutdown,
 }
 
-/// The attempts of one statement.
+/// The attempts to run one statement: what is known of them, and how many more there may be.
 pub(super) struct Retry {
     target: Target<()>,
-    /// How often it may still be run elsewhere.
-    pub(super) left: u32,
-    /// Why this is not the first attempt.
+    /// How many more times the statement may be run on another node.
+    pub(super) retries_left: u32,
+    /// Why the statement is being run again. `None` on the first attempt.
     pub(super) cause: Option<Reason>,
-    /// A standby refused it as a write.
+    /// Set when a standby could not run the statement: all further attempts go to the primary.
     pub(super) to_primary: bool,
-    /// The incarnations of the nodes on which it failed.
+    /// The incarnations of the nodes on which the statement failed.
     excluded: Vec<u64>,
     pub(super) attempt: Attempt,
-    /// Where the attempt goes.
+    /// The node of the latest attempt. `None` until one was selected.
     pub(super) node: Option<Arc<Node>>,
     /// When the attempt began.
-    pub(super) asked: Instant,
-    /// How often the attempt's node became another while a connection was waited for.
-    changes: u32,
-    /// Counts it as a write under way until its lease does.
-    pub(super) under_way: Option<WriteUnderWay>,
-    /// The attempt before met a connection that had prepared it before its tables changed.
+    pub(super) began: Instant,
+    /// How often this attempt selected a node anew, because the node changed while the attempt
+    /// waited for a connection.
+    reselections: u32,
+    /// Counts the statement as a write under way until its lease counts it.
+    pub(super) write_under_way: Option<WriteUnderWay>,
+    /// Whether the previous attempt failed because its connection had prepared the statement before
+    /// the statement's tables changed.
     pub(super) is_outdated: bool,
-    lost_connection: bool,
-    /// How often it was sent again because it had had no effect.
+    /// Whether an attempt on a single-node engine has lost its connection.
+    has_lost_connection: bool,
+    /// How often the statement was sent again because it had had no effect.
     resent: u32,
     pauses: Backoff,
-    /// Since when it waits for a primary, or for another one.
+    /// When the statement began to wait for a primary.
     waits_since: Option<Instant>,
 }
 
-/// What an attempt's node was when it was selected.
+/// What the node of an attempt was when it was selected.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Attempt {
     pub(super) incarnation: u64,
     on_replica: bool,
+    /// Whether the node was selected as the one that takes writes.
     on_writer: bool,
 }
 
 impl Retry {
-    /// May run `retries` times elsewhere.
+    /// No attempt was made yet; after the first one, `retries` more may go to other nodes.
     pub(super) fn new(target: Target<()>, retries: u32) -> Self {
         Self {
             target,
-            left: retries,
+            retries_left: retries,
             cause: None,
             to_primary: false,
             excluded: Vec::new(),
             attempt: Attempt { incarnation: 0, on_replica: false, on_writer: true },
             node: None,
-            asked: Instant::now(),
-            changes: 0,
-            under_way: None,
+            began: Instant::now(),
+            reselections: 0,
+            write_under_way: None,
             is_outdated: false,
-            lost_connection: false,
+            has_lost_connection: false,
             resent: 0,
             pauses: Backoff::new(FIRST_PAUSE, MAX_PAUSE),
             waits_since: None,
         }
     }
 
-    /// Another attempt begins.
+    /// Starts the next attempt.
     pub(super) fn begin_attempt(&mut self) {
-        self.asked = Instant::now();
-        self.changes = 0;
-        self.under_way = None;
+        self.began = Instant::now();
+        self.reselections = 0;
+        self.write_under_way = None;
     }
 
-    /// The attempt goes to this node, of which this is known.
+    /// Records that the attempt goes to this node. `as_writer` says whether the node was selected
+    /// as the one that takes writes.
     pub(super) fn selected(&mut self, node: &Arc<Node>, view: &NodeView, as_writer: bool) {
         self.node = Some(Arc::clone(node));
         self.attempt = Attempt {
@@ -151,14 +161,14 @@ impl Retry {
         };
     }
 
-    /// The attempt's node became another while a connection was waited for. Returns how often that
-    /// happened.
-    pub(super) fn note_change(&mut self) -> u32 {
-        self.changes += 1;
-        self.changes
+    /// Counts that the attempt has to select a node anew. Returns how often it has done so.
+    pub(super) fn count_reselection(&mut self) -> u32 {
+        self.reselections += 1;
+        self.reselections
     }
 
-    /// The numbers of the nodes on which it failed.
+    /// The nodes on which the statement failed, by their numbers in this snapshot. A node that was
+    /// restarted or replaced since then has a new incarnation, and may be tried again.
     pub(super) fn excluded_in(&self, snapshot: &Snapshot) -> ExcludedNodes {
         let mut excluded = ExcludedNodes::default();
         if !self.excluded.is_empty() {
@@ -169,10 +179,11 @@ impl Retry {
         excluded
     }
 
-    /// Whether it may be run elsewhere at once.
+    /// Whether the statement may be run on another node at once.
     ///
-    /// A read may, since it has no effect. What was asked of a replica may while a standby ran it,
-    /// which cannot write. For writes see [`no_effect`](Self::no_effect).
+    /// A read may, since it has no effect. Any statement may that a standby ran, if the handle
+    /// asked for a replica, since a standby cannot write. For writes see
+    /// [`no_effect`](Self::no_effect).
     pub(super) fn may_run_elsewhere(
         &mut self,
         access: Access,
@@ -180,7 +191,8 @@ impl Retry {
         sent: Option<Sent<'_>>,
     ) -> bool {
         let is_harmless = match self.target {
-            // What a standby has refused may write, whatever the classifier says.
+            // A statement that a standby refused may write, although the classifier calls it a
+            // read.
             Target::Auto | Target::Primary => access == Access::Read && !self.to_primary,
             Target::Replica => self.attempt.on_replica || access == Access::Read,
             Target::Node(()) => false,
@@ -189,7 +201,7 @@ impl Retry {
             return false;
         }
         let code = sqlstate(error).unwrap_or_default();
-        if self.attempt.on_replica && self.target == Target::Auto && primary_may_do_it(&code) {
+        if self.attempt.on_replica && self.target == Target::Auto && primary_may_succeed(&code) {
             if let (Some(sent), READ_ONLY_TRANSACTION | FEATURE_NOT_SUPPORTED) = (sent, &*code) {
                 sent.statement.plan().rescue();
             }
@@ -197,19 +209,19 @@ impl Retry {
             self.to_primary = true;
             return true;
         }
-        if self.left == 0 || !self.failed_with_node(error, &code) {
+        if self.retries_left == 0 || !self.is_fault_of_node(error, &code) {
             return false;
         }
-        self.left -= 1;
+        self.retries_left -= 1;
         self.excluded.push(self.attempt.incarnation);
         self.cause = Some(Reason::Retried);
         true
     }
 
-    /// How it is known that a write had no effect, if it is.
+    /// Why the statement is known to have had no effect; `None` if it may have had one.
     ///
-    /// Once it was sent, this is known of single queries only: any other text can commit on its own,
-    /// and may have done so before it failed.
+    /// After it was sent, this can be known only of a text that is a single query. Any other text
+    /// can commit on its own, and may have done so before it failed.
     pub(super) fn no_effect(
         &self,
         error: &sqlx::Error,
@@ -220,10 +232,11 @@ impl Retry {
         }
         let Some(Sent { statement, completed }) = sent else {
             let code = sqlstate(error).unwrap_or_default();
-            // Another primary would refuse a connection just so.
+            // A new primary would refuse the connection for the same reason, so waiting for one is
+            // pointless.
             let is_lasting = refuses_role_or_database(&code) || code == TOO_MANY_CONNECTIONS;
-            let has_failed = !is_lasting && self.failed_with_node(error, &code);
-            return has_failed.then_some(NoEffect::NeverSent);
+            let may_succeed = !is_lasting && self.is_fault_of_node(error, &code);
+            return may_succeed.then_some(NoEffect::NeverSent);
         };
         if let Some(Error::NodeDown { sent: false, .. }) = Error::of(error) {
             return Some(NoEffect::NeverSent);
@@ -232,8 +245,8 @@ impl Retry {
         if !traits.is_query || traits.multiple_commands {
             return None;
         }
-        // In the extended protocol a statement commits after the server has said that it is complete,
-        // in the simple protocol before.
+        // In the extended protocol the server reports that a statement is complete before it
+        // commits it, in the simple protocol afterwards.
         let is_uncommitted = statement.is_extended() && !completed;
         if is_uncommitted && said_by(error, ADMIN_SHUTDOWN, "ProcessInterrupts") {
             return Some(NoEffect::EndedByShutdown);
@@ -241,15 +254,17 @@ impl Retry {
         said_by(error, READ_ONLY_TRANSACTION, "PreventCommand").then_some(NoEffect::RefusedReadOnly)
     }
 
-    /// Whether what had no effect is sent again; `is_still_primary` says whether its server is the
-    /// primary that it was.
+    /// Whether to send a statement again that had no effect. `is_still_primary` says whether the
+    /// server of the failed attempt still is the primary, in the same incarnation.
     pub(super) fn may_resend(&mut self, no_effect: NoEffect, is_still_primary: bool) -> bool {
         let may_resend = match no_effect {
             NoEffect::NeverSent => true,
-            // Once it is sent again all the same: the session may be older than the server's promotion.
-            // A server that refuses it twice is set to be read-only.
+            // A primary refuses writes on a session that is older than its promotion, so one more
+            // attempt on a new session is worth it. A primary that refuses twice is configured to
+            // be read-only.
             NoEffect::RefusedReadOnly => !is_still_primary || self.resent == 0,
-            // A primary that goes on did not shut down: somebody ended this session on purpose.
+            // If the server still is the primary it did not shut down: somebody ended this session
+            // on purpose.
             NoEffect::EndedByShutdown => !is_still_primary,
         };
         self.resent += 1;
@@ -257,43 +272,44 @@ impl Retry {
         may_resend
     }
 
-    /// Whether a statement was not run because it was prepared before its tables changed. It is
-    /// prepared anew, once.
-    pub(super) fn may_prepare_anew(&mut self, statement: &Statement, error: &sqlx::Error) -> bool {
+    /// Whether to prepare the statement anew and run it again. `is_outdated` says whether the
+    /// server did not run it, because its tables changed after it was prepared. Never twice in a
+    /// row.
+    pub(super) fn may_prepare_anew(&mut self, statement: &Statement, is_outdated: bool) -> bool {
         if may_commit_early(statement) {
             return false;
         }
-        let is_first = !self.is_outdated;
-        self.is_outdated = is_outdated(error);
-        is_first && self.is_outdated
+        let was_outdated = std::mem::replace(&mut self.is_outdated, is_outdated);
+        is_outdated && !was_outdated
     }
 
-    /// Whether the connection was lost, for the first time.
-    pub(super) fn lost_connection_first(&mut self, error: &sqlx::Error) -> bool {
-        is_connection_lost(error) && !std::mem::replace(&mut self.lost_connection, true)
+    /// Whether the error is a lost connection, and the first one of these attempts. Records it.
+    pub(super) fn is_first_lost_connection(&mut self, error: &sqlx::Error) -> bool {
+        is_connection_lost(error) && !std::mem::replace(&mut self.has_lost_connection, true)
     }
 
-    /// How long to wait before it is sent again.
+    /// How long to wait before the statement is sent again.
     pub(super) fn next_pause(&mut self) -> Duration {
         self.pauses.next_pause()
     }
 
-    /// How long it has waited for a primary so far; the first call begins the count.
+    /// How long the statement has waited for a primary. The first call starts the clock.
     pub(super) fn waited(&mut self) -> Duration {
         self.waits_since.get_or_insert_with(Instant::now).elapsed()
     }
 
-    /// Whether the error is the node's, so that another node may do better.
-    fn failed_with_node(&self, error: &sqlx::Error, code: &str) -> bool {
+    /// Whether the error comes from the state of the node, so that another node may succeed.
+    fn is_fault_of_node(&self, error: &sqlx::Error, code: &str) -> bool {
         match (error, Error::of(error)) {
-            // It has waited for all its time already, which only another node is worth.
+            // The attempt has already used up its `acquire_timeout`. Waiting longer is worth it
+            // only for another node.
             (_, Some(Error::AcquireTimeout { step: AcquireStep::Connecting, .. })) => {
                 !self.attempt.on_writer
             }
             (_, Some(own)) => matches!(own, Error::NodeDown { .. }),
             (sqlx::Error::Database(_), None) if server_keeps_session(error) => {
-                // A conflict with replay. On a primary it is a conflict with other transactions, which
-                // is the app's to answer.
+                // On a replica these codes mean a conflict with replay. On a primary they mean a
+                // conflict with another transaction, which only the app can answer.
                 let is_conflict = matches!(code, SERIALIZATION_FAILURE | DEADLOCK_DETECTED);
                 self.attempt.on_replica && is_conflict
             }
@@ -302,10 +318,10 @@ impl Retry {
     }
 }
 
-/// Whether the primary may answer otherwise than a standby that refuses so: the standby is read-only,
-/// or in recovery, where there are no unlogged tables and no serializable transactions; or it does not
-/// know a relation, a column, a function or a type *yet*, because a migration has not reached it.
-fn primary_may_do_it(code: &str) -> bool {
+/// Whether the primary may succeed where a standby failed with this code. A standby is read-only,
+/// and has neither unlogged tables nor serializable transactions. It also does not know a new
+/// relation, column, function or type until it has replayed the migration that created it.
+fn primary_may_succeed(code: &str) -> bool {
     matches!(
         code,
         READ_ONLY_TRANSACTION
@@ -319,9 +335,13 @@ fn primary_may_do_it(code: &str) -> bool {
     )
 }
 
-/// Whether the statement may have committed something before it met one that was outdated.
+/// Whether the text may have committed something before the server reached an outdated statement in
+/// it.
 fn may_commit_early(statement: &Statement) -> bool {
     let first = Tokens::of(statement.text()).next();
     statement.plan().traits.multiple_commands
         || first.is_some_and(|(word, _)| word.is_any(&["call", "do"]))
 }
+
+#[cfg(test)]
+mod tests;

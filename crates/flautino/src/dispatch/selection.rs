@@ -1,4 +1,5 @@
-//! Which node a statement goes to next, and whether that node still is what it was selected for.
+//! Server selection: which node an attempt goes to, and whether the node still fits once there is a
+//! connection to it.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -19,12 +20,12 @@ use crate::router::{
     route, route_stale,
 };
 
-/// A node for a statement, and what that was decided on.
+/// The node that was selected for an attempt, with the state and the request that led to it.
 pub(super) struct Selection {
     state: Arc<ClusterState>,
     request: Request,
     pub(super) decision: Decision,
-    /// A part of the primary's budget for reads that no replica could serve.
+    /// The permit for a read that the primary serves because no replica can.
     pub(super) budget: Option<OwnedSemaphorePermit>,
 }
 
@@ -37,12 +38,13 @@ impl Selection {
         &self.state.snapshot.nodes[self.decision.node]
     }
 
-    /// Whether the statement has to wait, because it needs a primary and there is none.
+    /// Whether the statement needs a primary while there is none.
     pub(super) fn needs_primary(&self) -> bool {
         self.decision.as_writer && !self.state.snapshot.takes_writes()
     }
 
-    /// A lease of the node; `None` where the node became another, or left, while it was waited for.
+    /// Leases a connection to the node. Returns `None` if the statement was not sent and the node
+    /// no longer fits: it changed its role, was replaced, went down or left.
     pub(super) async fn checkout(&self, monitor: &Monitor) -> Result<Option<Lease>, sqlx::Error> {
         let node = self.node();
         let is_named = matches!(self.request.target, Target::Node(_));
@@ -50,19 +52,20 @@ impl Selection {
         let lease = Lease::checkout_while(node, is_up).await;
         let now = monitor.state();
         let number = now.number(node);
-        let is_unused = match &lease {
+        let may_reselect = match &lease {
             Ok(_) => true,
             Err(error) => {
                 let is_down = matches!(Error::of(error), Some(Error::NodeDown { sent: false, .. }));
                 number.is_none() || is_down
             }
         };
-        let holds = number.is_some_and(|number| is_named || self.holds_in(&now, number));
-        if is_unused && !holds { Ok(None) } else { lease.map(Some) }
+        let still_fits = number.is_some_and(|number| is_named || self.still_fits(&now, number));
+        if may_reselect && !still_fits { Ok(None) } else { lease.map(Some) }
     }
 
-    /// Whether the node, which has this number now, is still what it was selected for.
-    fn holds_in(&self, now: &ClusterState, number: usize) -> bool {
+    /// Whether the node can still serve what it was selected for. `number` is the node's number in
+    /// the new state.
+    fn still_fits(&self, now: &ClusterState, number: usize) -> bool {
         let snapshot = &now.snapshot;
         if self.decision.as_writer {
             return snapshot.writer == number && snapshot.takes_writes();
@@ -73,33 +76,35 @@ impl Selection {
             && self.request.floor.admits(self.decision.node, view)
     }
 
-    /// What the session must learn of a lease of the node.
+    /// What the lease has to report to the session about statements on this node.
     pub(super) fn tracking(
         &self,
         level: Consistency,
-        under_way: Option<WriteUnderWay>,
+        write_under_way: Option<WriteUnderWay>,
     ) -> Tracking {
         let Self { decision, state, .. } = self;
         let excluded = self.view().excluded.as_ref();
-        // What another system shows says nothing about the cluster's own log.
+        // A position of another cluster cannot be compared with those of this one, so reads there
+        // are not remembered.
         let is_foreign =
             matches!(excluded, Some(Exclusion::OtherSystem(_) | Exclusion::SeveralServers));
         let is_named = decision.reason == Reason::NamedNode;
         let is_writer = decision.as_writer || (is_named && decision.node == state.snapshot.writer);
         let remembers_reads = !is_foreign && level == Consistency::Session;
-        Tracking::new(self.view().incarnation, is_writer, remembers_reads, under_way)
+        Tracking::new(self.view().incarnation, is_writer, remembers_reads, write_under_way)
     }
 }
 
 impl Dispatch {
-    /// The number of a node that was named. One that left may have a successor of its name.
+    /// The number of a node that the handle names. If that node left the engine, it is the number
+    /// of the node that took over its name.
     fn number_of(&self, node: &Arc<Node>, state: &ClusterState) -> Result<usize, UnknownNode> {
         let successor = || state.nodes.iter().position(|other| other.name() == node.name());
         let number = state.number(node).or_else(successor);
         number.ok_or_else(|| self.monitor().unknown(node.name()))
     }
 
-    /// The node for the next attempt, as things stand in this state.
+    /// Selects the node for an attempt, from this state of the cluster.
     pub(super) fn select(
         &self,
         access: Access,
@@ -128,7 +133,8 @@ impl Dispatch {
         Ok(Selection { state, request, decision, budget: None })
     }
 
-    /// Waits until something changes, for `failover_timeout` in all.
+    /// Waits until the monitor publishes a change. All such waits of a statement together take at
+    /// most `failover_timeout`.
     pub(super) async fn wait_for_primary(
         &self,
         changed: Notified<'_>,
@@ -136,7 +142,8 @@ impl Dispatch {
     ) -> Result<(), sqlx::Error> {
         let monitor = self.monitor();
         let left = monitor.config.failover_timeout.saturating_sub(retry.waited());
-        // If the monitor stopped before `changed` was asked for, its last notification is gone.
+        // If the monitor stopped before we subscribed, its last notification is gone, so ask
+        // `is_running` first.
         let has_changed = monitor.is_running() && tokio::time::timeout(left, changed).await.is_ok();
         if !monitor.is_running() {
             return Err(Error::Closed { node: self.writer().name().to_string() }.into());
@@ -148,9 +155,12 @@ impl Dispatch {
         Err(Error::NoPrimary { waited: retry.waited(), nodes }.into())
     }
 
-    /// A read that the primary is to run in place of replicas takes a part of the budget for those, or
-    /// goes to an old replica where the configuration says so. `false` where it has to be selected anew,
-    /// because it need not go to the primary any more.
+    /// If the primary is to serve a read in place of the replicas, takes a permit of the fallback
+    /// budget. If there is none left, follows `fallback` of the configuration: goes to a lagging
+    /// replica, waits, or fails.
+    ///
+    /// Returns `false` if a replica can serve the read by now, so that a node has to be selected
+    /// anew.
     pub(super) async fn fit_budget(
         &self,
         access: Access,
@@ -204,19 +214,19 @@ impl Dispatch {
     }
 }
 
-/// The router's decision, unless the configuration or the attempts so far leave nothing to decide.
+/// The router's decision, unless the configuration or the attempts so far leave it no choice.
 fn decide(mode: RoutingMode, request: &Request, retry: &Retry, state: &ClusterState) -> Decision {
     let snapshot = &state.snapshot;
-    let reads = request.access == Access::Read;
+    let is_read = request.access == Access::Read;
     if retry.to_primary {
         return Decision::writer(snapshot, Reason::Rescued);
     }
-    if reads && request.target == Target::Auto && mode == RoutingMode::Primary {
+    if is_read && request.target == Target::Auto && mode == RoutingMode::Primary {
         return Decision::writer(snapshot, Reason::PrimaryMode);
     }
     let decision = route(request, snapshot, |number| load(state, number), fastrand::u64(..));
-    // The last attempt goes to the primary, where replay cannot conflict with it.
-    let is_last_retry = reads && retry.cause == Some(Reason::Retried) && retry.left == 0;
+    // The last retry of a read goes to the primary, since replay cannot cancel it there.
+    let is_last_retry = is_read && retry.cause == Some(Reason::Retried) && retry.retries_left == 0;
     let has_primary = snapshot.primary.is_some_and(|primary| !request.excluded.contains(primary));
     if is_last_retry && has_primary && !decision.as_writer {
         return Decision::writer(snapshot, Reason::NoReplica);
@@ -224,7 +234,7 @@ fn decide(mode: RoutingMode, request: &Request, retry: &Retry, state: &ClusterSt
     decision
 }
 
-/// How much a node has to do.
+/// What the node carries at the moment.
 fn load(state: &ClusterState, number: usize) -> Load {
     let gauges = &state.nodes[number].gauges;
     Load::new(gauges.in_flight(), gauges.latency_us())

@@ -1,4 +1,4 @@
-//! One question to one node, and what its outcome means.
+//! One probe of one node, and what its outcome means.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,31 +12,34 @@ use crate::node::{Node, ProbeState, Server};
 use crate::router::{Exclusion, Role, Sample, Topology};
 use crate::sqlstate::{CANNOT_CONNECT_NOW, TOO_MANY_CONNECTIONS, has_code};
 
-/// What became of a question for a position.
+/// The outcome of asking a node for its position only.
 pub(super) enum PositionAnswer {
-    Told(Sample),
-    NoAnswer,
-    /// The server answers and does not tell, or it was not asked.
-    Untold,
+    Position(Sample),
+    /// The server did not answer in time.
+    TimedOut,
+    /// The node was not asked, or its answer has no position; a whole probe finds out why.
+    Unavailable,
 }
 
 impl Monitor {
-    /// Probes the node when nobody has asked for it.
+    /// Probes the node, for the monitor itself.
     pub(super) async fn probe(&self, node: &Arc<Node>) -> Option<Sample> {
         let mut state = node.probe_connection.lock().await;
         node.probe_connection.probes.fetch_add(1, Ordering::Relaxed);
         self.ask(node, &mut state).await
     }
 
-    /// Asks the node how it is, and publishes what that changes.
+    /// Sends a probe and publishes what its outcome changes. Returns `None` if the node does not
+    /// answer.
     pub(super) async fn ask(&self, node: &Arc<Node>, state: &mut ProbeState) -> Option<Sample> {
         let began = Instant::now();
-        if self.known(node, |topology, number| topology.is_several(number)) == Some(true) {
-            // Each probe goes over a new connection, to see whether the name still leads to several.
+        if self.known(node, |topology, number| topology.has_several_servers(number)) == Some(true) {
+            // Probe over a new connection each time, to see whether the address still leads to
+            // several servers.
             state.connection = None;
         }
         let asking = async {
-            // Taken out of the state, so that the connection closes if this is dropped half-way.
+            // Take the connection out of the state, so that it closes if this is dropped half-way.
             let mut connection = match state.connection.take() {
                 Some(connection) => connection,
                 None => node.server.connect_beside("flautino monitor").await?,
@@ -58,28 +61,29 @@ impl Monitor {
         }
     }
 
-    /// Asks a primary for its position only, which costs it less.
+    /// Asks a primary for its position only, which costs the server less than a whole probe.
     pub(super) async fn ask_position(
         &self,
         node: &Arc<Node>,
         state: &mut ProbeState,
     ) -> PositionAnswer {
         let latest = state.latest.filter(|latest| latest.role == Role::Primary);
-        let Some(latest) = latest else { return PositionAnswer::Untold };
-        let Some(mut connection) = state.connection.take() else { return PositionAnswer::Untold };
+        let Some(latest) = latest else { return PositionAnswer::Unavailable };
+        let Some(mut connection) = state.connection.take() else {
+            return PositionAnswer::Unavailable;
+        };
         let began = Instant::now();
         let asking = probe::position(&node.server.sender, &mut connection, latest);
         match tokio::time::timeout(self.config.probe_timeout, asking).await {
             Ok(Ok(Some(sample))) => {
                 self.answered(node, state, connection, sample);
-                PositionAnswer::Told(sample)
+                PositionAnswer::Position(sample)
             }
-            // A whole probe finds out why.
-            Ok(Ok(None) | Err(_)) => PositionAnswer::Untold,
+            Ok(Ok(None) | Err(_)) => PositionAnswer::Unavailable,
             Err(_) => {
                 self.failed(node, state, began, &self.no_answer());
                 node.probe_connection.suspect();
-                PositionAnswer::NoAnswer
+                PositionAnswer::TimedOut
             }
         }
     }
@@ -88,7 +92,7 @@ impl Monitor {
         timed_out(format!("did not answer within {:?}", self.config.probe_timeout))
     }
 
-    /// Publishes what an answer changes, and keeps the connection that it came by.
+    /// Publishes what the answer to a probe changes, and keeps the probe's connection.
     fn answered(
         &self,
         node: &Arc<Node>,
@@ -105,7 +109,7 @@ impl Monitor {
         }
     }
 
-    /// Publishes what it changes that a question which began at this moment was not answered.
+    /// Publishes what the failure of a probe changes. `began` is when the probe began.
     fn failed(
         &self,
         node: &Arc<Node>,
@@ -114,12 +118,13 @@ impl Monitor {
         error: &sqlx::Error,
     ) {
         state.unanswered = Some(began);
-        // A full server is not a dead one.
+        // A server that has no connection left is running.
         if has_code(error, TOO_MANY_CONNECTIONS) {
-            self.known(node, Topology::is_full);
+            self.known(node, Topology::observe_full);
             return;
         }
-        // Nor is a busy one, or any server as seen from a busy machine.
+        // So is one that has just answered a statement. Either the server or this machine is too
+        // busy for the probe.
         if node.gauges.answered_since(Instant::now() - self.config.probe_timeout / 2) {
             self.known(node, Topology::doubt);
             return;
@@ -132,8 +137,8 @@ impl Monitor {
         }
     }
 
-    /// A new connection of a pool was answered by a server that started at this moment. Looks whether
-    /// that is the server which the monitor knows under the name.
+    /// Checks whether a new connection of a pool reached the server that the monitor probes.
+    /// `started` is when the server at the other end of that connection started.
     pub(super) async fn check_server(&self, server: &Arc<Server>, started: i64) {
         let state = self.state().clone();
         let Some(node) = state.nodes.iter().find(|node| Arc::ptr_eq(&node.server, server)) else {
@@ -147,13 +152,13 @@ impl Monitor {
         if known.is_none_or(|known| known.started == started) {
             return;
         }
-        // It was restarted, or there are two. A restart ends the probe connection too, so the first
-        // probe after it may fail.
+        // Either the server was restarted, or the address leads to two servers. A restart also
+        // breaks the probe connection, so the first probe after it may fail.
         for _ in 0..2 {
             match self.probe(node).await {
                 Some(sample) if sample.server.started == started => return,
                 Some(_) => {
-                    self.known(node, Topology::leads_to_several);
+                    self.known(node, Topology::observe_several_servers);
                     return self.publish();
                 }
                 None => {}
@@ -162,7 +167,8 @@ impl Monitor {
     }
 }
 
-/// Whether nothing serves there: no one listens, or the server says that it starts or stops.
+/// Whether nothing serves at the address: nothing listens there, or the server reports that it is
+/// starting or stopping.
 fn is_refusal(error: &sqlx::Error) -> bool {
     match error {
         sqlx::Error::Io(error) => error.kind() == std::io::ErrorKind::ConnectionRefused,

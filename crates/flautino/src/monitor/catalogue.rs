@@ -1,4 +1,4 @@
-//! What the classifier wants to know of the server's catalogue, and when it is read.
+//! Reads the server's catalogue for the classifier, and decides when to read it again.
 
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -13,30 +13,38 @@ use crate::node::{Node, Sender, Server};
 use crate::sql::{Catalogue, HARMLESS, SERVER_VIEWS};
 use crate::sqlstate::server_keeps_session;
 
-/// How often the catalogue is read again without being asked to: functions and views change
-/// through other programs too.
+/// How often the catalogue is read again without a request, since other programs change functions
+/// and views too.
 const READ_INTERVAL: Duration = Duration::from_secs(300);
-/// After which pause it is asked for again when the node was not there.
-const RETRY: Duration = Duration::from_secs(1);
-/// How often at most it is read when statements ask for it. Also the first pause where the server
-/// refused, or needed too long; that is doubled each time, up to [`READ_INTERVAL`].
+/// The pause before the next attempt if no node answered.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
+/// The least time between two readings, however often statements request one. Also the first pause
+/// after the server refused or needed too long; that pause doubles each time, up to
+/// [`READ_INTERVAL`].
 const MIN_PAUSE: Duration = Duration::from_secs(5);
-/// How long reading it may take.
+/// How long the server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Rows of a kind and a name: every function, the volatile ones, what is volatile wherever it
-/// stands, operators.
+/// Returns rows of a kind and a name. `f` is any function, `v` a volatile function, `a` a name that
+/// makes a statement a write anywhere, `o` a volatile operator: see [`Catalogue`].
 ///
-/// Things carry a mark, under which the stored expressions of others refer to them. A view, a table
-/// with policies, a domain, a default of a function's argument is volatile when its expression
-/// refers to what is: a volatile function, an operator or an aggregate of one, a relation that
-/// describes one server, that a standby does not have (unlogged), that leads elsewhere (foreign), or
-/// whose log runs ahead of it (sequences). So is a type, when a cast to it calls one. Expressions are
-/// read as text, since `pg_depend` leaves out the functions that come with PostgreSQL, and `pg_proc`
-/// calls every aggregate immutable.
+/// Objects have marks, such as `funcid 42`, by which stored expressions refer to them. A view, a
+/// table with policies, a domain, or a function with default arguments is tainted if its stored
+/// expression refers to one of these:
 ///
-/// One message is one transaction, and `LOCAL` ends with it: behind PgBouncer the session is other
-/// clients' as well.
+/// - a volatile function, an operator of one, an aggregate of one;
+/// - a view that describes the server that reads it;
+/// - an unlogged table, which a standby does not have;
+/// - a foreign table, which leads to another server;
+/// - a sequence, whose value on a standby is ahead of the primary's, since it is logged in advance;
+/// - another tainted object.
+///
+/// A type is tainted if a cast to it calls a volatile function. Expressions are searched as text,
+/// since `pg_depend` does not list the functions that come with PostgreSQL, and `pg_proc` calls
+/// every aggregate immutable.
+///
+/// All is sent in one message, which is one transaction, so that `SET LOCAL` ends with it: behind
+/// PgBouncer other clients use the session too.
 const CATALOGUE: &str = "SET LOCAL statement_timeout = {timeout}; WITH RECURSIVE
     simple AS MATERIALIZED (
         SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
@@ -90,7 +98,7 @@ const CATALOGUE: &str = "SET LOCAL statement_timeout = {timeout}; WITH RECURSIVE
     UNION ALL SELECT DISTINCT 'o', o.oprname::text
     FROM pg_operator o JOIN volatile v ON v.oid = o.oprcode";
 
-/// Reads it; the server gives up after `timeout`.
+/// Reads the catalogue. The server gives up after `timeout`.
 async fn read(
     sender: &Sender,
     connection: &mut PgConnection,
@@ -120,8 +128,9 @@ async fn read(
 }
 
 impl Monitor {
-    /// Reads the catalogue from the primary, or where that does not answer from a replica, which may know
-    /// less: what it does not know goes to the primary. Returns when it is to be read again.
+    /// Reads the catalogue from the primary, or if that does not answer, from a replica. A replica
+    /// may lack a new function; calls of a function that is not in the catalogue go to the primary.
+    /// Returns when to read it again.
     pub(super) async fn read_catalogue(&self) -> Next {
         let ClusterState { nodes, snapshot } = &*self.state().clone();
         let others = (0..nodes.len()).filter(|number| {
@@ -130,12 +139,13 @@ impl Monitor {
         });
         for number in snapshot.primary.into_iter().chain(others) {
             let node = &nodes[number];
-            // The server gives up by itself; this is for one that does not answer.
+            // The server stops by itself after `TIMEOUT`. This timeout is for a server that does
+            // not answer.
             let reading = tokio::time::timeout(TIMEOUT * 2, read_from(&node.server));
             let error = match reading.await {
                 Ok(Ok(catalogue)) => {
                     if self.classifier.learn(catalogue) {
-                        tracing::debug!(node = %node.name(), "the catalogue of functions was read");
+                        tracing::debug!(node = %node.name(), "the catalogue of functions has changed");
                     }
                     return Next::WhenWanted;
                 }
@@ -147,7 +157,8 @@ impl Monitor {
                 "the catalogue of functions could not be read; calls of functions it does not list \
                  go to the primary"
             );
-            // One that is too large, or that this role may not read, is asked for ever more rarely.
+            // The catalogue is too large, or this role may not read it. Other nodes would answer
+            // the same, so try again less and less often.
             if server_keeps_session(&error) {
                 return Next::Later;
             }
@@ -155,7 +166,8 @@ impl Monitor {
         Next::Soon
     }
 
-    /// Reads the catalogue whenever it is asked for, but not too often; and now and then.
+    /// Returns the loop that reads the catalogue when it is requested, at most every [`MIN_PAUSE`],
+    /// and else every [`READ_INTERVAL`].
     pub(super) fn keep_reading_catalogue(
         self: &Arc<Self>,
         next: Next,
@@ -163,12 +175,13 @@ impl Monitor {
         keep_reading(Arc::downgrade(self), Arc::clone(&self.catalogue_wanted), next)
     }
 
-    /// Reads the catalogue of the only node, which is not kept, unless that was done a moment ago.
-    /// Returns whether it is known now, within the node's `acquire_timeout`.
+    /// Reads the catalogue of an engine's only node, for which no loop reads it, unless it was read
+    /// within [`MIN_PAUSE`]. Takes at most the node's `acquire_timeout`. Returns whether the
+    /// classifier has a current catalogue.
     pub(crate) async fn refresh_catalogue(&self, node: &Node) -> bool {
         let asked = Instant::now();
         let reading = async {
-            // All who ask at the time share one reading, also where that fails.
+            // Callers that wait at the same time share one reading, even if it fails.
             let mut last = self.catalogue_read.lock().await;
             match *last {
                 Some((at, known)) if at >= asked || (known && at.elapsed() < MIN_PAUSE) => {
@@ -195,7 +208,7 @@ impl Monitor {
     }
 }
 
-/// Read over a connection of its own, since it may take longer than a probe.
+/// Reads the catalogue over a connection of its own, since that may take longer than a probe.
 async fn read_from(server: &Server) -> Result<Catalogue, sqlx::Error> {
     let mut connection = server.connect_beside("flautino monitor").await?;
     let catalogue = read(&server.sender, &mut connection, TIMEOUT).await?;
@@ -206,10 +219,11 @@ async fn read_from(server: &Server) -> Result<Catalogue, sqlx::Error> {
 /// When the catalogue is to be read again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
+    /// When it is requested, since it was read successfully.
     WhenWanted,
-    /// Its node was not there.
+    /// After [`RETRY_PAUSE`], since no node answered.
     Soon,
-    /// The server refused.
+    /// After a growing pause, since the server refused.
     Later,
 }
 
@@ -217,7 +231,7 @@ async fn keep_reading(monitor: Weak<Monitor>, wanted: Arc<Notify>, mut next: Nex
     let mut backoff = Backoff::new(MIN_PAUSE, READ_INTERVAL);
     loop {
         match next {
-            Next::Soon => tokio::time::sleep(RETRY).await,
+            Next::Soon => tokio::time::sleep(RETRY_PAUSE).await,
             Next::Later => tokio::time::sleep(backoff.next_pause()).await,
             Next::WhenWanted => {
                 backoff = Backoff::new(MIN_PAUSE, READ_INTERVAL);

@@ -1,7 +1,7 @@
-//! Positions for tokens.
+//! Asks nodes for the positions that tokens need.
 //!
-//! All who wait for a position share a sample that began after the last of their writes, and the
-//! one who asks waits a little for writes that are about to end.
+//! All requests that wait for a position share one query, which begins after the last of their
+//! writes. It is held back a little, so that writes which are about to end can share it too.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -14,12 +14,14 @@ use super::asking::PositionAnswer;
 use crate::node::{Node, ProbeState};
 use crate::router::{Position, Role, Sample};
 
-/// How long those who ask for a position may be kept waiting for more of them.
+/// How long a query for a position is held back at most, so that more requests can share it.
 const MAX_GATHERING: Duration = Duration::from_millis(20);
 
 impl Monitor {
-    /// Where the primary is, at a moment after `event`; `None` where it does not say so in time.
-    /// All who wait share one question that begins after the last of their events.
+    /// The primary's position at a moment after `event`. `None` if it does not report one in time.
+    ///
+    /// All callers that wait at the same time share one query, which begins after the last of their
+    /// events.
     pub(crate) async fn primary_position_after(
         self: &Arc<Self>,
         event: Instant,
@@ -29,7 +31,7 @@ impl Monitor {
         (sample.role == Role::Primary).then(|| sample.position()).flatten()
     }
 
-    /// As [`primary_position_after`](Monitor::primary_position_after), of that node.
+    /// As [`primary_position_after`](Monitor::primary_position_after), for this node.
     pub(crate) async fn position_after(
         self: &Arc<Self>,
         node: &Arc<Node>,
@@ -38,31 +40,32 @@ impl Monitor {
         self.sample_after(node, event).await?.position()
     }
 
-    /// Whether the node says, when it is asked now, that it is a primary.
+    /// Probes the node now and returns whether it reports to be a primary.
     pub(crate) async fn is_primary_now(self: &Arc<Self>, node: &Arc<Node>) -> bool {
         let sample = self.sample_after(node, Instant::now()).await;
         sample.is_some_and(|sample| sample.role == Role::Primary)
     }
 
-    /// Whether the node is still the primary that it was in that incarnation.
+    /// Whether the node still is the primary, in this incarnation. Probes it.
     pub(crate) async fn is_still_primary(
         self: &Arc<Self>,
         node: &Arc<Node>,
         incarnation: u64,
     ) -> bool {
-        let answers = self.is_primary_now(node).await;
+        let is_primary = self.is_primary_now(node).await;
         let state = self.state();
         let is_same = state.view(node).is_some_and(|view| view.incarnation == incarnation);
-        answers && state.is_writer(node) && is_same
+        is_primary && state.is_writer(node) && is_same
     }
 
-    /// Has the next question to the node go over a new connection.
+    /// Closes the node's probe connection, so that the next probe makes a new one.
     pub(crate) async fn renew_probe_connection(&self, node: &Arc<Node>) {
         let (done, is_done) = oneshot::channel();
-        let asked = Arc::clone(node);
-        // In a task, since whoever waits for the lock and is not polled would hold up everybody.
+        let probed = Arc::clone(node);
+        // Lock in a task: a caller that holds its place in the lock's queue and is not polled would
+        // block everyone behind it.
         node.spawn(async move {
-            asked.probe_connection.lock().await.connection = None;
+            probed.probe_connection.lock().await.connection = None;
             let _ = done.send(());
         });
         let _ = tokio::time::timeout(self.config.probe_timeout * 2, is_done).await;
@@ -71,19 +74,20 @@ impl Monitor {
     /// A sample of the node that began after `event`.
     async fn sample_after(self: &Arc<Self>, node: &Arc<Node>, event: Instant) -> Option<Sample> {
         let (answer, answered) = oneshot::channel();
-        let (monitor, asked) = (Arc::clone(self), Arc::clone(node));
-        // In a task, since whoever waits for the lock and is not polled would hold up everybody.
+        let (monitor, probed) = (Arc::clone(self), Arc::clone(node));
+        // Lock in a task, for the same reason as in `renew_probe_connection`.
         node.spawn(async move {
-            let _waiting = asked.probe_connection.wait();
-            let mut state = asked.probe_connection.lock().await;
+            let _waiting = probed.probe_connection.wait();
+            let mut state = probed.probe_connection.lock().await;
             if !answer.is_closed() {
-                // Fails where nobody waits any more.
-                let _ = answer.send(monitor.ask_after(&asked, event, &mut state).await);
+                // Sending fails if the caller has gone meanwhile.
+                let _ = answer.send(monitor.ask_after(&probed, event, &mut state).await);
             }
         });
         tokio::time::timeout(self.config.probe_timeout * 2, answered).await.ok()?.ok()?
     }
 
+    /// The latest sample if it began after `event`, else a new one.
     async fn ask_after(
         &self,
         node: &Arc<Node>,
@@ -94,6 +98,7 @@ impl Monitor {
             return Some(latest);
         }
         if state.unanswered.is_some_and(|began| began > event) {
+            // The node did not answer another caller's query, which this one would have shared.
             return None;
         }
         if self.state().primary().is_some_and(|primary| Arc::ptr_eq(primary, node)) {
@@ -101,14 +106,14 @@ impl Monitor {
         }
         node.probe_connection.token_probes.fetch_add(1, Ordering::Relaxed);
         match self.ask_position(node, state).await {
-            PositionAnswer::Told(sample) => Some(sample),
-            PositionAnswer::NoAnswer => None,
-            PositionAnswer::Untold => self.ask(node, state).await,
+            PositionAnswer::Position(sample) => Some(sample),
+            PositionAnswer::TimedOut => None,
+            PositionAnswer::Unavailable => self.ask(node, state).await,
         }
     }
 
-    /// Waits for writes that are about to end, so that one sample serves them too: no longer than a
-    /// write takes at present.
+    /// Waits for writes that are about to end, so that one query serves them too. Waits no longer
+    /// than a write takes at present.
     async fn gather(&self, node: &Node) {
         let deadline = tokio::time::Instant::now() + self.writes.mean().min(MAX_GATHERING);
         node.probe_connection.gather(|| self.writes.count(), deadline).await;

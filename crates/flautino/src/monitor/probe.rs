@@ -1,4 +1,4 @@
-//! What a probe asks: one message, one round trip.
+//! The SQL of a probe, and how its answer is read. A probe is one message and one round trip.
 
 use std::time::{Duration, Instant};
 
@@ -11,17 +11,20 @@ use crate::sqlstate::{
     FEATURE_NOT_SUPPORTED, INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, sqlstate,
 };
 
-/// What every server tells.
-const WHO: &str =
+/// What every server reports: its role, and when it started.
+const ROLE: &str =
     concat!("SELECT pg_is_in_recovery() AS recovers, ", server_start!(), " AS started");
 
-/// The same, and how far it is. The receiver's timeline is asked *after* the replay position, so
-/// that replay cannot have gone on to a later one in between.
+/// The same as [`ROLE`], and the server's identity and progress.
 ///
-/// A primary's timeline is that of its current file: the control file learns of a promotion late.
-/// Of a snapshot's ends the earlier one counts on a replica, and the later one on a primary: see
-/// [`Progress::xid_horizon`]. Statistics are left alone before PostgreSQL 15, which would write them to a
-/// file for us.
+/// - The receiver's timeline is read *after* the replay position: read before it, replay could have
+///   gone on to a later timeline in between.
+/// - A primary's timeline is taken from the name of its current WAL file, since the control file is
+///   updated late after a promotion.
+/// - For the `xid_horizon` a replica reports the lower end of its snapshot (`xmin`), and a primary
+///   the upper end (`xmax`): see [`Progress::xid_horizon`].
+/// - The statistics are read only from PostgreSQL 15 on. Earlier versions write all statistics to a
+///   file for each reader.
 const PROGRESS: &str = concat!(
     "SELECT recovers, ",
     server_start!(),
@@ -45,14 +48,14 @@ const PROGRESS: &str = concat!(
      SELECT received_tli FROM pg_stat_wal_receiver WHERE status = 'streaming'"
 );
 
-/// Only how far a primary is: what a token needs, as cheaply as can be.
+/// Only a primary's position, which is all that a token needs.
 const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn) AS file, \
      pg_size_bytes(current_setting('wal_segment_size')) AS segment, \
      txid_snapshot_xmax(txid_current_snapshot()) AS xid_horizon \
      FROM (SELECT pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS position";
 
-/// Asks a primary how far it is, over the connection that `latest` came by. `None` where that
-/// cannot be told so.
+/// Asks a primary for its position, over the connection on which it answered with `latest`. Returns
+/// `None` if it does not report one.
 pub(super) async fn position(
     sender: &Sender,
     connection: &mut PgConnection,
@@ -61,7 +64,7 @@ pub(super) async fn position(
     let began = Instant::now();
     let row = match sender.send_prepared(connection, POSITION).await {
         Ok(rows) => rows.into_iter().next(),
-        // It is in recovery by now, or takes the right away.
+        // The server is in recovery by now, or the role has lost the right to ask.
         Err(sqlx::Error::Database(_)) => None,
         Err(error) => return Err(error),
     };
@@ -78,18 +81,18 @@ pub(super) async fn position(
     Ok(progress.map(|_| Sample { began, round_trip, progress, ..latest }))
 }
 
-/// The timeline in the name of a log file: its first eight digits.
+/// The timeline in the name of a WAL file: its first eight digits.
 fn timeline_of(file: &str) -> Option<u32> {
     u32::from_str_radix(file.get(..8)?, 16).ok()
 }
 
-/// How a server says that it has no such functions, or that the role has no right to them. Any other
-/// error says nothing about that.
-const UNTOLD: [&str; 3] = [INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, FEATURE_NOT_SUPPORTED];
+/// The errors of a server that lacks the functions of [`PROGRESS`], or that does not let the role
+/// call them.
+const NO_PROGRESS: [&str; 3] = [INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, FEATURE_NOT_SUPPORTED];
 
-/// An insert position behind the header of a page that holds nothing yet, as the end of what is
-/// before it: a standby that has replayed everything is there. A page's header has 24 bytes, a
-/// segment's first one 40.
+/// If an insert position is just after the header of an empty WAL page, returns the position before
+/// the header, which is as far as a standby can replay. The header of a page has 24 bytes, that of
+/// a segment's first page 40.
 fn before_page_header(lsn: Lsn, segment: i64) -> Lsn {
     const PAGE: u64 = 8192;
     let segment = u64::try_from(segment).ok().filter(|size| *size > 0).unwrap_or(u64::MAX);
@@ -100,7 +103,7 @@ fn before_page_header(lsn: Lsn, segment: i64) -> Lsn {
     }
 }
 
-/// Asks the node how it is.
+/// Sends a whole probe.
 pub(super) async fn sample(
     sender: &Sender,
     connection: &mut PgConnection,
@@ -108,10 +111,11 @@ pub(super) async fn sample(
     let began = Instant::now();
     match sender.send(connection, PROGRESS.to_owned()).await {
         Ok(rows) => read(&rows, began),
-        // Aurora has no such functions, and an administrator may have revoked them.
-        Err(error) if sqlstate(&error).is_some_and(|code| UNTOLD.contains(&&*code)) => {
-            tracing::debug!(node = %sender.name, %error, "the server does not tell its position");
-            let rows = sender.send(connection, WHO.to_owned()).await?;
+        // Aurora lacks some of these functions, and an administrator may have revoked the right to
+        // call them.
+        Err(error) if sqlstate(&error).is_some_and(|code| NO_PROGRESS.contains(&&*code)) => {
+            tracing::debug!(node = %sender.name, %error, "the server does not report its position");
+            let rows = sender.send(connection, ROLE.to_owned()).await?;
             read(&rows, began)
         }
         Err(error) => Err(error),
@@ -139,7 +143,7 @@ fn read_progress(
 ) -> Result<Option<Progress>, sqlx::Error> {
     let lsn = |column: &str| -> Result<Option<Lsn>, sqlx::Error> {
         let text: Option<&str> = row.try_get(column)?;
-        // 0/0 is no place.
+        // PostgreSQL writes 0/0 for "no position".
         Ok(text.and_then(|text| text.parse().ok()).filter(|lsn| *lsn != Lsn(0)))
     };
     let Some(mut own) = lsn("lsn")? else { return Ok(None) };
@@ -161,7 +165,7 @@ fn read_progress(
     }))
 }
 
-/// A number that is never negative.
+/// A column whose number is never negative.
 fn unsigned(row: &PgRow, column: &str) -> Result<u64, sqlx::Error> {
     Ok(row.try_get::<i64, _>(column)?.max(0).cast_unsigned())
 }

@@ -1,4 +1,5 @@
-//! The nodes and what is known of them, at one moment; and how that is told to people.
+//! [`ClusterState`]: the nodes and what is known of them at one moment, and its description for
+//! logs, errors and the status.
 
 use std::sync::Arc;
 
@@ -8,8 +9,8 @@ use crate::router::{Exclusion, NodeView, Role, Snapshot};
 /// An engine's nodes, the main one first.
 pub(crate) type Nodes = Arc<[Arc<Node>]>;
 
-/// A snapshot, and the nodes that it speaks of, in the same order. A node's number is its place in
-/// both; it means nothing in another state.
+/// A snapshot and its nodes, in the same order. A node's number is its place in both; in another
+/// state the node may have another number.
 #[derive(Debug)]
 pub(crate) struct ClusterState {
     pub(crate) nodes: Nodes,
@@ -17,12 +18,12 @@ pub(crate) struct ClusterState {
 }
 
 impl ClusterState {
-    /// The node's number, if it is one of these.
+    /// The node's number. `None` if the node is not in this state.
     pub(crate) fn number(&self, node: &Arc<Node>) -> Option<usize> {
         place(&self.nodes, node)
     }
 
-    /// What is known of the node, if it is one of these.
+    /// What is known of the node. `None` if the node is not in this state.
     pub(crate) fn view(&self, node: &Arc<Node>) -> Option<&NodeView> {
         self.number(node).map(|number| &self.snapshot.nodes[number])
     }
@@ -32,7 +33,8 @@ impl ClusterState {
         self.snapshot.primary.map(|number| &self.nodes[number])
     }
 
-    /// The node that writes are sent to.
+    /// The node to which writes go: the primary; else the node that was the primary last; else the
+    /// main node.
     pub(crate) fn writer(&self) -> &Arc<Node> {
         &self.nodes[self.snapshot.writer]
     }
@@ -41,13 +43,12 @@ impl ClusterState {
         Arc::ptr_eq(self.writer(), node)
     }
 
-    /// Why a node is excluded, and the fix, for logs and status.
+    /// Why a node is excluded and what to do about it, for logs and the status.
     pub(crate) fn describe(&self, exclusion: &Exclusion) -> String {
         let name = |number: usize| self.nodes[number].name();
         match exclusion {
             Exclusion::OtherSystem(system) => format!(
-                "it belongs to another cluster (system identifier {system}); look where its address \
-                 leads"
+                "it belongs to another cluster (system identifier {system}); check its address"
             ),
             Exclusion::OtherTimeline(timeline) => format!(
                 "it is on timeline {timeline}, the primary on another; rebuild it, or have it follow \
@@ -58,20 +59,20 @@ impl ClusterState {
                 name(*other)
             ),
             Exclusion::SeveralServers => {
-                "its address leads to several servers, so that what one says of itself does not \
-                 hold for the next; give each server a node of its own"
+                "its address leads to several servers, so that the state of one does not hold for \
+                 the next; give each server a node of its own"
                     .to_owned()
             }
             Exclusion::SecondPrimary(primary) => format!(
-                "it takes writes, and node `{}` is the primary; is it a stray copy?",
+                "it takes writes, but node `{}` is the primary; check whether it is a stray copy",
                 name(*primary)
             ),
             Exclusion::Paused => "its replay is paused, and it is behind".to_owned(),
-            Exclusion::NoPosition => "it does not say how far it has replayed".to_owned(),
+            Exclusion::NoPosition => "it does not report how far it has replayed".to_owned(),
         }
     }
 
-    /// Each node and what it is, for an error about a missing primary.
+    /// Each node and its state, for an error about a missing primary.
     pub(crate) fn describe_nodes(&self) -> String {
         let describe = |(node, view): (&Arc<Node>, &NodeView)| {
             let name = node.name();
@@ -86,7 +87,7 @@ impl ClusterState {
     }
 }
 
-/// The node's place among these.
+/// The node's place among these nodes.
 pub(super) fn place(nodes: &[Arc<Node>], node: &Arc<Node>) -> Option<usize> {
     nodes.iter().position(|other| Arc::ptr_eq(other, node))
 }

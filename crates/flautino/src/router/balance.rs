@@ -1,8 +1,9 @@
-//! Which of the admitted replicas: of two taken at random, most often the better one.
+//! Chooses among the admitted replicas: takes two at random, and most often the less loaded of
+//! them.
 //!
-//! Two choices spread the load nearly as well as looking at all, and do not send everybody to the
-//! node that was best a moment ago (Mitzenmacher, "The Power of Two Choices in Randomized Load
-//! Balancing").
+//! This spreads the load nearly as well as comparing all replicas, and does not send every request
+//! to the one that was best a moment ago (Mitzenmacher, "The Power of Two Choices in Randomized
+//! Load Balancing").
 
 use std::time::{Duration, Instant};
 
@@ -12,20 +13,22 @@ use std::time::{Duration, Instant};
 pub struct Load {
     /// Connections checked out.
     pub in_flight: u32,
-    /// Recent time of a probe, in microseconds.
+    /// How long recent probes took, in microseconds.
     pub latency_us: u32,
-    /// How far a node that came back is in its slow start, in percent; 100 when it is through.
+    /// The share of its usual load that a node gets during its slow start, in percent; 100
+    /// afterwards.
     pub warm_percent: u8,
 }
 
 impl Load {
-    /// A load of these parts; 100 percent warm.
+    /// A load of these parts, for a node that is not in its slow start.
     #[must_use]
     pub const fn new(in_flight: u32, latency_us: u32) -> Self {
         Self { in_flight, latency_us, warm_percent: 100 }
     }
 
-    /// For a node that came back at `readmitted`. It begins with a tenth of its share.
+    /// The same load for a node that came back at `readmitted`. Such a node begins with a tenth of
+    /// its usual load, and gets all of it after `slow_start`.
     #[must_use]
     pub fn readmitted(
         self,
@@ -44,22 +47,25 @@ impl Load {
         Self { warm_percent, ..self }
     }
 
+    /// A measure of how long one more statement would take on the node.
     fn cost(self) -> u64 {
         (u64::from(self.in_flight) + 1) * u64::from(self.latency_us.max(1))
     }
 
-    /// How often of 65,536 times it is taken and not the other one: by the squares of their costs,
-    /// so that one twice as costly is taken once of five times, and a slow one hardly ever, but
-    /// small differences do not send all to one node.
-    fn part(self, other: Self) -> u64 {
+    /// How many times of 65,536 this node is preferred to the other one.
+    ///
+    /// The squares of the costs decide: a node that costs twice as much is taken once in five
+    /// times, and a much slower one hardly ever, while small differences do not send all requests
+    /// to one node.
+    fn preference(self, other: Self) -> u64 {
         let square = |load: Self| u128::from(load.cost()).pow(2);
-        let (own, its) = (square(self), square(other));
-        u64::try_from((its << 16) / (own + its)).unwrap_or(0)
+        let (own, others) = (square(self), square(other));
+        u64::try_from((others << 16) / (own + others)).unwrap_or(0)
     }
 }
 
-/// Chooses among the nodes below `count` that are admitted; `None` where none is. Allocates
-/// nothing.
+/// Chooses among the admitted nodes of those numbered below `count`. Returns `None` if none is
+/// admitted. Allocates nothing.
 pub fn choose(
     count: usize,
     admitted: impl Fn(usize) -> bool,
@@ -73,11 +79,11 @@ pub fn choose(
     }
     let below = |random: u64, bound: usize| ((random & 0xffff) as usize * bound) >> 16;
     let first = below(random, found);
-    // One of the others.
+    // Never the first one again.
     let second = (first + 1 + below(random >> 16, found - 1)) % found;
     let (first, second) = (candidates().nth(first)?, candidates().nth(second)?);
     let (one, other) = (load(first), load(second));
-    let (chosen, left, warm) = if (random >> 48) < one.part(other) {
+    let (chosen, left, warm) = if (random >> 48) < one.preference(other) {
         (first, second, one.warm_percent)
     } else {
         (second, first, other.warm_percent)
@@ -90,7 +96,7 @@ pub fn choose(
 mod tests {
     use super::*;
 
-    /// How often each of the nodes is chosen, in 10,000 turns.
+    /// How often each of the nodes is chosen in 10,000 calls.
     fn shares(loads: &[Load]) -> Vec<usize> {
         let mut random = fastrand::Rng::with_seed(7);
         let mut shares = vec![0; loads.len()];
@@ -102,14 +108,14 @@ mod tests {
     }
 
     #[test]
-    fn equals_share_equally_whatever_the_noise() {
+    fn nodes_of_nearly_equal_latency_get_equal_shares() {
         for share in shares(&[Load::new(0, 180), Load::new(0, 200), Load::new(0, 190)]) {
             assert!((2800..3900).contains(&share), "{share}");
         }
     }
 
     #[test]
-    fn a_slow_node_and_a_busy_one_are_left_alone() {
+    fn a_slow_node_and_a_busy_one_get_hardly_any_requests() {
         assert_eq!(shares(&[Load::new(0, 200), Load::new(0, 200_000)])[1], 0);
         assert!(shares(&[Load::new(1, 200), Load::new(9, 200)])[1] < 600);
         assert!(shares(&[Load::new(0, 200), Load::new(0, 200), Load::new(0, 200_000)])[2] < 10);

@@ -1,4 +1,4 @@
-//! What a read must see, and which node has it.
+//! What a read must see, and whether a node has it.
 
 use serde::{Deserialize, Serialize};
 
@@ -11,9 +11,9 @@ use super::snapshot::NodeView;
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Consistency {
-    /// Any replica in the rotation will do, the session's own writes or not.
+    /// Any replica in the rotation may serve a read, even if it lacks the session's own writes.
     Eventual,
-    /// A read sees what its session wrote. The default.
+    /// A read sees all that its session wrote. The default.
     #[default]
     ReadYourWrites,
     /// As `ReadYourWrites`, and no read is older than an earlier one of its session.
@@ -28,17 +28,17 @@ pub enum Consistency {
 pub enum Floor {
     /// Nothing in particular.
     None,
-    /// All that was there at this position.
+    /// Everything up to this position.
     At(Position),
-    /// What that node showed to an earlier read, by its number; how far it was is not known yet.
-    /// Beside that, all that was there at the position.
+    /// Everything that the node of this number showed to an earlier read, whose position is not
+    /// known yet; and everything up to the position, if there is one.
     SeenOn(usize, Option<Position>),
-    /// What only the primary is sure to have, for this reason.
+    /// Something that only the primary is sure to have, for this reason.
     Primary(Reason),
 }
 
 impl Floor {
-    /// Whether the node, of this number, has what the session must see. In doubt it has not.
+    /// Whether the node, whose number this is, has what the session must see. `false` in doubt.
     #[must_use]
     pub fn admits(&self, number: usize, node: &NodeView) -> bool {
         let reached = |floor| node.position.is_some_and(|(position, _)| position.reaches(floor));

@@ -1,16 +1,17 @@
-//! Whether a node answers: a flip machine, observation in, transition out.
+//! Whether a node is up: counts the outcomes of its probes, and reports each transition.
 
-/// One attempt to reach a node.
+/// The outcome of one probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Observation {
     Answered,
-    /// Nothing listens there: one is enough.
+    /// Nothing listens at the node's address, or the server is starting or stopping. One such
+    /// outcome is enough to find the node down.
     Refused,
-    /// No answer in time, a lost connection, an error.
+    /// No answer in time, a lost connection, or another error.
     Failed,
 }
 
-/// What an observation changed.
+/// A change of state that an observation led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Transition {
     WentUp,
@@ -19,63 +20,69 @@ pub(crate) enum Transition {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// It never answered, nor was it found down.
+    /// The node has neither answered yet nor been found down.
     Unknown,
     Up,
     Down,
 }
 
-/// The state of one node, and how many observations speak against it.
+/// The state of one node, and how many observations in a row contradict it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Health {
     state: State,
+    /// How many of the latest observations contradict the state.
     contrary: u32,
-    /// Something spoke against it that does not count.
+    /// Whether the latest probe failed although the node answers statements. Such a failure does
+    /// not count as contrary.
     doubted: bool,
-    /// Failures that turn it down.
-    fall: u32,
-    /// Answers that turn it up again.
-    rise: u32,
+    /// How many failures in a row make the node go down.
+    failures_to_down: u32,
+    /// How many answers in a row make a node that is down go up.
+    answers_to_up: u32,
 }
 
 impl Health {
-    pub(crate) fn new(fall: u32, rise: u32) -> Self {
-        Self { state: State::Unknown, contrary: 0, doubted: false, fall, rise }
+    pub(crate) fn new(failures_to_down: u32, answers_to_up: u32) -> Self {
+        Self { state: State::Unknown, contrary: 0, doubted: false, failures_to_down, answers_to_up }
     }
 
     pub(crate) fn is_up(self) -> bool {
         self.state == State::Up
     }
 
-    /// Whether it failed and was not yet turned down, or should be looked at again soon.
+    /// Whether the node should be probed again at once, because its latest probe failed and it is
+    /// not down yet.
     pub(crate) fn is_suspect(self) -> bool {
         self.state != State::Down && (self.contrary > 0 || self.doubted)
     }
 
-    /// It did not answer as it should, and yet it lives. Once it is looked at again at once, the next
-    /// time not.
+    /// Records that a probe failed although the node answers statements. After every other such
+    /// failure in a row, beginning with the first, the node is probed again at once; not after
+    /// each, so that a busy machine is not probed without a pause.
     pub(crate) fn doubt(&mut self) {
         self.doubted = !self.doubted;
     }
 
-    /// It has no place for a probe, and so it lives.
-    pub(crate) fn is_alive(&mut self) {
+    /// Records that the server refused a probe because all its connections are in use, which shows
+    /// that it is running.
+    pub(crate) fn observe_full(&mut self) {
         self.doubted = false;
         if self.state == State::Up {
             self.contrary = 0;
         }
     }
 
+    /// Records the outcome of a probe. Returns the transition, if this outcome leads to one.
     pub(crate) fn observe(&mut self, observation: Observation) -> Option<Transition> {
         self.doubted = false;
-        // How many of this kind in a row flip the state; `None` where it agrees.
+        // How many such observations in a row change the state; `None` if they agree with it.
         let needed = match (self.state, observation) {
             (State::Up, Observation::Answered)
             | (State::Down, Observation::Refused | Observation::Failed) => None,
             (State::Up | State::Unknown, Observation::Refused)
             | (State::Unknown, Observation::Answered) => Some(1),
-            (State::Up | State::Unknown, Observation::Failed) => Some(self.fall),
-            (State::Down, Observation::Answered) => Some(self.rise),
+            (State::Up | State::Unknown, Observation::Failed) => Some(self.failures_to_down),
+            (State::Down, Observation::Answered) => Some(self.answers_to_up),
         };
         self.contrary = if needed.is_some() { self.contrary + 1 } else { 0 };
         if needed.is_none_or(|needed| self.contrary < needed) {
@@ -103,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn one_failure_is_no_flip_but_a_refusal_is() {
+    fn a_node_goes_down_at_the_second_failure_or_the_first_refusal() {
         assert_eq!(run(&[Answered, Failed, Answered, Failed]), [Some(WentUp), None, None, None]);
         assert_eq!(
             run(&[Answered, Failed, Failed, Failed]),
@@ -113,7 +120,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_answer_is_enough_and_a_return_is_not() {
+    fn a_new_node_goes_up_at_its_first_answer_and_one_that_was_down_at_the_second() {
         assert_eq!(run(&[Answered]), [Some(WentUp)]);
         assert_eq!(run(&[Refused, Answered, Answered]), [Some(WentDown), None, Some(WentUp)]);
         assert_eq!(
@@ -124,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_flaps_at_every_probe_stays_as_it_is() {
+    fn a_node_that_answers_every_other_probe_stays_up() {
         let mut health = Health::new(2, 2);
         health.observe(Answered);
         for _ in 0..10 {

@@ -1,72 +1,75 @@
-//! How old the data of a replica is, by what the primary had when.
+//! Replay lag: how old the data of a replica is.
 //!
-//! Comparing clocks or "time of the last replayed transaction" calls every replica of an idle primary
-//! old. So the age is computed here from the primary's own progress: a replica is as fresh as the
-//! latest moment at which the primary had nothing that the replica lacks.
+//! Comparing clocks, or the time of the last replayed transaction, makes every replica of an idle
+//! primary look old. So the age is computed here from the primary's own progress: a replica is as
+//! fresh as the latest moment at which the primary had nothing that the replica lacks.
 
 use std::time::{Duration, Instant};
 
 use super::position::Lsn;
 use super::sample::Progress;
 
-/// How many moments a history remembers.
-const MAX_MOMENTS: usize = 1024;
+/// How many entries a history keeps.
+const MAX_ENTRIES: usize = 1024;
 
-/// What the primary had at which moment, as log and as transactions.
+/// Which WAL position the primary had at which moment, and which transactions had ended on it.
 ///
-/// Log alone would do: a replica that has replayed all the log of a moment is as fresh as that
-/// moment. But a primary may hold log back that no query can see, for up to half a minute while
-/// nothing else happens: a read that set hint bits (with `wal_log_hints` or checksums) and then
-/// failed writes log that nobody hurries to flush. So a replica also counts as fresh when every
-/// transaction that had ended on the primary has ended on the replica. That is all a query can see,
-/// except for sequences. While a transaction is open on the primary that is older than the latest
-/// one to end, only the log can tell.
+/// A replica that has replayed the primary's WAL up to its position of some moment is as fresh as
+/// that moment. But an idle primary may hold back WAL for up to half a minute: a read that set hint
+/// bits (with `wal_log_hints` or checksums) writes WAL that no query can see and that nothing
+/// flushes soon. So a replica also counts as fresh if every transaction that had ended on the
+/// primary has ended on the replica. Except for sequences, that is all that a query can see. This
+/// second way does not work while a transaction is open on the primary that is older than the
+/// latest one to end.
 #[derive(Debug)]
 pub(super) struct LagTracker {
-    log: History<Lsn>,
-    transactions: History<u64>,
-    /// How long moments are remembered.
+    /// The primary's WAL positions.
+    wal: History<Lsn>,
+    /// The primary's [`Progress::xid_horizon`].
+    xid_horizons: History<u64>,
+    /// How long entries are kept.
     keep: Duration,
 }
 
 impl LagTracker {
     pub(super) fn new(keep: Duration) -> Self {
-        Self { log: History::new(), transactions: History::new(), keep }
+        Self { wal: History::new(), xid_horizons: History::new(), keep }
     }
 
-    /// Forgets everything, for another primary.
+    /// Forgets everything, because another primary's progress follows.
     pub(super) fn clear(&mut self) {
         *self = Self::new(self.keep);
     }
 
-    /// Records what the primary said when it was asked at `began`.
+    /// Records the progress that the primary reported to a probe that began at this moment.
     pub(super) fn record(&mut self, began: Instant, primary: Progress) {
-        self.log.push(began, primary.lsn);
-        self.log.trim(began, self.keep);
-        self.transactions.push(began, primary.xid_horizon);
-        self.transactions.trim(began, self.keep);
+        self.wal.push(began, primary.lsn);
+        self.wal.trim(began, self.keep);
+        self.xid_horizons.push(began, primary.xid_horizon);
+        self.xid_horizons.trim(began, self.keep);
     }
 
-    /// The latest moment at which the primary had nothing that the replica lacks.
+    /// The latest moment at which the primary had nothing that the replica lacks. `None` if no such
+    /// moment is known.
     pub(super) fn fresh_as_of(&self, replica: Progress) -> Option<Instant> {
-        let by_log = self.log.latest_up_to(replica.lsn);
-        by_log.max(self.transactions.latest_up_to(replica.xid_horizon))
+        let by_wal = self.wal.latest_up_to(replica.lsn);
+        by_wal.max(self.xid_horizons.latest_up_to(replica.xid_horizon))
     }
 
-    /// Whether the replica lacks something that the primary had when it was asked last.
+    /// Whether the replica lacks something that the primary had when it was last probed.
     pub(super) fn is_behind(&self, replica: Progress) -> bool {
-        let lacks_log = self.log.latest().is_some_and(|primary| replica.lsn < primary);
-        lacks_log && self.transactions.latest().is_some_and(|primary| replica.xid_horizon < primary)
+        let lacks_wal = self.wal.latest().is_some_and(|primary| replica.lsn < primary);
+        lacks_wal && self.xid_horizons.latest().is_some_and(|primary| replica.xid_horizon < primary)
     }
 
-    /// How many bytes of log the replica lacks.
+    /// How many bytes of WAL the replica has not replayed yet.
     pub(super) fn bytes_behind(&self, replica: Progress) -> Option<u64> {
-        Some(self.log.latest()?.0.saturating_sub(replica.lsn.0))
+        Some(self.wal.latest()?.0.saturating_sub(replica.lsn.0))
     }
 }
 
-/// Values of the primary and when it had them. Both grow from one entry to the next, which makes
-/// the latest moment of a value a binary search.
+/// Values of the primary, each with the latest moment at which it is known to have had that value.
+/// Both moments and values grow from one entry to the next, so that a binary search finds an entry.
 #[derive(Debug)]
 struct History<T>(Vec<(Instant, T)>);
 
@@ -75,21 +78,22 @@ impl<T: Copy + Ord> History<T> {
         Self(Vec::new())
     }
 
-    /// The primary had this value at this moment. Earlier entries with the same value or a higher
-    /// one are dropped: the value did not change since, or a crash took what was above it.
+    /// Adds the value that the primary had at this moment. Drops entries of the same value, since
+    /// only its latest moment counts, and entries of higher values, which a crash of the primary
+    /// undid.
     fn push(&mut self, moment: Instant, value: T) {
         let not_below = self.0.partition_point(|(_, other)| *other < value);
         self.0.truncate(not_below);
         self.0.push((moment, value));
     }
 
-    /// Forgets entries older than `keep`, and every other one when there are too many.
+    /// Drops entries older than `keep`, and every other one if there are too many.
     fn trim(&mut self, now: Instant, keep: Duration) {
         let expired = |(moment, _): &&(Instant, T)| now.saturating_duration_since(*moment) > keep;
-        // The newest expired entry stays, for replicas that are far behind.
+        // The newest expired entry stays, so that a replica that is far behind still has an age.
         let old = self.0.iter().take_while(expired).count();
         self.0.drain(..old.saturating_sub(1));
-        if self.0.len() > MAX_MOMENTS {
+        if self.0.len() > MAX_ENTRIES {
             // Counted from the end, so that the newest entry stays.
             let mut left = self.0.len();
             self.0.retain(|_| {
@@ -99,7 +103,7 @@ impl<T: Copy + Ord> History<T> {
         }
     }
 
-    /// The latest moment at which the primary's value was not above this one.
+    /// The latest moment at which the primary's value was at most this one.
     fn latest_up_to(&self, value: T) -> Option<Instant> {
         let reached = self.0.partition_point(|(_, primary)| *primary <= value);
         reached.checked_sub(1).map(|index| self.0[index].0)
@@ -139,11 +143,11 @@ mod tests {
             self.start + Duration::from_millis(millis)
         }
 
-        fn says(&mut self, millis: u64, lsn: u64, xid_horizon: u64) {
+        fn reports(&mut self, millis: u64, lsn: u64, xid_horizon: u64) {
             self.lag.record(self.at(millis), progress(lsn, xid_horizon));
         }
 
-        /// When what a replica has was all there was, in milliseconds from the start.
+        /// As of when a replica with this progress is fresh, in milliseconds from the start.
         fn fresh(&self, lsn: u64, xid_horizon: u64) -> Option<u128> {
             let moment = self.lag.fresh_as_of(progress(lsn, xid_horizon))?;
             Some(moment.duration_since(self.start).as_millis())
@@ -155,55 +159,55 @@ mod tests {
     }
 
     #[test]
-    fn who_has_all_the_log_is_as_fresh_as_the_last_question() {
+    fn a_replica_that_has_all_the_wal_is_as_fresh_as_the_primarys_last_probe() {
         let mut primary = Primary::new();
-        primary.says(0, 100, 7);
-        // An old transaction is open, so that only the log tells.
+        primary.reports(0, 100, 7);
+        // An old transaction is open on the primary, so that only the WAL tells.
         assert_eq!(primary.fresh(99, 5), None);
-        primary.says(500, 200, 8);
-        primary.says(900, 200, 8);
+        primary.reports(500, 200, 8);
+        primary.reports(900, 200, 8);
         assert_eq!((primary.fresh(199, 5), primary.fresh(200, 5)), (Some(0), Some(900)));
         assert!(primary.is_behind(199, 5) && !primary.is_behind(200, 5));
         assert_eq!(primary.lag.bytes_behind(progress(150, 5)), Some(50));
     }
 
     #[test]
-    fn log_without_a_transaction_makes_no_replica_old() {
+    fn wal_without_a_transaction_makes_no_replica_old() {
         let mut primary = Primary::new();
-        primary.says(0, 100, 7);
+        primary.reports(0, 100, 7);
         for step in 1..50 {
-            primary.says(step * 200, 150, 7);
+            primary.reports(step * 200, 150, 7);
         }
         assert_eq!((primary.fresh(100, 7), primary.is_behind(100, 7)), (Some(9_800), false));
-        // A transaction ended, and the replica has not seen that.
-        primary.says(10_000, 170, 8);
+        // A transaction ended on the primary, and the replica has not replayed that.
+        primary.reports(10_000, 170, 8);
         assert_eq!((primary.fresh(100, 7), primary.is_behind(100, 7)), (Some(9_800), true));
     }
 
     #[test]
-    fn a_crash_that_loses_log_takes_its_moments_back() {
+    fn a_crash_of_the_primary_that_loses_wal_undoes_its_entries() {
         let mut primary = Primary::new();
-        primary.says(0, 100, 7);
-        primary.says(200, 900, 9);
-        primary.says(3000, 120, 8);
+        primary.reports(0, 100, 7);
+        primary.reports(200, 900, 9);
+        primary.reports(3000, 120, 8);
         assert_eq!((primary.fresh(120, 0), primary.fresh(100, 0)), (Some(3000), Some(0)));
         assert_eq!((primary.fresh(0, 8), primary.fresh(0, 7)), (Some(3000), Some(0)));
         assert!(!primary.is_behind(120, 0));
     }
 
     #[test]
-    fn the_moments_are_bounded_by_number_and_age() {
+    fn the_entries_are_bounded_by_number_and_age() {
         let mut primary = Primary::new();
         primary.lag.keep = Duration::from_secs(1_000_000);
         for step in 0..10_000 {
-            primary.says(step, step * 10, step);
+            primary.reports(step, step * 10, step);
             assert_eq!(primary.fresh(step * 10, 0), Some(step.into()));
         }
         let entries =
-            |primary: &Primary| primary.lag.log.0.len().max(primary.lag.transactions.0.len());
-        assert!(entries(&primary) <= MAX_MOMENTS, "{}", entries(&primary));
+            |primary: &Primary| primary.lag.wal.0.len().max(primary.lag.xid_horizons.0.len());
+        assert!(entries(&primary) <= MAX_ENTRIES, "{}", entries(&primary));
         primary.lag.keep = Duration::from_secs(1);
-        primary.says(20_000, 200_000, 20_000);
+        primary.reports(20_000, 200_000, 20_000);
         assert_eq!(entries(&primary), 2);
         assert_eq!(primary.fresh(150_000, 0), Some(9_999));
     }

@@ -1,4 +1,4 @@
-//! Positions in the write-ahead log: how far a server is, on which timeline of which system.
+//! WAL positions: how much of the write-ahead log a server has, on which timeline of which cluster.
 
 use std::fmt;
 use std::str::FromStr;
@@ -19,9 +19,9 @@ use serde::{Deserialize, Serialize};
 #[serde(into = "String", try_from = "String")]
 pub struct Lsn(pub u64);
 
-/// A text that is no [`Lsn`].
+/// The error for a text that is not an [`Lsn`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no position in a write-ahead log; expected two hexadecimal numbers such as 0/38E8A00")]
+#[error("is not a WAL position; expected two hexadecimal numbers such as 0/38E8A00")]
 pub struct ParseLsnError(());
 
 impl fmt::Display for Lsn {
@@ -58,17 +58,17 @@ impl TryFrom<String> for Lsn {
     }
 }
 
-/// How far a history has come: which system, which of its timelines, which place on it.
+/// A WAL position: the cluster, the timeline, and the place on it.
 ///
-/// Places on different timelines cannot be compared: after a promotion the same number may stand
-/// for other data, or be out of reach. So positions have no order of their own; see
-/// [`reaches`](Position::reaches) and [`later`](Position::later).
+/// Places on different timelines cannot be compared: after a promotion the same place holds other
+/// data. So positions have no order of their own; see [`reaches`](Position::reaches) and
+/// [`later`](Position::later).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Position {
-    /// `system_identifier`: the same on a primary and all that was copied from it.
+    /// The cluster's `system_identifier`: the same on a primary and on all its replicas.
     pub system: u64,
-    /// Counted from 1; a promotion begins the next one.
+    /// Counted from 1. A promotion begins a new timeline.
     pub timeline: u32,
     /// The place on that timeline.
     pub lsn: Lsn,
@@ -81,18 +81,18 @@ impl Position {
         Self { system, timeline, lsn }
     }
 
-    /// Whether a server at this position certainly has all that one at `floor` had. `false`
-    /// where the two cannot be compared.
+    /// Whether a server at this position certainly has everything that a server at `floor` had.
+    /// `false` if the two cannot be compared.
     #[must_use]
     pub fn reaches(self, floor: Self) -> bool {
         (self.system, self.timeline) == (floor.system, floor.timeline) && self.lsn >= floor.lsn
     }
 
-    /// The one of two positions of a session that covers both.
+    /// Returns the one of two positions of a session that covers both.
     ///
-    /// On one timeline it is the further one. Of two timelines it is the newer one: a position
-    /// there was taken after the promotion, on a server that has all of the older timeline that
-    /// survived. Of two systems `other` wins, as the one met last.
+    /// On one timeline it is the further one. Of two timelines it is the one on the newer timeline:
+    /// it was taken after the promotion, on a server that has all that survived of the older
+    /// timeline. Of two systems it is `other`, the one that was met last.
     #[must_use]
     pub fn later(self, other: Self) -> Self {
         let covers =

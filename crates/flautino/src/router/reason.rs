@@ -1,4 +1,4 @@
-//! Why a statement went where it went.
+//! [`Reason`]: why a statement went to the node it went to.
 
 use serde::Serialize;
 
@@ -16,7 +16,8 @@ macro_rules! reasons {
             /// All of them, in the order of the counters.
             pub(crate) const ALL: &[Self] = &[$(Self::$name),+];
 
-            /// As in status, spans and `Server-Timing`: `floor_met`.
+            /// The reason's name in the status, in spans and in `Server-Timing`, such as
+            /// `floor_met`.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self {
@@ -36,36 +37,40 @@ reasons! {
     PrimaryChosen => "primary_chosen",
     /// The handle asks for a replica.
     ReplicaChosen => "replica_chosen",
-    /// It may change something.
+    /// The statement may change something.
     Write => "write",
-    /// A read on the primary: the session wrote, and no position of that is known yet.
+    /// A read on the primary: the session wrote, and no position that covers the write is known
+    /// yet.
     OwnWrite => "own_write",
     /// A read on the primary: the session asks for `Strong` consistency.
     Strong => "strong",
     /// A read on the primary: the configuration says `mode = "primary"`.
     PrimaryMode => "primary_mode",
-    /// A read on the primary: the session's token says so, since no position could be had.
+    /// A read on the primary: the session's token asks for it for a while, since the position of a
+    /// write could not be learnt.
     TokenWindow => "token_window",
-    /// A read on the primary: the session's token is of another system or timeline, is further
-    /// than the primary, or cannot be read.
+    /// A read on the primary: the session's token is of another system or timeline, is impossibly
+    /// far ahead of the primary, or cannot be read.
     ForeignToken => "foreign_token",
-    /// A read on a replica: the session need not see anything in particular.
+    /// A read on a replica: there is nothing in particular that the session must see.
     NoFloor => "no_floor",
     /// A read on a replica that has replayed what the session must see.
     FloorMet => "floor_met",
-    /// A read on the node that showed the session its latest state.
+    /// A read on the node that served the session's latest read, or on the primary: no other node
+    /// is known to have what that read saw.
     SameNode => "same_node",
     /// A read on the primary: no replica has replayed what the session must see.
     FloorAhead => "floor_ahead",
-    /// A read on the primary: the replicas answer, and lag too far behind.
+    /// A read on the primary: the replicas are up, but lag too far behind.
     Lagging => "lagging",
-    /// A read on the primary: no replica answers.
+    /// A read on the primary: no replica can be used.
     NoReplica => "no_replica",
-    /// A read on a replica that may lag: the primary does not answer, or is left to writes.
+    /// A read on a replica that may lag: there is no primary, or its connections are reserved for
+    /// writes.
     Stale => "stale",
-    /// A read that a replica refused as a write, and that the primary runs instead.
+    /// A read that a replica could not run, and that the primary runs instead.
     Rescued => "rescued",
-    /// A read that is run again, since its first node failed.
+    /// A statement that is run again, since its first attempt failed without an effect.
     Retried => "retried",
 }
 
@@ -78,7 +83,7 @@ impl Reason {
         )
     }
 
-    /// Whether the primary serves in place of replicas, and so within its budget for that.
+    /// Whether the primary serves a read in place of replicas, for which it has a limited budget.
     #[must_use]
     pub const fn is_fallback(self) -> bool {
         matches!(

@@ -1,4 +1,4 @@
-//! What the router is asked, and what it says.
+//! The router's input and output: [`Request`] and [`Decision`].
 
 use std::time::{Duration, Instant};
 
@@ -8,26 +8,27 @@ use super::consistency::Floor;
 use super::reason::Reason;
 use super::snapshot::Snapshot;
 
-/// What a statement needs.
+/// Whether a statement needs the primary.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Access {
-    /// It changes nothing, neither data nor session: a replica will do.
+    /// The statement changes neither data nor its session, so a replica can run it.
     Read,
-    /// It changes something, or may: only the primary will do.
+    /// The statement changes something, or may, so only the primary can run it.
     Write,
 }
 
-/// Where a handle sends its statements. `N` is how a node is named: for the router, by its number.
+/// Where a handle sends its statements. `N` identifies a node; for the router it is the node's
+/// number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Target<N = usize> {
-    /// Where the router says.
+    /// The router chooses for each statement.
     Auto,
-    /// The primary, whatever the statement.
+    /// Every statement goes to the primary.
     Primary,
-    /// A replica, whatever the statement; the primary where none is admitted.
+    /// Every statement goes to a replica, or to the primary if no replica is fresh enough.
     Replica,
-    /// This node, whatever the statement.
+    /// Every statement goes to this node.
     Node(N),
 }
 
@@ -42,37 +43,37 @@ impl<N> Target<N> {
         }
     }
 
-    /// The same target with what `name` returns for its node.
+    /// The same target, with its node replaced by the result of `map`.
     pub(crate) fn try_map<M, E>(
         &self,
-        name: impl FnOnce(&N) -> Result<M, E>,
+        map: impl FnOnce(&N) -> Result<M, E>,
     ) -> Result<Target<M>, E> {
         Ok(match self {
             Self::Auto => Target::Auto,
             Self::Primary => Target::Primary,
             Self::Replica => Target::Replica,
-            Self::Node(node) => Target::Node(name(node)?),
+            Self::Node(node) => Target::Node(map(node)?),
         })
     }
 }
 
-/// What [`route`](super::route) is asked.
+/// The input of [`route`](super::route).
 #[derive(Debug, Clone, Copy)]
 #[non_exhaustive]
 pub struct Request {
-    /// What the statement needs.
+    /// Whether the statement needs the primary.
     pub access: Access,
-    /// Where the handle sends it.
+    /// Where the handle sends its statements.
     pub target: Target,
     /// What the session must see.
     pub floor: Floor,
-    /// Nodes on which the statement has failed already.
+    /// The nodes on which the statement has already failed.
     pub excluded: ExcludedNodes,
-    /// The time.
+    /// The current time.
     pub now: Instant,
-    /// How old a replica may be. Default: 10 s.
+    /// How old the data of a replica may be. Default: 10 s.
     pub max_lag: Duration,
-    /// How long a node that came back starts slowly. Default: 10 s.
+    /// How long a node that came back gets only a part of its usual load. Default: 10 s.
     pub slow_start: Duration,
 }
 
@@ -92,12 +93,12 @@ impl Request {
     }
 }
 
-/// Nodes that a request is not to be sent to: those on which its statement has failed already.
+/// The nodes to which a request is not sent, because its statement has already failed on them.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ExcludedNodes([Option<u16>; Self::MAX]);
 
 impl ExcludedNodes {
-    /// More than this are not remembered.
+    /// How many nodes are remembered. Any further one is not excluded.
     pub const MAX: usize = 8;
 
     /// Adds a node.
@@ -123,18 +124,18 @@ pub struct Decision {
     pub node: usize,
     /// Why that one.
     pub reason: Reason,
-    /// Whether it was chosen as the one for writes. While there is no primary, a replica may stand
-    /// there.
+    /// Whether the node was chosen as the one that takes writes. While there is no primary, such a
+    /// node may be a replica.
     pub(crate) as_writer: bool,
 }
 
 impl Decision {
-    /// The node that takes writes.
+    /// Chooses the node that takes writes.
     pub(crate) const fn writer(snapshot: &Snapshot, reason: Reason) -> Self {
         Self { node: snapshot.writer, reason, as_writer: true }
     }
 
-    /// A replica, or the node that was named.
+    /// Chooses a replica, or the node that the handle names.
     pub(super) const fn other(node: usize, reason: Reason) -> Self {
         Self { node, reason, as_writer: false }
     }

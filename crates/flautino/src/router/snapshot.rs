@@ -1,4 +1,5 @@
-//! An immutable picture of all nodes as last probed: what the router decides on.
+//! [`Snapshot`]: all nodes as they were last probed, by which the router decides. Never changed
+//! once it is published.
 
 use std::time::{Duration, Instant};
 
@@ -6,31 +7,33 @@ use serde::Serialize;
 
 use super::position::Position;
 
-/// What a server is now. Learnt from the server, never from the configuration.
+/// What a server is now, as the server itself reports; never taken from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 #[non_exhaustive]
 pub enum Role {
-    /// It takes writes.
+    /// The server takes writes.
     Primary,
-    /// It is in recovery: a standby.
+    /// The server is in recovery: a standby.
     Replica,
-    /// It was not asked yet, or did not answer, or refused what its role should allow.
+    /// The server was not probed yet, did not answer, or refused a statement that its role should
+    /// allow.
     Unknown,
 }
 
-/// All nodes at one moment; the main node first.
+/// All nodes at one moment. A node's number is its place among them.
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct Snapshot {
-    /// In the order of the engine's nodes.
+    /// In the order of the engine's nodes, the main node first.
     pub nodes: Box<[NodeView]>,
-    /// The node that takes writes, if one is known to be up.
+    /// The number of the node that takes writes, if one is known to be up.
     pub primary: Option<usize>,
-    /// Where writes go: the primary, or where it was last seen, or the main node.
+    /// The number of the node to which writes go: the primary; else the node that was the primary
+    /// last; else the main node.
     pub writer: usize,
-    /// Whether the primary tells positions. If not, sessions that wrote read from the primary
-    /// for a while.
+    /// Whether the primary reports its WAL position. If not, sessions that wrote read from the
+    /// primary for a while.
     pub positions: bool,
 }
 
@@ -38,22 +41,24 @@ pub struct Snapshot {
 #[derive(Debug, Clone, PartialEq)]
 #[non_exhaustive]
 pub struct NodeView {
-    /// What it says it is.
+    /// What the server reports to be.
     pub role: Role,
-    /// Whether it answers.
+    /// Whether the node answers.
     pub up: bool,
-    /// Why it is kept out of the rotation, whatever its lag.
+    /// Why the node is kept out of the rotation, whatever its lag.
     pub excluded: Option<Exclusion>,
-    /// How far it certainly is, and, where that is known, a moment before which nothing happened
-    /// on it that lies beyond. Behind the truth at the most: replay only advances.
+    /// A position that the node has certainly reached; by now it may be further. Beside it the
+    /// moment when it was asked for, if that is known: the position covers all that the node had
+    /// then.
     pub position: Option<(Position, Option<Instant>)>,
-    /// A replica has everything that a query could see on its primary at this moment, of this
+    /// The replica has everything that a query could see on the primary at this moment, by this
     /// machine's clock; sequences excepted.
     pub fresh_as_of: Option<Instant>,
-    /// Which of its lives this is: another server under its name, a restart, another role begin a new
-    /// one. No two nodes ever have the same.
+    /// A number that changes whenever what was known of the node may not hold any more: another
+    /// server answers under its name, its server restarted, or its role changed. Nodes never share
+    /// one.
     pub incarnation: u64,
-    /// When it came back, for its slow start.
+    /// When the node came back after it was down. Its slow start begins then.
     pub readmitted: Option<Instant>,
 }
 
@@ -61,24 +66,24 @@ pub struct NodeView {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Exclusion {
-    /// It belongs to another cluster, with this system identifier.
+    /// The node belongs to another cluster, with this system identifier.
     OtherSystem(u64),
-    /// It is on this timeline, and the primary on another.
+    /// The node is on this timeline, and the primary on another.
     OtherTimeline(u32),
-    /// It is the same server as the node of this number.
+    /// The node is the same server as the node of this number.
     SameServer(usize),
-    /// Its name leads to more than one server.
+    /// The node's address leads to more than one server.
     SeveralServers,
-    /// It takes writes, and another node is the primary, of this number.
+    /// The node takes writes, but the node of this number is the primary.
     SecondPrimary(usize),
-    /// Its replay is paused, and a transaction has ended that it has not replayed.
+    /// The node's replay is paused, and it has not replayed all transactions that have ended.
     Paused,
-    /// It does not say how far it is.
+    /// The node does not report its WAL position.
     NoPosition,
 }
 
 impl NodeView {
-    /// A node of which nothing is known.
+    /// A node about which nothing is known yet.
     #[must_use]
     pub const fn unknown() -> Self {
         Self {
@@ -92,7 +97,7 @@ impl NodeView {
         }
     }
 
-    /// Whether it is a replica of the right cluster that answers.
+    /// Whether the node is a replica of the right cluster, and is up. It may lag.
     #[must_use]
     pub fn is_usable_replica(&self) -> bool {
         use Exclusion::{NoPosition, Paused};
@@ -101,7 +106,8 @@ impl NodeView {
             && matches!(self.excluded, None | Some(Paused | NoPosition))
     }
 
-    /// Whether reads may go there: a usable replica, and not too old. An unknown age is too old.
+    /// Whether reads may go to the node: it is a usable replica, and lags by `max_lag` at most. A
+    /// replica of unknown lag is not in the rotation.
     #[must_use]
     pub fn in_rotation(&self, now: Instant, max_lag: Duration) -> bool {
         self.is_usable_replica()
@@ -111,7 +117,7 @@ impl NodeView {
 }
 
 impl Snapshot {
-    /// Nothing is known of any of so many nodes.
+    /// A snapshot of this many nodes, about which nothing is known yet.
     #[must_use]
     pub fn unknown(nodes: usize) -> Self {
         Self {
@@ -122,8 +128,9 @@ impl Snapshot {
         }
     }
 
-    /// Whether there is a node to send writes to: the primary, or one that takes writes under a name
-    /// that leads to several servers, so that nothing more can be said of it.
+    /// Whether there is a node to send writes to. This is the primary, or a node that takes writes
+    /// and whose address leads to several servers; such a node is never elected as the primary,
+    /// since its answers may come from different servers.
     #[must_use]
     pub fn takes_writes(&self) -> bool {
         let several = |node: &NodeView| {
@@ -134,7 +141,7 @@ impl Snapshot {
         self.primary.is_some() || self.nodes.get(self.writer).is_some_and(several)
     }
 
-    /// How far the primary was when it was last asked, and when that was.
+    /// The primary's latest known position, and when it was asked for.
     #[must_use]
     pub fn primary_position(&self) -> Option<(Position, Instant)> {
         let (position, as_of) = self.nodes.get(self.primary?)?.position?;

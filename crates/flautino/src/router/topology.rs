@@ -1,9 +1,9 @@
-//! What the samples of all nodes together say: who is the primary, who belongs to its cluster, how far
-//! each node certainly is. Samples in, a snapshot out.
+//! [`Topology`]: what follows from the samples of all nodes together. Which node is the primary,
+//! which nodes belong to its cluster, and which position has each node certainly reached?
 //!
-//! - here: what is known of each node, and who is the primary;
-//! - `confirm`: which positions count;
-//! - `view`: the snapshot that comes of it.
+//! - here: what is known of each node, and the election of the primary;
+//! - `confirm`: which reported positions can be relied on;
+//! - `view`: the snapshot for the router.
 
 mod confirm;
 mod view;
@@ -16,39 +16,44 @@ use super::position::{Lsn, Position};
 use super::sample::{Progress, Sample, ServerId};
 use super::snapshot::Role;
 
-/// How many probes in a row must meet the same server, each over a new connection, until a name that
-/// led to several servers is trusted again.
+/// How many probes in a row, each over a new connection, must reach the same server until an
+/// address that led to several servers is trusted again.
 const MIN_AGREEING_PROBES: u32 = 20;
 
 /// What is known of one node.
 #[derive(Debug)]
 struct NodeState {
     health: Health,
+    /// The latest answer to a probe.
     sample: Option<Sample>,
-    /// How far this server certainly is in its present role; and when it was asked, unless that is
-    /// not known because the position is what its control file says.
+    /// The furthest position that this incarnation has certainly reached, and when it was asked
+    /// for. The moment is `None` for a position from the control file, since nobody knows when the
+    /// server wrote it.
     confirmed: Option<(Position, Option<Instant>)>,
     /// A replay position whose timeline is not confirmed yet, and when it was asked for.
     unconfirmed: Option<(Instant, Lsn)>,
-    /// When nothing listened there, the last time.
+    /// When the latest probe began that found nothing listening at the node's address.
     refused: Option<Instant>,
-    /// `Some` while its name leads to several servers: how many probes in a row have met the same one.
+    /// `Some` while the node's address leads to several servers: how many probes in a row have
+    /// reached the same one.
     several_servers: Option<u32>,
     /// See [`NodeView::incarnation`](super::NodeView::incarnation).
     incarnation: u64,
+    /// Whether the node was ever up. Only a node that comes back starts slowly.
     was_up: bool,
+    /// When the node came back after it was down.
     readmitted: Option<Instant>,
 }
 
-/// What a probe's outcome changed for its node.
+/// What the outcome of a probe changed for its node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Change {
     pub(crate) transition: Option<Transition>,
-    /// Another server answers, or the same one after a restart.
+    /// Whether another server answered than before, or the same one after a restart.
     pub(crate) new_server: bool,
 }
 
-/// All nodes of an engine, each known by its place among them.
+/// What is known of all nodes of an engine. A node's number is its place among them.
 #[derive(Debug)]
 pub(crate) struct Topology {
     nodes: Vec<NodeState>,
@@ -57,16 +62,18 @@ pub(crate) struct Topology {
     system: Option<u64>,
     /// The highest timeline on which a node of the cluster took writes; 0 before one did.
     timeline: u32,
+    /// The node that takes writes, if one is up.
     primary: Option<usize>,
-    /// The primary, or where it was last.
+    /// The primary; else the node that was the primary last; else the main node.
     writer: usize,
-    /// The latest incarnation given to a node. No number is given twice, so that a node that takes
-    /// another's place cannot be taken for it.
+    /// The latest incarnation that was given to a node. Each number is given only once, so that a
+    /// node cannot be mistaken for the one whose place it takes.
     incarnations: u64,
     settings: Settings,
     lag: LagTracker,
-    /// When an engine of one node got its second. Sessions did not track their statements before, so a
-    /// replica without what the primary had *at that moment* may lack what they wrote.
+    /// When an engine of one node got its second one. Before that, sessions did not track their
+    /// writes. So only the primary's progress from then on shows that a replica is fresh: earlier
+    /// progress may lack such a write.
     routed_since: Option<Instant>,
 }
 
@@ -90,6 +97,7 @@ impl Topology {
         new
     }
 
+    /// A topology in which nothing is known. `incarnations` is the latest one that was ever given.
     fn without_nodes(settings: Settings, incarnations: u64) -> Self {
         Self {
             nodes: Vec::new(),
@@ -123,15 +131,15 @@ impl Topology {
         self.incarnations
     }
 
-    /// Forgets all that is known.
+    /// Forgets everything that is known of the nodes, and gives each a new incarnation.
     pub(crate) fn restart(&mut self) {
         let mut new = Self::without_nodes(self.settings, self.incarnations);
         new.nodes = self.nodes.iter().map(|_| new.unknown_node()).collect();
         *self = new;
     }
 
-    /// Replaces the nodes. `kept` has an entry for each new place: the node's place up to now, or
-    /// `None` for a node that is new.
+    /// Replaces the nodes. `kept` has an entry for each node from now on: the number that the node
+    /// has had up to now, or `None` for a new node.
     pub(crate) fn replace(&mut self, kept: &[Option<usize>], moment: Instant) {
         if self.nodes.len() == 1 {
             self.lag.clear();
@@ -146,7 +154,7 @@ impl Topology {
         let new_place = |before: usize| kept.iter().position(|number| *number == Some(before));
         self.primary = self.primary.and_then(new_place);
         self.writer = new_place(self.writer).unwrap_or_else(|| {
-            // The progress of a primary that left says nothing about the next one's.
+            // Replicas must not be compared with the progress of a primary that left.
             self.lag.clear();
             0
         });
@@ -154,7 +162,7 @@ impl Topology {
             self.nodes.iter().filter_map(|node| node.sample.and_then(|sample| sample.server.system))
         };
         if self.system.is_some_and(|system| !systems().any(|other| other == system)) {
-            // No node of the cluster is left.
+            // All nodes of the known cluster have left.
             self.switch_to_cluster(systems().next());
             self.elect_primary();
         }
@@ -167,20 +175,21 @@ impl Topology {
         self.lag.clear();
     }
 
-    /// Whether this sample shows that the cluster was replaced under its nodes' names: the node that
-    /// takes writes is the primary of another cluster, and no node of the known cluster is up.
+    /// Whether this sample shows that another cluster took over the addresses of the known one: the
+    /// node to which writes go is the primary of another cluster, and no node of the known one is
+    /// up.
     fn is_cluster_replaced(&self, number: usize, sample: Sample) -> bool {
-        let is_ours = |node: &NodeState| {
+        let is_up_and_ours = |node: &NodeState| {
             let system = node.sample.and_then(|sample| sample.server.system);
             node.health.is_up() && system == self.system
         };
         sample.role == Role::Primary
             && (number == 0 || number == self.writer)
             && sample.server.system.is_some_and(|system| self.system != Some(system))
-            && !self.nodes.iter().any(is_ours)
+            && !self.nodes.iter().any(is_up_and_ours)
     }
 
-    /// A node answered a probe.
+    /// Records that the node answered a probe.
     pub(crate) fn answered(&mut self, number: usize, sample: Sample) -> Change {
         self.system = self.system.or(sample.server.system);
         let before = self.nodes[number].sample.replace(sample);
@@ -209,13 +218,14 @@ impl Topology {
         {
             self.lag.record(sample.began, progress);
         }
-        self.confirm_by_own_word(number, sample);
+        self.confirm_by_sample(number, sample);
         self.confirm_by_others();
         Change { transition, new_server }
     }
 
-    /// Another server answers for the node, or the same one after a restart or in another role: what
-    /// is confirmed of the one before does not hold for this one.
+    /// Gives the node a new incarnation and forgets its positions. Another server answers for the
+    /// node, or the same one after a restart or in another role, and it may be behind those
+    /// positions.
     fn begin_incarnation(&mut self, number: usize) {
         let incarnation = self.next_incarnation();
         let node = &mut self.nodes[number];
@@ -224,7 +234,8 @@ impl Topology {
         node.incarnation = incarnation;
     }
 
-    /// A probe of the node, begun at this moment, failed. `refused` says that nothing listens there.
+    /// Records that a probe which began at this moment failed. `refused` says whether nothing
+    /// listens at the node's address.
     pub(crate) fn failed(&mut self, number: usize, began: Instant, refused: bool) -> Change {
         let node = &mut self.nodes[number];
         let observation = if refused { Observation::Refused } else { Observation::Failed };
@@ -237,35 +248,37 @@ impl Topology {
         Change { transition, new_server: false }
     }
 
-    /// The server is up, and had no connection left for a probe.
-    pub(crate) fn is_full(&mut self, number: usize) {
-        self.nodes[number].health.is_alive();
+    /// Records that the server refused a probe because all its connections are in use.
+    pub(crate) fn observe_full(&mut self, number: usize) {
+        self.nodes[number].health.observe_full();
     }
 
-    /// The node did not answer a probe, and answers statements.
+    /// Records that the node did not answer a probe although it answers statements.
     pub(crate) fn doubt(&mut self, number: usize) {
         self.nodes[number].health.doubt();
     }
 
-    /// A connection under the node's name reached another server than its probes.
-    pub(crate) fn leads_to_several(&mut self, number: usize) {
+    /// Records that a connection to the node's address reached another server than the probes did.
+    pub(crate) fn observe_several_servers(&mut self, number: usize) {
         self.nodes[number].several_servers = Some(0);
     }
 
-    /// Whether the node's name was found to lead to more than one server.
-    pub(crate) fn is_several(&self, number: usize) -> bool {
+    /// Whether the node's address leads to more than one server.
+    pub(crate) fn has_several_servers(&self, number: usize) -> bool {
         self.nodes[number].several_servers.is_some()
     }
 
-    /// Whether the node should be asked again at once.
+    /// Whether the node should be probed again at once.
     pub(crate) fn is_suspect(&self, number: usize) -> bool {
         self.nodes[number].health.is_suspect()
     }
 
+    /// The server that answered the node's latest successful probe.
     pub(crate) fn server(&self, number: usize) -> Option<ServerId> {
         self.nodes[number].sample.map(|sample| sample.server)
     }
 
+    /// How far the node's server had come at its latest successful probe, if it reported that.
     pub(crate) fn progress(&self, number: usize) -> Option<Progress> {
         self.nodes[number].sample?.progress
     }
@@ -274,7 +287,7 @@ impl Topology {
         self.nodes[number].health.is_up()
     }
 
-    /// The node before this one that is the same server under another name.
+    /// The node of a lower number that is the same server under another name, if there is one.
     fn same_server_before(&self, number: usize) -> Option<usize> {
         let server = self.server(number)?;
         (0..number).find(|other| {
@@ -283,8 +296,8 @@ impl Topology {
         })
     }
 
-    /// The primary is the node that says so, of the highest timeline; of two on one timeline the
-    /// one that was the primary before, else the first.
+    /// Elects the primary: of the nodes that take writes, the one on the highest timeline. Of
+    /// several on one timeline it is the one that was the primary before, or else the first.
     fn elect_primary(&mut self) {
         let claims = (0..self.nodes.len()).filter_map(|number| Some((self.claim(number)?, number)));
         let best = claims.max_by_key(|(timeline, number)| {
@@ -293,7 +306,8 @@ impl Topology {
         self.primary = best.map(|(_, number)| number);
         if let Some((timeline, number)) = best {
             if (number, timeline) != (self.writer, self.timeline) {
-                // Positions of another primary or another timeline cannot be compared with these.
+                // Replicas must not be compared with the progress of another primary or on another
+                // timeline.
                 self.lag.clear();
             }
             self.writer = number;
@@ -301,13 +315,13 @@ impl Topology {
         }
     }
 
-    /// The timeline on which the node takes writes for the cluster, if it does; 0 where the server
-    /// does not say which.
+    /// The timeline on which the node takes writes for the cluster; 0 if the server does not report
+    /// it. `None` if the node cannot be the primary.
     fn claim(&self, number: usize) -> Option<u32> {
         let node = &self.nodes[number];
         let sample = node.sample.filter(|sample| sample.role == Role::Primary)?;
         let timeline = sample.progress.and_then(|progress| progress.timeline).unwrap_or(0);
-        // A primary of a lower timeline was superseded, also while the newer one is down.
+        // A primary on a lower timeline was superseded, and stays so while the newer one is down.
         let is_current = timeline == 0 || timeline >= self.timeline;
         let is_ours = sample.server.system == self.system;
         let is_usable = node.health.is_up()

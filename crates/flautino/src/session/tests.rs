@@ -1,4 +1,4 @@
-//! What a session remembers, without a server.
+//! How a session keeps track of its writes, without a server.
 
 use super::*;
 
@@ -8,7 +8,7 @@ fn writes_that_end_together_do_not_move_the_latest_end_back() {
     let write = session.write_begins(Duration::ZERO);
     let mut state = session.state.lock();
     let ending = std::thread::spawn(move || write.end());
-    // It waits for the lock.
+    // Let the other thread reach the lock.
     std::thread::sleep(Duration::from_millis(100));
     let latest = Instant::now();
     state.wrote = Some(latest);

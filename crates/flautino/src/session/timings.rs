@@ -1,4 +1,4 @@
-//! Where a session's statements went, and how long they took.
+//! [`Timing`]: where a statement of a session went, and how long it took.
 
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -7,7 +7,7 @@ use parking_lot::Mutex;
 
 use crate::router::Reason;
 
-/// How many statements a session remembers.
+/// How many statements of a session are recorded.
 const MAX_TIMINGS: usize = 8;
 
 /// One statement of a recorded session.
@@ -18,7 +18,7 @@ pub struct Timing {
     pub node: Arc<str>,
     /// Why that node.
     pub reason: Reason,
-    /// From asking for a connection to the end of the result.
+    /// The time from asking for a connection to the end of the result.
     pub elapsed: Duration,
 }
 
@@ -28,12 +28,12 @@ impl Timing {
     }
 }
 
-/// The first statements of a session, if they are recorded.
+/// The first statements of a session. Empty until recording starts, which costs nothing then.
 #[derive(Debug, Default)]
 pub(super) struct Timings(OnceLock<Mutex<Vec<Timing>>>);
 
 impl Timings {
-    /// Records from now on.
+    /// Starts recording.
     pub(super) fn record(&self) {
         self.0.get_or_init(Mutex::default);
     }

@@ -1,4 +1,4 @@
-//! `Token`: what a session must see, as text that travels to its next request.
+//! [`Token`]: what a session must see, as a text that travels to its next request.
 
 use std::fmt;
 use std::str::FromStr;
@@ -8,12 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::router::{Lsn, Position};
 
-/// What a session's next read must not be older than, on the wire: in a cookie, a header, or a
-/// field of a job.
+/// What a session's next read must see, as a text for a cookie, a header or a field of a job.
 ///
-/// Its text is short, of the characters `0-9a-z.`, and says which database system it is of and how
-/// far that one's log is. A checksum shows when part of it was lost; `flautino-axum` adds a signature where a key
-/// is configured.
+/// The text is short, and consists of the characters `0-9a-z.`. It holds a WAL position: the
+/// system, the timeline, and the place on it. A checksum shows if part of the text was lost.
+/// `flautino-axum` adds a signature if a key is configured.
 ///
 /// ```
 /// # async fn f(engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -33,29 +32,32 @@ use crate::router::{Lsn, Position};
 #[serde(into = "String", try_from = "String")]
 pub struct Token(Kind);
 
+/// What a token demands of the next read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Kind {
     /// A node must have reached this position.
     At(Position),
-    /// Only the primary will do until then, in seconds since 1970: no position could be had.
+    /// Reads go to the primary until then, in seconds since 1970, since no position could be
+    /// learnt.
     PrimaryUntil(u64),
 }
 
-/// A text that is no [`Token`].
+/// The error for a text that is not a [`Token`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("is no token of flautino")]
+#[error("is not a token of flautino")]
 pub struct ParseTokenError(());
 
-/// The text's first field, so that a later form can be told apart.
-const FORM: &str = "1";
+/// The first field of the text: the version of its format.
+const FORMAT: &str = "1";
 
 impl Token {
     pub(crate) fn at(position: Position) -> Self {
         Self(Kind::At(position))
     }
 
+    /// A token that makes reads go to the primary for this long.
     pub(crate) fn primary_for(window: Duration) -> Self {
-        // The current second has begun, and the window may end within one.
+        // Two seconds more, since both the current second and the window's last one may be partial.
         Self(Kind::PrimaryUntil(unix_seconds() + window.as_secs() + 2))
     }
 
@@ -84,9 +86,9 @@ impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.0 {
             Kind::At(Position { system, timeline, lsn: Lsn(lsn) }) => {
-                format!("{FORM}.{system:x}.{timeline:x}.{lsn:x}")
+                format!("{FORMAT}.{system:x}.{timeline:x}.{lsn:x}")
             }
-            Kind::PrimaryUntil(seconds) => format!("{FORM}.until.{seconds:x}"),
+            Kind::PrimaryUntil(seconds) => format!("{FORMAT}.until.{seconds:x}"),
         };
         write!(f, "{text}.{:x}", checksum(&text))
     }
@@ -97,7 +99,7 @@ impl FromStr for Token {
 
     fn from_str(text: &str) -> Result<Self, ParseTokenError> {
         fn number(text: &str) -> Result<u64, ParseTokenError> {
-            // Exactly what `Display` writes, so that one token has one text.
+            // Accept only what `Display` writes, so that a token has only one text.
             let canonical = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
                 && (text == "0" || !text.starts_with('0'));
             let number = canonical.then(|| u64::from_str_radix(text, 16).ok());
@@ -109,7 +111,7 @@ impl FromStr for Token {
         }
         let mut fields = text.split('.');
         let mut field = || fields.next().ok_or(ParseTokenError(()));
-        if field()? != FORM {
+        if field()? != FORMAT {
             return Err(ParseTokenError(()));
         }
         let kind = match field()? {
@@ -160,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_refused() {
+    fn a_text_that_is_not_a_token_is_refused() {
         for text in [
             "",
             "1",
@@ -186,8 +188,8 @@ mod tests {
             "ä.2.3.4",
         ] {
             assert!(text.parse::<Token>().is_err(), "{text:?}");
-            let summed = format!("{text}.{:x}", checksum(text));
-            assert!(summed.parse::<Token>().is_err(), "{summed:?}");
+            let with_checksum = format!("{text}.{:x}", checksum(text));
+            assert!(with_checksum.parse::<Token>().is_err(), "{with_checksum:?}");
         }
     }
 }

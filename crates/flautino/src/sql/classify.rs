@@ -1,10 +1,16 @@
-//! SQL to [`Access`]: does a statement need the primary?
+//! Whether a statement needs the primary: SQL text to [`Access`].
 //!
-//! A statement is a read when three readers agree: the tokens (no writing word, no function, view
-//! or operator that the server's catalogue calls volatile), the session's look (nothing that may
-//! stay in the session), and the parser (one statement of a reading kind, and every function in
-//! it known to the catalogue). In doubt it is a write. What none of them can see, such as a volatile function
-//! in a cast, a standby refuses; it is run on the primary then, and [`Plan::rescue`] remembers it.
+//! A statement is a read only if three checks agree:
+//!
+//! - its traits: there is one command, and nothing that may stay in the session;
+//! - its tokens: there is no word that writes, and no function, view or operator that the server's
+//!   catalogue calls volatile;
+//! - its parsed tree: the statement is of a kind that reads, and the catalogue knows every function
+//!   in it.
+//!
+//! In doubt it is a write. If all three miss a write, such as a volatile function in a cast, a
+//! standby refuses the statement. The primary then runs it, and [`Plan::rescue`] makes it a write
+//! from then on.
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
@@ -19,29 +25,33 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
 use super::lexer::{Token, Tokens};
-use super::names::{self, Kind, Name};
+use super::names::{self, Name, StatementKind};
 use super::traits::StatementTraits;
 use crate::router::Access;
 
-/// A longer text is not parsed, and so is a write: parsing it would hold up other requests.
+/// The longest text that is parsed, in bytes. A longer one counts as a write, since parsing it
+/// would hold up other requests.
 const MAX_TEXT: usize = 64 * 1024;
-/// Nor is one of more tokens: a chain of operators is a nested tree, and dropping it recurses.
+/// The most tokens of a text that is parsed. Each operator of a chain nests the tree one level
+/// deeper, and dropping the tree recurses through all levels.
 const MAX_TOKENS: usize = 8_000;
-/// The stack to parse, walk and drop such a tree on. In a debug build the parser takes some
-/// 40 kB for each of the 50 levels it allows, and a tree of so many tokens 4 MB.
+/// The stack on which such a tree is parsed, walked and dropped, in bytes. In a debug build the
+/// parser needs some 40 kB for each of the 50 levels that it allows, and dropping a tree of
+/// [`MAX_TOKENS`] tokens needs 4 MB.
 const STACK: usize = 16 << 20;
-/// `NAMEDATALEN` less one.
+/// The longest name that the server keeps whole, in bytes: `NAMEDATALEN` - 1.
 const MAX_NAME: usize = 63;
-/// A longer text counts for several in the cache.
-const TEXT_OF_ONE: u64 = 4 * 1024;
+/// How many bytes of text count as one statement in the cache, so that long texts take more of it.
+const BYTES_PER_WEIGHT: u64 = 4 * 1024;
 
 /// What is known of one statement's text.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) traits: StatementTraits,
-    /// The catalogue's version by which it was judged, and the lowest bit for a write. 0: never.
+    /// The latest verdict: the version of the catalogue that it is based on, shifted left by one,
+    /// and the lowest bit set for a write. 0 before the first verdict.
     judged: AtomicU64,
-    /// A standby refused it as a write.
+    /// Whether a standby has refused the statement as a write.
     rescued: AtomicBool,
 }
 
@@ -54,49 +64,54 @@ impl Plan {
         }
     }
 
-    /// A standby refused it as a write: from now on it goes to the primary.
+    /// Makes the statement a write from now on, because a standby has refused it as one.
     pub(crate) fn rescue(&self) {
         self.rescued.store(true, Ordering::Relaxed);
     }
 }
 
-/// What the server's catalogue says about names.
+/// What the server's catalogue says about names, as far as reads and writes depend on it. All names
+/// are without their schema.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Catalogue {
-    /// Every function there is, by its name without the schema.
+    /// The names of all functions.
     pub(crate) functions: HashSet<Box<str>>,
-    /// Functions of which one of that name is volatile.
+    /// Names under which there is a volatile function.
     pub(crate) volatile: HashSet<Box<str>>,
-    /// Names that write wherever they stand: volatile functions of the user's own, which
-    /// `row.function` calls too, and views and tables whose rules or policies call one.
+    /// Names that make a statement a write wherever they stand in it: the user's own volatile
+    /// functions, since `row.function` calls them too, and views, tables and types that lead to a
+    /// volatile function.
     pub(crate) anywhere: HashSet<Box<str>>,
-    /// Operators whose function is volatile.
+    /// Operators that call a volatile function.
     pub(crate) operators: Vec<Box<str>>,
 }
 
-/// Asks for the catalogue to be read again: a statement named a function that it does not have.
+/// Requests that the catalogue be read again, because a statement named a function that is not in
+/// it.
 type Refresh = Box<dyn Fn() + Send + Sync>;
 
 /// Classifies statements, and remembers those it has seen.
 pub(crate) struct Classifier {
     plans: Cache<Box<str>, Arc<Plan>, ByLength>,
     catalogue: ArcSwap<Catalogue>,
+    /// Counts the catalogues. A verdict that is based on an earlier one does not hold any more.
     version: AtomicU64,
     refresh: Refresh,
 }
 
+/// Weighs a cached statement by the length of its text.
 #[derive(Clone)]
 struct ByLength;
 
 impl Weighter<Box<str>, Arc<Plan>> for ByLength {
     fn weight(&self, text: &Box<str>, _: &Arc<Plan>) -> u64 {
-        1 + text.len() as u64 / TEXT_OF_ONE
+        1 + text.len() as u64 / BYTES_PER_WEIGHT
     }
 }
 
 impl Classifier {
-    /// Remembers about so many statements. Until it is given a catalogue, every call of a
-    /// function is a write.
+    /// A classifier whose cache holds about this many statements. Until it gets a catalogue, every
+    /// call of a function counts as a write.
     pub(crate) fn new(statements: usize, refresh: Refresh) -> Self {
         Self {
             plans: Cache::with_weighter(statements, statements as u64, ByLength),
@@ -106,6 +121,7 @@ impl Classifier {
         }
     }
 
+    /// The plan of this text, from the cache if it is there.
     pub(crate) fn plan(&self, sql: &str) -> Arc<Plan> {
         if let Some(plan) = self.plans.get(sql) {
             return plan;
@@ -117,7 +133,7 @@ impl Classifier {
         plan
     }
 
-    /// `plan` is that of `sql`.
+    /// Whether the statement is a read or a write. `plan` is the plan of `sql`.
     pub(crate) fn access(&self, plan: &Plan, sql: &str) -> Access {
         if plan.rescued.load(Ordering::Relaxed) {
             return Access::Write;
@@ -138,7 +154,7 @@ impl Classifier {
         if writes == 0 { Access::Read } else { Access::Write }
     }
 
-    /// Judges by this catalogue from now on. Returns whether it differs from the one before.
+    /// Classifies by this catalogue from now on. Returns whether it differs from the one before.
     pub(crate) fn learn(&self, catalogue: Catalogue) -> bool {
         if **self.catalogue.load() == catalogue {
             return false;
@@ -159,10 +175,11 @@ impl std::fmt::Debug for Classifier {
 enum Verdict {
     Read,
     Write,
-    /// A write, for now.
+    /// A write until the catalogue is read again: the statement calls a function that is not in it.
     UnknownFunction,
 }
 
+/// Classifies a text by the three checks that the module describes.
 fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict {
     if sql.len() > MAX_TEXT
         || traits.multiple_commands
@@ -172,7 +189,7 @@ fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict 
         return Verdict::Write;
     }
     let explains = match read_tokens(sql, catalogue) {
-        Some(kind) => kind == Kind::Explain,
+        Some(kind) => kind == StatementKind::Explain,
         None => return Verdict::Write,
     };
     let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, sql) else {
@@ -182,7 +199,7 @@ fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict 
     use sqlparser::ast::Statement as Parsed;
     match statement {
         Parsed::Query(_) if !explains => {}
-        // It plans and does not run.
+        // `EXPLAIN` without `ANALYZE` plans the statement and does not run it.
         Parsed::Explain { analyze: false, statement, .. } if explains => {
             let planned = matches!(
                 **statement,
@@ -203,8 +220,8 @@ fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict 
     }
 }
 
-/// What kind of statement the first word makes it, if no token speaks against a read.
-fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
+/// The kind of statement, by its first word. `None` if a token makes it a write.
+fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<StatementKind> {
     let mut kind = None;
     let mut last: Option<Name<'_>> = None;
     let (mut before, mut before_that) = ("", "");
@@ -222,35 +239,37 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
                 _ => place,
             };
             let written = &sql[run.clone()];
-            // It may be part of a longer one, or end where another begins: in doubt it is there.
+            // The lexer does not tell adjacent operators apart. So a run of operator characters
+            // that contains a volatile operator counts as a write.
             if catalogue.operators.iter().any(|operator| written.contains(&**operator)) {
                 return None;
             }
             operator = Some(run);
         }
         if text == "("
-            && kind != Some(Kind::Explain)
+            && kind != Some(StatementKind::Explain)
             && last.is_some_and(|name| may_write(name, catalogue))
         {
             return None;
         }
-        // `(value).function` calls it, too, as `$1.function` does.
+        // `(value).function` and `$1.function` call the function too.
         let is_called = before == "." && before_that.starts_with([')', ']', '$']);
         (before_that, before) = (before, text);
         let name = Name::of(token);
         if let Some(name) = name {
-            if is_called && kind != Some(Kind::Explain) && may_write(name, catalogue) {
+            if is_called && kind != Some(StatementKind::Explain) && may_write(name, catalogue) {
                 return None;
             }
             if kind.is_none() {
                 kind = Some(names::kind_of(name)?);
             }
-            let planned = kind == Some(Kind::Explain) && count > 0;
-            // The server cuts long names, and what is left may be any.
+            let planned = kind == Some(StatementKind::Explain) && count > 0;
+            // The server truncates long names, and the truncated name may be that of a function
+            // that writes.
             if name.is_unicode()
                 || text.len() > MAX_NAME
                 || name.is_in(&catalogue.anywhere) && !planned
-                || name.any(names::describes_the_server) && !planned
+                || name.has(names::describes_the_server) && !planned
                 || names::writes(name, last) && !planned
                 || planned && names::runs(name)
             {
@@ -264,18 +283,19 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<Kind> {
     kind
 }
 
-/// Whether a function of that name may.
+/// Whether a function of that name may write.
 fn may_write(name: Name<'_>, catalogue: &Catalogue) -> bool {
-    name.is_in(&catalogue.volatile) || name.any(names::always_writes)
+    name.is_in(&catalogue.volatile) || name.has(names::always_writes)
 }
 
-/// Walks over the parsed statement, and breaks with a verdict that is no read.
+/// Walks over the parsed statement, and stops with the verdict if it is not a read.
 struct Reader<'a> {
     catalogue: &'a Catalogue,
 }
 
 impl Reader<'_> {
-    fn calls(&self, name: &ObjectName) -> ControlFlow<Verdict> {
+    /// Judges the call of a function.
+    fn judge_call(&self, name: &ObjectName) -> ControlFlow<Verdict> {
         let Some(last) = name.0.last().and_then(|part| part.as_ident()) else {
             return ControlFlow::Break(Verdict::Write);
         };
@@ -321,7 +341,7 @@ impl Visitor for Reader<'_> {
     fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Verdict> {
         match factor {
             TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
-                self.calls(name)
+                self.judge_call(name)
             }
             _ => ControlFlow::Continue(()),
         }
@@ -329,7 +349,7 @@ impl Visitor for Reader<'_> {
 
     fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Verdict> {
         match expr {
-            Expr::Function(function) => self.calls(&function.name),
+            Expr::Function(function) => self.judge_call(&function.name),
             _ => ControlFlow::Continue(()),
         }
     }

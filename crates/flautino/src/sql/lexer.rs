@@ -1,7 +1,8 @@
-//! SQL text as tokens, as far as telling words from literals and comments asks for.
+//! SQL text as tokens: just enough to tell words from literals and comments.
 //!
 //! The rules are those of PostgreSQL's manual, section "Lexical Structure", with
-//! `standard_conforming_strings = on`. Nothing is copied; what is not closed runs to the end.
+//! `standard_conforming_strings = on`. Tokens borrow from the text. A literal, a quoted identifier
+//! or a comment that is not closed runs to the end of the text.
 
 use std::ops::Range;
 
@@ -15,6 +16,7 @@ pub(crate) enum Token<'a> {
     /// A string constant, with prefix and quotes: `'…'`, `E'…'`, `U&'…'`, `$tag$…$tag$`.
     Literal,
     Semicolon,
+    /// A number, a parameter such as `$1`, or a single character.
     Other,
 }
 
@@ -30,7 +32,7 @@ impl Token<'_> {
     }
 }
 
-/// The tokens of a text, each with its place.
+/// The tokens of a text, each with its range of bytes.
 #[derive(Debug, Clone)]
 pub(crate) struct Tokens<'a> {
     text: &'a str,
@@ -50,9 +52,9 @@ impl<'a> Tokens<'a> {
         loop {
             match self.rest() {
                 [b'-', b'-', ..] => {
-                    self.at += run(self.rest(), |byte| !matches!(byte, b'\n' | b'\r'));
+                    self.at += run_length(self.rest(), |byte| !matches!(byte, b'\n' | b'\r'));
                 }
-                [b'/', b'*', ..] => self.at += block_comment(self.rest()),
+                [b'/', b'*', ..] => self.at += block_comment_length(self.rest()),
                 [byte, ..] if byte.is_ascii_whitespace() || *byte == 0x0b => self.at += 1,
                 _ => return,
             }
@@ -60,26 +62,36 @@ impl<'a> Tokens<'a> {
     }
 
     /// The next token's kind and length.
-    fn measure(&self) -> Option<(Kind, usize)> {
+    fn measure(&self) -> Option<(TokenKind, usize)> {
         let rest = self.rest();
         Some(match rest {
             [] => return None,
-            [b';', ..] => (Kind::Semicolon, 1),
-            [b'\'', ..] => (Kind::Literal, quoted(rest, b'\'', false)),
-            [b'e' | b'E', b'\'', ..] => (Kind::Literal, 1 + quoted(&rest[1..], b'\'', true)),
-            [b'b' | b'B' | b'x' | b'X' | b'n' | b'N', b'\'', ..] => {
-                (Kind::Literal, 1 + quoted(&rest[1..], b'\'', false))
+            [b';', ..] => (TokenKind::Semicolon, 1),
+            [b'\'', ..] => (TokenKind::Literal, quoted_length(rest, b'\'', false)),
+            [b'e' | b'E', b'\'', ..] => {
+                (TokenKind::Literal, 1 + quoted_length(&rest[1..], b'\'', true))
             }
-            [b'u' | b'U', b'&', b'\'', ..] => (Kind::Literal, 2 + quoted(&rest[2..], b'\'', false)),
-            [b'u' | b'U', b'&', b'"', ..] => (Kind::Quoted, 2 + quoted(&rest[2..], b'"', false)),
-            [b'"', ..] => (Kind::Quoted, quoted(rest, b'"', false)),
-            [b'$', ..] => match dollar_quoted(rest) {
-                Some(length) => (Kind::Literal, length),
-                None => (Kind::Other, 1 + run(&rest[1..], |byte| byte.is_ascii_digit())),
+            [b'b' | b'B' | b'x' | b'X' | b'n' | b'N', b'\'', ..] => {
+                (TokenKind::Literal, 1 + quoted_length(&rest[1..], b'\'', false))
+            }
+            [b'u' | b'U', b'&', b'\'', ..] => {
+                (TokenKind::Literal, 2 + quoted_length(&rest[2..], b'\'', false))
+            }
+            [b'u' | b'U', b'&', b'"', ..] => {
+                (TokenKind::Quoted, 2 + quoted_length(&rest[2..], b'"', false))
+            }
+            [b'"', ..] => (TokenKind::Quoted, quoted_length(rest, b'"', false)),
+            [b'$', ..] => match dollar_quoted_length(rest) {
+                Some(length) => (TokenKind::Literal, length),
+                None => {
+                    (TokenKind::Other, 1 + run_length(&rest[1..], |byte| byte.is_ascii_digit()))
+                }
             },
-            [byte, ..] if starts_word(*byte) => (Kind::Word, run(rest, continues_word)),
-            [byte, ..] if byte.is_ascii_digit() => (Kind::Other, run(rest, continues_number)),
-            _ => (Kind::Other, 1),
+            [byte, ..] if starts_word(*byte) => (TokenKind::Word, run_length(rest, continues_word)),
+            [byte, ..] if byte.is_ascii_digit() => {
+                (TokenKind::Other, run_length(rest, continues_number))
+            }
+            _ => (TokenKind::Other, 1),
         })
     }
 }
@@ -92,20 +104,21 @@ impl<'a> Iterator for Tokens<'a> {
         let (kind, length) = self.measure()?;
         let place = self.at..self.at + length;
         self.at = place.end;
-        // Every token begins and ends at an ASCII byte's side, or holds whole characters.
+        // Tokens begin and end beside an ASCII byte or between whole characters, so this is never
+        // empty.
         let text = self.text.get(place.clone()).unwrap_or_default();
         let token = match kind {
-            Kind::Word => Token::Word(text),
-            Kind::Quoted => Token::Quoted(text),
-            Kind::Literal => Token::Literal,
-            Kind::Semicolon => Token::Semicolon,
-            Kind::Other => Token::Other,
+            TokenKind::Word => Token::Word(text),
+            TokenKind::Quoted => Token::Quoted(text),
+            TokenKind::Literal => Token::Literal,
+            TokenKind::Semicolon => Token::Semicolon,
+            TokenKind::Other => Token::Other,
         };
         Some((token, place))
     }
 }
 
-enum Kind {
+enum TokenKind {
     Word,
     Quoted,
     Literal,
@@ -125,12 +138,13 @@ fn continues_number(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_'
 }
 
-fn run(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
+/// How many bytes at the beginning belong together.
+fn run_length(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len())
 }
 
-/// The length of something between quotes, which stand doubled inside it.
-fn quoted(bytes: &[u8], quote: u8, backslash_escapes: bool) -> usize {
+/// The length of a literal or identifier with its quotes. A quote inside it is doubled.
+fn quoted_length(bytes: &[u8], quote: u8, backslash_escapes: bool) -> usize {
     let mut at = 1;
     while at < bytes.len() {
         match bytes[at] {
@@ -144,8 +158,8 @@ fn quoted(bytes: &[u8], quote: u8, backslash_escapes: bool) -> usize {
 }
 
 /// The length of `$tag$…$tag$`; `None` for a parameter such as `$1`, or a lone dollar.
-fn dollar_quoted(bytes: &[u8]) -> Option<usize> {
-    let tag = run(&bytes[1..], |byte| continues_word(byte) && byte != b'$');
+fn dollar_quoted_length(bytes: &[u8]) -> Option<usize> {
+    let tag = run_length(&bytes[1..], |byte| continues_word(byte) && byte != b'$');
     let delimiter = bytes.get(..tag + 2)?;
     if delimiter.last() != Some(&b'$') || bytes[1].is_ascii_digit() {
         return None;
@@ -155,8 +169,8 @@ fn dollar_quoted(bytes: &[u8]) -> Option<usize> {
     Some(end.map_or(bytes.len(), |end| end + 2 * delimiter.len()))
 }
 
-/// The length of a block comment; PostgreSQL's nest.
-fn block_comment(bytes: &[u8]) -> usize {
+/// The length of a block comment. Block comments nest in PostgreSQL.
+fn block_comment_length(bytes: &[u8]) -> usize {
     let (mut at, mut depth) = (2, 1);
     while depth > 0 {
         match bytes.get(at..) {
@@ -203,7 +217,7 @@ mod tests {
     }
 
     #[test]
-    fn any_bytes_end_and_cover_the_text_in_order() {
+    fn tokens_of_any_text_are_in_order_and_hold_whole_characters() {
         let pieces =
             ["'", "\"", "$", "$a$", "--", "/*", "*/", "\\", "E'", "ä", ";", "\n", "1", "x"];
         for a in pieces {

@@ -1,4 +1,4 @@
-//! Names in a text, and those that say something by themselves, whatever the catalogue.
+//! Names in a text, and the lists of names whose meaning is known without the server's catalogue.
 
 use std::collections::HashSet;
 
@@ -7,7 +7,9 @@ use super::lexer::Token;
 /// An identifier or a key word, as it stands in the text.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Name<'a> {
+    /// Without quotes: the server folds it to lower case.
     Folded(&'a str),
+    /// With its quotes.
     Quoted(&'a str),
 }
 
@@ -20,13 +22,14 @@ impl<'a> Name<'a> {
         }
     }
 
-    /// `U&"…"`, which may spell any name.
+    /// Whether it has the form `U&"…"`, whose escapes may spell any name.
     pub(super) fn is_unicode(self) -> bool {
         matches!(self, Self::Quoted(text) if !text.starts_with('"'))
     }
 
-    /// Whether the name, as the server reads it, has that property.
-    pub(super) fn any(self, property: impl Fn(&str) -> bool) -> bool {
+    /// Whether the name has this property, after folding and without quotes, as the server reads
+    /// it.
+    pub(super) fn has(self, property: impl Fn(&str) -> bool) -> bool {
         match self {
             Self::Folded(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
                 property(&text.to_ascii_lowercase())
@@ -45,18 +48,18 @@ impl<'a> Name<'a> {
     }
 
     pub(super) fn is_in(self, names: &HashSet<Box<str>>) -> bool {
-        !names.is_empty() && self.any(|name| names.contains(name))
+        !names.is_empty() && self.has(|name| names.contains(name))
     }
 
-    /// Whether it is this key word.
+    /// Whether it is this key word, in any case.
     pub(super) fn is(self, word: &str) -> bool {
         matches!(self, Self::Folded(text) if text.eq_ignore_ascii_case(word))
     }
 }
 
-/// What kind of statement a first word makes.
+/// The kinds of statements that can be reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum StatementKind {
     Query,
     Explain,
 }
@@ -64,7 +67,7 @@ pub(super) enum Kind {
 /// The bytes of which PostgreSQL makes operators (manual, "Lexical Structure").
 pub(super) const OPERATOR: &[u8] = b"+-*/<>=~!@#%^&|`?";
 
-/// What stands in SQL like a function and is none in `pg_proc`.
+/// What the parser takes for a function, but is SQL syntax and not in `pg_proc`.
 pub(super) const SYNTAX: [&str; 38] = [
     "any",
     "array",
@@ -106,9 +109,10 @@ pub(super) const SYNTAX: [&str; 38] = [
     "xmltable",
 ];
 
-/// Volatile functions that are harmless on a standby: they answer something else each time, and
-/// leave nothing behind. Only where they come with PostgreSQL or are written in C, as those of its
-/// extensions are, so that a function of the user's own of that name is none of them.
+/// Volatile functions that are harmless on a standby: they only return something else each time,
+/// and leave nothing behind. A name counts only if its function comes with PostgreSQL or is written
+/// in C, as those of extensions are, so that a user's own function of the same name is not taken
+/// for it.
 pub(crate) const HARMLESS: [&str; 31] = [
     "bernoulli",
     "clock_timestamp",
@@ -143,8 +147,9 @@ pub(crate) const HARMLESS: [&str; 31] = [
     "uuidv7",
 ];
 
-/// Functions that change something, or speak of one server only, whatever the catalogue calls them:
-/// `txid_current` is *stable*.
+/// Whether a call of this function is a write even if the catalogue does not call it volatile: it
+/// changes something, or describes the server that runs it. `txid_current`, for example, is
+/// *stable*.
 pub(super) fn always_writes(function: &str) -> bool {
     const PREFIXES: [&str; 11] = [
         "cursor_to_xml",
@@ -182,8 +187,8 @@ pub(super) fn always_writes(function: &str) -> bool {
     NAMES.contains(&function) || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
 }
 
-/// Views that describe one server or session: what a standby says of itself is not what was asked.
-/// Beside them, all that begin with `pg_stat_` or `pg_statio_`.
+/// Views that describe the server or session that reads them, so that a standby would show itself
+/// in place of the primary. All views that begin with `pg_stat_` or `pg_statio_` do so too.
 pub(crate) const SERVER_VIEWS: [&str; 15] = [
     "pg_aios",
     "pg_backend_memory_contexts",
@@ -202,33 +207,33 @@ pub(crate) const SERVER_VIEWS: [&str; 15] = [
     "pg_wait_events",
 ];
 
-/// Whether a relation is one of the server's own: see [`SERVER_VIEWS`].
+/// Whether the relation describes the server that reads it: see [`SERVER_VIEWS`].
 pub(super) fn describes_the_server(relation: &str) -> bool {
     let starts = |prefix| relation.starts_with(prefix);
     starts("pg_")
         && (SERVER_VIEWS.contains(&relation) || starts("pg_stat_") || starts("pg_statio_"))
 }
 
-/// The kind of statement that begins with this word, if it can be a read.
-pub(super) fn kind_of(first: Name<'_>) -> Option<Kind> {
+/// The kind of statement that begins with this word; `None` if it cannot be a read.
+pub(super) fn kind_of(first: Name<'_>) -> Option<StatementKind> {
     let is_any = |words: &[&str]| words.iter().any(|word| first.is(word));
     if is_any(&["select", "values", "with", "table", "show"]) {
-        Some(Kind::Query)
+        Some(StatementKind::Query)
     } else {
-        is_any(&["explain"]).then_some(Kind::Explain)
+        is_any(&["explain"]).then_some(StatementKind::Explain)
     }
 }
 
-/// Whether the word makes a query write: data-modifying `WITH`, `INTO`, row locks. Where it is the
-/// name of a column it does so too; in doubt it is a write.
+/// Whether the word makes a query a write: data-modifying `WITH`, `INTO`, row locks. A column of
+/// that name makes it a write too, since the two are not told apart here.
 pub(super) fn writes(name: Name<'_>, last: Option<Name<'_>>) -> bool {
     let is_any = |words: &[&str]| words.iter().any(|word| name.is(word));
     is_any(&["insert", "update", "delete", "merge", "into", "returning"])
         || (last.is_some_and(|last| last.is("for")) && is_any(&["no", "key", "share"]))
 }
 
-/// Whether the word makes `EXPLAIN` run what it explains, or explain something kept elsewhere; or
-/// nests it, which the parser follows without a limit.
+/// Whether the word makes `EXPLAIN` run the statement or explain one that is not in the text. A
+/// nested `EXPLAIN` counts too, because the parser recurses into it without a limit.
 pub(super) fn runs(name: Name<'_>) -> bool {
     ["analyze", "analyse", "execute", "declare", "explain"].iter().any(|word| name.is(word))
         || matches!(name, Name::Quoted(text) if text.trim_matches('"').starts_with("anal"))

@@ -1,22 +1,23 @@
-//! What a text says about its commands: how many there are, and what they leave behind.
+//! What a text shows about its commands: how many there are, and what they leave behind in the
+//! session.
 //!
-//! In doubt a command leaves something behind, so that its connection is reset once too often. What a
-//! function or a trigger of the user's own does is not seen.
+//! In doubt a command leaves something behind: the worst that follows is a needless reset of its
+//! connection. The text does not show what a user's own functions and triggers do.
 
 use super::lexer::{Token, Tokens};
 
-/// What one pass over the text finds.
+/// What one pass over the tokens of a text finds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StatementTraits {
     /// The text holds more than one command.
     pub(crate) multiple_commands: bool,
-    /// A command that begins or ends a transaction, by its first word.
+    /// The first word of a command that begins or ends a transaction, if there is one.
     pub(crate) control: Option<&'static str>,
     /// Something may stay in the session: a setting, a lock, a cursor, a temporary table.
     pub(crate) may_change_session: bool,
     /// A command creates, alters or drops something.
     pub(crate) changes_schema: bool,
-    /// The first command reads or writes rows, and so may stand in a transaction.
+    /// The first command reads or writes rows, and so may run inside a transaction.
     pub(crate) is_query: bool,
 }
 
@@ -24,7 +25,7 @@ pub(crate) struct StatementTraits {
 const QUERIES: [&str; 9] =
     ["select", "insert", "update", "delete", "with", "values", "table", "merge", "explain"];
 
-/// Other commands that leave the session as it was, or nothing beyond their transaction.
+/// Other commands that leave nothing behind in the session after their transaction.
 const LEAVE_NOTHING: [&str; 19] = [
     "alter",
     "analyze",
@@ -70,19 +71,22 @@ impl StatementTraits {
     }
 }
 
-/// One command while its tokens pass by.
+/// One command, as far as its tokens have been read.
 #[derive(Default)]
 struct Command<'a> {
     first: Option<Token<'a>>,
     second: Option<Token<'a>>,
     last: Option<Token<'a>>,
-    /// How deep inside the body of `BEGIN ATOMIC … END`, where semicolons end nothing.
+    /// How many `BEGIN ATOMIC` and `CASE` are open. A semicolon inside them does not end the
+    /// command.
     depth: u32,
+    /// Whether the word `TO` occurred: `ROLLBACK TO` does not end the transaction.
     has_to: bool,
     changes_session: bool,
 }
 
 impl<'a> Command<'a> {
+    /// Takes in the command's next token.
     fn read(&mut self, token: Token<'a>) {
         match token {
             Token::Word(text) => {
@@ -96,7 +100,7 @@ impl<'a> Command<'a> {
                 self.changes_session |= names_session_state(text) || self.makes_temporary(token);
             }
             Token::Quoted(text) => {
-                // A name like any other, and no key word.
+                // A quoted identifier can be a name, but never a key word.
                 self.second = self.second.or(Some(token).filter(|_| self.first.is_some()));
                 self.changes_session |= names_session_state(text.trim_matches('"'));
             }
@@ -105,6 +109,7 @@ impl<'a> Command<'a> {
         self.last = Some(token);
     }
 
+    /// Follows how deep the command is inside a body, so that semicolons there do not end it.
     fn track_body(&mut self, token: Token<'_>) {
         let follows_begin = self.last.is_some_and(|last| last.is("begin"));
         if (token.is("atomic") && follows_begin)
@@ -116,8 +121,8 @@ impl<'a> Command<'a> {
         }
     }
 
-    /// `CREATE TEMP …`, `INTO TEMP …`, `CREATE OR REPLACE LOCAL TEMPORARY …`; and what `EXPLAIN
-    /// ANALYZE` runs.
+    /// Whether this word creates something temporary: `CREATE TEMP …`, `INTO TEMP …`, `CREATE OR
+    /// REPLACE LOCAL TEMPORARY …`. Also a command inside `EXPLAIN`, since `ANALYZE` would run it.
     fn makes_temporary(&self, token: Token<'_>) -> bool {
         let before = ["create", "replace", "local", "global", "into"];
         let explained = self.first.is_some_and(|first| first.is("explain"))
@@ -127,13 +132,13 @@ impl<'a> Command<'a> {
                 && self.last.is_some_and(|last| last.is_any(&before)))
     }
 
-    /// Adds what this command does to the traits. Returns how many commands that were: 1, or 0 where
-    /// there was none.
-    fn add_to(&self, traits: &mut StatementTraits, before: usize) -> usize {
+    /// Adds this command's traits to those of the text. Returns how many commands that were: 0 if
+    /// there were no tokens, else 1.
+    fn add_to(&self, traits: &mut StatementTraits, commands_before: usize) -> usize {
         let Some(first) = self.first else { return 0 };
         let second = |words: &[&str]| self.second.is_some_and(|second| second.is_any(words));
         let is_query = first.is_any(&QUERIES);
-        traits.is_query |= before == 0 && is_query;
+        traits.is_query |= commands_before == 0 && is_query;
         traits.changes_schema |= first.is_any(&["create", "alter", "drop", "import"]);
         let local_set = first.is("set") && second(&["local", "transaction", "constraints"]);
         traits.may_change_session |= self.changes_session
@@ -150,7 +155,7 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Names through which a plain query changes its session.
+/// Whether a plain query that contains this name may change its session.
 fn names_session_state(name: &str) -> bool {
     let is = |word: &str| name.eq_ignore_ascii_case(word);
     let starts =
@@ -219,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn what_may_stay_in_the_session_is_found() {
+    fn commands_that_may_leave_something_in_the_session_are_found() {
         for sql in [
             "set search_path = x",
             "SELECT set_config('a', 'b', false)",

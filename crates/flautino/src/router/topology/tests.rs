@@ -1,4 +1,4 @@
-//! What samples of several nodes say together, without a server.
+//! What follows from samples of several nodes, without a server.
 
 use super::*;
 use crate::router::snapshot::{Exclusion, NodeView};
@@ -10,7 +10,8 @@ struct Nodes {
     start: Instant,
 }
 
-/// A node's answer, as a sentence is built.
+/// What a node reports to a probe. Made by [`primary`], [`replica`] or
+/// [`replica_without_timeline`].
 #[derive(Clone, Copy)]
 struct Answer {
     role: Role,
@@ -43,8 +44,8 @@ fn replica(timeline: u32, lsn: u64) -> Answer {
     Answer { role: Role::Replica, xid_horizon: 0, ..primary(timeline, lsn) }
 }
 
-/// As an ordinary role sees it: only the control file's old word.
-fn shy_replica(control: (u32, u64), lsn: u64) -> Answer {
+/// A replica as an ordinary role sees it: only the control file names a timeline.
+fn replica_without_timeline(control: (u32, u64), lsn: u64) -> Answer {
     Answer { timeline: None, control: Some((control.0, Lsn(control.1))), ..replica(0, lsn) }
 }
 
@@ -72,7 +73,7 @@ impl Nodes {
             control,
             paused,
         } = answer;
-        // Each node is a server of its own.
+        // Each node gets another start time, so that each is a server of its own.
         let server = ServerId {
             system: Some(system),
             started: started + 1000 * i64::try_from(number).unwrap(),
@@ -120,7 +121,7 @@ impl Nodes {
 }
 
 #[test]
-fn the_primary_is_who_says_so_on_the_highest_timeline() {
+fn the_primary_is_the_node_that_takes_writes_on_the_highest_timeline() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
     nodes.answers(1, 0, replica(1, 100));
@@ -128,10 +129,10 @@ fn the_primary_is_who_says_so_on_the_highest_timeline() {
     nodes.answers(1, 1, primary(2, 110));
     assert_eq!(nodes.primary(), Some(1));
     assert_eq!(nodes.view(0).excluded, Some(Exclusion::SecondPrimary(1)));
-    // It comes back with more than it had, and is a ghost all the same.
+    // The old primary is further on its timeline by now, and is superseded all the same.
     nodes.answers(0, 2, primary(1, 900));
     assert_eq!(nodes.primary(), Some(1));
-    // Also while the real one is down.
+    // It does not become the primary while the new one is down either.
     nodes.refuses(1, 3);
     assert_eq!(nodes.primary(), None);
     assert_eq!(nodes.topology.snapshot().writer, 1);
@@ -161,7 +162,7 @@ fn a_node_of_another_system_is_neither_primary_nor_replica() {
 }
 
 #[test]
-fn a_cluster_that_is_replaced_under_its_names_is_taken_over_when_all_of_the_old_one_are_down() {
+fn another_cluster_at_the_same_addresses_is_taken_over_once_the_old_one_is_down() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(4, 900));
     nodes.answers(1, 0, replica(4, 900));
@@ -170,11 +171,11 @@ fn a_cluster_that_is_replaced_under_its_names_is_taken_over_when_all_of_the_old_
     let newer = Answer { system: 9, started: 5, ..primary(1, 100) };
     for millis in [2, 3] {
         nodes.answers(0, millis, newer);
-        assert_eq!(nodes.primary(), None, "a replica of the old one is up");
+        assert_eq!(nodes.primary(), None, "a replica of the old cluster is up");
     }
     nodes.refuses(1, 4);
     nodes.answers(2, 5, Answer { system: 8, ..primary(1, 50) });
-    assert_eq!(nodes.primary(), None, "no write went there before");
+    assert_eq!(nodes.primary(), None, "node 2 is not the one that took writes");
     nodes.answers(0, 6, newer);
     assert_eq!(nodes.primary(), Some(0));
     assert_eq!(nodes.view(2).excluded, Some(Exclusion::OtherSystem(8)));
@@ -195,7 +196,7 @@ fn one_server_under_two_names_counts_once() {
 }
 
 #[test]
-fn servers_that_started_in_the_same_microsecond_are_not_one() {
+fn servers_that_started_in_the_same_microsecond_are_told_apart_by_their_counters() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
     let (one, other) = (Some(5), Some(6));
@@ -203,16 +204,17 @@ fn servers_that_started_in_the_same_microsecond_are_not_one() {
     nodes.answers(2, 0, Answer { counts_since: other, started: -1000, ..replica(1, 100) });
     assert_eq!(nodes.view(2).excluded, None);
     assert!(nodes.in_rotation(1, 1) && nodes.in_rotation(2, 1));
-    // What they count since says nothing where one of them does not tell; and it may be reset.
+    // If one of them does not report since when it counts, the two cannot be told apart.
     nodes.answers(2, 1, Answer { started: -1000, ..replica(1, 100) });
     assert_eq!(nodes.view(2).excluded, Some(Exclusion::SameServer(1)));
+    // Counters that were reset do not make another server.
     let incarnation = nodes.view(1).incarnation;
     let change = nodes.answers(1, 2, Answer { counts_since: Some(7), ..replica(1, 100) });
     assert!(!change.new_server && nodes.view(1).incarnation == incarnation);
 }
 
 #[test]
-fn log_without_a_transaction_keeps_no_replica_out() {
+fn wal_without_a_transaction_keeps_no_replica_out() {
     let mut nodes = Nodes::new(2);
     let xid_horizon = 7;
     for millis in (0..30_000).step_by(200) {
@@ -222,20 +224,20 @@ fn log_without_a_transaction_keeps_no_replica_out() {
     assert!(nodes.in_rotation(1, 30_000));
     let lag = |nodes: &Nodes| nodes.topology.lag(1, nodes.at(30_000));
     assert_eq!(lag(&nodes), (Some(50), Some(Duration::ZERO)));
-    // It is paused, and there is something to replay now.
+    // Now there is a transaction that the paused replica has not replayed.
     nodes.answers(0, 30_000, Answer { xid_horizon: 8, ..primary(1, 180) });
     assert_eq!(nodes.view(1).excluded, Some(Exclusion::Paused));
     assert_eq!(lag(&nodes), (Some(80), Some(Duration::from_millis(200))));
 }
 
 #[test]
-fn age_is_counted_from_when_the_primary_had_no_more() {
+fn age_is_counted_from_the_moment_at_which_the_primary_had_no_more_than_the_replica() {
     let mut nodes = Nodes::new(2);
     nodes.answers(0, 0, primary(1, 100));
     nodes.answers(1, 1, replica(1, 100));
     nodes.answers(0, 500, primary(1, 200));
     nodes.answers(1, 501, replica(1, 150));
-    // It has what the primary had at 0, and not what it had at 500.
+    // The replica has what the primary had at 0, and lacks some of what it had at 500.
     assert_eq!(nodes.view(1).fresh_as_of, Some(nodes.at(0)));
     assert!(nodes.in_rotation(1, 10_000) && !nodes.in_rotation(1, 10_001));
     nodes.answers(1, 502, replica(1, 200));
@@ -243,7 +245,7 @@ fn age_is_counted_from_when_the_primary_had_no_more() {
 }
 
 #[test]
-fn an_idle_primary_is_no_lag_and_a_dead_one_proves_nothing() {
+fn replicas_of_an_idle_primary_do_not_age_but_those_of_a_dead_one_do() {
     let mut nodes = Nodes::new(2);
     for minute in 0..10 {
         nodes.answers(0, minute * 60_000, primary(1, 100));
@@ -262,7 +264,7 @@ fn an_unknown_age_is_too_old() {
     assert_eq!(nodes.view(1).fresh_as_of, None);
     assert!(!nodes.in_rotation(1, 0));
     nodes.answers(0, 1, primary(1, 200));
-    // Its position is from before all that is known of the primary.
+    // The replica's position is below every position that is known of the primary.
     assert!(!nodes.in_rotation(1, 2));
 }
 
@@ -277,7 +279,7 @@ fn paused_replay_matters_once_there_is_something_to_replay() {
 }
 
 #[test]
-fn a_restored_server_goes_backwards() {
+fn the_position_of_a_server_that_was_restored_goes_back() {
     let mut nodes = Nodes::new(2);
     nodes.answers(0, 0, primary(1, 100));
     nodes.answers(1, 1, replica(1, 100));
@@ -288,55 +290,55 @@ fn a_restored_server_goes_backwards() {
 }
 
 #[test]
-fn a_position_of_an_ordinary_role_is_confirmed_by_the_others() {
+fn a_position_that_an_ordinary_role_sees_is_confirmed_by_the_other_nodes() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
-    nodes.answers(1, 1, shy_replica((1, 20), 100));
-    nodes.answers(2, 2, shy_replica((1, 30), 100));
-    // The control file's word is old and true.
+    nodes.answers(1, 1, replica_without_timeline((1, 20), 100));
+    nodes.answers(2, 2, replica_without_timeline((1, 30), 100));
+    // The positions in the control files are old, but certain.
     assert_eq!((nodes.confirmed(1), nodes.confirmed(2)), (Some((1, 20)), Some((1, 30))));
     nodes.answers(0, 3, primary(1, 105));
-    // The first was asked before the second and the primary.
+    // Node 1 was probed before node 2 and the primary were, so its position is confirmed.
     assert_eq!((nodes.confirmed(1), nodes.confirmed(2)), (Some((1, 100)), Some((1, 30))));
-    nodes.answers(1, 4, shy_replica((1, 20), 105));
+    nodes.answers(1, 4, replica_without_timeline((1, 20), 105));
     assert_eq!(nodes.confirmed(2), Some((1, 100)));
 }
 
 #[test]
-fn nothing_is_confirmed_by_the_others_while_one_is_silent() {
+fn nothing_is_confirmed_by_the_other_nodes_while_one_of_them_does_not_answer() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
-    nodes.answers(2, 1, shy_replica((1, 30), 90));
-    nodes.answers(1, 2, shy_replica((1, 20), 100));
+    nodes.answers(2, 1, replica_without_timeline((1, 30), 90));
+    nodes.answers(1, 2, replica_without_timeline((1, 20), 100));
     nodes.answers(0, 3, primary(1, 100));
     nodes.fails(2, 4);
     nodes.fails(2, 5);
     assert_eq!(nodes.confirmed(1), Some((1, 20)));
-    // Where nothing listens, nobody was promoted whom it could follow.
+    // Nothing listens at node 2, so it was not promoted, and node 1 cannot have followed it.
     nodes.refuses(2, 6);
     assert_eq!(nodes.confirmed(1), Some((1, 100)));
 }
 
 #[test]
-fn a_cascading_standby_that_followed_a_promotion_is_not_taken_for_one_that_did_not() {
+fn a_cascading_standby_that_followed_a_promotion_is_not_confirmed_on_the_old_timeline() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
     nodes.answers(1, 1, replica(1, 80));
-    nodes.answers(2, 2, shy_replica((1, 30), 80));
+    nodes.answers(2, 2, replica_without_timeline((1, 30), 80));
     nodes.answers(0, 3, primary(1, 100));
     // Node 1 is promoted at 85, and node 2 follows it beyond 100 while its control file is old.
-    nodes.answers(2, 4, shy_replica((1, 30), 120));
+    nodes.answers(2, 4, replica_without_timeline((1, 30), 120));
     nodes.answers(0, 5, primary(1, 100));
     assert_ne!(nodes.confirmed(2), Some((1, 120)));
     nodes.answers(1, 6, primary(2, 125));
     let (timeline, _) = nodes.confirmed(2).unwrap();
     assert!(timeline == 1 && nodes.confirmed(2).unwrap().1 <= 80, "{:?}", nodes.confirmed(2));
-    // The old primary is gone, and yet node 2 may have followed that one till then.
+    // The old primary is down, but node 2 may have followed it until then.
     nodes.refuses(0, 7);
     nodes.answers(1, 8, primary(2, 130));
     assert_eq!(nodes.confirmed(2).unwrap().0, 1);
-    // Its control file tells, in the end.
-    nodes.answers(2, 9, shy_replica((2, 90), 130));
+    // Only its control file shows the new timeline.
+    nodes.answers(2, 9, replica_without_timeline((2, 90), 130));
     nodes.answers(1, 10, primary(2, 130));
     assert_eq!(nodes.confirmed(2), Some((2, 90)));
     nodes.refuses(0, 11);
@@ -344,7 +346,7 @@ fn a_cascading_standby_that_followed_a_promotion_is_not_taken_for_one_that_did_n
 }
 
 #[test]
-fn a_receiver_s_timeline_other_than_the_primary_s_keeps_a_replica_out() {
+fn a_replica_whose_receiver_is_on_another_timeline_than_the_primary_is_excluded() {
     let mut nodes = Nodes::new(3);
     nodes.answers(0, 0, primary(1, 100));
     nodes.answers(1, 1, primary(2, 100));
@@ -355,9 +357,9 @@ fn a_receiver_s_timeline_other_than_the_primary_s_keeps_a_replica_out() {
 }
 
 #[test]
-fn a_server_without_positions_turns_the_cluster_to_time_windows() {
+fn replicas_of_a_primary_that_reports_no_position_count_as_fresh() {
     let mut nodes = Nodes::new(2);
-    let silent = |role, number: i64, began| Sample {
+    let without_progress = |role, number: i64, began| Sample {
         began,
         round_trip: Duration::ZERO,
         role,
@@ -365,14 +367,14 @@ fn a_server_without_positions_turns_the_cluster_to_time_windows() {
         progress: None,
     };
     let began = nodes.at(0);
-    nodes.topology.answered(0, silent(Role::Primary, 0, began));
-    nodes.topology.answered(1, silent(Role::Replica, 1, began));
+    nodes.topology.answered(0, without_progress(Role::Primary, 0, began));
+    nodes.topology.answered(1, without_progress(Role::Replica, 1, began));
     let snapshot = nodes.topology.snapshot();
     assert!(!snapshot.positions);
     assert_eq!(snapshot.primary, Some(0));
     assert!(nodes.in_rotation(1, 1));
     assert_eq!(snapshot.nodes[1].position, None);
-    // Where the primary does tell, a replica that does not is unknown, and so out.
+    // If the primary reports its position and a replica does not, the replica's lag is unknown.
     nodes.answers(0, 2, primary(1, 100));
     assert_eq!(nodes.view(1).excluded, Some(Exclusion::NoPosition));
 }

@@ -1,4 +1,4 @@
-//! What the router sees of the topology: a snapshot, and why a node is not used.
+//! What the router sees of the topology: the snapshot, and why a node is excluded.
 
 use std::time::{Duration, Instant};
 
@@ -23,7 +23,8 @@ impl Topology {
             return NodeView { incarnation: node.incarnation, ..NodeView::unknown() };
         };
         let fresh_as_of = match sample.progress {
-            // Nothing can be compared with a primary that tells no positions.
+            // Lag cannot be measured against a primary that reports no position, so every replica
+            // counts as fresh.
             _ if !positions => Some(sample.began),
             Some(progress) => self.lag.fresh_as_of(progress),
             None => None,
@@ -39,8 +40,8 @@ impl Topology {
         }
     }
 
-    /// Why the node is not in the rotation, whatever its lag. `positions` says whether the primary
-    /// tells positions.
+    /// Why the node is kept out of the rotation, whatever its lag. `positions` says whether the
+    /// primary reports its position.
     pub(super) fn exclusion(&self, number: usize, positions: bool) -> Option<Exclusion> {
         let node = &self.nodes[number];
         let sample = node.sample?;
@@ -56,13 +57,14 @@ impl Topology {
             return Some(Exclusion::SameServer(other));
         }
         if sample.role == Role::Primary {
-            return self.primary_before(number, sample.progress).map(Exclusion::SecondPrimary);
+            return self.other_primary(number, sample.progress).map(Exclusion::SecondPrimary);
         }
         let Some(progress) = sample.progress else {
             return positions.then_some(Exclusion::NoPosition);
         };
-        // The control file may not name a promotion yet that the replica has followed. It is left out
-        // all the same: as far as is known, it may also have stayed behind.
+        // A replica that has followed a promotion may still have the old timeline in its control
+        // file. It is excluded until that changes, because it may also have stayed on the old
+        // timeline.
         let timeline = progress.timeline.or(progress.control.map(|(timeline, _)| timeline));
         if let Some(timeline) = timeline
             && self.timeline != 0
@@ -73,17 +75,18 @@ impl Topology {
         (progress.paused && self.lag.is_behind(progress)).then_some(Exclusion::Paused)
     }
 
-    /// The node that is the cluster's primary while this one takes writes too.
-    fn primary_before(&self, number: usize, progress: Option<Progress>) -> Option<usize> {
+    /// The cluster's primary, if that is another node than this one, which takes writes too.
+    fn other_primary(&self, number: usize, progress: Option<Progress>) -> Option<usize> {
         let timeline = progress.and_then(|progress| progress.timeline);
         let is_superseded = timeline.is_some_and(|timeline| timeline < self.timeline);
         let primary = self.primary.or(is_superseded.then_some(self.writer));
         primary.filter(|primary| *primary != number)
     }
 
-    /// Bytes and time by which a replica is behind the primary, as far as that is known.
+    /// Bytes and time by which the replica is behind the primary, as far as they are known.
     pub(crate) fn lag(&self, number: usize, now: Instant) -> (Option<u64>, Option<Duration>) {
-        // What a primary had that does not answer any more says nothing about now.
+        // The last known position of a primary that is down does not show how far behind a replica
+        // is now.
         let behind = |progress: Progress| {
             self.primary?;
             Some((progress, self.lag.bytes_behind(progress)?))

@@ -1,0 +1,93 @@
+//! Publishes the state of the cluster, and carries out what a new state changes for the nodes.
+
+use std::sync::Arc;
+
+use super::{ClusterState, Monitor};
+use crate::node::{EndReason, Node};
+use crate::router::{Change, Exclusion, Role, Transition};
+
+impl Monitor {
+    /// Carries out what the outcome of a probe changed. `role` is the role that the node reported,
+    /// and `error` says why the probe failed.
+    pub(super) fn apply(
+        &self,
+        node: &Arc<Node>,
+        change: Change,
+        role: Option<Role>,
+        error: Option<&sqlx::Error>,
+    ) {
+        if let Some(role) = role {
+            // Set the role before the state is published, so that no statement that follows the new
+            // state gets a session that was set up for the old role.
+            node.set_role(role);
+        }
+        let name = node.name();
+        if change.new_server {
+            tracing::info!(
+                node = %name,
+                "the node's server was restarted, or another server answers at its address"
+            );
+            node.renew();
+        }
+        self.publish();
+        match change.transition {
+            Some(Transition::WentDown) => {
+                let error = error.map(ToString::to_string).unwrap_or_default();
+                tracing::warn!(node = %name, %error, "the node is down");
+                node.server.set_trouble(Some(error));
+                node.end(EndReason::Down);
+            }
+            Some(Transition::WentUp) => {
+                tracing::info!(node = %name, ?role, "the node is up");
+                node.server.set_trouble(None);
+            }
+            None => {}
+        }
+    }
+
+    /// Publishes the state that follows from what is known now, and logs what it changes.
+    pub(super) fn publish(&self) {
+        let (old, new) = {
+            // Hold the lock until the swap: otherwise an older state could replace a newer one.
+            let known = self.known.lock();
+            let (nodes, snapshot) = (Arc::clone(&known.nodes), known.topology.snapshot());
+            let new = Arc::new(ClusterState { nodes, snapshot });
+            (self.state.swap(Arc::clone(&new)), new)
+        };
+        for (node, view) in new.nodes.iter().zip(&new.snapshot.nodes) {
+            let before = old.view(node).and_then(|view| view.excluded.as_ref());
+            if before != view.excluded.as_ref() {
+                log_exclusion(node, view.excluded.as_ref().map(|why| new.describe(why)));
+            }
+        }
+        if let Some(primary) = new.primary()
+            && old.primary().is_none_or(|before| !Arc::ptr_eq(before, primary))
+        {
+            tracing::info!(node = %primary.name(), "the node is the primary");
+            end_superseded(&old, &new, primary);
+        }
+        self.changed.notify_waiters();
+    }
+}
+
+/// Ends all statements on the previous primary. It may still be running, and every write that it
+/// acknowledges from now on is lost.
+fn end_superseded(old: &ClusterState, new: &ClusterState, primary: &Arc<Node>) {
+    let before = old.writer();
+    let excluded = new.view(before).and_then(|view| view.excluded.as_ref());
+    // If both are names of one server, the primary has not changed.
+    let is_same_server = matches!(excluded, Some(Exclusion::SameServer(_)));
+    let was_primary = old.snapshot.nodes[old.snapshot.writer].role == Role::Primary;
+    if was_primary && !is_same_server && !Arc::ptr_eq(before, primary) {
+        before.end(EndReason::Superseded);
+    }
+}
+
+/// Logs that the node is kept out of the rotation for this reason, or not any more.
+fn log_exclusion(node: &Node, reason: Option<String>) {
+    let node = node.name();
+    match reason {
+        Some(reason) => tracing::warn!(%node, "node `{node}` is not used for reads: {reason}"),
+        None => tracing::info!(%node, "nothing keeps the node out of the rotation any more"),
+    }
+}

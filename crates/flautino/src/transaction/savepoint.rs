@@ -1,0 +1,135 @@
+//! [`Savepoint`]: a part of a transaction that can be undone on its own.
+
+use std::fmt;
+use std::ops::{Deref, DerefMut};
+
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+
+use super::Transaction;
+use crate::error::Error;
+use crate::lease::Failures;
+use crate::lease::executor::executor_through;
+
+/// Part of a transaction that can be undone on its own. Dropped, it rolls back to its start.
+///
+/// Statements go through `&mut savepoint`. Savepoints nest: a savepoint dereferences to its
+/// [`Transaction`], which has [`savepoint`](Transaction::savepoint).
+pub struct Savepoint<'t> {
+    pub(super) transaction: &'t mut Transaction,
+    /// The transaction's failures when the savepoint was set. Rolling back to the savepoint undoes
+    /// later ones.
+    pub(super) failures_before: Failures,
+    /// sqlx's depth while this savepoint is the innermost level.
+    pub(super) level: usize,
+    pub(super) open: bool,
+}
+
+impl Savepoint<'_> {
+    /// Keeps the changes since the savepoint. They are committed or rolled back with the
+    /// transaction.
+    ///
+    /// # Errors
+    ///
+    /// The server's error, such as 25P02 if a statement after the savepoint has failed. The
+    /// transaction is then rolled back to the savepoint.
+    ///
+    /// # Cancellation
+    ///
+    /// If this is dropped half-way, the whole transaction is lost, as with
+    /// [`Transaction::savepoint`].
+    pub async fn commit(mut self) -> Result<(), sqlx::Error> {
+        self.ensure_innermost()?;
+        let log = format!("RELEASE {}", self.name());
+        // Once `RELEASE` is sent, the savepoint may be gone, so that nothing can be rolled back to
+        // it.
+        self.transaction.lost = true;
+        let release = self
+            .transaction
+            .lease
+            .control(&log, |connection| Box::pin(PgTransactionManager::commit(connection)));
+        let released = release.await;
+        self.transaction.lost = false;
+        released?;
+        self.open = false;
+        Ok(())
+    }
+
+    /// Undoes the changes since the savepoint. The transaction goes on, even if one of its
+    /// statements had failed.
+    ///
+    /// # Errors
+    ///
+    /// The connection's error.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancel safe: if this is dropped half-way, the changes are undone all the same.
+    pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
+        self.ensure_innermost()?;
+        let log = format!("ROLLBACK TO {}", self.name());
+        let rollback = self
+            .transaction
+            .lease
+            .control(&log, |connection| Box::pin(PgTransactionManager::rollback(connection)));
+        rollback.await?;
+        self.open = false;
+        self.forget_failures();
+        Ok(())
+    }
+
+    /// The name that sqlx gives the savepoint, for the log.
+    fn name(&self) -> String {
+        format!("SAVEPOINT _sqlx_savepoint_{}", self.level.saturating_sub(1))
+    }
+
+    /// Fails with [`Error::TransactionLost`] unless this savepoint is the innermost open level.
+    fn ensure_innermost(&mut self) -> Result<(), Error> {
+        self.transaction.lost |= self.transaction.depth() != self.level;
+        self.transaction.not_lost()
+    }
+
+    /// Forgets the failures since the savepoint, because rolling back to it has undone them.
+    fn forget_failures(&mut self) {
+        let Failures { any, retryable, .. } = self.failures_before;
+        let failures = &mut self.transaction.lease.failures;
+        (failures.any, failures.retryable) = (any, retryable);
+    }
+}
+
+executor_through!(&'c mut Savepoint<'_>, |savepoint, statement| {
+    match savepoint.ensure_innermost().and_then(|()| savepoint.transaction.admit(statement)) {
+        Ok(()) => Ok(&mut savepoint.transaction.lease),
+        Err(err) => Err(err.into()),
+    }
+});
+
+impl Deref for Savepoint<'_> {
+    type Target = Transaction;
+
+    fn deref(&self) -> &Transaction {
+        self.transaction
+    }
+}
+
+impl DerefMut for Savepoint<'_> {
+    fn deref_mut(&mut self) -> &mut Transaction {
+        self.transaction
+    }
+}
+
+impl Drop for Savepoint<'_> {
+    fn drop(&mut self) {
+        if self.open && self.ensure_innermost().is_ok() {
+            let log = format!("ROLLBACK TO {}", self.name());
+            self.transaction.lease.queue_rollback(&log);
+            self.forget_failures();
+        }
+    }
+}
+
+impl fmt::Debug for Savepoint<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Savepoint").field("transaction", &self.transaction).finish()
+    }
+}
