@@ -21,4 +21,10 @@ impl Backoff {
         self.next = (pause * 2).min(self.max);
         pause
     }
+
+    /// As [`next_pause`](Self::next_pause), shorter by a random part of up to one half, so that two
+    /// who collided do not collide again.
+    pub(crate) fn next_jittered_pause(&mut self) -> Duration {
+        self.next_pause().mul_f64(0.5 + fastrand::f64() * 0.5)
+    }
 }

@@ -296,23 +296,13 @@ impl Handle {
     pub async fn transaction_with<T, E, F>(
         &self,
         options: TransactionOptions,
-        mut work: F,
+        work: F,
     ) -> Result<T, E>
     where
         F: AsyncFnMut(&mut Transaction) -> Result<T, E>,
         E: From<sqlx::Error>,
     {
-        let mut attempt = 0;
-        loop {
-            let mut transaction = self.begin_with(options.clone()).await?;
-            let result = work(&mut transaction).await;
-            let (result, retryable) = transaction.conclude(result).await;
-            if result.is_ok() || !retryable || attempt >= options.retries {
-                return result;
-            }
-            attempt += 1;
-            tokio::time::sleep(TransactionOptions::backoff(attempt)).await;
-        }
+        Transaction::run(&options, || self.begin_with(options.clone()), work).await
     }
 
     /// Starts to record where the session's statements go and how long they take, for the first

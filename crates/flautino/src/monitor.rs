@@ -199,10 +199,14 @@ impl Monitor {
         }
     }
 
-    /// Ends the loops and closes their connections.
-    pub(crate) async fn stop(&self) {
+    /// Ends the loops, and wakes everyone who waits for a change.
+    pub(crate) fn stop(&self) {
         self.running.store(None);
         self.changed.notify_waiters();
+    }
+
+    /// Closes the probe connections in order, after [`stop`](Self::stop).
+    pub(crate) async fn close_connections(&self) {
         let nodes = self.nodes();
         let closing = nodes.iter().map(|node| node.probe_connection.close());
         futures_util::future::join_all(closing).await;
@@ -303,8 +307,7 @@ impl Started {
 impl Drop for Started {
     fn drop(&mut self) {
         if !self.is_kept {
-            self.monitor.running.store(None);
-            self.monitor.changed.notify_waiters();
+            self.monitor.stop();
             // Close the idle probe connections. A probe that is under way closes its own, since the
             // monitor is not running any more.
             self.monitor.nodes().iter().for_each(|node| node.probe_connection.hang_up());

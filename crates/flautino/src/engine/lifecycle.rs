@@ -214,11 +214,11 @@ impl EngineState {
         self.phase.set(EnginePhase::Closing);
         self.discovery.lock().take();
         self.shut_nodes();
-        // Callers who wait for the budget are woken when it closes. Their error is `Closed` if the monitor
-        // has stopped by then, which it does before it first waits.
-        let stopping = self.monitor().stop();
+        // The monitor first: a read that gets no budget fails with `Closed` only if the monitor has
+        // stopped.
+        self.monitor().stop();
         self.cluster.budget.close();
-        stopping.await;
+        self.monitor().close_connections().await;
         let pools = self.pools.lock().clone();
         let report = close_pools(&pools, drain, EndReason::Closed).await;
         self.pools.lock().clear();

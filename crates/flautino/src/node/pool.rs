@@ -18,7 +18,7 @@
 
 mod checkout;
 mod connecting;
-mod counts;
+pub(super) mod counts;
 mod epoch;
 mod managed;
 mod permit;
@@ -42,7 +42,6 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::counts::Counts;
 pub(crate) use self::epoch::{EndReason, Epoch};
 use self::managed::{DriverConnection, Idle, ManagedConnection, Registry};
 use self::signal_queue::SignalQueue;

@@ -6,23 +6,85 @@ use std::ops::{Deref, DerefMut};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
-use super::Transaction;
+use super::guard::{CHECK, Transaction};
 use crate::error::Error;
 use crate::lease::Failures;
 use crate::lease::executor::executor_through;
+use crate::sql::quoted;
 
 /// Part of a transaction that can be undone on its own. Dropped, it rolls back to its start.
 ///
 /// Statements go through `&mut savepoint`. Savepoints nest: a savepoint dereferences to its
 /// [`Transaction`], which has [`savepoint`](Transaction::savepoint).
 pub struct Savepoint<'t> {
-    pub(super) transaction: &'t mut Transaction,
+    transaction: &'t mut Transaction,
     /// The transaction's failures when the savepoint was set. Rolling back to the savepoint undoes
     /// later ones.
-    pub(super) failures_before: Failures,
+    failures_before: Failures,
     /// sqlx's depth while this savepoint is the innermost level.
-    pub(super) level: usize,
-    pub(super) open: bool,
+    level: usize,
+    open: bool,
+}
+
+impl Transaction {
+    /// Sets a savepoint. If it is dropped without [`commit`](Savepoint::commit), all changes that
+    /// were made through it are undone.
+    ///
+    /// # Errors
+    ///
+    /// The server's error, such as 25P02 if the transaction is aborted.
+    ///
+    /// # Cancellation
+    ///
+    /// If this is dropped half-way, the whole transaction is lost: everything later fails with
+    /// [`Error::TransactionLost`].
+    pub async fn savepoint(&mut self) -> Result<Savepoint<'_>, sqlx::Error> {
+        self.set_savepoint(None).await
+    }
+
+    /// As [`savepoint`](Transaction::savepoint), under a name that your own SQL can use. The name
+    /// is quoted, so it may be any text that is not empty and has no NUL character.
+    ///
+    /// # Errors
+    ///
+    /// As [`savepoint`](Transaction::savepoint), and [`sqlx::Error::Encode`] for an empty name or
+    /// one with a NUL character.
+    ///
+    /// # Cancellation
+    ///
+    /// As [`savepoint`](Transaction::savepoint).
+    pub async fn named_savepoint(&mut self, name: &str) -> Result<Savepoint<'_>, sqlx::Error> {
+        if name.is_empty() || name.contains('\0') {
+            let message = "a savepoint's name is empty or has a NUL character";
+            return Err(sqlx::Error::Encode(message.into()));
+        }
+        self.set_savepoint(Some(name)).await
+    }
+
+    async fn set_savepoint(&mut self, name: Option<&str>) -> Result<Savepoint<'_>, sqlx::Error> {
+        self.not_lost()?;
+        let Failures { any, unwatched, .. } = self.lease.failures;
+        if any || unwatched {
+            // If the server refuses a savepoint, sqlx queues a rollback of the whole transaction.
+            // So find out first whether it would be refused.
+            self.send(CHECK.to_owned()).await?;
+        }
+        self.lost = true;
+        let log = format!("SAVEPOINT _sqlx_savepoint_{}", self.depth());
+        self.lease
+            .control(&log, |connection| Box::pin(PgTransactionManager::begin(connection, None)))
+            .await?;
+        if let Some(name) = name {
+            self.send(format!("SAVEPOINT {}", quoted(name))).await?;
+        }
+        self.lost = false;
+        Ok(Savepoint {
+            failures_before: self.lease.failures,
+            level: self.depth(),
+            transaction: self,
+            open: true,
+        })
+    }
 }
 
 impl Savepoint<'_> {

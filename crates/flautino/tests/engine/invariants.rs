@@ -30,7 +30,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("handle", &["transaction", "dispatch", "lease", "node", "session", "sql", "router", "error"]),
-    ("transaction", &["lease", "statement", "sql", "sqlstate", "error"]),
+    ("transaction", &["lease", "statement", "sql", "sqlstate", "error", "backoff"]),
     (
         "dispatch",
         &[
@@ -176,7 +176,9 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
             "node/extensions.rs",
             "node/pool/recovery.rs",
             "node/setup.rs",
-            "transaction.rs"
+            "transaction/guard.rs",
+            "transaction/options.rs",
+            "transaction/savepoint.rs"
         ]
     );
 }
