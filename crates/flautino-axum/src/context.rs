@@ -1,9 +1,10 @@
 //! What one request has of the engine: its handle, and its transaction if a handler asks for one.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use flautino::{Handle, Transaction};
+use parking_lot::Mutex;
 
 /// Put into the request's extensions by the layer. Costs no I/O until a handler uses it.
 #[derive(Debug, Clone)]
@@ -59,7 +60,7 @@ impl RequestContext {
 
     /// Takes the transaction for a `Tx`. `None` where it has not begun.
     pub(crate) fn take(&self) -> Result<Option<Box<Transaction>>, Unavailable> {
-        let mut slot = self.lock();
+        let mut slot = self.slot.lock();
         let Slot::Free(transaction) = &mut *slot else { return Err(Unavailable) };
         let transaction = transaction.take();
         *slot = Slot::Held { begun: transaction.is_some() };
@@ -68,7 +69,7 @@ impl RequestContext {
 
     /// Notes that the `Tx` which holds the transaction is about to begin it.
     pub(crate) fn mark_begun(&self) -> Result<(), ResponseMade> {
-        let mut slot = self.lock();
+        let mut slot = self.slot.lock();
         if matches!(*slot, Slot::Closed) {
             return Err(ResponseMade);
         }
@@ -78,7 +79,7 @@ impl RequestContext {
 
     /// Takes the transaction back from a `Tx`. It is rolled back if the response was made meanwhile.
     pub(crate) fn release(&self, transaction: Option<Box<Transaction>>) {
-        let mut slot = self.lock();
+        let mut slot = self.slot.lock();
         if !matches!(*slot, Slot::Closed) {
             *slot = Slot::Free(transaction);
         }
@@ -86,7 +87,7 @@ impl RequestContext {
 
     /// Closes the context, because the response is made.
     pub(crate) fn close(&self) -> AtResponse {
-        match std::mem::replace(&mut *self.lock(), Slot::Closed) {
+        match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
             Slot::Free(Some(transaction)) => AtResponse::Transaction(transaction),
             Slot::Held { begun: true } => AtResponse::StillHeld,
             Slot::Free(None) | Slot::Held { begun: false } | Slot::Closed => {
@@ -96,11 +97,6 @@ impl RequestContext {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(*self.lock(), Slot::Closed)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Slot> {
-        // A panic leaves no half-made change, because each change is one assignment.
-        self.slot.lock().unwrap_or_else(PoisonError::into_inner)
+        matches!(*self.slot.lock(), Slot::Closed)
     }
 }

@@ -6,9 +6,10 @@ use std::fmt;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
 use sqlx::postgres::PgConnectOptions;
 
 use crate::address;
@@ -147,8 +148,7 @@ impl Node {
     }
 
     pub(crate) fn server(&self) -> MutexGuard<'_, Server> {
-        // Every change of it is one assignment, so it is consistent even after a panic.
-        self.server.lock().unwrap_or_else(PoisonError::into_inner)
+        self.server.lock()
     }
 
     pub(crate) fn status(&self) -> Status {
@@ -164,11 +164,11 @@ impl Node {
     }
 
     pub(crate) fn upstream(&self) -> Option<u16> {
-        *self.upstream.lock().unwrap_or_else(PoisonError::into_inner)
+        *self.upstream.lock()
     }
 
     pub(crate) fn set_upstream(&self, port: u16) {
-        let mut upstream = self.upstream.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut upstream = self.upstream.lock();
         *upstream = Some(port);
     }
 

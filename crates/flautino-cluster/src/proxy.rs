@@ -14,10 +14,11 @@
 mod link;
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use sqlx::postgres::PgConnectOptions;
 use tokio::net::TcpListener;
 use tokio::runtime::Handle;
@@ -112,7 +113,7 @@ impl Proxy {
     pub async fn cut(&self) {
         // If this future is dropped from here on, the entrance stays closed, and the next `heal`
         // takes the port anew.
-        let before = std::mem::replace(&mut *self.entrance(), Entrance::Closed(None));
+        let before = std::mem::replace(&mut *self.entrance.lock(), Entrance::Closed(None));
         let held = match before {
             Entrance::Closed(held) => held,
             Entrance::Open(task) => {
@@ -122,7 +123,7 @@ impl Proxy {
                 HeldPort::hold(self.port).ok()
             }
         };
-        if let Entrance::Closed(place) = &mut *self.entrance() {
+        if let Entrance::Closed(place) = &mut *self.entrance.lock() {
             *place = held;
         }
         self.shared.none_open().await;
@@ -190,7 +191,7 @@ impl Proxy {
     }
 
     fn open(&self) -> Result<(), ClusterError> {
-        let mut entrance = self.entrance();
+        let mut entrance = self.entrance.lock();
         let Entrance::Closed(held) = &mut *entrance else {
             return Ok(());
         };
@@ -202,15 +203,11 @@ impl Proxy {
         *entrance = Entrance::Open(task);
         Ok(())
     }
-
-    fn entrance(&self) -> MutexGuard<'_, Entrance> {
-        self.entrance.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        if let Entrance::Open(task) = &*self.entrance() {
+        if let Entrance::Open(task) = &*self.entrance.lock() {
             task.abort();
         }
     }

@@ -3,11 +3,11 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{PoisonError, RwLock};
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use parking_lot::RwLock;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio::sync::Mutex;
@@ -60,19 +60,19 @@ impl Apps {
 
     /// Where each listens.
     pub(crate) fn addresses(&self) -> Vec<Option<SocketAddr>> {
-        self.addresses.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.addresses.read().clone()
     }
 
     /// One of the apps that take requests.
     pub(crate) fn any(&self, rng: &mut fastrand::Rng) -> Option<(usize, SocketAddr)> {
-        let addresses = self.addresses.read().unwrap_or_else(PoisonError::into_inner);
+        let addresses = self.addresses.read();
         let apps = addresses.iter().enumerate();
         let listening: Vec<_> = apps.filter_map(|(app, at)| Some((app, (*at)?))).collect();
         rng.choice(listening)
     }
 
     fn set(&self, app: usize, address: Option<SocketAddr>) {
-        self.addresses.write().unwrap_or_else(PoisonError::into_inner)[app] = address;
+        self.addresses.write()[app] = address;
     }
 
     /// Starts an app and waits until it listens.

@@ -9,7 +9,7 @@ mod network;
 mod primary;
 mod replicas;
 
-use std::sync::Mutex;
+use parking_lot::Mutex;
 
 use self::injection::Injection;
 use crate::error::BoxError;

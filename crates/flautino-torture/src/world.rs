@@ -1,12 +1,13 @@
 //! What faults and clients act on: the servers, the proxies in front of them, and the app processes.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use flautino_cluster::{Cluster, Node, Proxy};
 use futures_util::future::try_join_all;
+use parking_lot::{Mutex, MutexGuard};
 use serde::Deserialize;
 use tempfile::TempDir;
 
@@ -118,8 +119,7 @@ impl World {
     }
 
     pub(crate) fn records(&self) -> MutexGuard<'_, Records> {
-        // A panic cannot leave them inconsistent, since entries are only added.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
+        self.records.lock()
     }
 
     /// Records a violation that no operation shows.

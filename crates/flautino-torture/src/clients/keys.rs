@@ -2,7 +2,8 @@
 //! And ids, each of which is given out once.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use parking_lot::Mutex;
 
 /// How many keys are written to at a time.
 const ACTIVE_KEYS: u64 = 12;
@@ -41,7 +42,7 @@ impl Default for Keys {
 impl Keys {
     /// One of the keys that are written to.
     pub(super) fn any(&self, rng: &mut fastrand::Rng) -> u64 {
-        let active = self.active();
+        let active = self.active.lock();
         active.keys[rng.usize(..active.keys.len())].number
     }
 
@@ -52,7 +53,7 @@ impl Keys {
 
     /// Counts ids that may have been written to a key.
     pub(super) fn wrote(&self, number: u64, ids: usize) {
-        let active = &mut *self.active();
+        let active = &mut *self.active.lock();
         if let Some(key) = active.keys.iter_mut().find(|key| key.number == number) {
             key.ids += ids;
             if key.ids >= MAX_IDS_PER_KEY {
@@ -60,9 +61,5 @@ impl Keys {
                 *key = Key { number: active.last, ids: 0 };
             }
         }
-    }
-
-    fn active(&self) -> MutexGuard<'_, Active> {
-        self.active.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

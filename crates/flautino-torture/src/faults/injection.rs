@@ -1,7 +1,8 @@
 //! One fault while it is performed, and the record that it leaves in the history.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
+
+use parking_lot::Mutex;
 
 use crate::history::{Episode, Moment, Rule, Window};
 use crate::schedule::Fault;
@@ -47,8 +48,7 @@ impl<'w> Injection<'w> {
 
     /// Records the fault, now that all has recovered.
     pub(super) fn finish(self) {
-        let State { mut episode, .. } =
-            self.state.into_inner().unwrap_or_else(PoisonError::into_inner);
+        let State { mut episode, .. } = self.state.into_inner();
         episode.to = self.world.clock.elapsed();
         for window in &mut episode.windows {
             window.to = window.to.min(episode.to);
@@ -62,12 +62,12 @@ impl<'w> Injection<'w> {
 
     /// A number between these, both included.
     pub(super) fn random(&self, from: u64, to: u64) -> u64 {
-        self.state().rng.u64(from..=to)
+        self.state.lock().rng.u64(from..=to)
     }
 
     /// One of so many, by its index.
     pub(super) fn random_index(&self, count: usize) -> usize {
-        self.state().rng.usize(..count)
+        self.state.lock().rng.usize(..count)
     }
 
     /// Waits for some time between these, in milliseconds.
@@ -77,7 +77,7 @@ impl<'w> Injection<'w> {
 
     /// Records what is hit.
     pub(super) fn record_target(&self, target: &str) {
-        let mut state = self.state();
+        let mut state = self.state.lock();
         let text = &mut state.episode.target;
         if !text.is_empty() {
             text.push(' ');
@@ -87,12 +87,12 @@ impl<'w> Injection<'w> {
 
     /// What is hit so far.
     pub(super) fn target(&self) -> String {
-        self.state().episode.target.clone()
+        self.state.lock().episode.target.clone()
     }
 
     /// Records that another node is made the primary.
     pub(super) fn mark_failover(&self) {
-        self.state().episode.failover = true;
+        self.state.lock().episode.failover = true;
     }
 
     /// A rule held from then until now.
@@ -115,10 +115,10 @@ impl<'w> Injection<'w> {
 
     /// Picks a replica that no other fault hits. Until recovery, transactions on it may fail.
     pub(super) fn replica(&self) -> usize {
-        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut taken = self.taken.lock();
         let replicas = self.world.replicas();
         let free: Vec<_> = replicas.iter().filter(|node| !taken.contains(node)).collect();
-        let chosen = self.state().rng.choice(free).copied();
+        let chosen = self.state.lock().rng.choice(free).copied();
         let chosen = chosen.unwrap_or(replicas[0]);
         taken.push(chosen);
         drop(taken);
@@ -137,10 +137,6 @@ impl<'w> Injection<'w> {
     }
 
     fn rule(&self, from: Moment, to: Moment, rule: Rule) {
-        self.state().episode.windows.push(Window { from, to, rule });
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().episode.windows.push(Window { from, to, rule });
     }
 }

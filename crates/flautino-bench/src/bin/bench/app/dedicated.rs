@@ -1,6 +1,8 @@
 //! The least that a pool can be: a queue and a list of connections.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use sqlx::PgConnection;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -32,7 +34,7 @@ impl Dedicated {
     /// The next free connection.
     pub(crate) async fn take(&self) -> Result<PooledConnection, BoxError> {
         let permit = Arc::clone(&self.queue).acquire_owned().await?;
-        let connection = self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let connection = self.idle.lock().pop();
         Ok(PooledConnection { connection, home: Arc::clone(&self.idle), _permit: permit })
     }
 }
@@ -47,6 +49,6 @@ impl Drop for PooledConnection {
     fn drop(&mut self) {
         // Put back before the permit is released, so that whoever gets the permit finds it.
         let connection = self.connection.take();
-        self.home.lock().unwrap_or_else(PoisonError::into_inner).extend(connection);
+        self.home.lock().extend(connection);
     }
 }
