@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::routing::get;
 use flautino::{Engine, EngineConfig};
 use flautino_axum::{Db, DbError, EngineLayer};
-use flautino_lab::{cluster, config};
+use flautino_lab::{cluster, config, open};
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode};
 use proptest::prelude::*;
 use proptest::test_runner::{TestCaseError, TestRunner};
@@ -100,8 +100,7 @@ fn requests_with_any_headers_are_served() {
         for keys in [vec![], vec!["a key of sixteen characters".to_owned()]] {
             let mut config = config(&cluster, "headers");
             config.routing.token_keys = keys;
-            let engine = Engine::new(config).unwrap();
-            engine.open().await.unwrap();
+            let engine = open(config).await;
             engines.push(engine);
         }
         (cluster, engines)

@@ -1,6 +1,5 @@
 //! What the server itself says, asked over a connection that has nothing to do with the engine.
 
-use flautino::Handle;
 use flautino_cluster::Node;
 use sqlx::AssertSqlSafe;
 
@@ -13,11 +12,6 @@ where
 {
     let mut connection = node.connect().await.unwrap();
     sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
-}
-
-/// The process that serves the next statement.
-pub async fn pid(db: &Handle) -> i32 {
-    sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(db).await.unwrap()
 }
 
 /// Whether the server has a session with this process id.
@@ -69,4 +63,15 @@ pub async fn until_running(node: &Node, name: &str, sql: &str) {
 pub fn sqlstate(err: &sqlx::Error) -> String {
     let code = err.as_database_error().and_then(sqlx::error::DatabaseError::code);
     code.unwrap_or_default().into_owned()
+}
+
+/// How many sessions of that `application_name` have begun since the server's first start, by its
+/// own log; it must have been started with `log_connections`. Requests to cancel are no sessions.
+#[must_use]
+pub fn sessions_begun(node: &Node, name: &str) -> usize {
+    let name = format!("application_name={name}");
+    let begins = |line: &&str| {
+        line.contains("connection authorized: ") && line.split(' ').any(|word| word == name)
+    };
+    node.log().lines().filter(begins).count()
 }

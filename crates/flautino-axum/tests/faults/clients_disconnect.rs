@@ -8,14 +8,14 @@ use axum::routing::{get, post};
 use flautino::{Engine, Error};
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
 use flautino_cluster::Cluster;
-use flautino_lab::{App, config, wait_until};
+use flautino_lab::{App, Lab, config, wait_until};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use sqlx::PgConnection;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::common::{MAIN, REPLICAS, cluster};
+use crate::common::{ENTRIES, MAIN, REPLICAS, cluster};
 
 const SOON: Duration = Duration::from_secs(2);
 /// The default.
@@ -163,10 +163,9 @@ async fn two_thousand_writers_that_leave_cost_no_connection_and_are_rolled_back(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_stay_are_served_while_a_thousand_leave() {
-    let cluster = cluster(2).await;
-    let engine = Engine::new(config(&cluster, "storm")).unwrap();
-    let app = App::start(app(&engine), engine.clone()).await;
-    wait_until("the app is ready", async || engine.is_ready()).await;
+    let lab = Lab::named("storm").replicas(2).table(ENTRIES).start_closed().await;
+    let app = App::start(app(&lab.engine), lab.engine.clone()).await;
+    wait_until("the app is ready", async || lab.engine.is_ready()).await;
     let url = app.url.clone();
     let storm = storm(&url, &["GET /read", "POST /write", "POST /tx"], 1000);
     let mut storm = std::pin::pin!(storm);
@@ -177,7 +176,7 @@ async fn those_who_stay_are_served_while_a_thousand_leave() {
                 assert_eq!(told, [""; 0]);
                 break;
             }
-            read = async { sqlx::query("SELECT 1").execute(&engine.handle()).await } => {
+            read = async { sqlx::query("SELECT 1").execute(&lab.engine.handle()).await } => {
                 match read {
                     Ok(_) => served += 1,
                     Err(error) => match Error::of(&error) {

@@ -11,7 +11,7 @@ use axum::routing::get;
 use flautino::{Engine, EngineConfig, Health, NodeStatus};
 use flautino_axum::{Db, DbError, EngineLayer, Tx, status_routes};
 use flautino_cluster::{Cluster, Node, Proxy};
-use flautino_lab::{App, ask, config, wait_until};
+use flautino_lab::{App, ask, config, status_of, wait_until};
 
 use crate::load::Load;
 
@@ -30,7 +30,7 @@ pub(crate) const FAILOVER_TIMEOUT: Duration = Duration::from_secs(10);
 /// be a fault ends so soon: the shortest is for a connection, five seconds.
 pub(crate) const AT_ONCE: Duration = Duration::from_secs(3);
 
-/// A cluster with the table that the load writes to, which takes an id any number of times.
+/// A cluster with the table that the load writes to.
 pub(crate) async fn cluster(replicas: usize) -> Cluster {
     let cluster = flautino_lab::cluster(replicas).await;
     create_table(cluster.primary()).await;
@@ -40,13 +40,12 @@ pub(crate) async fn cluster(replicas: usize) -> Cluster {
     cluster
 }
 
+/// What the load writes to. It takes an id any number of times.
+pub(crate) const ENTRIES: &str =
+    "entries (id bigint NOT NULL, at timestamptz DEFAULT clock_timestamp())";
+
 pub(crate) async fn create_table(primary: &Node) {
-    primary
-        .execute(
-            "CREATE TABLE entries (id bigint NOT NULL, at timestamptz DEFAULT clock_timestamp())",
-        )
-        .await
-        .unwrap();
+    primary.execute(&format!("CREATE TABLE {ENTRIES}")).await.unwrap();
 }
 
 /// An app over an engine over a cluster. The cluster outlasts the others.
@@ -66,8 +65,18 @@ impl Rig {
 
     /// Also at default settings, with a proxy in front of each replica.
     pub(crate) async fn behind_proxies(name: &str, replicas: usize) -> (Self, Vec<Proxy>) {
+        Self::behind_proxies_with(name, replicas, |_| {}).await
+    }
+
+    /// As [`behind_proxies`](Self::behind_proxies), at changed settings.
+    pub(crate) async fn behind_proxies_with(
+        name: &str,
+        replicas: usize,
+        change: impl FnOnce(&mut EngineConfig),
+    ) -> (Self, Vec<Proxy>) {
         let cluster = cluster(replicas).await;
         let mut config = config(&cluster, name);
+        change(&mut config);
         let mut proxies = Vec::new();
         for (replica, node) in cluster.nodes().skip(1).zip(config.extra_nodes.values_mut()) {
             let proxy = Proxy::start(replica.addr()).await.unwrap();
@@ -211,10 +220,6 @@ impl Rig {
         }
         self.until_serves(REPLICAS[1]).await;
     }
-}
-
-pub(crate) fn status_of(engine: &Engine, name: &str) -> NodeStatus {
-    engine.status().nodes.into_iter().find(|node| node.name == name).unwrap()
 }
 
 /// The app: ids are stored by a statement or in the request's transaction, and counted.

@@ -8,11 +8,11 @@ use axum::routing::{get, post};
 use flautino::{Engine, TransactionOptions};
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
 use flautino_cluster::Node;
-use flautino_lab::{App, ask, config, wait_until};
+use flautino_lab::{App, Lab, ask, wait_until};
 use futures_util::StreamExt;
 use futures_util::future::join_all;
 
-use crate::common::{MAIN, cluster};
+use crate::common::{ENTRIES, MAIN};
 
 const MOST: i64 = 10;
 
@@ -53,7 +53,7 @@ async fn sleeps(db: Db, Path(ms): Path<u32>) -> Result<&'static str, DbError> {
     Ok("well")
 }
 
-async fn served(engine: &Engine) -> App {
+async fn serve_panics(engine: &Engine) -> App {
     let app = Router::new()
         .route("/after", get(after_a_query))
         .route("/amid", get(amid_a_result))
@@ -88,9 +88,8 @@ async fn is_whole(engine: &Engine, primary: &Node, name: &str) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_pool_is_whole_and_nothing_is_stored_after_many_panics() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "panics")).unwrap();
-    let app = served(&engine).await;
+    let Lab { cluster, engine, .. } = Lab::named("panics").table(ENTRIES).start_closed().await;
+    let app = serve_panics(&engine).await;
     let http = reqwest::Client::new();
     for _ in 0..10 {
         let url = |path: &str| format!("{}/{path}", app.url);
@@ -105,9 +104,8 @@ async fn the_pool_is_whole_and_nothing_is_stored_after_many_panics() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_handler_panics_outside_of_a_transaction_is_told_500() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "outside")).unwrap();
-    let app = served(&engine).await;
+    let Lab { cluster, engine, .. } = Lab::named("outside").table(ENTRIES).start_closed().await;
+    let app = serve_panics(&engine).await;
     for path in ["after", "amid"] {
         let answer = reqwest::get(format!("{}/{path}", app.url)).await;
         let answer = answer.unwrap_or_else(|error| panic!("{path}: no response: {error:?}"));
@@ -119,9 +117,8 @@ async fn a_client_whose_handler_panics_outside_of_a_transaction_is_told_500() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_whose_handler_panics_in_a_transaction_is_told_500() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "inside")).unwrap();
-    let app = served(&engine).await;
+    let Lab { cluster, engine, .. } = Lab::named("inside").table(ENTRIES).start_closed().await;
+    let app = serve_panics(&engine).await;
     let http = reqwest::Client::new();
     for path in ["tx", "transaction", "closure"] {
         let answer = http.post(format!("{}/{path}", app.url)).send().await;
@@ -134,15 +131,14 @@ async fn a_client_whose_handler_panics_in_a_transaction_is_told_500() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_panic_costs_no_other_request_on_the_same_http_2_connection() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "neighbours")).unwrap();
-    let app = served(&engine).await;
+    let lab = Lab::named("neighbours").table(ENTRIES).start_closed().await;
+    let app = serve_panics(&lab.engine).await;
     let http = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let neighbours = join_all((0..5).map(|_| http.get(format!("{}/sleeps/3000", app.url)).send()));
     let neighbours = tokio::spawn(neighbours);
     let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'neighbours' \
                AND state = 'active' AND query LIKE '%pg_sleep%'";
-    wait_until("they are served", async || ask::<i64>(cluster.primary(), sql).await == 5).await;
+    wait_until("they are served", async || ask::<i64>(lab.primary(), sql).await == 5).await;
     let told = http.get(format!("{}/after", app.url)).send().await;
     for answer in neighbours.await.unwrap() {
         let answer = answer.unwrap_or_else(|error| panic!("a neighbour was cut: {error:?}"));
@@ -154,8 +150,7 @@ async fn a_panic_costs_no_other_request_on_the_same_http_2_connection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn panics_in_tasks_outside_of_http_leave_the_pool_whole_too() {
-    let cluster = cluster(0).await;
-    let engine = flautino_lab::engine(&cluster, "tasks").await;
+    let Lab { cluster, engine, .. } = Lab::named("tasks").table(ENTRIES).start().await;
     for n in 0..30 {
         let db = engine.handle();
         let task = tokio::spawn(async move {

@@ -2,9 +2,9 @@
 //! never read from, and never written to.
 
 use flautino::{Engine, Health};
-use flautino_lab::{App, ask, config, wait_until};
+use flautino_lab::{App, ask, config, status_of, wait_until};
 
-use crate::common::{MAIN, REPLICAS, Rig, routes, status_of};
+use crate::common::{MAIN, REPLICAS, Rig, routes};
 use crate::load::{Load, Tally, assert_none, failed_over};
 
 /// A row that nobody may see: every read of the load looks for it.

@@ -4,12 +4,10 @@
 use std::time::{Duration, Instant};
 
 use flautino::{Engine, Error, Token};
-use flautino_lab::{App, config, wait_until};
+use flautino_lab::{App, config, open, status_of, wait_until};
 use futures_util::future::join_all;
 
-use crate::common::{
-    AT_ONCE, FAILOVER_TIMEOUT, MAIN, REPLICAS, Rig, SLACK, cluster, routes, status_of,
-};
+use crate::common::{AT_ONCE, FAILOVER_TIMEOUT, MAIN, REPLICAS, Rig, SLACK, cluster, routes};
 use crate::load::{Load, assert_none};
 
 fn waited_for_a_primary(took: Duration) -> bool {
@@ -159,8 +157,7 @@ async fn an_app_that_starts_without_a_primary_serves_sessions_whose_writes_the_r
     let Rig { cluster, app, .. } = rig;
     app.stop().await;
     cluster.primary().kill().await.unwrap();
-    let engine = Engine::new(config(&cluster, "restarted")).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config(&cluster, "restarted")).await;
     sessions_go_on(&engine, &token).await;
     engine.close().await;
 }

@@ -9,11 +9,11 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, Error, Handle, Health, IsolationLevel, TransactionOptions};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{App, ask, config, sqlstate, wait_until};
+use flautino_lab::{App, ask, config, open, sqlstate, status_of, wait_until};
 use futures_util::future::join_all;
 use sqlx::PgConnection;
 
-use crate::common::{MAIN, REPLICAS, Rig, SLACK, cluster, create_table, routes, status_of};
+use crate::common::{MAIN, REPLICAS, Rig, SLACK, cluster, create_table, routes};
 
 /// An engine with one connection to each node, so that one that is kept is seen again.
 async fn of_one(cluster: &Cluster, name: &str, timeout: Option<Duration>) -> Engine {
@@ -23,9 +23,7 @@ async fn of_one(cluster: &Cluster, name: &str, timeout: Option<Duration>) -> Eng
     for node in config.extra_nodes.values_mut() {
         node.statement_timeout = timeout;
     }
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    engine
+    open(config).await
 }
 
 /// The server's process behind the node's only connection.
@@ -138,8 +136,7 @@ async fn of_two_that_deadlock_one_is_40p01_and_both_connections_are_kept() {
     with_rows(&cluster).await;
     let mut config = config(&cluster, "deadlock");
     config.pool.max_connections = 2;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let pids = async || {
         let leases = [engine.handle().acquire().await, engine.handle().acquire().await];
         let mut pids = Vec::new();

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flautino::{Consistency, Engine, EngineConfig, Error, Handle};
-use flautino_lab::{cluster, config, wait_until};
+use flautino_lab::{cluster, config, open, wait_until};
 
 use crate::common::{MAIN, REPLICAS};
 
@@ -34,8 +34,7 @@ async fn an_app_that_starts_now_reads_from_its_main_node_which_is_a_standby() {
     // Where a session's read has been is not learnt by a probe.
     config.routing.probe_interval = Duration::from_secs(3600);
     cluster.primary().kill().await.unwrap();
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     for level in [Consistency::Eventual, Consistency::ReadYourWrites, Consistency::Session] {
         let db = engine.handle().with_consistency(level);
         for _ in 0..3 {
@@ -50,8 +49,7 @@ async fn an_app_that_starts_now_reads_from_its_main_node_which_is_a_standby() {
 #[tokio::test]
 async fn reads_go_on_when_the_primary_comes_back_as_a_standby_and_nobody_is_promoted() {
     let cluster = cluster(1).await;
-    let engine = Engine::new(impatient(config(&cluster, "demoted"))).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(impatient(config(&cluster, "demoted"))).await;
     let old = cluster.primary();
     old.stop().await.unwrap();
     std::fs::write(old.data_dir().join("standby.signal"), "").unwrap();

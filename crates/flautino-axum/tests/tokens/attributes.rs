@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use flautino_lab::settings;
+
 use crate::browser::{Answer, get, headers};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 /// The name of the cookie, and of the copies.
 #[track_caller]
@@ -28,7 +30,7 @@ fn assert_cookies(answer: &Answer, secure: bool, max_age: u64) {
 
 #[tokio::test]
 async fn a_cookie_is_for_the_whole_site_and_for_no_script() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let answer = get(&reqwest::Client::new(), &pair.url(0, "set/a/1"), headers(&[])).await;
     assert_cookies(&answer, false, 600);
     pair.stop().await;
@@ -37,7 +39,7 @@ async fn a_cookie_is_for_the_whole_site_and_for_no_script() {
 #[tokio::test]
 async fn it_lives_as_long_as_the_settings_say() {
     let pair = Pair::start(|config| {
-        lively(config);
+        settings::lively(config);
         config.routing.token_max_age = Duration::from_secs(77);
     })
     .await;
@@ -48,7 +50,7 @@ async fn it_lives_as_long_as_the_settings_say() {
 
 #[tokio::test]
 async fn it_is_secure_exactly_when_the_request_came_by_https() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let client = reqwest::Client::new();
     for (name, value, secure) in [
         ("x-forwarded-proto", "https", true),
@@ -73,7 +75,7 @@ async fn it_is_secure_exactly_when_the_request_came_by_https() {
 /// token. Of several proxies the first one spoke with the client.
 #[tokio::test]
 async fn of_several_proxies_the_one_next_to_the_client_tells() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let client = reqwest::Client::new();
     for (name, value, secure) in [
         ("x-forwarded-proto", "https, http", true),

@@ -12,7 +12,7 @@ use axum::routing::get;
 use flautino::{Engine, EngineConfig, Handle};
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{App, cluster, config, wait_until_or_tell};
+use flautino_lab::{App, catch_up, cluster, config, open, wait_until_or_tell};
 use futures_util::FutureExt;
 
 const UPSERT: &str = "INSERT INTO entries (key, value) VALUES ($1, $2) \
@@ -100,19 +100,6 @@ pub(crate) struct Pair {
     apps: Vec<App>,
 }
 
-/// Probes come every 100 ms, so that replicas come back soon.
-pub(crate) fn lively(config: &mut EngineConfig) {
-    config.routing.probe_interval = Duration::from_millis(100);
-}
-
-/// After the first probe there is none for an hour: replicas that are paused stay in the rotation.
-pub(crate) fn frozen(config: &mut EngineConfig) {
-    let hour = Duration::from_secs(3600);
-    config.routing.probe_interval = hour;
-    config.routing.max_lag = hour;
-    config.routing.token_window = hour;
-}
-
 /// A cluster with two replicas, and the app's table on all of its nodes.
 pub(crate) async fn prepared() -> Cluster {
     let cluster = cluster(2).await;
@@ -120,12 +107,6 @@ pub(crate) async fn prepared() -> Cluster {
     cluster.primary().execute(table).await.unwrap();
     catch_up(&cluster).await;
     cluster
-}
-
-pub(crate) async fn catch_up(cluster: &Cluster) {
-    for replica in replicas(cluster) {
-        replica.catch_up_with(cluster.primary()).await.unwrap();
-    }
 }
 
 pub(crate) fn replicas(cluster: &Cluster) -> [&Node; 2] {
@@ -138,8 +119,7 @@ pub(crate) async fn engine(cluster: &Cluster, edit: impl Fn(&mut EngineConfig)) 
     let mut config = config(cluster, "tokens");
     config.routing.probe_timeout = Duration::from_secs(5);
     edit(&mut config);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let both = async || {
         if both_serve(&engine).await {
             return true;

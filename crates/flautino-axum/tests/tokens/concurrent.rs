@@ -1,11 +1,13 @@
 //! Two responses under way at once reach the client in either order.
 
+use flautino_lab::settings;
+
 use crate::browser::Browser;
-use crate::common::{Pair, frozen};
+use crate::common::Pair;
 
 #[tokio::test]
 async fn of_two_writes_under_way_at_once_the_next_request_sees_both() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     for round in 1..=60_i64 {
         let instance = usize::try_from(round).unwrap();
@@ -34,7 +36,7 @@ async fn of_two_writes_under_way_at_once_the_next_request_sees_both() {
 /// Without the copies the furthest token would be lost here, which shows that they are needed.
 #[tokio::test]
 async fn the_copies_carry_the_token_that_the_cookie_lost() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     let before = Browser::default();
     let one = before.send(&pair.url(0, "set/a/1")).await;
     let other = before.send(&pair.url(1, "set/b/1")).await;
@@ -59,7 +61,7 @@ async fn the_copies_carry_the_token_that_the_cookie_lost() {
 /// A write that knows of another's token, and one that does not, in both orders.
 #[tokio::test]
 async fn a_write_removes_only_copies_that_its_own_token_covers() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     for knows_last in [false, true] {
         let mut browser = Browser::default();

@@ -1,13 +1,13 @@
 //! A client with cookies sees its writes at every instance, whatever the replicas lack.
 
-use flautino_lab::wait_until;
+use flautino_lab::{settings, wait_until};
 
 use crate::browser::Browser;
-use crate::common::{Pair, frozen, lively};
+use crate::common::Pair;
 
 #[tokio::test]
 async fn a_client_with_its_cookies_sees_its_writes_and_one_without_may_read_the_past() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let mut browser = Browser::default();
     for round in 1..=40 {
@@ -31,7 +31,7 @@ async fn a_client_with_its_cookies_sees_its_writes_and_one_without_may_read_the_
 
 #[tokio::test]
 async fn replicas_that_come_and_go_never_show_a_client_its_past() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let mut browser = Browser::default();
     let (mut paused, mut by_replica, mut by_primary) = (false, 0, 0);
     for round in 1..=300 {

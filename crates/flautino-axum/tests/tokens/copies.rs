@@ -1,13 +1,14 @@
 //! Copies of the cookie do not pile up.
 
+use flautino_lab::settings;
 use futures_util::future::join_all;
 
 use crate::browser::{Answer, Browser};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 #[tokio::test]
 async fn a_client_that_writes_in_turn_has_two_cookies() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let mut browser = Browser::default();
     for round in 0..200 {
         browser.get(&pair.url(round, &format!("set/a/{round}"))).await;
@@ -19,7 +20,7 @@ async fn a_client_that_writes_in_turn_has_two_cookies() {
 
 #[tokio::test]
 async fn a_client_has_no_more_cookies_than_writes_under_way_at_once() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     for concurrency in [4_usize, 8] {
         let mut browser = Browser::default();
         let mut most = 0;

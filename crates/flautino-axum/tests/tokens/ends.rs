@@ -1,13 +1,13 @@
 //! However the request that wrote ends: what is stored is seen, what is not is no trouble.
 
-use flautino_lab::wait_until;
+use flautino_lab::{settings, wait_until};
 
 use crate::browser::Browser;
-use crate::common::{Pair, frozen, lively};
+use crate::common::Pair;
 
 #[tokio::test]
 async fn whatever_the_response_a_client_sees_what_was_stored() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     for (path, status, value) in [
         ("set-and-answer/a/1/404", 404, 1),
@@ -42,7 +42,7 @@ async fn whatever_the_response_a_client_sees_what_was_stored() {
 
 #[tokio::test]
 async fn a_commit_is_covered_by_the_token_while_replicas_replay() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let mut browser = Browser::default();
     let mut by_replica = 0;
     for round in 1..=150 {
@@ -62,7 +62,7 @@ async fn a_commit_is_covered_by_the_token_while_replicas_replay() {
 
 #[tokio::test]
 async fn after_a_failed_write_the_client_is_served_by_replicas_again() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     for path in ["refused", "set-in-transaction/b/1/409", "set-and-panic/b/2"] {
         let mut browser = Browser::default();
         browser.get(&pair.url(0, path)).await;

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use flautino_lab::{ask, wait_until};
+use flautino_lab::{ask, settings, wait_until};
 
 use crate::browser::{Answer, Browser};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 /// No answer took long.
 async fn at_once(browser: &mut Browser, url: &str) -> Answer {
@@ -17,7 +17,7 @@ async fn at_once(browser: &mut Browser, url: &str) -> Answer {
 
 #[tokio::test]
 async fn a_client_goes_through_a_failover_to_a_replica_that_lacks_its_write() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let cluster = &pair.cluster;
     let (primary, lagging, ahead) = (cluster.primary(), cluster.replica(0), cluster.replica(1));
     let mut browser = Browser::default();

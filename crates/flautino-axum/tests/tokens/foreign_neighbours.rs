@@ -1,9 +1,9 @@
 //! Several tokens in one request: none of them makes another one count for less.
 
-use flautino_lab::{bare, summed, wait_until};
+use flautino_lab::{bare, settings, summed, wait_until};
 
 use crate::browser::{Browser, get, headers};
-use crate::common::{Pair, frozen, lively};
+use crate::common::Pair;
 
 /// Two tokens of ours, the older one first. The replicas have what the older one asks for, and lack
 /// what the newer one does.
@@ -18,7 +18,7 @@ async fn old_and_new(pair: &Pair) -> [String; 2] {
 
 #[tokio::test]
 async fn of_the_tokens_in_one_request_the_furthest_counts() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let client = reqwest::Client::new();
     let [old, new] = old_and_new(&pair).await;
@@ -39,7 +39,7 @@ async fn of_the_tokens_in_one_request_the_furthest_counts() {
 /// Two apps with clusters of their own under one host name share its cookies, whatever their ports.
 #[tokio::test]
 async fn a_foreign_or_bad_token_beside_ours_never_makes_a_read_stale() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let client = reqwest::Client::new();
     let [old, new] = old_and_new(&pair).await;
@@ -73,7 +73,7 @@ async fn a_foreign_or_bad_token_beside_ours_never_makes_a_read_stale() {
 
 #[tokio::test]
 async fn a_client_with_good_and_bad_tokens_ends_with_good_ones_only() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let mut browser = Browser::default();
     browser.get(&pair.url(0, "set/a/1")).await;
     browser.cookies.push(("flautino_token_0".into(), summed("1.1.1.1")));

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use flautino_lab::{bare, summed, wait_until};
+use flautino_lab::{bare, settings, summed, wait_until};
 
 use crate::browser::{Answer, Browser, get, headers};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 /// System, timeline and place of a token, as it prints them.
 fn parts(token: &str) -> [&str; 3] {
@@ -69,7 +69,7 @@ fn assert_healed(answer: &Answer, value: i64, real: &str, what: &str) {
 
 #[tokio::test]
 async fn a_bad_cookie_means_the_primary_once_and_then_replicas_again() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let real = Browser::default().get(&pair.url(0, "set/a/0")).await.token().unwrap();
     for (number, text) in forged(&real).iter().enumerate() {
         for name in ["flautino_token", "flautino_token_0123456789abcdef", "flautino_token_"] {
@@ -102,7 +102,7 @@ async fn a_bad_cookie_means_the_primary_once_and_then_replicas_again() {
 
 #[tokio::test]
 async fn a_bad_header_means_the_primary_and_brings_a_good_one() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let client = reqwest::Client::new();
     let real = Browser::default().get(&pair.url(0, "set/a/0")).await.token().unwrap();
     for (number, text) in forged(&real).iter().enumerate() {
@@ -126,7 +126,7 @@ async fn a_bad_header_means_the_primary_and_brings_a_good_one() {
 /// Such as a token whose end was cut off: it asks for less, and gets no less than that.
 #[tokio::test]
 async fn a_token_of_earlier_is_no_error_and_is_met_by_replicas() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let client = reqwest::Client::new();
     let real = Browser::default().get(&pair.url(0, "set/a/1")).await.token().unwrap();
     for replica in crate::common::replicas(&pair.cluster) {

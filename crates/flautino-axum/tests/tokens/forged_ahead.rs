@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use flautino_lab::{bare, summed, wait_until};
+use flautino_lab::{bare, settings, summed, wait_until};
 
 use crate::browser::{Browser, get, headers};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 fn ahead(real: &str, bytes: u64) -> String {
     let (head, place) = bare(real).rsplit_once('.').unwrap();
@@ -14,7 +14,7 @@ fn ahead(real: &str, bytes: u64) -> String {
 
 async fn assert_heals(forge: impl Fn(&str) -> String) {
     let pair = Pair::start(|config| {
-        lively(config);
+        settings::lively(config);
         config.routing.max_lag = Duration::from_secs(3);
         config.routing.token_window = Duration::from_secs(3);
     })
@@ -58,7 +58,7 @@ async fn a_token_of_a_later_timeline_is_replaced() {
 
 #[tokio::test]
 async fn whatever_lies_ahead_a_write_brings_the_client_back() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let client = reqwest::Client::new();
     let real = Browser::default().get(&pair.url(0, "set/a/1")).await.token().unwrap();
     for (value, forged) in (2..).zip([

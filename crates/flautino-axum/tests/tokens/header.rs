@@ -1,11 +1,11 @@
 //! A client without cookies brings the header along, and sees its writes too.
 
 use axum::http::HeaderMap;
-use flautino_lab::wait_until;
+use flautino_lab::{settings, wait_until};
 use reqwest::Client;
 
 use crate::browser::{Answer, get, headers};
-use crate::common::{Pair, frozen, lively};
+use crate::common::Pair;
 
 /// Keeps the token that it was given last.
 #[derive(Default)]
@@ -30,7 +30,7 @@ impl Service {
 
 #[tokio::test]
 async fn a_client_that_sends_the_header_sees_its_writes_and_one_without_may_read_the_past() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let mut service = Service::default();
     for round in 1..=40 {
@@ -50,7 +50,7 @@ async fn a_client_that_sends_the_header_sees_its_writes_and_one_without_may_read
 
 #[tokio::test]
 async fn with_the_header_too_replicas_that_come_and_go_show_no_past() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let mut service = Service::default();
     let mut paused = false;
     for round in 1..=200 {

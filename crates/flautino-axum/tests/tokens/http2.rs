@@ -1,11 +1,12 @@
 //! HTTP/2: tokens travel as over HTTP/1.
 
 use axum::http::HeaderMap;
+use flautino_lab::settings;
 use futures_util::future::join_all;
 use reqwest::Client;
 
 use crate::browser::{Browser, get, headers};
-use crate::common::{Pair, frozen};
+use crate::common::Pair;
 
 fn client() -> Client {
     Client::builder().http2_prior_knowledge().build().unwrap()
@@ -13,7 +14,7 @@ fn client() -> Client {
 
 #[tokio::test]
 async fn over_http2_a_client_with_its_cookies_sees_its_writes() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let mut browser = Browser { client: client(), ..Browser::default() };
     for round in 1..=20 {
@@ -30,7 +31,7 @@ async fn over_http2_a_client_with_its_cookies_sees_its_writes() {
 /// HTTP/2 lets a client send each cookie in a header of its own.
 #[tokio::test]
 async fn over_http2_cookies_may_come_in_crumbs() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let client = client();
     let token = get(&client, &pair.url(0, "set/a/1"), HeaderMap::new()).await.token().unwrap();
@@ -48,7 +49,7 @@ async fn over_http2_cookies_may_come_in_crumbs() {
 
 #[tokio::test]
 async fn streams_of_one_connection_share_no_session() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let client = client();
     let one = |number: usize| {

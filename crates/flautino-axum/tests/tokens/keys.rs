@@ -1,15 +1,15 @@
 //! With keys, only what was signed with one of them is believed.
 
 use flautino::EngineConfig;
-use flautino_lab::wait_until;
+use flautino_lab::{settings, wait_until};
 
 use crate::browser::{Browser, get, headers};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 const KEY: &str = "a key of the test, long enough";
 
 fn keyed(config: &mut EngineConfig) {
-    lively(config);
+    settings::lively(config);
     config.routing.token_keys = vec![KEY.to_owned()];
 }
 
@@ -36,7 +36,7 @@ async fn a_signed_token_is_believed_and_met_by_replicas() {
 async fn an_unsigned_or_forged_token_means_the_primary_and_a_new_one() {
     let pair = Pair::start(keyed).await;
     let other = Pair::start(|config| {
-        lively(config);
+        settings::lively(config);
         config.routing.token_keys = vec!["a key of another app".to_owned()];
     })
     .await;

@@ -2,15 +2,15 @@
 
 use flautino::{Engine, EngineConfig};
 use flautino_axum::EngineLayer;
-use flautino_lab::{Capture, config};
+use flautino_lab::{Capture, config, settings};
 
 use crate::browser::{Browser, headers};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 const KEYS: [&str; 2] = ["first-key-0123456789", "second-key-0123456789"];
 
 fn keyed(config: &mut EngineConfig) {
-    lively(config);
+    settings::lively(config);
     config.log_queries = true;
     config.log_responses = true;
     config.routing.token_keys = KEYS.map(str::to_owned).into();

@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use flautino_lab::{App, bare, summed, wait_until};
+use flautino_lab::{App, bare, catch_up, settings, summed, wait_until};
 
 use crate::browser::{Browser, get, headers};
-use crate::common::{Pair, app, catch_up, engine, frozen, lively, prepared, replicas};
+use crate::common::{Pair, app, engine, prepared, replicas};
 
 /// Twenty tabs, or a page that saves twenty things at once: the answers come in any order, and the
 /// cookie itself holds the token that came last.
@@ -13,7 +13,7 @@ use crate::common::{Pair, app, catch_up, engine, frozen, lively, prepared, repli
 async fn after_twenty_writes_at_once_the_next_request_sees_them_all() {
     let cluster = prepared().await;
     let start = async || {
-        let engine = engine(&cluster, frozen).await;
+        let engine = engine(&cluster, settings::frozen).await;
         App::start(app(&engine), engine).await
     };
     let first = start().await;
@@ -45,7 +45,7 @@ async fn after_twenty_writes_at_once_the_next_request_sees_them_all() {
 
 #[tokio::test]
 async fn thousands_of_cookies_are_no_error_and_no_wait_and_never_stale() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let client = reqwest::Client::new();
     let written = get(&client, &pair.url(0, "set/a/1"), headers(&[])).await;
@@ -76,7 +76,7 @@ async fn thousands_of_cookies_are_no_error_and_no_wait_and_never_stale() {
 
 #[tokio::test]
 async fn a_client_with_a_hundred_bad_copies_gets_rid_of_them() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let mut browser = Browser::default();
     for number in 0..100 {
         browser.cookies.push((format!("flautino_token_{number}"), "garbage".into()));

@@ -8,12 +8,12 @@ use axum::routing::get;
 use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
 use flautino_cluster::Proxy;
-use flautino_lab::{App, wait_until};
+use flautino_lab::{App, settings, wait_until};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 
 use crate::browser::{Browser, SetCookie};
-use crate::common::{app, engine, frozen, prepared, replicas, write};
+use crate::common::{app, engine, prepared, replicas, write};
 
 /// Where a handler is after its write, and when it may go on.
 #[derive(Default)]
@@ -54,12 +54,12 @@ async fn a_primary_that_hangs_after_the_commit_delays_the_response_a_little() {
     let cluster = prepared().await;
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
     let through = engine(&cluster, |config| {
-        frozen(config);
+        settings::frozen(config);
         config.routing.probe_timeout = Duration::from_millis(500);
         config.main.url = Some(proxy.url());
     })
     .await;
-    let direct = engine(&cluster, frozen).await;
+    let direct = engine(&cluster, settings::frozen).await;
     let gate = Arc::new(Gate::default());
     let here = App::start(routes(&through, &gate), through).await;
     let there = App::start(app(&direct), direct).await;
@@ -95,8 +95,8 @@ async fn a_primary_that_hangs_after_the_commit_delays_the_response_a_little() {
 #[tokio::test]
 async fn a_transaction_that_commits_while_the_engine_closes_has_a_token() {
     let cluster = prepared().await;
-    let closing = engine(&cluster, frozen).await;
-    let open = engine(&cluster, frozen).await;
+    let closing = engine(&cluster, settings::frozen).await;
+    let open = engine(&cluster, settings::frozen).await;
     let gate = Arc::new(Gate::default());
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

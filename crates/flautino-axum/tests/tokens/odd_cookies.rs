@@ -1,9 +1,10 @@
 //! What else a browser sends as `Cookie`, beside the token.
 
 use axum::http::HeaderMap;
+use flautino_lab::settings;
 
 use crate::browser::{Browser, get, headers};
-use crate::common::{Pair, frozen};
+use crate::common::Pair;
 
 /// The answer's value at the other instance, with replicas that lack the write.
 async fn read_with(pair: &Pair, sent: HeaderMap) -> (u16, String) {
@@ -13,7 +14,7 @@ async fn read_with(pair: &Pair, sent: HeaderMap) -> (u16, String) {
 
 #[tokio::test]
 async fn cookies_of_others_leave_the_token_alone() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let token = Browser::default().get(&pair.url(0, "set/a/1")).await.token().unwrap();
     for cookies in [
@@ -39,7 +40,7 @@ async fn cookies_of_others_leave_the_token_alone() {
 /// `document.cookie = "name=Zoë"` sends those bytes, with every request to the site.
 #[tokio::test]
 async fn a_cookie_beside_it_that_is_not_ascii_leaves_the_token_alone() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let token = Browser::default().get(&pair.url(0, "set/a/1")).await.token().unwrap();
     for cookies in [
@@ -55,7 +56,7 @@ async fn a_cookie_beside_it_that_is_not_ascii_leaves_the_token_alone() {
 
 #[tokio::test]
 async fn a_token_that_is_not_ascii_is_a_bad_token() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     Browser::default().get(&pair.url(0, "set/a/1")).await;
     for text in ["ä.ö.ü", "1.2.3.ß"] {
@@ -73,7 +74,7 @@ async fn a_token_that_is_not_ascii_is_a_bad_token() {
 
 #[tokio::test]
 async fn several_cookie_headers_and_several_token_headers_all_count() {
-    let pair = Pair::start(frozen).await;
+    let pair = Pair::start(settings::frozen).await;
     pair.pause().await;
     let token = Browser::default().get(&pair.url(0, "set/a/1")).await.token().unwrap();
     let (head, _) = flautino_lab::bare(&token).rsplit_once('.').unwrap();

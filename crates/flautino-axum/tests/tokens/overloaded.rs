@@ -4,18 +4,18 @@ use std::time::{Duration, Instant};
 
 use axum::http::HeaderMap;
 use flautino::{EngineConfig, Fallback};
-use flautino_lab::{ask, wait_until};
+use flautino_lab::{ask, settings, wait_until};
 use sqlx::Connection;
 
 use crate::browser::{Answer, Browser, get, headers};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 /// What waits, waits for this long. Connecting must not take longer.
 const WAIT: Duration = Duration::from_secs(1);
 
 /// One connection of the primary for such reads.
 fn narrow(config: &mut EngineConfig) {
-    lively(config);
+    settings::lively(config);
     config.pool.max_connections = 2;
     config.pool.acquire_timeout = WAIT;
 }

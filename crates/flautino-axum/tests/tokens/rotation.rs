@@ -1,10 +1,10 @@
 //! Keys are changed while the app runs: at one instance after the other, and nobody's write is lost
 //! from sight.
 
-use flautino_lab::App;
+use flautino_lab::{App, settings};
 
 use crate::browser::{Browser, get, headers};
-use crate::common::{app, engine, frozen, prepared, replicas};
+use crate::common::{app, engine, prepared, replicas};
 
 const OLD: &str = "the old key of the app";
 const NEW: &str = "the new key of the app";
@@ -15,7 +15,7 @@ async fn keys_are_changed_step_by_step_and_every_write_is_seen() {
     let mut apps = Vec::new();
     for keys in [&[OLD][..], &[NEW, OLD], &[NEW]] {
         let engine = engine(&cluster, |config| {
-            frozen(config);
+            settings::frozen(config);
             config.routing.token_keys = keys.iter().map(|key| (*key).to_owned()).collect();
         })
         .await;

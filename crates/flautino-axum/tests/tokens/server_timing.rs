@@ -1,13 +1,13 @@
 //! `Server-Timing` names the node that served, and why that one.
 
-use flautino_lab::wait_until;
+use flautino_lab::{settings, wait_until};
 
 use crate::browser::{Browser, get, headers};
-use crate::common::{Pair, lively};
+use crate::common::Pair;
 
 #[tokio::test]
 async fn a_response_names_the_replica_and_the_reason() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     pair.pause().await;
     let mut browser = Browser::default();
     let answer = browser.get(&pair.url(0, "set/a/1")).await;

@@ -6,16 +6,16 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
 use flautino_axum::{Db, DbError, EngineLayer};
-use flautino_lab::App;
+use flautino_lab::{App, settings};
 use tokio::sync::{mpsc, watch};
 
 use crate::browser::Browser;
-use crate::common::{app, engine, frozen, prepared, read, replicas, write};
+use crate::common::{app, engine, prepared, read, replicas, write};
 
 #[tokio::test]
 async fn a_spawned_task_sees_what_its_request_wrote_or_brought_along() {
     let cluster = prepared().await;
-    let engine = engine(&cluster, frozen).await;
+    let engine = engine(&cluster, settings::frozen).await;
     let (go, gate) = watch::channel(0);
     let (results, mut seen) = mpsc::unbounded_channel();
     let later = move |db: Db| {
@@ -62,7 +62,7 @@ async fn a_spawned_task_sees_what_its_request_wrote_or_brought_along() {
 #[tokio::test]
 async fn what_a_task_writes_before_the_response_is_in_its_token() {
     let cluster = prepared().await;
-    let engine = engine(&cluster, frozen).await;
+    let engine = engine(&cluster, settings::frozen).await;
     let in_task = async |db: Db, Path(value): Path<i64>| {
         tokio::spawn(async move { write(&db, "a", value).await.unwrap() }).await.unwrap();
     };
@@ -92,7 +92,7 @@ async fn count(db: Db, request: Request, next: Next) -> Result<Response, DbError
 #[tokio::test]
 async fn what_middleware_writes_is_seen_by_the_handler_and_the_next_request() {
     let cluster = prepared().await;
-    let engine = engine(&cluster, frozen).await;
+    let engine = engine(&cluster, settings::frozen).await;
     let both = async |db: Db| -> Result<String, DbError> {
         Ok(format!("{} {}", read(&db, "before").await?, read(&db, "after").await?))
     };

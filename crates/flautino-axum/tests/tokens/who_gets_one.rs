@@ -1,15 +1,15 @@
 //! Only responses to requests that wrote carry a token, and nothing else costs the primary.
 
 use axum::http::HeaderMap;
-use flautino_lab::{App, cluster, engine, wait_until};
+use flautino_lab::{App, cluster, engine, settings, wait_until};
 use futures_util::future::join_all;
 
 use crate::browser::{Browser, get};
-use crate::common::{Pair, app, lively};
+use crate::common::{Pair, app};
 
 #[tokio::test]
 async fn a_request_that_wrote_gets_a_token_and_another_gets_none() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let mut browser = Browser::default();
     for path in ["value/a", "idle", "nowhere", "status.json"] {
         let answer = browser.get(&pair.url(0, path)).await;
@@ -31,7 +31,7 @@ async fn a_request_that_wrote_gets_a_token_and_another_gets_none() {
 
 #[tokio::test]
 async fn reads_with_a_token_cost_no_statement_at_the_primary() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let mut browser = Browser::default();
     browser.get(&pair.url(0, "set/a/1")).await;
     for instance in 0..2 {
@@ -54,7 +54,7 @@ async fn reads_with_a_token_cost_no_statement_at_the_primary() {
 
 #[tokio::test]
 async fn a_write_costs_one_question_at_the_most_and_many_writes_share_one() {
-    let pair = Pair::start(lively).await;
+    let pair = Pair::start(settings::lively).await;
     let client = reqwest::Client::new();
     let before = pair.token_probes();
     for value in 0..20 {

@@ -7,10 +7,10 @@ use axum::extract::Path;
 use axum::routing::get;
 use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer};
-use flautino_lab::{App, cluster, config, wait_until};
+use flautino_lab::{App, Lab, wait_until};
 use futures_util::StreamExt;
 
-use crate::common::{ask, engine_of, sessions_in};
+use crate::common::{send_get, sessions_in};
 
 /// How long the server may go on with it; it takes 30 to 80 ms.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -51,12 +51,11 @@ async fn start(engine: &Engine) -> App {
 
 #[tokio::test]
 async fn an_abandoned_statement_ends_within_two_seconds_and_frees_its_slot_at_once() {
-    let cluster = cluster(0).await;
-    let engine = engine_of(config(&cluster, "abandoned"), 1);
+    let Lab { cluster, engine, .. } = Lab::named("abandoned").connections(1).start_closed().await;
     let app = start(&engine).await;
     let active = async || sessions_in(cluster.primary(), "abandoned", "active").await;
     for path in ["/sleep/30", "/transaction", "/rows"] {
-        let client = ask(&app.url, path).await;
+        let client = send_get(&app.url, path).await;
         wait_until("the statement runs", async || active().await == 1).await;
         drop(client);
         let left = Instant::now();

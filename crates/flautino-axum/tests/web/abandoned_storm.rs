@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use sqlx::PgConnection;
 use tokio::io::AsyncReadExt;
 
-use crate::common::{SOON, ask, engine_of};
+use crate::common::{SOON, engine_of, send_get};
 
 const MOST: u32 = 10;
 
@@ -24,7 +24,7 @@ async fn sleep(db: Db, Path(seconds): Path<f64>) -> Result<(), DbError> {
 }
 
 /// The app over a pool of [`MOST`] connections.
-async fn served(cluster: &Cluster) -> (Engine, App) {
+async fn serve_sleeps(cluster: &Cluster) -> (Engine, App) {
     let engine = engine_of(config(cluster, "storm"), MOST);
     let app =
         Router::new().route("/sleep/{seconds}", get(sleep)).layer(EngineLayer::new(engine.clone()));
@@ -52,7 +52,7 @@ async fn sessions(watcher: &mut PgConnection) -> (i64, i64) {
 /// read, in the queue, mid-statement. Answers what they were told before they left.
 async fn storm(url: &str) -> Vec<String> {
     let clients = stream::iter(0..1000_u64).map(async |n| {
-        let mut client = ask(url, "/sleep/30").await;
+        let mut client = send_get(url, "/sleep/30").await;
         let patience = Duration::from_millis(n % 200);
         let mut answer = [0; 64];
         let read = tokio::time::timeout(patience, client.read(&mut answer)).await;
@@ -67,7 +67,7 @@ async fn storm(url: &str) -> Vec<String> {
 async fn a_thousand_disconnects_leave_the_pool_whole() {
     let cluster = cluster(0).await;
     let mut watcher = cluster.primary().connect().await.unwrap();
-    let (engine, app) = served(&cluster).await;
+    let (engine, app) = serve_sleeps(&cluster).await;
 
     let started = Instant::now();
     let told = storm(&app.url).await;
@@ -106,7 +106,7 @@ async fn a_thousand_disconnects_leave_the_pool_whole() {
 async fn disconnects_do_not_fill_the_server_far_beyond_max_connections() {
     let cluster = cluster(0).await;
     let mut watcher = cluster.primary().connect().await.unwrap();
-    let (_engine, app) = served(&cluster).await;
+    let (_engine, app) = serve_sleeps(&cluster).await;
 
     let url = app.url.clone();
     let clients = tokio::spawn(async move { storm(&url).await });

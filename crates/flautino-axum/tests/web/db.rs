@@ -7,9 +7,7 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
 use flautino_axum::{Db, DbError, EngineLayer};
-use flautino_lab::{App, cluster, config, engine};
-
-use crate::common::engine_of;
+use flautino_lab::{App, Lab, cluster, engine};
 
 /// The port of the server that answers, by its own word.
 async fn port_of(db: &Db) -> Result<String, DbError> {
@@ -81,14 +79,13 @@ async fn the_handle_works_in_handlers_middleware_and_tasks() {
 
 #[tokio::test]
 async fn requests_share_the_pool_and_wait_for_their_turn() {
-    let cluster = cluster(0).await;
-    let engine = engine_of(config(&cluster, "db"), 2);
+    let lab = Lab::named("db").connections(2).start_closed().await;
     let pid = async |db: Db| -> Result<String, DbError> {
         let sql = "SELECT pg_backend_pid()::text FROM pg_sleep(0.01)";
         Ok(sqlx::query_scalar(sql).fetch_one(&db).await?)
     };
-    let app = Router::new().route("/", get(pid)).layer(EngineLayer::new(engine.clone()));
-    let app = App::start(app, engine).await;
+    let app = Router::new().route("/", get(pid)).layer(EngineLayer::new(lab.engine.clone()));
+    let app = App::start(app, lab.engine).await;
     let answers = (0..50).map(|_| async {
         let answer = reqwest::get(&app.url).await.unwrap();
         assert_eq!(answer.status(), 200);

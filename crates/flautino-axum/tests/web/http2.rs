@@ -8,7 +8,7 @@ use axum::routing::get;
 use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer};
 use flautino_cluster::Node;
-use flautino_lab::{App, cluster, config, sessions_of, wait_until};
+use flautino_lab::{App, Lab, sessions_of, wait_until};
 use sqlx::{Connection, PgConnection};
 
 use crate::common::{SOON, sessions_in};
@@ -45,8 +45,7 @@ fn client() -> reqwest::Client {
 
 #[tokio::test]
 async fn many_streams_of_one_connection_are_answered_and_drained() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "h2")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("h2").start_closed().await;
     let mut app = App::start(app(&engine), engine).await;
     let gate = hold_lock(cluster.primary()).await;
     let client = client();
@@ -74,8 +73,7 @@ async fn many_streams_of_one_connection_are_answered_and_drained() {
 
 #[tokio::test]
 async fn a_stream_that_the_client_resets_ends_its_statement_and_no_other() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "h2")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("h2").start_closed().await;
     let app = App::start(app(&engine), engine).await;
     let client = client();
     let active = async || sessions_in(cluster.primary(), "h2", "active").await;
@@ -94,8 +92,7 @@ async fn a_stream_that_the_client_resets_ends_its_statement_and_no_other() {
 
 #[tokio::test]
 async fn streams_that_outlast_the_drain_time_are_cut() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "h2")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("h2").start_closed().await;
     let drain = Duration::from_millis(300);
     let app = App::start_with_drain(app(&engine), engine, drain).await;
     let client = client();

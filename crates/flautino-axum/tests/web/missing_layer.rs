@@ -3,7 +3,7 @@
 use axum::Router;
 use axum::routing::get;
 use flautino_axum::{Db, EngineLayer, Tx};
-use flautino_lab::{Capture, cluster, engine};
+use flautino_lab::{Capture, Lab};
 use tracing::Level;
 
 use crate::common::serve_plainly;
@@ -30,12 +30,11 @@ async fn without_the_layer_db_and_tx_answer_500_and_name_the_layer_and_the_fix()
 
 #[tokio::test]
 async fn a_route_added_after_the_layer_is_without_it_and_the_others_work() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "missing").await;
+    let lab = Lab::named("missing").start().await;
     let node = async |db: Db| db.node("main").unwrap().node_name().unwrap_or_default().to_owned();
     let app = Router::new()
         .route("/before", get(node))
-        .layer(EngineLayer::new(engine.clone()))
+        .layer(EngineLayer::new(lab.engine.clone()))
         .route("/after", get(node));
     let url = serve_plainly(app).await;
     let before = reqwest::get(format!("{url}/before")).await.unwrap();
@@ -44,5 +43,5 @@ async fn a_route_added_after_the_layer_is_without_it_and_the_others_work() {
     assert_eq!(after.status(), 500);
     // It says where to add the layer, which is what was done wrong here.
     assert!(after.text().await.unwrap().contains("after the routes"));
-    engine.close().await;
+    lab.engine.close().await;
 }

@@ -6,7 +6,7 @@ use axum::http::StatusCode;
 use axum::routing::get;
 use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
-use flautino_lab::{cluster, config, engine};
+use flautino_lab::{Lab, cluster, config};
 
 use crate::common::serve_plainly;
 
@@ -69,9 +69,8 @@ async fn timings(url: &str) -> Vec<(f64, String)> {
 
 #[tokio::test]
 async fn each_statement_is_listed_with_its_node_and_reason() {
-    let cluster = cluster(1).await;
-    let engine = engine(&cluster, "timing").await;
-    let url = serve_plainly(app(&engine, Some(true))).await;
+    let lab = Lab::named("timing").replicas(1).start().await;
+    let url = serve_plainly(app(&lab.engine, Some(true))).await;
 
     let entries = timings(&format!("{url}/nodes")).await;
     let described: Vec<_> = entries.iter().map(|(_, text)| &**text).collect();
@@ -84,30 +83,28 @@ async fn each_statement_is_listed_with_its_node_and_reason() {
         let expected = 2;
         assert_eq!(entries.len(), expected, "{path}: {entries:?}");
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn the_first_eight_statements_are_listed() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "timing").await;
-    let url = serve_plainly(app(&engine, Some(true))).await;
+    let lab = Lab::named("timing").start().await;
+    let url = serve_plainly(app(&lab.engine, Some(true))).await;
     for (count, listed) in [(0, 0), (1, 1), (8, 8), (9, 8), (20, 8)] {
         let entries = timings(&format!("{url}/many/{count}")).await;
         assert_eq!(entries.len(), listed, "of {count}");
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn strangers_learn_nothing_unless_it_is_asked_for() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "timing").await;
+    let lab = Lab::named("timing").start().await;
     for on in [None, Some(false)] {
-        let url = serve_plainly(app(&engine, on)).await;
+        let url = serve_plainly(app(&lab.engine, on)).await;
         assert_eq!(timings(&format!("{url}/many/2")).await, []);
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]

@@ -8,11 +8,11 @@ use axum::routing::get;
 use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer, status_routes};
 use flautino_cluster::Cluster;
-use flautino_lab::{App, cluster, config, sessions_of, wait_until};
+use flautino_lab::{App, Lab, sessions_of, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::common::{SOON, ask, dial, serve_plainly, sessions_in};
+use crate::common::{SOON, dial, send_get, serve_plainly, sessions_in};
 
 /// Waits for the lock that a test holds, over the request's handle.
 async fn wait_for_lock(db: Db) -> Result<&'static str, DbError> {
@@ -42,8 +42,7 @@ async fn until_active(cluster: &Cluster, name: &str, count: i64) {
 
 #[tokio::test]
 async fn requests_in_flight_finish_while_new_connections_are_refused() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "drain")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("drain").start_closed().await;
     let probes = serve_plainly(status_routes(engine.clone())).await;
     let ready = async || {
         let answer = reqwest::get(format!("{probes}/readyz")).await.unwrap();
@@ -82,8 +81,7 @@ async fn requests_in_flight_finish_while_new_connections_are_refused() {
 
 #[tokio::test]
 async fn what_outlasts_the_drain_time_is_cut_and_its_statements_end_at_the_server() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "cut")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("cut").start_closed().await;
     let drain = Duration::from_millis(300);
     let app = App::start_with_drain(app(&engine), engine.clone(), drain).await;
     let url = format!("{}/sleep", app.url);
@@ -116,11 +114,10 @@ async fn what_outlasts_the_drain_time_is_cut_and_its_statements_end_at_the_serve
 
 #[tokio::test]
 async fn connections_that_are_kept_alive_do_not_hold_up_the_end() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "alive")).unwrap();
-    let app = App::start(app(&engine), engine).await;
+    let lab = Lab::named("alive").start_closed().await;
+    let app = App::start(app(&lab.engine), lab.engine).await;
     let silent = dial(&app.url).await;
-    let mut kept = ask(&app.url, "/").await;
+    let mut kept = send_get(&app.url, "/").await;
     let mut answer = vec![0; 1024];
     let length = kept.read(&mut answer).await.unwrap();
     assert!(answer[..length].starts_with(b"HTTP/1.1 200"));
@@ -134,8 +131,7 @@ async fn connections_that_are_kept_alive_do_not_hold_up_the_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_handler_that_never_gives_its_thread_back_does_not_hold_up_the_end() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "blocks")).unwrap();
+    let lab = Lab::named("blocks").start_closed().await;
     // The handler goes on when the sender is dropped, also where the test fails.
     let (release, released) = std::sync::mpsc::channel::<()>();
     let released = Arc::new(Mutex::new(released));
@@ -147,8 +143,8 @@ async fn a_handler_that_never_gives_its_thread_back_does_not_hold_up_the_end() {
     };
     let router = Router::new().route("/", get(block));
     let drain = Duration::from_millis(300);
-    let app = App::start_with_drain(router, engine, drain).await;
-    let client = ask(&app.url, "/").await;
+    let app = App::start_with_drain(router, lab.engine, drain).await;
+    let client = send_get(&app.url, "/").await;
     begun.notified().await;
 
     let report = tokio::time::timeout(drain + Duration::from_secs(5), app.stop()).await.unwrap();

@@ -7,13 +7,12 @@ use std::sync::{Arc, Mutex};
 use axum::Router;
 use axum::routing::get;
 use axum::serve::Listener;
-use flautino::Engine;
-use flautino_lab::{cluster, config};
+use flautino_lab::Lab;
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::common::ask;
+use crate::common::send_get;
 
 const CLIENTS: usize = 16;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -48,20 +47,19 @@ impl Listener for Last {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_in_the_socket_when_draining_begins_are_answered() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "last")).unwrap();
+    let lab = Lab::named("last").start_closed().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let clients = Arc::new(Mutex::new(Vec::new()));
     let listener = Last { listener, clients: Arc::clone(&clients) };
     let app = Router::new().route("/", get(async || "hello"));
     let (stop, stopped) = oneshot::channel::<()>();
-    let serve = flautino_axum::serve(listener, app, engine).with_shutdown(async {
+    let serve = flautino_axum::serve(listener, app, lab.engine).with_shutdown(async {
         let _ = stopped.await;
     });
     let serving = tokio::spawn(serve.into_future());
     for _ in 0..CLIENTS {
-        let mut client = ask(&url, "/").await;
+        let mut client = send_get(&url, "/").await;
         let mut first = Vec::new();
         while !first.ends_with(b"hello") {
             assert_ne!(client.read_buf(&mut first).await.unwrap(), 0);

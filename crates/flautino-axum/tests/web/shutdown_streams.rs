@@ -9,7 +9,7 @@ use axum::response::Response;
 use axum::routing::get;
 use flautino::Engine;
 use flautino_axum::{Db, EngineLayer};
-use flautino_lab::{App, cluster, config, sessions_of, wait_until};
+use flautino_lab::{App, Lab, sessions_of, wait_until};
 use futures_util::{StreamExt, stream};
 use tokio::sync::Notify;
 
@@ -39,15 +39,14 @@ fn app(engine: &Engine, go: &Arc<Notify>) -> Router {
 
 #[tokio::test]
 async fn a_stream_under_way_goes_on_querying_until_its_end() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "streams")).unwrap();
+    let lab = Lab::named("streams").start_closed().await;
     let go = Arc::new(Notify::new());
-    let mut app = App::start(app(&engine, &go), engine.clone()).await;
+    let mut app = App::start(app(&lab.engine, &go), lab.engine.clone()).await;
     let mut answer = reqwest::get(&app.url).await.unwrap();
     assert_eq!(answer.status(), 200);
     assert_eq!(answer.chunk().await.unwrap().unwrap(), "line 0\n");
     app.signal();
-    wait_until("it drains", async || !engine.is_ready()).await;
+    wait_until("it drains", async || !lab.engine.is_ready()).await;
     for line in ["line 1\n", "line 2\n"] {
         go.notify_one();
         assert_eq!(answer.chunk().await.unwrap().unwrap(), line);
@@ -60,8 +59,7 @@ async fn a_stream_under_way_goes_on_querying_until_its_end() {
 
 #[tokio::test]
 async fn a_stream_that_outlasts_the_drain_time_is_cut_and_shows_it() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "streams")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("streams").start_closed().await;
     let go = Arc::new(Notify::new());
     let drain = Duration::from_millis(300);
     let app = App::start_with_drain(app(&engine, &go), engine.clone(), drain).await;

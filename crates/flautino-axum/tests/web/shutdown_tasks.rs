@@ -5,18 +5,16 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
-use flautino::{Engine, Error};
+use flautino::Error;
 use flautino_axum::{Db, EngineLayer};
-use flautino_lab::{App, cluster, config, sessions_of, wait_until};
+use flautino_lab::{App, Lab, sessions_of, wait_until};
 use tokio::sync::{Notify, oneshot};
 
-use crate::common::{SOON, ask, create_notes, sessions_in, titles};
+use crate::common::{NOTES, SOON, send_get, sessions_in, titles};
 
 #[tokio::test]
 async fn a_task_goes_on_querying_while_a_request_is_in_flight() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = Engine::new(config(&cluster, "tasks")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("tasks").table(NOTES).start_closed().await;
     let [go, arrived, finish] = [(); 3].map(|()| Arc::new(Notify::new()));
     let (task_go, held) = (Arc::clone(&go), (Arc::clone(&arrived), Arc::clone(&finish)));
     let hold = async move || {
@@ -62,9 +60,7 @@ async fn a_task_goes_on_querying_while_a_request_is_in_flight() {
 
 #[tokio::test]
 async fn a_task_may_finish_its_transaction_after_the_last_response() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = Engine::new(config(&cluster, "tasks")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("tasks").table(NOTES).start_closed().await;
     let go = Arc::new(Notify::new());
     let task_go = Arc::clone(&go);
     let spawn = async move |db: Db| {
@@ -100,8 +96,7 @@ async fn a_task_may_finish_its_transaction_after_the_last_response() {
 
 #[tokio::test]
 async fn a_task_s_statement_that_outlasts_the_drain_time_is_cancelled() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "tasks")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("tasks").start_closed().await;
     let (ended, end) = oneshot::channel();
     let ended = Arc::new(std::sync::Mutex::new(Some(ended)));
     let spawn = async move |db: Db| {
@@ -114,7 +109,7 @@ async fn a_task_s_statement_that_outlasts_the_drain_time_is_cancelled() {
     let app = Router::new().route("/spawn", get(spawn)).layer(EngineLayer::new(engine.clone()));
     let drain = Duration::from_millis(300);
     let app = App::start_with_drain(app, engine, drain).await;
-    let client = ask(&app.url, "/spawn").await;
+    let client = send_get(&app.url, "/spawn").await;
     wait_until("the task's statement runs", async || {
         sessions_in(cluster.primary(), "tasks", "active").await == 1
     })

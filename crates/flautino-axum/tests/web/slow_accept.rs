@@ -7,8 +7,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use axum::serve::Listener;
-use flautino::Engine;
-use flautino_lab::{cluster, config};
+use flautino_lab::Lab;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -47,14 +46,13 @@ async fn answer(client: &mut TcpStream) -> String {
 
 #[tokio::test]
 async fn it_is_not_interrupted_by_the_end_of_another_connection() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "slow")).unwrap();
+    let lab = Lab::named("slow").start_closed().await;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (begun, done) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(1)));
     let listener = Slow { listener, begun: Arc::clone(&begun), done: Arc::clone(&done) };
     let app = Router::new().route("/", get(async || "hello"));
-    let serving = tokio::spawn(flautino_axum::serve(listener, app, engine).into_future());
+    let serving = tokio::spawn(flautino_axum::serve(listener, app, lab.engine).into_future());
     let mut first = TcpStream::connect(address).await.unwrap();
     begun.acquire().await.unwrap().forget();
     let mut second = TcpStream::connect(address).await.unwrap();

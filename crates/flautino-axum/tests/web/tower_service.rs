@@ -7,10 +7,10 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Request, Response};
 use flautino_axum::{Db, EngineLayer, Tx};
-use flautino_lab::{cluster, engine};
+use flautino_lab::Lab;
 use tower::{Layer, ServiceExt, service_fn};
 
-use crate::common::{create_notes, titles};
+use crate::common::{NOTES, titles};
 
 /// A body of the test's own, neither axum's nor hyper's.
 #[derive(Debug, Default, PartialEq)]
@@ -18,8 +18,7 @@ struct Frames(Vec<u8>);
 
 #[tokio::test]
 async fn any_service_over_http_requests_has_the_handle() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "tower").await;
+    let lab = Lab::named("tower").start().await;
     let service = service_fn(async |request: Request<u8>| {
         let (mut parts, body) = request.into_parts();
         let db = Db::from_request_parts(&mut parts, &()).await.unwrap();
@@ -28,11 +27,11 @@ async fn any_service_over_http_requests_has_the_handle() {
             sqlx::query_scalar(sql).bind(i32::from(body)).fetch_one(&db).await.unwrap();
         Ok::<_, Infallible>(Response::new(Frames(text.into_bytes())))
     });
-    let service = EngineLayer::new(engine.clone()).server_timing(true).layer(service);
+    let service = EngineLayer::new(lab.engine.clone()).server_timing(true).layer(service);
     let response = service.oneshot(Request::new(7)).await.unwrap();
     assert!(!response.headers()["server-timing"].is_empty());
     assert_eq!(response.into_body(), Frames(b"body 7".to_vec()));
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 /// Inserts through the request's transaction, and gives that out.
@@ -45,9 +44,7 @@ async fn insert(mut parts: Parts, title: &str) -> Tx {
 
 #[tokio::test]
 async fn a_service_s_error_passes_through_and_rolls_back() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = engine(&cluster, "tower").await;
+    let Lab { cluster, engine, .. } = Lab::named("tower").table(NOTES).start().await;
     let service = service_fn(async |request: Request<()>| {
         drop(insert(request.into_parts().0, "lost").await);
         Err::<Response<Frames>, _>(io::Error::other("no answer"))
@@ -61,9 +58,7 @@ async fn a_service_s_error_passes_through_and_rolls_back() {
 
 #[tokio::test]
 async fn a_commit_that_fails_is_a_500_with_the_body_s_default() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = engine(&cluster, "tower").await;
+    let Lab { cluster, engine, .. } = Lab::named("tower").table(NOTES).start().await;
     let service = service_fn(async |request: Request<()>| {
         let mut tx = insert(request.into_parts().0, "lost").await;
         sqlx::query("nonsense").execute(&mut tx).await.unwrap_err();

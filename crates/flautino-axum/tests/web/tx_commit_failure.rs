@@ -6,10 +6,10 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::post;
 use flautino_axum::{DbError, EngineLayer, Tx};
-use flautino_lab::{App, Capture, cluster, engine};
+use flautino_lab::{App, Capture, Lab, cluster, engine};
 use tracing::Level;
 
-use crate::common::{create_notes, titles};
+use crate::common::{NOTES, titles};
 
 async fn insert(tx: &mut Tx, title: &str) -> Result<(), sqlx::Error> {
     let insert = sqlx::query("INSERT INTO notes (title) VALUES ($1)").bind(title);
@@ -65,9 +65,7 @@ async fn given_up(mut tx: Tx) -> Result<&'static str, DbError> {
 
 #[tokio::test]
 async fn after_a_statement_that_was_given_up_the_status_says_what_is_stored() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = engine(&cluster, "commit").await;
+    let Lab { cluster, engine, .. } = Lab::named("commit").table(NOTES).start().await;
     let app = Router::new().route("/", post(given_up)).layer(EngineLayer::new(engine.clone()));
     let app = App::start(app, engine.clone()).await;
     for round in 1..=3 {

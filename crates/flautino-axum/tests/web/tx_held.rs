@@ -9,10 +9,10 @@ use axum::response::Response;
 use axum::routing::post;
 use flautino_axum::{DbError, EngineLayer, Tx};
 use flautino_cluster::Cluster;
-use flautino_lab::{App, Capture, cluster, engine, wait_until};
+use flautino_lab::{App, Capture, Lab, cluster, engine, wait_until};
 use futures_util::stream;
 
-use crate::common::{SOON, create_notes, sessions_in, titles};
+use crate::common::{NOTES, SOON, sessions_in, titles};
 
 const INSERT: &str = "INSERT INTO notes (title) VALUES ('held')";
 
@@ -20,7 +20,7 @@ const INSERT: &str = "INSERT INTO notes (title) VALUES ('held')";
 type Shelf = Arc<Mutex<Option<Tx>>>;
 
 async fn app_that_keeps(cluster: &Cluster, shelf: &Shelf, begun: bool, status: u16) -> App {
-    create_notes(cluster.primary()).await;
+    cluster.primary().execute(&format!("CREATE TABLE {NOTES}")).await.unwrap();
     let engine = engine(cluster, "held").await;
     let shelf = Arc::clone(shelf);
     let keep = async move |mut tx: Tx| -> Result<StatusCode, DbError> {
@@ -124,9 +124,7 @@ async fn streamed(mut tx: Tx, begun: bool) -> Result<Response, DbError> {
 
 #[tokio::test]
 async fn a_transaction_inside_the_response_s_own_stream_stores_nothing() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = engine(&cluster, "held").await;
+    let Lab { cluster, engine, .. } = Lab::named("held").table(NOTES).start().await;
     let app = Router::new()
         .route("/begun", post(async |tx: Tx| streamed(tx, true).await))
         .route("/unbegun", post(async |tx: Tx| streamed(tx, false).await))

@@ -1,15 +1,13 @@
 //! What `Tx` sends, and when.
 
-use std::time::Duration;
-
 use axum::Router;
 use axum::http::StatusCode;
 use axum::routing::get;
-use flautino::{Engine, EngineConfig, IsolationLevel, TransactionOptions};
+use flautino::{IsolationLevel, TransactionOptions};
 use flautino_axum::{DbError, EngineLayer, Tx};
-use flautino_lab::{Capture, cluster, config};
+use flautino_lab::{Capture, Lab};
 
-use crate::common::{create_notes, serve_plainly, titles};
+use crate::common::{NOTES, serve_plainly, titles};
 
 const INSERT: &str = "INSERT INTO notes (title) VALUES ('a')";
 
@@ -44,13 +42,13 @@ async fn unused_but_ended(tx: Tx) -> Result<(), DbError> {
 
 #[tokio::test]
 async fn the_transaction_begins_with_the_first_statement_and_ends_with_the_response() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let mut config = EngineConfig { log_queries: true, ..config(&cluster, "lazy") };
-    // What has rested for a second is looked at, and that is logged too.
-    config.pool.warm_time = Duration::from_secs(60);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    // A connection that is pinged before it is lent would be logged too.
+    let Lab { cluster, engine, .. } = Lab::named("lazy")
+        .table(NOTES)
+        .always_warm()
+        .config(|config| config.log_queries = true)
+        .start()
+        .await;
     let app = Router::new()
         .route("/unused", get(unused))
         .route("/ended", get(unused_but_ended))

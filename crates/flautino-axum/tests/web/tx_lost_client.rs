@@ -3,9 +3,9 @@
 use axum::Router;
 use axum::routing::get;
 use flautino_axum::{DbError, EngineLayer, Tx};
-use flautino_lab::{App, cluster, config, wait_until};
+use flautino_lab::{App, Lab, wait_until};
 
-use crate::common::{SOON, ask, create_notes, engine_of, number, sessions_in, titles};
+use crate::common::{NOTES, SOON, send_get, sessions_in, titles};
 
 async fn insert(tx: &mut Tx) -> Result<(), DbError> {
     sqlx::query("INSERT INTO notes (title) VALUES ('lost')").execute(tx).await?;
@@ -31,19 +31,16 @@ async fn mid_commit(mut tx: Tx) -> Result<(), DbError> {
 
 #[tokio::test]
 async fn a_client_that_leaves_mid_handler_rolls_back_and_frees_the_only_connection() {
-    let cluster = cluster(0).await;
-    let node = cluster.primary();
-    create_notes(node).await;
-    node.execute(
-        "CREATE TABLE slow (id bigserial);
+    let slow_commit = "
+        CREATE TABLE slow (id bigserial);
          CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql
              AS $$ BEGIN PERFORM pg_sleep(60); RETURN NULL; END $$;
          CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON slow DEFERRABLE INITIALLY DEFERRED
-             FOR EACH ROW EXECUTE FUNCTION wait()",
-    )
-    .await
-    .unwrap();
-    let engine = engine_of(config(&cluster, "lost"), 1);
+             FOR EACH ROW EXECUTE FUNCTION wait()";
+    let lab =
+        Lab::named("lost").table(NOTES).sql(slow_commit).one_connection().start_closed().await;
+    let Lab { cluster, engine, .. } = lab;
+    let node = cluster.primary();
     let count = async |mut tx: Tx| -> Result<String, DbError> {
         let sql = "SELECT count(*)::text FROM notes";
         Ok(sqlx::query_scalar(sql).fetch_one(&mut tx).await?)
@@ -61,12 +58,15 @@ async fn a_client_that_leaves_mid_handler_rolls_back_and_frees_the_only_connecti
         ("/commit", "active", "COMMIT"),
     ];
     for (path, state, query) in at {
-        let client = ask(&app.url, path).await;
+        let client = send_get(&app.url, path).await;
         let there = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lost'
                 AND state = '{state}' AND query LIKE '{query}%'"
         );
-        wait_until("the handler is there", async || number(node, &there).await == 1).await;
+        wait_until("the handler is there", async || {
+            flautino_lab::ask::<i64>(node, &there).await == 1
+        })
+        .await;
         drop(client);
 
         // The only connection is free at once.

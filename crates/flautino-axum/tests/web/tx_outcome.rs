@@ -11,10 +11,10 @@ use axum::routing::post;
 use flautino::Engine;
 use flautino_axum::{DbError, EngineLayer, Tx};
 use flautino_cluster::Cluster;
-use flautino_lab::{App, cluster, config, engine, wait_until};
+use flautino_lab::{App, Lab, wait_until};
 use futures_util::FutureExt;
 
-use crate::common::{SOON, create_notes, engine_of, sessions_in, titles};
+use crate::common::{NOTES, SOON, sessions_in, titles};
 
 async fn insert(tx: &mut Tx, title: &str) -> Result<(), DbError> {
     let insert = sqlx::query("INSERT INTO notes (title) VALUES ($1)").bind(title);
@@ -44,9 +44,7 @@ fn routes() -> Router {
 
 #[tokio::test]
 async fn a_status_below_400_commits_and_any_other_rolls_back() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = engine(&cluster, "outcome").await;
+    let Lab { cluster, engine, .. } = Lab::named("outcome").table(NOTES).start().await;
     let app = routes().layer(EngineLayer::new(engine.clone()));
     let app = App::start(app, engine).await;
     let client =
@@ -75,9 +73,8 @@ async fn nothing_stays(cluster: &Cluster, engine: &Engine, app: &App) {
 
 #[tokio::test]
 async fn a_panic_that_nothing_catches_rolls_back() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = engine_of(config(&cluster, "outcome"), 1);
+    let Lab { cluster, engine, .. } =
+        Lab::named("outcome").table(NOTES).connections(1).start_closed().await;
     let app = routes().layer(EngineLayer::new(engine.clone()));
     let app = App::start(app, engine.clone()).await;
     let request = reqwest::Client::new().post(format!("{}/panic", app.url));
@@ -89,9 +86,8 @@ async fn a_panic_that_nothing_catches_rolls_back() {
 #[tokio::test]
 async fn a_panic_that_a_layer_within_or_without_turns_into_a_500_rolls_back() {
     for inside in [true, false] {
-        let cluster = cluster(0).await;
-        create_notes(cluster.primary()).await;
-        let engine = engine_of(config(&cluster, "outcome"), 1);
+        let Lab { cluster, engine, .. } =
+            Lab::named("outcome").table(NOTES).connections(1).start_closed().await;
         let layer = EngineLayer::new(engine.clone());
         let app = if inside {
             routes().layer(from_fn(catch_panic)).layer(layer)

@@ -7,9 +7,9 @@ use axum::middleware::{Next, from_fn};
 use axum::response::Response;
 use axum::routing::get;
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
-use flautino_lab::{App, cluster, engine};
+use flautino_lab::{App, Lab};
 
-use crate::common::{create_notes, titles};
+use crate::common::{NOTES, titles};
 
 async fn insert(tx: &mut Tx, title: &'static str) -> Result<String, DbError> {
     let sql = "INSERT INTO notes (title) VALUES ($1) RETURNING pg_current_xact_id()::text";
@@ -67,9 +67,7 @@ async fn twice(_: Tx, _: Tx) -> &'static str {
 
 #[tokio::test]
 async fn a_request_has_one_transaction_and_ends_it_once() {
-    let cluster = cluster(0).await;
-    create_notes(cluster.primary()).await;
-    let engine = engine(&cluster, "shared").await;
+    let Lab { cluster, engine, .. } = Lab::named("shared").table(NOTES).start().await;
     let app = Router::new()
         .route("/shared", get(handler))
         .route("/shared/failing", get(failing))

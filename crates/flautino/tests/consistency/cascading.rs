@@ -1,32 +1,30 @@
 //! A standby that follows a promoted upstream changes its timeline while it stays in recovery.
 
-use flautino::Engine;
-use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino_lab::{Lab, catch_up, settings, wait_until};
 
 use crate::common::*;
 
 /// The nodes are called `main`, `read_replica_1` (the upstream), `read_replica_2` (which cascades).
-async fn start(user: Option<&str>) -> (Cluster, Engine) {
-    let cluster = Cluster::builder().replicas(1).cascading(1).start().await.unwrap();
-    let set_up = "CREATE ROLE app LOGIN; CREATE TABLE t (a int); GRANT ALL ON t TO app";
-    cluster.primary().execute(set_up).await.unwrap();
-    caught_up(&cluster).await;
-    let engine = engine_with(&cluster, "cascading", |config| {
-        if let Some(user) = user {
-            for node in std::iter::once(&mut config.main).chain(config.extra_nodes.values_mut()) {
-                node.url = node.url.take().map(|url| url.replace("postgres@", &format!("{user}@")));
+async fn start(user: Option<&str>) -> Lab {
+    let lab = Lab::named("cascading")
+        .replicas(1)
+        .cascading(1)
+        .sql("CREATE ROLE app LOGIN; CREATE TABLE t (a int); GRANT ALL ON t TO app")
+        .patient_probes()
+        .config(|config| {
+            if let Some(user) = user {
+                settings::log_in_as(config, user);
             }
-        }
-    })
-    .await;
-    until_replicas_serve(&engine, &["read_replica_1", "read_replica_2"]).await;
-    (cluster, engine)
+        })
+        .start()
+        .await;
+    lab.until_served_by(&["read_replica_1", "read_replica_2"]).await;
+    lab
 }
 
 /// Fails over, and checks at each step that nobody reads the past.
 async fn check(user: Option<&str>) {
-    let (cluster, engine) = start(user).await;
+    let Lab { cluster, engine, .. } = start(user).await;
     let (primary, upstream, cascading) =
         (cluster.primary(), cluster.replica(0), cluster.replica(1));
     let db = engine.handle();
@@ -38,7 +36,7 @@ async fn check(user: Option<&str>) {
         read.node == "read_replica_2" && read.reason == "floor_met"
     })
     .await;
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     primary.kill().await.unwrap();
     upstream.promote().await.unwrap();
     until_primary(&engine, "read_replica_1").await;

@@ -5,10 +5,8 @@ use std::time::{Duration, Instant};
 
 use flautino::{Consistency, Engine, EngineConfig, Handle, Token};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{cluster, config, wait_until};
+use flautino_lab::{catch_up, cluster, config, open, settings, wait_until};
 
-/// Far longer than any test: a monitor with this interval asks at open, and when it must.
-pub(crate) const NEVER: Duration = Duration::from_secs(3600);
 /// What counts as no wait, on a machine that is busy with other things. Who waits for a connection or
 /// for a primary does so for `acquire_timeout` (5 s) or `failover_timeout` (10 s).
 pub(crate) const NO_WAIT: Duration = Duration::from_secs(3);
@@ -19,34 +17,16 @@ pub(crate) const COUNT: &str = "SELECT count(*) FROM t";
 pub(crate) async fn cluster_with_table(replicas: usize) -> Cluster {
     let cluster = cluster(replicas).await;
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     cluster
-}
-
-pub(crate) async fn caught_up(cluster: &Cluster) {
-    for replica in cluster.nodes().skip(1) {
-        replica.catch_up_with(cluster.primary()).await.unwrap();
-    }
 }
 
 /// As [`caught_up`], and further than any token of before: those tell how far the primary has come,
 /// which may be beyond what it has written to disk. A commit writes all of it.
-pub(crate) async fn caught_up_with_tokens(cluster: &Cluster) {
+pub(crate) async fn catch_up_with_tokens(cluster: &Cluster) {
     let commit = "SELECT pg_logical_emit_message(true, 'test', 'commit')";
     cluster.primary().execute(commit).await.unwrap();
-    caught_up(cluster).await;
-}
-
-pub(crate) async fn pause(cluster: &Cluster) {
-    for replica in cluster.nodes().skip(1) {
-        replica.pause_replay().await.unwrap();
-    }
-}
-
-pub(crate) async fn resume(cluster: &Cluster) {
-    for replica in cluster.nodes().skip(1) {
-        replica.resume_replay().await.unwrap();
-    }
+    catch_up(cluster).await;
 }
 
 /// An open engine whose configuration was changed. Its servers have time to answer, since the token
@@ -59,27 +39,12 @@ pub(crate) async fn engine_with(
     let mut config = config(cluster, name);
     config.routing.probe_timeout = Duration::from_secs(5);
     change(&mut config);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    engine
+    open(config).await
 }
 
-/// Settings under which replicas stay in the rotation however old they are: what the monitor saw at
-/// open is what it believes, but for what tokens ask.
-pub(crate) fn frozen(config: &mut EngineConfig) {
-    config.routing.probe_interval = NEVER;
-    config.routing.max_lag = NEVER;
-    config.routing.token_window = NEVER;
-}
-
-/// Probes as often as possible.
-pub(crate) fn lively(config: &mut EngineConfig) {
-    config.routing.probe_interval = Duration::from_millis(50);
-}
-
-/// An open engine with [`frozen`] settings.
+/// An open engine with [`settings::frozen`].
 pub(crate) async fn frozen_engine(cluster: &Cluster, name: &str) -> Engine {
-    engine_with(cluster, name, frozen).await
+    engine_with(cluster, name, settings::frozen).await
 }
 
 /// One read: what it answered, who served it, why that node.
@@ -127,17 +92,6 @@ pub(crate) fn with_token(engine: &Engine, token: Token) -> Handle {
     let db = engine.handle();
     db.observe(&token.to_string().parse().unwrap());
     db
-}
-
-/// Waits until each replica has served a read of a session of its own.
-pub(crate) async fn until_replicas_serve(engine: &Engine, replicas: &[&str]) {
-    for replica in replicas {
-        wait_until(&format!("{replica} serves"), async || {
-            let read = try_read(engine, &engine.handle(), "SELECT 1::int8").await;
-            read.is_ok_and(|read| read.node == *replica)
-        })
-        .await;
-    }
 }
 
 /// Waits until the engine knows that node as its primary.
@@ -188,7 +142,7 @@ pub(crate) fn token_probes(engine: &Engine) -> u64 {
 
 /// Has each of two replicas asked until its latency is that of a server at work. The only probe of a
 /// frozen monitor is its first, and one that took long would leave a replica without reads.
-async fn warm_up(engine: &Engine) {
+async fn settle_latencies(engine: &Engine) {
     for _ in 0..10 {
         for replica in ["read_replica_1", "read_replica_2"] {
             let db = session(engine);
@@ -202,11 +156,11 @@ async fn warm_up(engine: &Engine) {
 pub(crate) async fn counter() -> (Cluster, Engine, Engine) {
     let cluster = cluster_with_table(2).await;
     cluster.primary().execute("CREATE TABLE c AS SELECT 0::int8 AS n").await.unwrap();
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     let (one, other) =
         (frozen_engine(&cluster, "one").await, frozen_engine(&cluster, "other").await);
-    warm_up(&one).await;
-    warm_up(&other).await;
+    settle_latencies(&one).await;
+    settle_latencies(&other).await;
     cluster.replica(1).pause_replay().await.unwrap();
     (cluster, one, other)
 }

@@ -3,7 +3,7 @@
 
 use flautino::Engine;
 use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino_lab::{Lab, catch_up, until_served_by, wait_until};
 
 use crate::common::*;
 
@@ -18,13 +18,13 @@ struct Failover {
 
 /// One row survives; then much is written that only the primary and the second replica get.
 async fn fail_over(name: &str) -> Failover {
-    let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, name, |_| {}).await;
-    until_replicas_serve(&engine, &["read_replica_1", "read_replica_2"]).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named(name).replicas(2).table("t (a int)").patient_probes().start().await;
+    until_served_by(&engine, &["read_replica_1", "read_replica_2"]).await;
     let db = engine.handle();
     insert(&db, 1).await;
     let kept = db.token().await.unwrap();
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     cut_off(cluster.replica(0)).await;
     insert(&db, 2).await;
     // So much that the new primary does not come so far soon.

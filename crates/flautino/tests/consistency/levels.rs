@@ -1,14 +1,15 @@
 //! The other levels, and where they come from.
 
 use flautino::{Consistency, RoutingMode};
+use flautino_lab::{Lab, pause_replay, settings};
 
 use crate::common::*;
 
 #[tokio::test]
 async fn eventual_may_read_the_past_after_an_own_write_and_strong_always_reads_the_primary() {
-    let cluster = cluster_with_table(2).await;
-    let engine = frozen_engine(&cluster, "levels").await;
-    pause(&cluster).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("levels").replicas(2).table("t (a int)").frozen().start().await;
+    pause_replay(&cluster).await;
     let db = engine.handle();
     let (eventual, strong) =
         (db.with_consistency(Consistency::Eventual), db.with_consistency(Consistency::Strong));
@@ -27,9 +28,9 @@ async fn eventual_may_read_the_past_after_an_own_write_and_strong_always_reads_t
 
 #[tokio::test]
 async fn a_level_on_one_handle_leaves_the_others_of_the_session_as_they_were() {
-    let cluster = cluster_with_table(2).await;
-    let engine = frozen_engine(&cluster, "one_handle").await;
-    pause(&cluster).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("one_handle").replicas(2).table("t (a int)").frozen().start().await;
+    pause_replay(&cluster).await;
     let db = engine.handle();
     let eventual = db.with_consistency(Consistency::Eventual);
     let strong = eventual.with_consistency(Consistency::Strong);
@@ -48,9 +49,9 @@ async fn a_level_on_one_handle_leaves_the_others_of_the_session_as_they_were() {
 
 #[tokio::test]
 async fn a_chosen_replica_keeps_to_the_session_s_floor() {
-    let cluster = cluster_with_table(2).await;
-    let engine = frozen_engine(&cluster, "chosen").await;
-    pause(&cluster).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("chosen").replicas(2).table("t (a int)").frozen().start().await;
+    pause_replay(&cluster).await;
     let db = engine.handle();
     assert_eq!(read(&engine, &db.replica(), COUNT).await.reason, "replica_chosen");
     insert(&db, 1).await;
@@ -73,13 +74,13 @@ async fn the_configured_level_holds_where_a_handle_does_not_say() {
         Consistency::Strong,
     ] {
         let engine = engine_with(&cluster, "configured", |config| {
-            frozen(config);
+            settings::frozen(config);
             config.routing.consistency = level;
         })
         .await;
         engines.push((level, engine));
     }
-    pause(&cluster).await;
+    pause_replay(&cluster).await;
     for (level, engine) in engines {
         let db = engine.handle();
         let before = read(&engine, &db, "SELECT 1::int8").await;
@@ -99,12 +100,12 @@ async fn the_configured_level_holds_where_a_handle_does_not_say() {
 async fn a_process_in_primary_mode_hands_out_tokens_and_honours_them_like_the_others() {
     let cluster = cluster_with_table(1).await;
     let careful = engine_with(&cluster, "careful", |config| {
-        frozen(config);
+        settings::frozen(config);
         config.routing.mode = RoutingMode::Primary;
     })
     .await;
     let auto = frozen_engine(&cluster, "auto").await;
-    pause(&cluster).await;
+    pause_replay(&cluster).await;
     let db = careful.handle();
     assert_eq!(read(&careful, &db, COUNT).await.reason, "primary_mode");
     assert_eq!(db.token().await, None);

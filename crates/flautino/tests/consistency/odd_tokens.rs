@@ -3,14 +3,15 @@
 
 use flautino::{Engine, Token};
 use flautino_cluster::Cluster;
+use flautino_lab::{Lab, pause_replay, resume_replay};
 
 use crate::common::*;
 
 /// Replicas serve the past; the session of the token wrote the only row.
 async fn start() -> (Cluster, Engine, Token) {
-    let cluster = cluster_with_table(2).await;
-    let engine = frozen_engine(&cluster, "odd").await;
-    pause(&cluster).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("odd").replicas(2).table("t (a int)").frozen().start().await;
+    pause_replay(&cluster).await;
     let db = engine.handle();
     insert(&db, 1).await;
     let token = db.token().await.unwrap();
@@ -43,8 +44,8 @@ async fn is_healed(cluster: &Cluster, engine: &Engine, odd: Token, sane: Token) 
     assert!(!db.owes_token(), "{odd}");
     // It covers at least what was there.
     assert_eq!(read(engine, &with_token(engine, next), COUNT).await.value, 1);
-    resume(cluster).await;
-    caught_up_with_tokens(cluster).await;
+    resume_replay(cluster).await;
+    catch_up_with_tokens(cluster).await;
     let fresh = frozen_engine(cluster, "fresh").await;
     let read = read(&fresh, &with_token(&fresh, next), COUNT).await;
     assert_eq!((read.value, &*read.reason), (1, "floor_met"), "{odd} became {next}: {read:?}");

@@ -2,37 +2,32 @@
 
 use std::time::Duration;
 
-use flautino::{Engine, EngineConfig, ReadYourWrites};
-use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino::ReadYourWrites;
+use flautino_lab::{Lab, catch_up, wait_until};
 
 use crate::common::*;
 
-fn as_app(config: &mut EngineConfig) {
-    for node in std::iter::once(&mut config.main).chain(config.extra_nodes.values_mut()) {
-        node.url = node.url.take().map(|url| url.replace("postgres@", "app@"));
-    }
-}
-
-async fn start() -> (Cluster, Engine) {
-    let cluster = cluster_with_table(2).await;
-    let grant = "CREATE ROLE app LOGIN; GRANT ALL ON t TO app";
-    cluster.primary().execute(grant).await.unwrap();
-    caught_up(&cluster).await;
-    let engine = engine_with(&cluster, "app", as_app).await;
-    until_replicas_serve(&engine, &["read_replica_1", "read_replica_2"]).await;
-    (cluster, engine)
+async fn start() -> Lab {
+    let lab = Lab::named("app")
+        .replicas(2)
+        .table("t (a int)")
+        .as_role("app")
+        .patient_probes()
+        .start()
+        .await;
+    lab.until_served_by(&["read_replica_1", "read_replica_2"]).await;
+    lab
 }
 
 #[tokio::test]
 async fn replicas_serve_its_tokens_within_a_few_probes() {
-    let (cluster, engine) = start().await;
+    let Lab { cluster, engine, .. } = start().await;
     assert_eq!(engine.status().read_your_writes, Some(ReadYourWrites::Positions));
     for round in 1..=3 {
         let db = engine.handle();
         insert(&db, round).await;
         let token = db.token().await.unwrap();
-        caught_up(&cluster).await;
+        catch_up(&cluster).await;
         let db = with_token(&engine, token);
         for replica in ["read_replica_1", "read_replica_2"] {
             let waited = wait_until("a replica serves the token", async || {
@@ -50,7 +45,7 @@ async fn replicas_serve_its_tokens_within_a_few_probes() {
 
 #[tokio::test]
 async fn a_replica_that_lacks_the_write_never_serves_its_token() {
-    let (cluster, engine) = start().await;
+    let Lab { cluster, engine, .. } = start().await;
     for round in 1..=3 {
         // One lacks it; the other shows that replicas serve.
         let (behind, ahead) = (cluster.replica(0), cluster.replica(1));
@@ -77,7 +72,7 @@ async fn a_replica_that_lacks_the_write_never_serves_its_token() {
 /// The second replica holds what was lost, and numbers its places further than the new primary.
 #[tokio::test]
 async fn after_a_failover_a_replica_of_the_old_timeline_meets_no_floor() {
-    let (cluster, engine) = start().await;
+    let Lab { cluster, engine, .. } = start().await;
     cut_off(cluster.replica(0)).await;
     let more = "INSERT INTO t SELECT 3 FROM generate_series(1, 20000)";
     cluster.primary().execute(more).await.unwrap();

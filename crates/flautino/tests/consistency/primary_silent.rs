@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use flautino::{EngineConfig, Token};
 use flautino_cluster::Proxy;
+use flautino_lab::{Lab, settings, until_served_by};
 
 use crate::common::*;
 
@@ -18,7 +19,7 @@ fn impatient(config: &mut EngineConfig) {
 
 /// No probe answers a token before it is asked for.
 fn frozen_and_impatient(config: &mut EngineConfig) {
-    frozen(config);
+    settings::frozen(config);
     impatient(config);
 }
 
@@ -33,8 +34,13 @@ fn says_primary(token: Option<Token>, started: Instant) -> Token {
 
 #[tokio::test]
 async fn while_the_primary_hangs_the_token_says_primary_for_a_while() {
-    let cluster = cluster_with_table(1).await;
-    let engine = engine_with(&cluster, "hangs", frozen_and_impatient).await;
+    let Lab { cluster, engine, .. } = Lab::named("hangs")
+        .replicas(1)
+        .table("t (a int)")
+        .patient_probes()
+        .config(frozen_and_impatient)
+        .start()
+        .await;
     let other = frozen_engine(&cluster, "other").await;
     let db = engine.handle();
     insert(&db, 1).await;
@@ -80,9 +86,14 @@ async fn while_the_network_stalls_the_token_says_primary_for_a_while_and_later_t
 
 #[tokio::test]
 async fn while_the_replica_that_was_read_from_hangs_the_primary_is_asked_instead() {
-    let cluster = cluster_with_table(1).await;
-    let engine = engine_with(&cluster, "replica_hangs", frozen_and_impatient).await;
-    until_replicas_serve(&engine, &["read_replica_1"]).await;
+    let Lab { cluster, engine, .. } = Lab::named("replica_hangs")
+        .replicas(1)
+        .table("t (a int)")
+        .patient_probes()
+        .config(frozen_and_impatient)
+        .start()
+        .await;
+    until_served_by(&engine, &["read_replica_1"]).await;
     let db = session(&engine);
     assert!(read(&engine, &db, COUNT).await.is_from_replica());
     cluster.replica(0).hang().await.unwrap();
@@ -131,13 +142,16 @@ async fn until_met(engine: &flautino::Engine, token: Token) {
 
 #[tokio::test]
 async fn a_token_that_nobody_polls_keeps_no_probe_from_the_primary() {
-    let cluster = cluster_with_table(1).await;
-    let engine = engine_with(&cluster, "unpolled", |config| {
-        lively(config);
-        impatient(config);
-    })
-    .await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("unpolled")
+        .replicas(1)
+        .table("t (a int)")
+        .patient_probes()
+        .config(|config| {
+            settings::lively(config);
+            impatient(config);
+        })
+        .start()
+        .await;
     let token = loop {
         insert(&db, 1).await;
         cluster.primary().hang().await.unwrap();

@@ -2,7 +2,7 @@
 //! `BEGIN`.
 
 use flautino::{Error, IsolationLevel, TransactionOptions};
-use flautino_lab::{sqlstate, wait_until};
+use flautino_lab::{Lab, pause_replay, settings, sqlstate, wait_until};
 
 use crate::common::*;
 
@@ -12,9 +12,9 @@ fn read_only() -> TransactionOptions {
 
 #[tokio::test]
 async fn it_runs_on_a_replica_that_has_the_floor_and_on_the_primary_when_that_is_ahead() {
-    let cluster = cluster_with_table(2).await;
-    let engine = frozen_engine(&cluster, "read_only").await;
-    pause(&cluster).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("read_only").replicas(2).table("t (a int)").frozen().start().await;
+    pause_replay(&cluster).await;
     let repeatable =
         TransactionOptions { isolation: Some(IsolationLevel::RepeatableRead), ..read_only() };
     for options in [read_only(), repeatable] {
@@ -43,9 +43,14 @@ async fn it_runs_on_a_replica_that_has_the_floor_and_on_the_primary_when_that_is
 
 #[tokio::test]
 async fn once_a_replica_has_replayed_the_floor_it_runs_there() {
-    let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, "met", lively).await;
-    let db = engine.handle();
+    let lab = Lab::named("met")
+        .replicas(2)
+        .table("t (a int)")
+        .patient_probes()
+        .config(settings::lively)
+        .start()
+        .await;
+    let db = lab.engine.handle();
     insert(&db, 1).await;
     wait_until("a replica runs it", async || {
         let mut tx = db.begin_with(read_only()).await.unwrap();
@@ -60,14 +65,14 @@ async fn once_a_replica_has_replayed_the_floor_it_runs_there() {
         Ok::<_, sqlx::Error>(tx.node().to_owned())
     });
     assert!(node.await.unwrap().starts_with("read_replica"));
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_statement_in_it_that_changes_its_session_is_refused_on_a_replica_and_not_on_the_primary()
 {
-    let cluster = cluster_with_table(1).await;
-    let engine = frozen_engine(&cluster, "session").await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("session").replicas(1).table("t (a int)").frozen().start().await;
     for sql in [
         "SELECT pg_advisory_lock(7)",
         "SELECT pg_try_advisory_xact_lock(7)",
@@ -96,21 +101,19 @@ async fn a_statement_in_it_that_changes_its_session_is_refused_on_a_replica_and_
 
 #[tokio::test]
 async fn a_write_in_it_is_the_server_s_error_and_serializable_ones_run_on_the_primary() {
-    let cluster = cluster_with_table(1).await;
-    let engine = frozen_engine(&cluster, "refused").await;
-    let db = engine.handle();
-    let mut tx = db.begin_with(read_only()).await.unwrap();
+    let lab = Lab::named("refused").replicas(1).table("t (a int)").frozen().start().await;
+    let mut tx = lab.db.begin_with(read_only()).await.unwrap();
     assert_eq!(tx.node(), "read_replica_1");
     let refused = sqlx::query("INSERT INTO t VALUES (1)").execute(&mut tx).await.unwrap_err();
     assert_eq!(sqlstate(&refused), "25006");
     tx.rollback().await.unwrap();
-    assert!(!db.owes_token(), "it wrote nothing");
+    assert!(!lab.db.owes_token(), "it wrote nothing");
 
     let serializable =
         TransactionOptions { isolation: Some(IsolationLevel::Serializable), ..read_only() };
-    let mut tx = db.begin_with(serializable).await.unwrap();
+    let mut tx = lab.db.begin_with(serializable).await.unwrap();
     assert_eq!(tx.node(), "main");
     let _: i64 = sqlx::query_scalar(COUNT).fetch_one(&mut tx).await.unwrap();
     tx.commit().await.unwrap();
-    engine.close().await;
+    lab.engine.close().await;
 }

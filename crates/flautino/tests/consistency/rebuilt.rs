@@ -89,7 +89,7 @@ async fn that_holds_before_the_next_probe_too() {
     let db = engine.handle();
     insert(&db, 1).await;
     let token = db.token().await.unwrap();
-    caught_up_with_tokens(&past.cluster).await;
+    catch_up_with_tokens(&past.cluster).await;
     engine.close().await;
     // At this open the replica has the row.
     engine.open().await.unwrap();

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flautino::Consistency;
 use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino_lab::{Lab, resume_replay, settings, wait_until};
 use sqlx::ConnectOptions;
 
 use crate::common::*;
@@ -52,7 +52,7 @@ async fn under_a_monitor_that_probes_all_the_time_they_do_not_go_backwards_eithe
     let (cluster, _, _) = counter().await;
     cluster.replica(1).resume_replay().await.unwrap();
     let engine = engine_with(&cluster, "lively", |config| {
-        lively(config);
+        settings::lively(config);
         config.routing.consistency = Consistency::Session;
     })
     .await;
@@ -70,7 +70,7 @@ async fn under_a_monitor_that_probes_all_the_time_they_do_not_go_backwards_eithe
             seen = read.value;
             served.insert(read.node);
         }
-        resume(&cluster).await;
+        resume_replay(&cluster).await;
     }
     assert!(served.len() > 1, "{served:?}");
     stop.store(true, Ordering::Relaxed);
@@ -109,20 +109,22 @@ async fn a_token_carries_what_was_seen_to_another_process() {
 
 #[tokio::test]
 async fn own_writes_are_seen_at_this_level_too_and_replicas_serve_again() {
-    let cluster = cluster_with_table(2).await;
-    let engine = engine_with(&cluster, "writes", |config| {
-        config.routing.consistency = Consistency::Session;
-    })
-    .await;
-    let db = engine.handle();
+    let lab = Lab::named("writes")
+        .replicas(2)
+        .table("t (a int)")
+        .patient_probes()
+        .config(|config| config.routing.consistency = Consistency::Session)
+        .start()
+        .await;
+    let db = lab.engine.handle();
     for round in 1..=3 {
         insert(&db, round).await;
         wait_until("a replica serves the session", async || {
-            let read = read(&engine, &db, COUNT).await;
+            let read = read(&lab.engine, &db, COUNT).await;
             assert_eq!(read.value, i64::from(round), "{read:?}");
             read.is_from_replica()
         })
         .await;
     }
-    engine.close().await;
+    lab.engine.close().await;
 }

@@ -2,30 +2,29 @@
 
 use std::time::Duration;
 
-use flautino_lab::wait_until;
+use flautino_lab::{Lab, pause_replay, wait_until};
 
 use crate::common::*;
 
 #[tokio::test]
 async fn a_session_that_only_read_has_no_token() {
-    let cluster = cluster_with_table(2).await;
-    let engine = frozen_engine(&cluster, "reads").await;
-    let db = engine.handle();
-    assert_eq!(db.token().await, None);
-    for handle in [db.clone(), db.primary(), db.replica(), db.node("main").unwrap()] {
-        read(&engine, &handle, COUNT).await;
-        assert!(!db.owes_token());
-        assert_eq!(db.token().await, None);
+    let lab = Lab::named("reads").replicas(2).table("t (a int)").frozen().start().await;
+    assert_eq!(lab.db.token().await, None);
+    for handle in [lab.db.clone(), lab.db.primary(), lab.db.replica(), lab.db.node("main").unwrap()]
+    {
+        read(&lab.engine, &handle, COUNT).await;
+        assert!(!lab.db.owes_token());
+        assert_eq!(lab.db.token().await, None);
     }
-    assert_eq!(token_probes(&engine), 0);
-    engine.close().await;
+    assert_eq!(token_probes(&lab.engine), 0);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn of_several_tokens_the_furthest_counts_in_whichever_order_they_come() {
-    let cluster = cluster_with_table(1).await;
-    let engine = frozen_engine(&cluster, "merge").await;
-    pause(&cluster).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("merge").replicas(1).table("t (a int)").frozen().start().await;
+    pause_replay(&cluster).await;
     let mut tokens = Vec::new();
     for value in 1..=3 {
         let db = engine.handle();
@@ -46,12 +45,12 @@ async fn of_several_tokens_the_furthest_counts_in_whichever_order_they_come() {
 
 #[tokio::test]
 async fn an_older_token_lowers_nothing() {
-    let cluster = cluster_with_table(1).await;
-    let engine = frozen_engine(&cluster, "older").await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("older").replicas(1).table("t (a int)").frozen().start().await;
     let first = engine.handle();
     insert(&first, 1).await;
     let old = first.token().await.unwrap();
-    pause(&cluster).await;
+    pause_replay(&cluster).await;
     let db = engine.handle();
     insert(&db, 2).await;
     db.observe(&old);
@@ -100,9 +99,9 @@ async fn a_token_that_arrives_after_an_own_write_counts_beside_it() {
 
 #[tokio::test]
 async fn tokens_taken_at_the_same_time_by_clones_that_write_lose_no_write() {
-    let cluster = cluster_with_table(1).await;
-    let engine = frozen_engine(&cluster, "clones").await;
-    pause(&cluster).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("clones").replicas(1).table("t (a int)").frozen().start().await;
+    pause_replay(&cluster).await;
     let db = engine.handle();
     for round in 1..=20 {
         let mut tasks = tokio::task::JoinSet::new();

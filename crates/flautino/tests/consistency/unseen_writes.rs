@@ -5,16 +5,18 @@ use std::time::{Duration, Instant};
 
 use flautino::Handle;
 use flautino_cluster::Cluster;
-use flautino_lab::{until_running, wait_until};
+use flautino_lab::{
+    Lab, catch_up, pause_replay, settings, until_running, until_served_by, wait_until,
+};
 use futures_util::TryStreamExt;
 
 use crate::common::*;
 
 #[tokio::test]
 async fn a_write_on_a_bare_connection_that_is_still_held_counts_for_the_next_read() {
-    let cluster = cluster_with_table(1).await;
-    let engine = frozen_engine(&cluster, "held").await;
-    pause(&cluster).await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("held").replicas(1).table("t (a int)").frozen().start().await;
+    pause_replay(&cluster).await;
     let db = engine.handle();
     let mut lease = db.acquire().await.unwrap();
     sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *lease).await.unwrap();
@@ -29,7 +31,7 @@ async fn a_write_on_a_bare_connection_that_is_still_held_counts_for_the_token() 
     let cluster = cluster_with_table(1).await;
     let (one, other) =
         (frozen_engine(&cluster, "one").await, frozen_engine(&cluster, "other").await);
-    pause(&cluster).await;
+    pause_replay(&cluster).await;
     let db = one.handle();
     let mut lease = db.acquire().await.unwrap();
     sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *lease).await.unwrap();
@@ -43,17 +45,21 @@ async fn a_write_on_a_bare_connection_that_is_still_held_counts_for_the_token() 
 
 #[tokio::test]
 async fn a_long_write_whose_stream_is_dropped_after_the_first_row_counts_for_the_next_read() {
-    let cluster = cluster_with_table(1).await;
-    let engine = engine_with(&cluster, "dropped", |config| {
-        lively(config);
-        config.routing.max_lag = NEVER;
-        config.routing.token_window = NEVER;
-    })
-    .await;
+    let Lab { cluster, engine, .. } = Lab::named("dropped")
+        .replicas(1)
+        .table("t (a int)")
+        .patient_probes()
+        .config(|config| {
+            settings::lively(config);
+            config.routing.max_lag = settings::HOUR;
+            config.routing.token_window = settings::HOUR;
+        })
+        .start()
+        .await;
     let insert = "INSERT INTO t SELECT 1 FROM pg_sleep(0.3) RETURNING a";
     for round in 1..=5 {
         cluster.replica(0).catch_up_with(cluster.primary()).await.unwrap();
-        until_replicas_serve(&engine, &["read_replica_1"]).await;
+        until_served_by(&engine, &["read_replica_1"]).await;
         cluster.replica(0).pause_replay().await.unwrap();
         let db = engine.handle();
         let mut rows = sqlx::query(insert).fetch(&db);
@@ -79,14 +85,14 @@ async fn sqlx_s_own_transaction_counts_as_a_write_also_when_it_outlasts_the_toke
         .await
         .unwrap();
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     let engine = engine_with(&cluster, "long", |config| {
-        lively(config);
+        settings::lively(config);
         config.routing.max_lag = window;
         config.routing.token_window = window;
     })
     .await;
-    until_replicas_serve(&engine, &["read_replica_1"]).await;
+    until_served_by(&engine, &["read_replica_1"]).await;
     let db = engine.handle();
     let begun = Instant::now();
     let mut tx = sqlx::Acquire::begin(&db).await.unwrap();
@@ -112,9 +118,8 @@ async fn give_up_a_write(cluster: &Cluster, db: &Handle, application: &str) {
 /// The server may do it after whatever position the primary tells now.
 #[tokio::test]
 async fn the_token_of_a_write_that_was_given_up_means_the_primary_also_after_a_later_write() {
-    let cluster = cluster_with_table(1).await;
-    let engine = frozen_engine(&cluster, "given up").await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } =
+        Lab::named("given up").replicas(1).table("t (a int)").frozen().start().await;
     give_up_a_write(&cluster, &db, "given up").await;
     assert!(db.owes_token());
     for _ in 0..2 {
@@ -129,14 +134,17 @@ async fn the_token_of_a_write_that_was_given_up_means_the_primary_also_after_a_l
 
 #[tokio::test]
 async fn when_the_window_of_a_write_that_was_given_up_is_over_the_token_is_a_position() {
-    let cluster = cluster_with_table(1).await;
-    let engine = engine_with(&cluster, "over", |config| {
-        lively(config);
-        config.routing.max_lag = Duration::from_secs(2);
-        config.routing.token_window = Duration::from_secs(2);
-    })
-    .await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("over")
+        .replicas(1)
+        .table("t (a int)")
+        .patient_probes()
+        .config(|config| {
+            settings::lively(config);
+            config.routing.max_lag = Duration::from_secs(2);
+            config.routing.token_window = Duration::from_secs(2);
+        })
+        .start()
+        .await;
     give_up_a_write(&cluster, &db, "over").await;
     assert!(is_until(db.token().await.unwrap()));
     wait_until("the window is over", async || !is_until(db.token().await.unwrap())).await;

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant, SystemTime};
 
-use flautino::{Engine, Token};
+use flautino::Token;
+use flautino_lab::{Lab, settings};
 
 use crate::common::*;
 
@@ -14,45 +15,49 @@ fn until(seconds: u64) -> Token {
 }
 
 /// An engine whose window is three seconds.
-async fn start() -> (flautino_cluster::Cluster, Engine) {
-    let cluster = cluster_with_table(1).await;
-    let engine = engine_with(&cluster, "until", |config| {
-        lively(config);
-        config.routing.max_lag = WINDOW;
-        config.routing.token_window = WINDOW;
-    })
-    .await;
-    until_replicas_serve(&engine, &["read_replica_1"]).await;
-    (cluster, engine)
+async fn start() -> Lab {
+    let lab = Lab::named("until")
+        .replicas(1)
+        .table("t (a int)")
+        .patient_probes()
+        .config(|config| {
+            settings::lively(config);
+            config.routing.max_lag = WINDOW;
+            config.routing.token_window = WINDOW;
+        })
+        .start()
+        .await;
+    lab.until_served_by(&["read_replica_1"]).await;
+    lab
 }
 
 #[tokio::test]
 async fn they_mean_the_primary_while_they_last_and_no_longer_than_the_window() {
-    let (_cluster, engine) = start().await;
+    let lab = start().await;
     for far in [
         until(60),
         until(1 << 40),
         flautino_lab::summed("1.until.ffffffffffffffff").parse().unwrap(),
     ] {
         let observed = Instant::now();
-        let db = with_token(&engine, far);
-        let first = read(&engine, &db, COUNT).await;
+        let db = with_token(&lab.engine, far);
+        let first = read(&lab.engine, &db, COUNT).await;
         assert_eq!((&*first.node, &*first.reason), ("main", "token_window"), "{far}");
         assert!(first.took < NO_WAIT);
         flautino_lab::wait_until("the window is over", async || {
-            read(&engine, &db, COUNT).await.is_from_replica()
+            read(&lab.engine, &db, COUNT).await.is_from_replica()
         })
         .await;
         let lasted = observed.elapsed();
         assert!((WINDOW..WINDOW * 4).contains(&lasted), "{far} lasted {lasted:?}");
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn what_is_handed_on_is_no_longer_than_the_window_either() {
-    let (_cluster, engine) = start().await;
-    let db = with_token(&engine, until(1 << 40));
+    let lab = start().await;
+    let db = with_token(&lab.engine, until(1 << 40));
     let next = db.token().await.unwrap();
     assert!(is_until(next));
     let text = next.to_string();
@@ -60,27 +65,27 @@ async fn what_is_handed_on_is_no_longer_than_the_window_either() {
     let end = u64::from_str_radix(end, 16).unwrap();
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
     assert!(end <= now + 5, "{} s", end - now);
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 /// Else a client that holds one reads from the primary for ever, request after request.
 #[tokio::test]
 async fn for_one_impossibly_far_in_the_future_a_better_one_is_owed() {
-    let (_cluster, engine) = start().await;
-    let db = with_token(&engine, until(1 << 40));
-    read(&engine, &db, COUNT).await;
+    let lab = start().await;
+    let db = with_token(&lab.engine, until(1 << 40));
+    read(&lab.engine, &db, COUNT).await;
     assert!(db.owes_token());
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn those_of_the_past_mean_nothing() {
-    let (_cluster, engine) = start().await;
+    let lab = start().await;
     for past in ["1.until.0", "1.until.1", "1.until.5f5e1000"] {
-        let db = with_token(&engine, flautino_lab::summed(past).parse().unwrap());
-        let read = read(&engine, &db, COUNT).await;
+        let db = with_token(&lab.engine, flautino_lab::summed(past).parse().unwrap());
+        let read = read(&lab.engine, &db, COUNT).await;
         assert_eq!(read.reason, "no_floor", "{past}: {read:?}");
         assert_eq!(db.token().await, None);
     }
-    engine.close().await;
+    lab.engine.close().await;
 }

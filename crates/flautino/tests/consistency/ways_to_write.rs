@@ -1,6 +1,7 @@
 //! However a session writes, its next read and its token cover it.
 
 use flautino::{Handle, Transaction};
+use flautino_lab::{catch_up, pause_replay};
 use futures_util::TryStreamExt;
 
 use crate::common::*;
@@ -116,10 +117,10 @@ async fn paused() -> (flautino_cluster::Cluster, flautino::Engine, flautino::Eng
     let cluster = cluster_with_table(2).await;
     let put = "CREATE FUNCTION put() RETURNS void LANGUAGE sql AS 'INSERT INTO t VALUES (1)'";
     cluster.primary().execute(put).await.unwrap();
-    caught_up(&cluster).await;
+    catch_up(&cluster).await;
     let (one, other) =
         (frozen_engine(&cluster, "one").await, frozen_engine(&cluster, "other").await);
-    pause(&cluster).await;
+    pause_replay(&cluster).await;
     (cluster, one, other)
 }
 

@@ -2,48 +2,40 @@
 
 use std::time::{Duration, Instant};
 
-use flautino::{Engine, EngineConfig, ReadYourWrites};
-use flautino_cluster::Cluster;
-use flautino_lab::wait_until;
+use flautino::{Engine, ReadYourWrites};
+use flautino_lab::{Lab, settings, until_served_by, wait_until};
 
 use crate::common::*;
 
 /// Far longer than replicas take to show a write.
 const WINDOW: Duration = Duration::from_secs(3);
 
-fn as_app(config: &mut EngineConfig) {
-    lively(config);
-    config.routing.max_lag = WINDOW;
-    config.routing.token_window = WINDOW;
-    for node in std::iter::once(&mut config.main).chain(config.extra_nodes.values_mut()) {
-        node.url = node.url.take().map(|url| url.replace("postgres@", "app@"));
-    }
-}
-
 /// Two processes over replicas that show each write `delay` late.
-async fn start(delay: &str) -> (Cluster, Engine, Engine) {
-    let cluster = Cluster::builder()
+async fn start(delay: &str) -> (Lab, Engine) {
+    let one = Lab::named("app")
         .replicas(1)
         .setting("recovery_min_apply_delay", delay)
+        .table("t (a int)")
+        .as_role("app")
+        .without_positions()
+        .patient_probes()
+        .config(|config| {
+            settings::lively(config);
+            config.routing.max_lag = WINDOW;
+            config.routing.token_window = WINDOW;
+        })
         .start()
-        .await
-        .unwrap();
-    let set_up = "CREATE TABLE t (a int); CREATE ROLE app LOGIN; GRANT ALL ON t TO app; \
-                  REVOKE EXECUTE ON FUNCTION pg_current_wal_insert_lsn() FROM PUBLIC; \
-                  REVOKE EXECUTE ON FUNCTION pg_last_wal_replay_lsn() FROM PUBLIC";
-    cluster.primary().execute(set_up).await.unwrap();
-    caught_up(&cluster).await;
-    let one = engine_with(&cluster, "one", as_app).await;
-    let other = engine_with(&cluster, "other", as_app).await;
-    for engine in [&one, &other] {
-        until_replicas_serve(engine, &["read_replica_1"]).await;
+        .await;
+    let other = one.another().await;
+    for engine in [&one.engine, &other] {
+        until_served_by(engine, &["read_replica_1"]).await;
     }
-    (cluster, one, other)
+    (one, other)
 }
 
 #[tokio::test]
 async fn the_status_says_so_and_replicas_serve_sessions_that_wrote_nothing() {
-    let (_cluster, one, other) = start("0").await;
+    let (Lab { engine: one, cluster: _cluster, .. }, other) = start("0").await;
     for engine in [&one, &other] {
         let status = engine.status();
         assert_eq!(status.read_your_writes, Some(ReadYourWrites::Window));
@@ -60,7 +52,7 @@ async fn the_status_says_so_and_replicas_serve_sessions_that_wrote_nothing() {
 
 #[tokio::test]
 async fn a_session_that_wrote_reads_from_the_primary_for_the_window_and_then_from_replicas() {
-    let (_cluster, one, other) = start("500ms").await;
+    let (Lab { engine: one, cluster: _cluster, .. }, other) = start("500ms").await;
     let db = one.handle();
     for round in 1..=3 {
         insert(&db, round).await;
@@ -83,7 +75,7 @@ async fn a_session_that_wrote_reads_from_the_primary_for_the_window_and_then_fro
 
 #[tokio::test]
 async fn its_token_means_the_primary_for_the_window_elsewhere_and_then_replicas() {
-    let (_cluster, one, other) = start("500ms").await;
+    let (Lab { engine: one, cluster: _cluster, .. }, other) = start("500ms").await;
     // The second's fraction at which a token is made must not shorten its window.
     for round in 1..=4 {
         let db = one.handle();
@@ -110,7 +102,7 @@ async fn its_token_means_the_primary_for_the_window_elsewhere_and_then_replicas(
 /// As after a change of rights, or of the kind of server, under clients that have tokens.
 #[tokio::test]
 async fn a_token_with_a_position_means_the_primary_and_is_no_error() {
-    let (_cluster, one, other) = start("0").await;
+    let (Lab { engine: one, cluster: _cluster, .. }, other) = start("0").await;
     let token = token_of((1, 1, 0x1234_5678));
     let db = with_token(&one, token);
     for _ in 0..3 {

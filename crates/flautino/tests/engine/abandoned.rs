@@ -2,34 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use flautino::{Engine, Handle};
-use flautino_cluster::Cluster;
-use flautino_lab::{cluster, config, polled_at_most, running, until_running, wait_until};
+use flautino_lab::{Lab, pid, polled_at_most, running, until_running, wait_until};
 use futures_util::{StreamExt, TryStreamExt};
 
 const SLEEP: &str = "SELECT pg_sleep(60)";
-const PID: &str = "SELECT pg_backend_pid()";
 
 /// How long the server may take to notice.
 const SOON: Duration = Duration::from_secs(2);
 
-async fn one_connection(name: &str) -> (Cluster, Engine, Handle) {
-    let cluster = cluster(0).await;
-    let mut config = config(&cluster, name);
-    config.pool.max_connections = 1;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    let db = engine.handle();
-    (cluster, engine, db)
-}
-
-async fn pid(db: &Handle) -> i32 {
-    sqlx::query_scalar(PID).fetch_one(db).await.unwrap()
-}
-
 #[tokio::test]
 async fn a_dropped_statement_is_cancelled_and_its_connection_serves_the_next() {
-    let (cluster, engine, db) = one_connection("sleeps").await;
+    let Lab { cluster, engine, db, .. } = Lab::named("sleeps").one_connection().start().await;
     let old = pid(&db).await;
     let sleeping = db.clone();
     let sleep = tokio::spawn(async move { sqlx::query(SLEEP).execute(&sleeping).await });
@@ -45,7 +28,7 @@ async fn a_dropped_statement_is_cancelled_and_its_connection_serves_the_next() {
 #[tokio::test]
 async fn a_stream_dropped_half_way_is_ended_and_the_next_query_does_not_see_its_rows() {
     const SERIES: &str = "SELECT generate_series(1, 10000000)";
-    let (cluster, engine, db) = one_connection("stream").await;
+    let Lab { cluster, engine, db, .. } = Lab::named("stream").one_connection().start().await;
     let mut rows = sqlx::query_scalar::<_, i32>(SERIES).fetch(&db);
     for expected in 1..=3 {
         assert_eq!(rows.next().await.unwrap().unwrap(), expected);
@@ -61,25 +44,25 @@ async fn a_stream_dropped_half_way_is_ended_and_the_next_query_does_not_see_its_
 
 #[tokio::test]
 async fn a_statement_dropped_at_any_point_leaves_no_answer_for_the_next() {
-    let (_cluster, engine, db) = one_connection("points").await;
+    let lab = Lab::named("points").one_connection().start().await;
     for polls in 1..10 {
         for value in 0..10 {
             let abandoned = sqlx::query_scalar::<_, i32>("SELECT $1::int4").bind(1000 + value);
-            let _ = polled_at_most(polls, abandoned.fetch_one(&db)).await;
+            let _ = polled_at_most(polls, abandoned.fetch_one(&lab.db)).await;
             let answer: i32 =
-                sqlx::query_scalar("SELECT $1::int4").bind(value).fetch_one(&db).await.unwrap();
+                sqlx::query_scalar("SELECT $1::int4").bind(value).fetch_one(&lab.db).await.unwrap();
             assert_eq!(answer, value);
         }
     }
-    assert_eq!(engine.status().nodes[0].in_flight, 0);
-    engine.close().await;
+    assert_eq!(lab.engine.status().nodes[0].in_flight, 0);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_half_read_stream_on_a_lease_does_not_reach_the_lease_s_next_statement_or_next_user() {
-    let (_cluster, engine, db) = one_connection("lease").await;
+    let lab = Lab::named("lease").one_connection().start().await;
     let series = "SELECT generate_series(1, 100000)";
-    let mut lease = db.acquire().await.unwrap();
+    let mut lease = lab.db.acquire().await.unwrap();
     {
         let mut rows = sqlx::query_scalar::<_, i32>(series).fetch(&mut lease);
         rows.next().await.unwrap().unwrap();
@@ -92,15 +75,15 @@ async fn a_half_read_stream_on_a_lease_does_not_reach_the_lease_s_next_statement
     }
     drop(lease);
     let rows: Vec<i32> =
-        sqlx::query_scalar::<_, i32>("SELECT -2").fetch(&db).try_collect().await.unwrap();
+        sqlx::query_scalar::<_, i32>("SELECT -2").fetch(&lab.db).try_collect().await.unwrap();
     assert_eq!(rows, [-2]);
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_half_read_stream_through_the_bare_connection_of_a_lease_is_noticed_too() {
-    let (_cluster, engine, db) = one_connection("bare").await;
-    let mut lease = db.acquire().await.unwrap();
+    let lab = Lab::named("bare").one_connection().start().await;
+    let mut lease = lab.db.acquire().await.unwrap();
     {
         let mut rows =
             sqlx::query_scalar::<_, i32>("SELECT generate_series(1, 100000)").fetch(&mut *lease);
@@ -108,14 +91,14 @@ async fn a_half_read_stream_through_the_bare_connection_of_a_lease_is_noticed_to
     }
     drop(lease);
     let rows: Vec<i32> =
-        sqlx::query_scalar::<_, i32>("SELECT -2").fetch(&db).try_collect().await.unwrap();
+        sqlx::query_scalar::<_, i32>("SELECT -2").fetch(&lab.db).try_collect().await.unwrap();
     assert_eq!(rows, [-2]);
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_thousand_abandoned_statements_leave_the_pool_whole() {
-    let (cluster, engine, db) = one_connection("storm").await;
+    let Lab { cluster, engine, db, .. } = Lab::named("storm").one_connection().start().await;
     for index in 0..1000_usize {
         let query = sqlx::query("SELECT pg_sleep(0.001)").execute(&db);
         let _ = polled_at_most(index % 4, query).await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use flautino::Handle;
-use flautino_lab::{Proxied, pid, sessions_begun, wait_until};
+use flautino_lab::{Lab, pid, sessions_begun, wait_until};
 
 /// Nobody waits for its end: what is not cancelled is seen to go on.
 const SLEEP: &str = "SELECT pg_sleep(60)";
@@ -29,22 +29,18 @@ async fn read(db: Handle, stop: Arc<AtomicBool>, reader: i64) -> i64 {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_abandoned_statements_cost_few_sessions_and_no_read() {
-    let server = Proxied::start("storm", |config| {
-        config.pool.max_connections = 16;
-        config.pool.acquire_timeout = Duration::from_secs(60);
-        config.main.client_check_interval = Some(Duration::ZERO);
-    })
-    .await;
-    let mut watcher = server.node().connect().await.unwrap();
-    let begun = sessions_begun(server.node(), "storm");
+    let lab =
+        Lab::named("storm").behind_proxy().connections(16).without_client_check().start().await;
+    let mut watcher = lab.primary().connect().await.unwrap();
+    let begun = sessions_begun(lab.primary(), "storm");
     let stop = Arc::new(AtomicBool::new(false));
     let readers: Vec<_> = (0..READERS)
-        .map(|reader| tokio::spawn(read(server.db.clone(), Arc::clone(&stop), reader)))
+        .map(|reader| tokio::spawn(read(lab.db.clone(), Arc::clone(&stop), reader)))
         .collect();
 
     let mut clients = Vec::new();
     for _ in 0..ABANDONED {
-        let db = server.db.clone();
+        let db = lab.db.clone();
         clients.push(tokio::spawn(async move {
             let answer = tokio::time::timeout(PATIENCE, sqlx::query(SLEEP).execute(&db)).await;
             assert!(answer.is_err(), "{answer:?}");
@@ -67,17 +63,17 @@ async fn a_thousand_abandoned_statements_cost_few_sessions_and_no_read() {
     for reader in readers {
         reads += reader.await.unwrap();
     }
-    let new = sessions_begun(server.node(), "storm") - begun;
+    let new = sessions_begun(lab.primary(), "storm") - begun;
     println!("quiet after {quiet:?}, {reads} reads, {new} sessions begun");
     assert!(reads > READERS, "{reads}");
     // Fifteen of them fill the pool.
     assert!(new <= 50, "{new} sessions begun");
 
-    pid(&server.db).await;
+    pid(&lab.db).await;
     wait_until("all rest", async || {
-        let pool = server.pool();
-        pool.in_use == 0 && pool.size <= 16 && server.engine.status().nodes[0].in_flight == 0
+        let pool = lab.pool();
+        pool.in_use == 0 && pool.size <= 16 && lab.engine.status().nodes[0].in_flight == 0
     })
     .await;
-    server.engine.close().await;
+    lab.engine.close().await;
 }

@@ -2,7 +2,7 @@
 
 use flautino::Engine;
 use flautino_cluster::Node;
-use flautino_lab::{ask, cluster, config, sessions_of, wait_until};
+use flautino_lab::{Lab, ask, cluster, config, sessions_of, wait_until};
 use futures_util::TryStreamExt;
 
 async fn nobody_is_left(node: &Node) {
@@ -12,9 +12,7 @@ async fn nobody_is_left(node: &Node) {
 
 #[tokio::test]
 async fn a_query_works_and_leaves_no_connection_behind() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "unopened")).unwrap();
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("unopened").start_closed().await;
     let name: String = sqlx::query_scalar("SELECT current_setting('application_name')")
         .fetch_one(&db)
         .await
@@ -56,9 +54,7 @@ async fn a_transaction_works_and_leaves_no_connection_behind() {
 
 #[tokio::test]
 async fn an_abandoned_query_is_ended_by_the_server_which_looks_each_second() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "unopened")).unwrap();
-    let db = engine.handle();
+    let Lab { cluster, db, .. } = Lab::named("unopened").start_closed().await;
     let sleep = tokio::spawn(async move { sqlx::query("SELECT pg_sleep(60)").execute(&db).await });
     flautino_lab::until_running(cluster.primary(), "unopened", "SELECT pg_sleep(60)").await;
     sleep.abort();

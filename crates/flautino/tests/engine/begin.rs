@@ -4,17 +4,8 @@ use std::time::Duration;
 
 use flautino::{Engine, Error};
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{ask, cluster, config, polled_at_most, wait_until};
+use flautino_lab::{Lab, ask, cluster, config, open, polled_at_most, wait_until};
 use tokio::task::JoinHandle;
-
-async fn one_connection(cluster: &Cluster, url: String, name: &str) -> Engine {
-    let mut config = config(cluster, name);
-    config.main.url = Some(url);
-    config.pool.max_connections = 1;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    engine
-}
 
 async fn none_is_open(cluster: &Cluster, name: &str) {
     let sql = format!(
@@ -27,61 +18,50 @@ async fn none_is_open(cluster: &Cluster, name: &str) {
 
 #[tokio::test]
 async fn a_begin_cancelled_at_any_point_leaves_no_open_transaction_and_the_pool_whole() {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
-    let engine = one_connection(&cluster, proxy.url(), "begin").await;
-    let db = engine.handle();
+    let lab = Lab::named("begin").table("t (a int)").behind_proxy().one_connection().start().await;
     let mut cancelled = 0;
     for delay in [0, 2] {
-        proxy.slow(Duration::from_millis(delay));
+        lab.proxy().slow(Duration::from_millis(delay));
         for polls in 1..8 {
             for through_sqlx in [false, true] {
                 if through_sqlx {
-                    let begun = polled_at_most(polls, sqlx::Acquire::begin(&db)).await;
+                    let begun = polled_at_most(polls, sqlx::Acquire::begin(&lab.db)).await;
                     cancelled += usize::from(begun.is_none());
                 } else {
-                    cancelled += usize::from(polled_at_most(polls, db.begin()).await.is_none());
+                    cancelled += usize::from(polled_at_most(polls, lab.db.begin()).await.is_none());
                 }
-                sqlx::query("INSERT INTO t VALUES (1)").execute(&db).await.unwrap();
-                none_is_open(&cluster, "begin").await;
+                sqlx::query("INSERT INTO t VALUES (1)").execute(&lab.db).await.unwrap();
+                none_is_open(&lab.cluster, "begin").await;
             }
         }
     }
     assert!(cancelled > 2, "{cancelled}");
     // Each of the writes was committed by itself: none fell into a transaction left open.
-    assert_eq!(ask::<i64>(cluster.primary(), "SELECT count(*) FROM t").await, 28);
-    assert_eq!(engine.status().nodes[0].in_flight, 0);
-    engine.close().await;
+    assert_eq!(ask::<i64>(lab.primary(), "SELECT count(*) FROM t").await, 28);
+    assert_eq!(lab.engine.status().nodes[0].in_flight, 0);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_begin_aborted_after_any_time_leaves_no_open_transaction() {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
-    let engine = one_connection(&cluster, proxy.url(), "timed").await;
-    let db = engine.handle();
-    proxy.slow(Duration::from_millis(5));
+    let lab = Lab::named("timed").table("t (a int)").behind_proxy().one_connection().start().await;
+    lab.proxy().slow(Duration::from_millis(5));
     for micros in (0..30_000).step_by(1500) {
-        let _ = tokio::time::timeout(Duration::from_micros(micros), db.begin()).await;
-        sqlx::query("INSERT INTO t VALUES (1)").execute(&db).await.unwrap();
+        let _ = tokio::time::timeout(Duration::from_micros(micros), lab.db.begin()).await;
+        sqlx::query("INSERT INTO t VALUES (1)").execute(&lab.db).await.unwrap();
     }
-    none_is_open(&cluster, "timed").await;
-    assert_eq!(ask::<i64>(cluster.primary(), "SELECT count(*) FROM t").await, 20);
-    engine.close().await;
+    none_is_open(&lab.cluster, "timed").await;
+    assert_eq!(ask::<i64>(lab.primary(), "SELECT count(*) FROM t").await, 20);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_dropped_transaction_rolls_back_and_its_connection_serves_again() {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    let engine = one_connection(&cluster, cluster.primary().url(), "dropped").await;
-    let db = engine.handle();
+    let lab = Lab::named("dropped").table("t (a int)").one_connection().start().await;
     let pid = "SELECT pg_backend_pid()";
-    let before: i32 = sqlx::query_scalar(pid).fetch_one(&db).await.unwrap();
+    let before: i32 = sqlx::query_scalar(pid).fetch_one(&lab.db).await.unwrap();
     for fail in [false, true] {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = lab.db.begin().await.unwrap();
         sqlx::query("INSERT INTO t VALUES (1)").execute(&mut tx).await.unwrap();
         if fail {
             sqlx::query("SELECT nothing").execute(&mut tx).await.unwrap_err();
@@ -89,31 +69,28 @@ async fn a_dropped_transaction_rolls_back_and_its_connection_serves_again() {
         let forgotten = tx.savepoint().await;
         drop(forgotten);
         drop(tx);
-        let after: i32 = sqlx::query_scalar(pid).fetch_one(&db).await.unwrap();
+        let after: i32 = sqlx::query_scalar(pid).fetch_one(&lab.db).await.unwrap();
         assert_eq!(after, before);
     }
-    assert_eq!(ask::<i64>(cluster.primary(), "SELECT count(*) FROM t").await, 0);
-    none_is_open(&cluster, "dropped").await;
-    engine.close().await;
+    assert_eq!(ask::<i64>(lab.primary(), "SELECT count(*) FROM t").await, 0);
+    none_is_open(&lab.cluster, "dropped").await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_commit_cancelled_at_any_point_commits_all_or_nothing_and_leaves_no_transaction() {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    let engine = one_connection(&cluster, cluster.primary().url(), "commit").await;
-    let db = engine.handle();
+    let lab = Lab::named("commit").table("t (a int)").one_connection().start().await;
     for polls in 0..4 {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = lab.db.begin().await.unwrap();
         sqlx::query("INSERT INTO t VALUES (1), (2)").execute(&mut tx).await.unwrap();
         let _ = polled_at_most(polls, tx.commit()).await;
-        none_is_open(&cluster, "commit").await;
-        let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&db).await.unwrap();
+        none_is_open(&lab.cluster, "commit").await;
+        let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&lab.db).await.unwrap();
         assert_eq!(one, 1);
         let odd = "SELECT count(*) FILTER (WHERE a = 1) - count(*) FILTER (WHERE a = 2) FROM t";
-        assert_eq!(ask::<i64>(cluster.primary(), odd).await, 0);
+        assert_eq!(ask::<i64>(lab.primary(), odd).await, 0);
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 /// An engine, and a `BEGIN` through sqlx that its server does not answer.
@@ -129,8 +106,7 @@ async fn unanswered(
     config.main.pgbouncer = pooler;
     config.pool.max_connections = 1;
     config.pool.acquire_timeout = patience;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     drop(sqlx::Acquire::begin(&db).await.unwrap());
     let pool = engine.pool("main").unwrap();

@@ -4,9 +4,8 @@
 use std::collections::HashSet;
 use std::fmt::Write;
 
-use flautino::{Access, Engine, Error, Handle};
-use flautino_cluster::Cluster;
-use flautino_lab::{engine, wait_until};
+use flautino::{Access, Error, Handle};
+use flautino_lab::{Lab, node_of};
 use sqlx::AssertSqlSafe;
 
 use self::random::Statements;
@@ -90,27 +89,15 @@ fn table() -> Vec<Line> {
 
 /// A cluster with the table's schema that logs every statement, and an engine that uses its
 /// replica.
-async fn start(name: &str) -> (Cluster, Engine) {
-    let builder = Cluster::builder().replicas(1).setting("log_statement", "all");
-    let cluster = builder.start().await.unwrap();
-    cluster.primary().execute(SCHEMA).await.unwrap();
-    cluster.replica(0).catch_up_with(cluster.primary()).await.unwrap();
-    let engine = engine(&cluster, name).await;
-    wait_until("reads are served by the replica", async || {
-        let db = engine.handle();
-        run(&db, "SELECT 1").await.is_ok() && node_of(&db) == REPLICA
-    })
-    .await;
-    (cluster, engine)
+async fn start(name: &str) -> Lab {
+    let lab =
+        Lab::named(name).replicas(1).setting("log_statement", "all").sql(SCHEMA).start().await;
+    lab.until_served_by(&[REPLICA]).await;
+    lab
 }
 
-async fn run(db: &Handle, sql: &str) -> Result<(), sqlx::Error> {
+async fn run_raw(db: &Handle, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(db).await.map(drop)
-}
-
-/// The node that ran the handle's last statement.
-fn node_of(db: &Handle) -> String {
-    db.served_by().map_or_else(|| "no node".to_owned(), |node| node.to_string())
 }
 
 /// Fails with all complaints together.
@@ -138,29 +125,29 @@ fn the_table_has_many_statements_of_both_kinds() {
 
 #[tokio::test]
 async fn every_line_is_classified_as_the_table_says() {
-    let (_cluster, engine) = start("classified").await;
+    let lab = start("classified").await;
     let mut wrong = Vec::new();
     // Once as new, once as known.
     for round in ["first", "second"] {
         for line in table() {
-            let access = engine.access(&line.sql);
+            let access = lab.engine.access(&line.sql);
             if !line.allows(access) {
                 let Line { number, sql, tag, .. } = line;
                 wrong.push(format!("line {number} ({tag}), {round} time: {access:?} for {sql:?}"));
             }
         }
     }
-    engine.close().await;
+    lab.engine.close().await;
     none("classified otherwise than the table says", &wrong);
 }
 
 #[tokio::test]
 async fn every_line_runs_on_the_node_that_the_table_says() {
-    let (_cluster, engine) = start("routed").await;
+    let lab = start("routed").await;
     let mut wrong = Vec::new();
     for line in table() {
-        let db = engine.handle();
-        let result = run(&db, &line.sql).await;
+        let db = lab.engine.handle();
+        let result = run_raw(&db, &line.sql).await;
         let node = node_of(&db);
         let right = match (line.tag, &result) {
             ("refused", Err(err)) => {
@@ -175,38 +162,38 @@ async fn every_line_runs_on_the_node_that_the_table_says() {
             wrong.push(format!("line {number} ({tag}) ran on {node}: {sql:?}: {result:?}"));
         }
     }
-    engine.close().await;
+    lab.engine.close().await;
     none("run otherwise than the table says", &wrong);
 }
 
 #[tokio::test]
 async fn a_read_with_values_is_a_read_and_a_write_with_values_a_write() {
-    let (_cluster, engine) = start("values").await;
+    let lab = start("values").await;
     let read = "SELECT count(*) FROM notes WHERE id = $1 AND title <> $2";
     let write = "SELECT count(*) FROM notes WHERE grab($1) = 1 AND title <> $2";
     for (sql, access, node) in [(read, Access::Read, REPLICA), (write, Access::Write, MAIN)] {
-        assert_eq!(engine.access(sql), access, "{sql}");
-        let db = engine.handle();
+        assert_eq!(lab.engine.access(sql), access, "{sql}");
+        let db = lab.engine.handle();
         sqlx::query(sql).bind(1).bind("x").execute(&db).await.unwrap();
         assert_eq!(node_of(&db), node, "{sql}");
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_long_text_is_a_read_up_to_64_kib() {
-    let (_cluster, engine) = start("long").await;
+    let lab = start("long").await;
     let of_length = |length: usize| format!("SELECT '{}'", "x".repeat(length));
-    assert_eq!(engine.access(&of_length(60 << 10)), Access::Read);
-    assert_eq!(engine.access(&of_length(64 << 10)), Access::Write);
-    assert_eq!(engine.access(&of_length(1 << 20)), Access::Write);
-    engine.close().await;
+    assert_eq!(lab.engine.access(&of_length(60 << 10)), Access::Read);
+    assert_eq!(lab.engine.access(&of_length(64 << 10)), Access::Write);
+    assert_eq!(lab.engine.access(&of_length(1 << 20)), Access::Write);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_deep_statement_is_answered_and_ends_nobody_s_stack() {
     const LONGEST: usize = 64_000;
-    let (_cluster, engine) = start("deep").await;
+    let lab = start("deep").await;
     // A repeated head, what stands in the middle, and a tail repeated as often.
     let shapes = [
         ("SELECT ", "(", "@", ")"),
@@ -237,19 +224,19 @@ async fn a_deep_statement_is_answered_and_ends_nobody_s_stack() {
                 format!("{start}{}{middle}{}", head.repeat(depth), tail.repeat(depth))
             };
             // A harmless one may be too much to understand.
-            let _ = engine.access(&sql("1"));
-            let access = engine.access(&sql("grab(1)"));
+            let _ = lab.engine.access(&sql("1"));
+            let access = lab.engine.access(&sql("grab(1)"));
             assert_eq!(access, Access::Write, "{start}{head}{middle}{tail}, {depth} deep");
         }
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_write_in_any_corner_of_a_random_statement_is_never_a_read() {
     const CLASSIFIED: usize = 4_000;
     const RUN: usize = 400;
-    let (cluster, engine) = start("random").await;
+    let Lab { cluster, engine, .. } = start("random").await;
     let seed = std::env::var("SEED").map_or_else(|_| fastrand::u64(..), |it| it.parse().unwrap());
     let mut statements = Statements::of(seed);
     let mut wrong = Vec::new();
@@ -265,7 +252,7 @@ async fn a_write_in_any_corner_of_a_random_statement_is_never_a_read() {
         }
         if number < RUN {
             let db = engine.handle();
-            let result = run(&db, &format!("{write}\n/* {marker}{number}. */")).await;
+            let result = run_raw(&db, &format!("{write}\n/* {marker}{number}. */")).await;
             let node = node_of(&db);
             if result.is_err() || node != MAIN {
                 wrong.push(format!("ran on {node}: {write:?}: {result:?}"));

@@ -3,15 +3,13 @@
 use std::time::Duration;
 
 use flautino::Error;
-use flautino_lab::{cluster, engine, sessions_of, until_running, wait_until};
+use flautino_lab::{Lab, cluster, sessions_of, until_running, wait_until};
 
 const SLEEP: &str = "SELECT pg_sleep(60)";
 
 #[tokio::test]
 async fn a_running_statement_is_cancelled_at_the_drain_timeout() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "running").await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("running").start().await;
     let sleep = tokio::spawn(async move { sqlx::query(SLEEP).execute(&db).await });
     until_running(cluster.primary(), "running", SLEEP).await;
 
@@ -29,9 +27,7 @@ async fn a_running_statement_is_cancelled_at_the_drain_timeout() {
 
 #[tokio::test]
 async fn a_statement_that_ends_within_the_drain_time_is_let_go_on() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "draining").await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("draining").start().await;
     let sql = "SELECT 7 FROM pg_sleep(2)";
     let query = tokio::spawn(async move { sqlx::query_scalar::<_, i32>(sql).fetch_one(&db).await });
     until_running(cluster.primary(), "draining", sql).await;
@@ -43,8 +39,7 @@ async fn a_statement_that_ends_within_the_drain_time_is_let_go_on() {
 
 #[tokio::test]
 async fn a_lease_that_is_held_does_not_hold_up_close_and_its_session_ends_with_it() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "held").await;
+    let Lab { cluster, engine, .. } = Lab::named("held").start().await;
     let mut lease = engine.handle().acquire().await.unwrap();
     sqlx::query("SELECT 1").execute(&mut lease).await.unwrap();
     let report = engine.close_within(Duration::from_millis(200)).await;
@@ -59,9 +54,7 @@ async fn a_lease_that_is_held_does_not_hold_up_close_and_its_session_ends_with_i
 
 #[tokio::test]
 async fn a_transaction_open_at_the_drain_timeout_is_rolled_back() {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    let engine = engine(&cluster, "open_tx").await;
+    let Lab { cluster, engine, .. } = Lab::named("open_tx").table("t (a int)").start().await;
     let mut tx = engine.handle().begin().await.unwrap();
     sqlx::query("INSERT INTO t VALUES (1)").execute(&mut tx).await.unwrap();
     engine.close_within(Duration::from_millis(100)).await;

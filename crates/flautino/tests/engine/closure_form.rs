@@ -3,17 +3,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use flautino::{Engine, Error, Handle, IsolationLevel, TransactionOptions};
+use flautino::{Error, Handle, IsolationLevel, TransactionOptions};
 use flautino_cluster::Cluster;
-use flautino_lab::{ask, cluster, engine, sqlstate};
+use flautino_lab::{Lab, ask, sqlstate};
 use tokio::sync::Barrier;
 
-async fn start(name: &str) -> (Cluster, Engine, Handle) {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int); INSERT INTO t VALUES (1)").await.unwrap();
-    let engine = engine(&cluster, name).await;
-    let db = engine.handle();
-    (cluster, engine, db)
+async fn start(name: &str) -> Lab {
+    Lab::named(name).sql("CREATE TABLE t (a int); INSERT INTO t VALUES (1)").start().await
 }
 
 async fn sum(cluster: &Cluster) -> i64 {
@@ -22,7 +18,7 @@ async fn sum(cluster: &Cluster) -> i64 {
 
 #[tokio::test]
 async fn ok_commits_an_error_rolls_back_and_so_does_a_panic() {
-    let (cluster, engine, db) = start("closure").await;
+    let Lab { cluster, engine, db, .. } = start("closure").await;
     let answer: Result<&str, sqlx::Error> = db
         .transaction(async |tx| {
             sqlx::query("INSERT INTO t VALUES (10)").execute(&mut *tx).await?;
@@ -64,7 +60,7 @@ async fn ok_commits_an_error_rolls_back_and_so_does_a_panic() {
 
 #[tokio::test]
 async fn ok_over_an_error_that_was_swallowed_is_no_success() {
-    let (cluster, engine, db) = start("swallowed").await;
+    let Lab { cluster, engine, db, .. } = start("swallowed").await;
     let answer: Result<(), sqlx::Error> = db
         .transaction(async |tx| {
             sqlx::query("INSERT INTO t VALUES (10)").execute(&mut *tx).await?;
@@ -101,7 +97,7 @@ async fn double(db: &Handle, meet: Arc<Barrier>, tries: Arc<AtomicU32>) -> Resul
 
 #[tokio::test]
 async fn two_serializable_transactions_that_conflict_both_end_as_if_one_came_after_the_other() {
-    let (cluster, engine, db) = start("serializable").await;
+    let Lab { cluster, engine, db, .. } = start("serializable").await;
     let (meet, tries) = (Arc::new(Barrier::new(2)), Arc::new(AtomicU32::new(0)));
     let (one, two) = tokio::join!(
         double(&db, Arc::clone(&meet), Arc::clone(&tries)),
@@ -116,7 +112,7 @@ async fn two_serializable_transactions_that_conflict_both_end_as_if_one_came_aft
 
 #[tokio::test]
 async fn it_gives_up_after_as_many_retries_as_were_asked_for_and_tries_nothing_else_again() {
-    let (cluster, engine, db) = start("gives_up").await;
+    let Lab { cluster, engine, db, .. } = start("gives_up").await;
     for (raise, retries, expected) in
         [("40001", 3, 4), ("40P01", 2, 3), ("40001", 0, 1), ("23505", 3, 1)]
     {

@@ -3,14 +3,11 @@
 //! With what it captures moved in: for a closure that borrows, rustc 1.94 says "implementation
 //! of `Send` is not general enough".
 
-use flautino_lab::{ask, cluster, engine};
+use flautino_lab::{Lab, ask};
 
 #[tokio::test]
 async fn the_closure_form_runs_in_a_spawned_task() {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a text)").await.unwrap();
-    let engine = engine(&cluster, "spawned").await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("spawned").table("t (a text)").start().await;
     let title = "moved in".to_owned();
     let task = tokio::spawn(async move {
         db.transaction(async move |tx| {

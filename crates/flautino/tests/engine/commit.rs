@@ -1,16 +1,14 @@
 //! `commit` answers `Ok` only for what the server committed.
 
-use flautino::{Engine, Error, Handle, IsolationLevel, TransactionOptions};
-use flautino_cluster::{Cluster, Node};
-use flautino_lab::{ask, cluster, config, engine, sqlstate};
+use flautino::{Error, IsolationLevel, TransactionOptions};
+use flautino_cluster::Node;
+use flautino_lab::{Lab, ask, sqlstate};
 use sqlx::{PgConnection, Row};
 
-async fn start(name: &str) -> (Cluster, Engine, Handle) {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int UNIQUE DEFERRABLE)").await.unwrap();
-    let engine = engine(&cluster, name).await;
-    let db = engine.handle();
-    (cluster, engine, db)
+const TABLE: &str = "t (a int UNIQUE DEFERRABLE)";
+
+async fn start(name: &str) -> Lab {
+    Lab::named(name).table(TABLE).start().await
 }
 
 async fn rows(node: &Node) -> String {
@@ -23,7 +21,7 @@ async fn insert(connection: &mut PgConnection, value: i32) -> Result<(), sqlx::E
 
 #[tokio::test]
 async fn a_transaction_that_the_server_aborted_does_not_commit() {
-    let (cluster, engine, db) = start("aborted").await;
+    let Lab { cluster, engine, db, .. } = start("aborted").await;
     let mut tx = db.begin().await.unwrap();
     sqlx::query("INSERT INTO t VALUES (1)").execute(&mut tx).await.unwrap();
     sqlx::query("SELECT nothing").execute(&mut tx).await.unwrap_err();
@@ -46,7 +44,7 @@ async fn a_transaction_that_the_server_aborted_does_not_commit() {
 
 #[tokio::test]
 async fn raw_transaction_control_is_refused_and_the_transaction_stands() {
-    let (cluster, engine, db) = start("control").await;
+    let Lab { cluster, engine, db, .. } = start("control").await;
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, 1).await.unwrap();
     for sql in ["COMMIT", "ROLLBACK", "begin", "END", "abort", "/* x */ commit and chain;"] {
@@ -63,7 +61,7 @@ async fn raw_transaction_control_is_refused_and_the_transaction_stands() {
 
 #[tokio::test]
 async fn transaction_control_among_several_commands_does_not_end_a_transaction_in_silence() {
-    let (cluster, engine, db) = start("several").await;
+    let Lab { cluster, engine, db, .. } = start("several").await;
     let mut silent = Vec::new();
     for sql in [
         "SELECT 1; ROLLBACK",
@@ -93,12 +91,8 @@ async fn transaction_control_among_several_commands_does_not_end_a_transaction_i
 
 #[tokio::test]
 async fn a_constraint_that_fails_at_commit_is_an_error_and_frees_the_connection() {
-    let (cluster, _, _) = start("unused").await;
-    let mut config = config(&cluster, "deferred");
-    config.pool.max_connections = 1;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } =
+        Lab::named("deferred").table(TABLE).one_connection().start().await;
     for _ in 0..3 {
         let mut tx = db.begin().await.unwrap();
         sqlx::query("SET CONSTRAINTS ALL DEFERRED").execute(&mut tx).await.unwrap();
@@ -111,7 +105,7 @@ async fn a_constraint_that_fails_at_commit_is_an_error_and_frees_the_connection(
 
 #[tokio::test]
 async fn isolation_access_and_deferral_are_in_force() {
-    let (_cluster, engine, db) = start("modes").await;
+    let lab = start("modes").await;
     for (isolation, read_only, deferrable, expected) in [
         (None, false, false, "read committed off off"),
         (Some(IsolationLevel::ReadCommitted), true, false, "read committed on off"),
@@ -119,7 +113,7 @@ async fn isolation_access_and_deferral_are_in_force() {
         (Some(IsolationLevel::Serializable), true, true, "serializable on on"),
     ] {
         let options = TransactionOptions { isolation, read_only, deferrable, retries: 0 };
-        let mut tx = db.begin_with(options).await.unwrap();
+        let mut tx = lab.db.begin_with(options).await.unwrap();
         let row = sqlx::query(
             "SELECT concat_ws(' ', current_setting('transaction_isolation'), \
              current_setting('transaction_read_only'), current_setting('transaction_deferrable'))",
@@ -133,5 +127,5 @@ async fn isolation_access_and_deferral_are_in_force() {
         }
         tx.rollback().await.unwrap();
     }
-    engine.close().await;
+    lab.engine.close().await;
 }

@@ -2,16 +2,9 @@
 
 use std::time::Duration;
 
-use flautino::{Engine, Error};
-use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{ask, cluster, config, engine, until_running, wait_until};
+use flautino::Error;
+use flautino_lab::{Lab, ask, until_running, wait_until};
 use sqlx::PgConnection;
-
-async fn with_table() -> Cluster {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    cluster
-}
 
 async fn insert(connection: &mut PgConnection, value: i32) -> Result<(), sqlx::Error> {
     sqlx::query("INSERT INTO t VALUES ($1)").bind(value).execute(connection).await.map(drop)
@@ -19,39 +12,26 @@ async fn insert(connection: &mut PgConnection, value: i32) -> Result<(), sqlx::E
 
 #[tokio::test]
 async fn a_connection_lost_during_commit_is_an_unknown_outcome() {
-    let cluster = with_table().await;
-    cluster
-        .primary()
-        .execute(
-            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
-             'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'; \
-             CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED \
-             FOR EACH ROW EXECUTE FUNCTION slow()",
-        )
-        .await
-        .unwrap();
-    let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
-    let mut config = config(&cluster, "lost");
-    config.main.url = Some(proxy.url());
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    let mut tx = engine.handle().begin().await.unwrap();
+    let slow_commit = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+         'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'; \
+         CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED \
+         FOR EACH ROW EXECUTE FUNCTION slow()";
+    let lab = Lab::named("lost").table("t (a int)").sql(slow_commit).behind_proxy().start().await;
+    let mut tx = lab.engine.handle().begin().await.unwrap();
     insert(&mut tx, 1).await.unwrap();
     let commit = tokio::spawn(tx.commit());
-    until_running(cluster.primary(), "lost", "COMMIT").await;
-    proxy.reset().await;
+    until_running(lab.primary(), "lost", "COMMIT").await;
+    lab.proxy().reset().await;
     let err = commit.await.unwrap().unwrap_err();
     assert!(matches!(Error::of(&err), Some(Error::CommitUnknown(_))), "{err:?}");
-    let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&engine.handle()).await.unwrap();
+    let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&lab.engine.handle()).await.unwrap();
     assert_eq!(one, 1);
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_commit_that_waits_for_a_standby_when_its_backend_is_ended_is_not_called_undone() {
-    let cluster = with_table().await;
-    let engine = engine(&cluster, "sync").await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("sync").table("t (a int)").start().await;
     let node = cluster.primary();
     node.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").await.unwrap();
     node.execute("SELECT pg_reload_conf()").await.unwrap();

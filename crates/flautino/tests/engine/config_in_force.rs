@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, EngineConfig, OpenError};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{ask, cluster, sqlstate, until_sessions, wait_until};
+use flautino_lab::{ask, cluster, open, sqlstate, until_sessions, wait_until};
 use sqlx::{AssertSqlSafe, Row};
 
 fn toml(node: &Node, more: &str) -> EngineConfig {
@@ -16,10 +16,8 @@ fn toml(node: &Node, more: &str) -> EngineConfig {
     .unwrap()
 }
 
-async fn open(cluster: &Cluster, more: &str) -> Engine {
-    let engine = Engine::new(toml(cluster.primary(), more)).unwrap();
-    engine.open().await.unwrap();
-    engine
+async fn open_with(cluster: &Cluster, more: &str) -> Engine {
+    open(toml(cluster.primary(), more)).await
 }
 
 async fn setting(db: &flautino::Handle, name: &str) -> String {
@@ -29,7 +27,7 @@ async fn setting(db: &flautino::Handle, name: &str) -> String {
 #[tokio::test]
 async fn name_and_options_are_in_force_at_the_server() {
     let cluster = cluster(0).await;
-    let engine = open(
+    let engine = open_with(
         &cluster,
         r#"application_name = "in force"
            options = { search_path = "app, public", work_mem = "7MB" }"#,
@@ -45,7 +43,8 @@ async fn name_and_options_are_in_force_at_the_server() {
 #[tokio::test]
 async fn session_timeouts_are_in_force_on_new_and_on_washed_connections() {
     let cluster = cluster(0).await;
-    let engine = open(&cluster, "statement_timeout = '200ms'\n[pool]\nmax_connections = 1").await;
+    let engine =
+        open_with(&cluster, "statement_timeout = '200ms'\n[pool]\nmax_connections = 1").await;
     let db = engine.handle();
     for _ in 0..2 {
         assert_eq!(setting(&db, "statement_timeout").await, "200ms");
@@ -60,11 +59,11 @@ async fn session_timeouts_are_in_force_on_new_and_on_washed_connections() {
     assert_eq!(sqlstate(&slow.unwrap_err()), "57014");
     engine.close().await;
 
-    let engine = open(&cluster, "client_check_interval = '250ms'").await;
+    let engine = open_with(&cluster, "client_check_interval = '250ms'").await;
     let interval = setting(&engine.handle(), "client_connection_check_interval").await;
     assert_eq!(interval, "250ms");
     engine.close().await;
-    let engine = open(&cluster, "client_check_interval = 0").await;
+    let engine = open_with(&cluster, "client_check_interval = 0").await;
     let interval = setting(&engine.handle(), "client_connection_check_interval").await;
     assert_eq!(interval, "0");
     engine.close().await;
@@ -89,7 +88,7 @@ async fn as_many_statements_stay_prepared_as_the_configuration_says() {
     for (more, expected) in
         [("", 5), ("statement_cache_capacity = 2", 2), ("statement_cache_capacity = 0", 0)]
     {
-        let engine = open(&cluster, more).await;
+        let engine = open_with(&cluster, more).await;
         let mut lease = engine.handle().acquire().await.unwrap();
         for n in 0..5 {
             let sql = format!("SELECT $1::int4 + {n}");
@@ -115,7 +114,7 @@ async fn ssl_mode_require_is_a_clear_error_where_there_is_no_tls_and_disable_wor
     assert!(matches!(err, OpenError::Refused(_)), "{err:?}");
     assert!(err.to_string().contains("TLS"), "{err}");
 
-    let engine = open(&cluster, "ssl_mode = 'disable'").await;
+    let engine = open_with(&cluster, "ssl_mode = 'disable'").await;
     let pid: i32 =
         sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&engine.handle()).await.unwrap();
     let sql = format!("SELECT ssl FROM pg_stat_ssl WHERE pid = {pid}");
@@ -132,7 +131,7 @@ async fn sessions_on_a_replica_are_read_only_by_default_and_on_the_primary_not()
          database = 'postgres'",
         replica.port()
     );
-    let engine = open(&cluster, &more).await;
+    let engine = open_with(&cluster, &more).await;
     let db = engine.handle().primary();
     let copy = db.node("copy").unwrap();
     assert_eq!(setting(&db, "default_transaction_read_only").await, "off");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flautino::{EngineConfig, PoolConfig};
-use flautino_lab::{Proxied, until_sessions, wait_until};
+use flautino_lab::{Lab, until_sessions, wait_until};
 
 /// How long what must not happen is waited for.
 const A_WHILE: Duration = Duration::from_millis(300);
@@ -18,36 +18,38 @@ fn it_is_four_unless_the_configuration_says_otherwise() {
 /// A pool of twenty with one connection made, twenty who want one each, and a network that stands
 /// still; then it goes on.
 async fn check(name: &str, concurrency: Option<u32>, expected: u64) {
-    let server = Proxied::start(name, |config| {
-        config.pool.max_connections = 20;
-        config.pool.acquire_timeout = Duration::from_secs(60);
-        config.pool.warm_time = Duration::from_secs(60);
-        if let Some(concurrency) = concurrency {
-            config.pool.connect_concurrency = concurrency;
-        }
-    })
-    .await;
-    until_sessions(server.node(), name, 1).await;
-    let first = server.db.acquire().await.unwrap();
-    server.proxy.reset_counters();
-    server.proxy.stall();
-    let askers: Vec<_> = (0..19).map(|_| tokio::spawn(server.db.acquire())).collect();
-    wait_until("as many are being made as may be", async || server.proxy.accepted() == expected)
+    let lab = Lab::named(name)
+        .behind_proxy()
+        .connections(20)
+        .always_warm()
+        .config(|config| {
+            if let Some(concurrency) = concurrency {
+                config.pool.connect_concurrency = concurrency;
+            }
+        })
+        .start()
+        .await;
+    until_sessions(lab.primary(), name, 1).await;
+    let first = lab.db.acquire().await.unwrap();
+    lab.proxy().reset_counters();
+    lab.proxy().stall();
+    let askers: Vec<_> = (0..19).map(|_| tokio::spawn(lab.db.acquire())).collect();
+    wait_until("as many are being made as may be", async || lab.proxy().accepted() == expected)
         .await;
     tokio::time::sleep(A_WHILE).await;
-    assert_eq!(server.proxy.accepted(), expected);
-    assert_eq!(u64::from(server.pool().connecting), expected);
+    assert_eq!(lab.proxy().accepted(), expected);
+    assert_eq!(u64::from(lab.pool().connecting), expected);
 
-    server.proxy.heal().unwrap();
+    lab.proxy().heal().unwrap();
     let mut leases = Vec::new();
     for asker in askers {
         leases.push(asker.await.unwrap().unwrap());
-        assert!(u64::from(server.pool().connecting) <= expected);
+        assert!(u64::from(lab.pool().connecting) <= expected);
     }
-    assert_eq!(server.proxy.accepted(), 19);
-    until_sessions(server.node(), name, 20).await;
+    assert_eq!(lab.proxy().accepted(), 19);
+    until_sessions(lab.primary(), name, 20).await;
     drop((first, leases));
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
@@ -67,27 +69,22 @@ async fn all_at_once_where_there_is_room_for_more_than_are_wanted() {
 
 #[tokio::test]
 async fn those_whose_askers_went_away_count_too() {
-    let server = Proxied::start("gone", |config| {
-        config.pool.max_connections = 20;
-        config.pool.acquire_timeout = Duration::from_secs(60);
-        config.pool.warm_time = Duration::from_secs(60);
-    })
-    .await;
-    let first = server.db.acquire().await.unwrap();
-    server.proxy.reset_counters();
-    server.proxy.stall();
+    let lab = Lab::named("gone").behind_proxy().connections(20).always_warm().start().await;
+    let first = lab.db.acquire().await.unwrap();
+    lab.proxy().reset_counters();
+    lab.proxy().stall();
     for _ in 0..5 {
-        let askers: Vec<_> = (0..8).map(|_| tokio::spawn(server.db.acquire())).collect();
-        wait_until("four are being made", async || server.proxy.accepted() == 4).await;
+        let askers: Vec<_> = (0..8).map(|_| tokio::spawn(lab.db.acquire())).collect();
+        wait_until("four are being made", async || lab.proxy().accepted() == 4).await;
         for asker in askers {
             asker.abort();
             let _ = asker.await;
         }
     }
     tokio::time::sleep(A_WHILE).await;
-    assert_eq!(server.proxy.accepted(), 4);
-    server.proxy.heal().unwrap();
-    wait_until("the four are there", async || server.pool().idle == 4).await;
+    assert_eq!(lab.proxy().accepted(), 4);
+    lab.proxy().heal().unwrap();
+    wait_until("the four are there", async || lab.pool().idle == 4).await;
     drop(first);
-    server.engine.close().await;
+    lab.engine.close().await;
 }

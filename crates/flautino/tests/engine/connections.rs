@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 use flautino::{Engine, Handle};
 use flautino_cluster::{Cluster, Proxy};
 use flautino_lab::{
-    ask, cluster, config, polled_at_most, sessions_of, sqlstate, until_sessions, wait_until,
+    ask, cluster, config, open, pid, polled_at_most, sessions_of, sqlstate, until_sessions,
+    wait_until,
 };
 use futures_util::future::join_all;
 
@@ -17,14 +18,9 @@ async fn with_connections(max: u32, name: &str) -> (Cluster, Proxy, Engine, Hand
     let mut config = config(&cluster, name);
     config.main.url = Some(proxy.url());
     config.pool.max_connections = max;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     (cluster, proxy, engine, db)
-}
-
-async fn pid(db: &Handle) -> i32 {
-    sqlx::query_scalar(PID).fetch_one(db).await.unwrap()
 }
 
 #[tokio::test]

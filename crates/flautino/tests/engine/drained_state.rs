@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use flautino::{EngineConfig, Lease};
-use flautino_lab::{Proxied, polled_at_most, until_running};
+use flautino::Lease;
+use flautino_lab::{Lab, polled_at_most, until_running};
 
 const SLEEP: &str = "SELECT pg_sleep(30)";
 const SOON: Duration = Duration::from_secs(10);
@@ -20,12 +20,6 @@ const LEFT: [(&str, &str); 5] = [
     ("SET app.who = 'me'", "SELECT coalesce(current_setting('app.who', true), '') = ''"),
 ];
 
-fn one_connection(config: &mut EngineConfig) {
-    config.pool.max_connections = 1;
-    config.pool.acquire_timeout = Duration::from_secs(60);
-    config.main.client_check_interval = Some(Duration::ZERO);
-}
-
 async fn leave(lease: &mut Lease) -> i32 {
     for (sql, _) in LEFT {
         sqlx::query(sql).execute(&mut *lease).await.unwrap();
@@ -34,36 +28,38 @@ async fn leave(lease: &mut Lease) -> i32 {
 }
 
 /// The same process serves, and knows nothing of it.
-async fn check(server: &Proxied, expected: i32) {
-    let next = tokio::time::timeout(SOON, flautino_lab::pid(&server.db)).await;
+async fn check(lab: &Lab, expected: i32) {
+    let next = tokio::time::timeout(SOON, flautino_lab::pid(&lab.db)).await;
     assert_eq!(next.expect("the connection came free"), expected);
     for (sql, must_hold) in LEFT {
-        let clean: bool = sqlx::query_scalar(must_hold).fetch_one(&server.db).await.unwrap();
+        let clean: bool = sqlx::query_scalar(must_hold).fetch_one(&lab.db).await.unwrap();
         assert!(clean, "{sql}");
     }
 }
 
 #[tokio::test]
 async fn a_session_whose_last_statement_was_abandoned_is_washed() {
-    let server = Proxied::start("washed", one_connection).await;
-    let mut lease = server.db.acquire().await.unwrap();
+    let lab =
+        Lab::named("washed").behind_proxy().one_connection().without_client_check().start().await;
+    let mut lease = lab.db.acquire().await.unwrap();
     let before = leave(&mut lease).await;
     {
         let mut sleep = std::pin::pin!(sqlx::query(SLEEP).execute(&mut lease));
         tokio::select! {
             _ = &mut sleep => panic!("it sleeps for long"),
-            () = until_running(server.node(), "washed", SLEEP) => {}
+            () = until_running(lab.primary(), "washed", SLEEP) => {}
         }
     }
     drop(lease);
-    check(&server, before).await;
-    server.engine.close().await;
+    check(&lab, before).await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn what_the_abandoned_statement_itself_did_is_washed_off() {
-    let server = Proxied::start("itself", one_connection).await;
-    let before = flautino_lab::pid(&server.db).await;
+    let lab =
+        Lab::named("itself").behind_proxy().one_connection().without_client_check().start().await;
+    let before = flautino_lab::pid(&lab.db).await;
     // The lock outlives the transaction that is rolled back.
     for sql in [
         "SELECT pg_advisory_lock(1), pg_sleep(30)",
@@ -71,47 +67,50 @@ async fn what_the_abandoned_statement_itself_did_is_washed_off() {
         "DO $$ BEGIN PERFORM set_config('work_mem', '9MB', false); COMMIT; \
              PERFORM pg_advisory_lock(1); PERFORM pg_sleep(30); END $$",
     ] {
-        let db = server.db.clone();
+        let db = lab.db.clone();
         let abandoned = tokio::spawn(async move { sqlx::query(sql).execute(&db).await });
-        until_running(server.node(), "itself", sql).await;
+        until_running(lab.primary(), "itself", sql).await;
         abandoned.abort();
-        check(&server, before).await;
+        check(&lab, before).await;
     }
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_statement_of_a_handle_dropped_before_its_answer_is_washed_off() {
-    let server = Proxied::start("unread", one_connection).await;
-    let before = flautino_lab::pid(&server.db).await;
+    let lab =
+        Lab::named("unread").behind_proxy().one_connection().without_client_check().start().await;
+    let before = flautino_lab::pid(&lab.db).await;
     for polls in 1..8 {
         for (sql, _) in LEFT {
-            let _ = polled_at_most(polls, sqlx::query(sql).execute(&server.db)).await;
+            let _ = polled_at_most(polls, sqlx::query(sql).execute(&lab.db)).await;
         }
-        check(&server, before).await;
+        check(&lab, before).await;
     }
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn the_session_s_own_settings_are_in_force_again() {
-    let server = Proxied::start("own", |config| {
-        one_connection(config);
-        config.main.statement_timeout = Some(Duration::from_secs(25));
-    })
-    .await;
-    let mut lease = server.db.acquire().await.unwrap();
+    let lab = Lab::named("own")
+        .behind_proxy()
+        .one_connection()
+        .without_client_check()
+        .config(|config| config.main.statement_timeout = Some(Duration::from_secs(25)))
+        .start()
+        .await;
+    let mut lease = lab.db.acquire().await.unwrap();
     sqlx::query("SET statement_timeout = 0").execute(&mut lease).await.unwrap();
     {
         let mut sleep = std::pin::pin!(sqlx::query(SLEEP).execute(&mut lease));
         tokio::select! {
             _ = &mut sleep => panic!("it sleeps for long"),
-            () = until_running(server.node(), "own", SLEEP) => {}
+            () = until_running(lab.primary(), "own", SLEEP) => {}
         }
     }
     drop(lease);
     let show = sqlx::query_scalar("SELECT current_setting('statement_timeout')");
-    let timeout: String = show.fetch_one(&server.db).await.unwrap();
+    let timeout: String = show.fetch_one(&lab.db).await.unwrap();
     assert_eq!(timeout, "25s");
-    server.engine.close().await;
+    lab.engine.close().await;
 }

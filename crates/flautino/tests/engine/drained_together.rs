@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use flautino::Handle;
-use flautino_lab::{Proxied, ask, sessions_begun, wait_until};
+use flautino_lab::{Lab, ask, sessions_begun, wait_until};
 use futures_util::future::{join_all, try_join_all};
 
 const SLEEP: &str = "SELECT pg_sleep(60)";
@@ -23,41 +23,41 @@ async fn pids(db: &Handle) -> BTreeSet<i32> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn sixteen_abandoned_together_are_all_usable_again_and_cost_hardly_a_new_session() {
-    let server = Proxied::start("together", |config| {
-        config.pool.max_connections = 16;
-        config.pool.warm_time = Duration::from_secs(60);
-        config.pool.acquire_timeout = Duration::from_secs(60);
-        config.main.client_check_interval = Some(Duration::ZERO);
-    })
-    .await;
-    let before = pids(&server.db).await;
+    let lab = Lab::named("together")
+        .behind_proxy()
+        .connections(16)
+        .always_warm()
+        .without_client_check()
+        .start()
+        .await;
+    let before = pids(&lab.db).await;
     assert_eq!(before.len(), POOL);
     let running = "SELECT count(*) FROM pg_stat_activity \
                    WHERE application_name = 'together' AND query = 'SELECT pg_sleep(60)' \
                    AND state = 'active'";
     for _ in 0..3 {
-        let begun = sessions_begun(server.node(), "together");
+        let begun = sessions_begun(lab.primary(), "together");
         let sleeps: Vec<_> = (0..POOL)
             .map(|_| {
-                let db = server.db.clone();
+                let db = lab.db.clone();
                 tokio::spawn(async move { sqlx::query(SLEEP).execute(&db).await })
             })
             .collect();
-        wait_until("all sleep", async || ask::<i64>(server.node(), running).await == 16).await;
+        wait_until("all sleep", async || ask::<i64>(lab.primary(), running).await == 16).await;
         sleeps.iter().for_each(tokio::task::JoinHandle::abort);
         join_all(sleeps).await;
 
-        let after = tokio::time::timeout(SOON, pids(&server.db)).await;
+        let after = tokio::time::timeout(SOON, pids(&lab.db)).await;
         let after = after.expect("all are usable again");
-        assert_eq!(ask::<i64>(server.node(), running).await, 0);
+        assert_eq!(ask::<i64>(lab.primary(), running).await, 0);
         let kept = after.intersection(&before).count();
-        let new = sessions_begun(server.node(), "together") - begun;
+        let new = sessions_begun(lab.primary(), "together") - begun;
         assert!(kept >= POOL - 2 && new <= 2, "{kept} sessions kept, {new} begun");
         if kept < POOL {
             // One was given up on a machine that stood still; the rest is compared no more.
             break;
         }
     }
-    assert_eq!(server.engine.status().nodes[0].in_flight, 0);
-    server.engine.close().await;
+    assert_eq!(lab.engine.status().nodes[0].in_flight, 0);
+    lab.engine.close().await;
 }

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flautino::{Engine, Handle, Role};
+use flautino::{Handle, Role};
 use flautino_cluster::Proxy;
-use flautino_lab::{Proxied, cluster, config, sqlstate, wait_until};
+use flautino_lab::{Lab, cluster, config, open, sqlstate, wait_until};
 use futures_util::future::try_join_all;
 use sqlx::{FromRow, PgConnection};
 
@@ -38,13 +38,8 @@ fn pids(sessions: &[Session]) -> BTreeSet<i32> {
 
 #[tokio::test]
 async fn after_a_promotion_none_that_was_made_on_the_replica_is_lent() {
-    let cluster = cluster(1).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    cluster.replica(0).catch_up_with(cluster.primary()).await.unwrap();
-    let mut config = config(&cluster, "promoted");
-    config.pool.warm_time = Duration::from_secs(60);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let Lab { cluster, engine, .. } =
+        Lab::named("promoted").replicas(1).table("t (a int)").always_warm().start().await;
     let db = engine.handle().node("read_replica_1").unwrap();
     let before = five(&db).await;
     assert!(before.iter().all(|session| session.read_only), "{before:?}");
@@ -74,8 +69,7 @@ async fn after_a_refused_write_none_that_was_made_before_is_lent() {
     config.main.url = Some(proxy.url());
     config.pool.max_connections = 20;
     config.pool.warm_time = Duration::from_secs(60);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     let before = five(&db).await;
     assert!(before.iter().all(|session| session.port == i32::from(primary.port())));
@@ -107,46 +101,48 @@ async fn after_a_refused_write_none_that_was_made_before_is_lent() {
 
 #[tokio::test]
 async fn after_a_restart_none_from_before_is_lent_and_no_read_fails() {
-    let server = Proxied::start("restarted", |config| {
-        config.pool.warm_time = Duration::from_secs(60);
-        config.pool.acquire_timeout = Duration::from_secs(60);
-    })
-    .await;
+    let lab = Lab::named("restarted")
+        .behind_proxy()
+        .always_warm()
+        .config(|config| config.pool.acquire_timeout = Duration::from_secs(60))
+        .start()
+        .await;
     for kill in [false, true] {
-        let before = five(&server.db).await;
+        let before = five(&lab.db).await;
         if kill {
-            server.node().kill().await.unwrap();
-            server.node().start().await.unwrap();
+            lab.primary().kill().await.unwrap();
+            lab.primary().start().await.unwrap();
         } else {
-            server.node().restart().await.unwrap();
+            lab.primary().restart().await.unwrap();
         }
         for _ in 0..10 {
-            sqlx::query("SELECT 1").execute(&server.db).await.unwrap();
+            sqlx::query("SELECT 1").execute(&lab.db).await.unwrap();
         }
-        let after = five(&server.db).await;
+        let after = five(&lab.db).await;
         assert!(pids(&after).is_disjoint(&pids(&before)), "{before:?}, {after:?}");
     }
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn after_a_restart_the_first_loss_gives_up_all_that_rest() {
-    let server = Proxied::start("first_loss", |config| {
-        config.pool.warm_time = Duration::from_secs(60);
-        config.pool.acquire_timeout = Duration::from_secs(60);
-    })
-    .await;
-    server.node().execute("CREATE TABLE t (a int)").await.unwrap();
-    let before = five(&server.db).await;
-    server.node().restart().await.unwrap();
+    let lab = Lab::named("first_loss")
+        .behind_proxy()
+        .always_warm()
+        .config(|config| config.pool.acquire_timeout = Duration::from_secs(60))
+        .start()
+        .await;
+    lab.primary().execute("CREATE TABLE t (a int)").await.unwrap();
+    let before = five(&lab.db).await;
+    lab.primary().restart().await.unwrap();
     // A write that meets a dead connection is not sent again; the next ones meet none.
     let mut failed = 0;
     for _ in 0..10 {
         failed +=
-            i32::from(sqlx::query("INSERT INTO t VALUES (1)").execute(&server.db).await.is_err());
+            i32::from(sqlx::query("INSERT INTO t VALUES (1)").execute(&lab.db).await.is_err());
     }
     assert!(failed <= 1, "{failed} of 10 writes failed");
-    let after = five(&server.db).await;
+    let after = five(&lab.db).await;
     assert!(pids(&after).is_disjoint(&pids(&before)), "{before:?}, {after:?}");
-    server.engine.close().await;
+    lab.engine.close().await;
 }

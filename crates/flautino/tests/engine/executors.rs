@@ -1,8 +1,6 @@
 //! Everything of sqlx that takes an executor takes a handle, a lease, a transaction, a savepoint.
 
-use flautino::{Engine, Handle};
-use flautino_cluster::Cluster;
-use flautino_lab::{ask, cluster, engine};
+use flautino_lab::{Lab, ask};
 use futures_util::{StreamExt, TryStreamExt};
 use sqlx::{Either, Executor, Postgres, QueryBuilder, Row, SqlSafeStr, Statement};
 
@@ -12,18 +10,13 @@ struct Note {
     title: String,
 }
 
-async fn start(name: &str) -> (Cluster, Engine, Handle) {
-    let cluster = cluster(0).await;
-    let sql = "CREATE TABLE notes (id int PRIMARY KEY, title text NOT NULL)";
-    cluster.primary().execute(sql).await.unwrap();
-    let engine = engine(&cluster, name).await;
-    let db = engine.handle();
-    (cluster, engine, db)
+async fn start(name: &str) -> Lab {
+    Lab::named(name).table("notes (id int PRIMARY KEY, title text NOT NULL)").start().await
 }
 
 #[tokio::test]
 async fn each_way_to_run_a_query_works_through_a_handle() {
-    let (cluster, engine, db) = start("ways").await;
+    let Lab { cluster, engine, db, .. } = start("ways").await;
     let mut insert = QueryBuilder::<Postgres>::new("INSERT INTO notes (id, title) ");
     insert.push_values([(1, "one"), (2, "two"), (3, "three")], |mut row, (id, title)| {
         row.push_bind(id).push_bind(title);
@@ -58,9 +51,9 @@ async fn each_way_to_run_a_query_works_through_a_handle() {
 
 #[tokio::test]
 async fn several_commands_prepared_statements_and_descriptions_work() {
-    let (_cluster, engine, db) = start("kinds").await;
+    let lab = start("kinds").await;
     let several = sqlx::raw_sql("SELECT 1 AS a; INSERT INTO notes VALUES (1, 'x'); SELECT 2, 3");
-    let mut results = several.fetch_many(&db);
+    let mut results = several.fetch_many(&lab.db);
     let (mut rows, mut ends) = (Vec::new(), 0);
     while let Some(item) = results.next().await {
         match item.unwrap() {
@@ -71,23 +64,23 @@ async fn several_commands_prepared_statements_and_descriptions_work() {
     drop(results);
     assert_eq!((rows.as_slice(), ends), ([1, 2].as_slice(), 3));
 
-    let statement = (&db).prepare("SELECT $1::int4 * 2".into_sql_str()).await.unwrap();
+    let statement = (&lab.db).prepare("SELECT $1::int4 * 2".into_sql_str()).await.unwrap();
     assert_eq!(statement.columns().len(), 1);
     for _ in 0..3 {
         // Perhaps on another connection than the one it was prepared on.
-        let _held = db.acquire().await.unwrap();
-        let row = statement.query().bind(21).fetch_one(&db).await.unwrap();
+        let _held = lab.db.acquire().await.unwrap();
+        let row = statement.query().bind(21).fetch_one(&lab.db).await.unwrap();
         assert_eq!(row.get::<i32, _>(0), 42);
     }
-    let described = (&db).describe("SELECT id, title FROM notes".into_sql_str()).await.unwrap();
+    let described = (&lab.db).describe("SELECT id, title FROM notes".into_sql_str()).await.unwrap();
     assert_eq!(described.columns().len(), 2);
-    (&db).prepare("SELEC".into_sql_str()).await.unwrap_err();
+    (&lab.db).prepare("SELEC".into_sql_str()).await.unwrap_err();
 
-    let unencodable = sqlx::query("SELECT $1").bind("nul \0 in text").execute(&db).await;
+    let unencodable = sqlx::query("SELECT $1").bind("nul \0 in text").execute(&lab.db).await;
     unencodable.unwrap_err();
-    let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&db).await.unwrap();
+    let one: i32 = sqlx::query_scalar("SELECT 1").fetch_one(&lab.db).await.unwrap();
     assert_eq!(one, 1);
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 async fn count<'e>(executor: impl Executor<'e, Database = Postgres>) -> i64 {
@@ -96,13 +89,13 @@ async fn count<'e>(executor: impl Executor<'e, Database = Postgres>) -> i64 {
 
 #[tokio::test]
 async fn every_kind_of_executor_is_one() {
-    let (_cluster, engine, db) = start("executors").await;
-    assert_eq!(count(&db).await, 0);
-    assert_eq!(count(db.clone()).await, 0);
-    let mut lease = db.acquire().await.unwrap();
+    let lab = start("executors").await;
+    assert_eq!(count(&lab.db).await, 0);
+    assert_eq!(count(lab.db.clone()).await, 0);
+    let mut lease = lab.db.acquire().await.unwrap();
     assert_eq!(count(&mut lease).await, 0);
     assert_eq!(count(&mut *lease).await, 0);
-    let mut tx = db.begin().await.unwrap();
+    let mut tx = lab.db.begin().await.unwrap();
     sqlx::query("INSERT INTO notes VALUES (1, 'x')").execute(&mut tx).await.unwrap();
     assert_eq!(count(&mut tx).await, 1);
     assert_eq!(count(&mut *tx).await, 1);
@@ -110,29 +103,29 @@ async fn every_kind_of_executor_is_one() {
     sqlx::query("INSERT INTO notes VALUES (2, 'x')").execute(&mut savepoint).await.unwrap();
     assert_eq!(count(&mut savepoint).await, 2);
     savepoint.commit().await.unwrap();
-    assert_eq!(count(&db).await, 0);
+    assert_eq!(count(&lab.db).await, 0);
     tx.commit().await.unwrap();
     assert_eq!(count(&mut lease).await, 2);
     drop(lease);
 
     // And each of them in a task of its own, whose future must be `Send`.
     let task = tokio::spawn(async move {
-        let mut tx = db.begin().await.unwrap();
+        let mut tx = lab.db.begin().await.unwrap();
         let mut savepoint = tx.savepoint().await.unwrap();
         let inside = count(&mut savepoint).await;
         savepoint.commit().await.unwrap();
         tx.commit().await.unwrap();
-        let mut lease = db.acquire().await.unwrap();
+        let mut lease = lab.db.acquire().await.unwrap();
         let rows = sqlx::query("SELECT 1").fetch(&mut lease).try_collect::<Vec<_>>().await.unwrap();
-        inside + i64::try_from(rows.len()).unwrap() + count(&db).await
+        inside + i64::try_from(rows.len()).unwrap() + count(&lab.db).await
     });
     assert_eq!(task.await.unwrap(), 5);
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn copy_works_through_a_lease() {
-    let (cluster, engine, db) = start("copy").await;
+    let Lab { cluster, engine, db, .. } = start("copy").await;
     let mut lease = db.acquire().await.unwrap();
     let mut copy = lease.copy_in_raw("COPY notes FROM STDIN").await.unwrap();
     copy.send("1\tone\n2\ttwo\n".as_bytes()).await.unwrap();

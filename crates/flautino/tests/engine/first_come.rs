@@ -4,26 +4,29 @@ use std::time::Duration;
 
 use flautino::{Handle, Lease};
 use flautino_cluster::Proxy;
-use flautino_lab::{Proxied, until_sessions, wait_until};
+use flautino_lab::{Lab, until_sessions, wait_until};
 
 const PATIENT: Duration = Duration::from_secs(20);
 
 /// A pool of two whose first connection is made and lent; new ones take a detour that stands still.
-async fn one_lent(name: &str) -> (Proxied, Proxy, Lease) {
-    let server = Proxied::start(name, |config| {
-        config.pool.max_connections = 2;
-        config.pool.acquire_timeout = PATIENT;
-        config.pool.warm_time = Duration::from_secs(60);
-    })
-    .await;
+async fn one_lent(name: &str) -> (Lab, Proxy, Lease) {
+    let lab = Lab::named(name)
+        .behind_proxy()
+        .always_warm()
+        .config(|config| {
+            config.pool.max_connections = 2;
+            config.pool.acquire_timeout = PATIENT;
+        })
+        .start()
+        .await;
     // The one that `open` looked at the server with is gone.
-    until_sessions(server.node(), name, 1).await;
-    let first = server.db.acquire().await.unwrap();
-    let detour = Proxy::start(server.node().addr()).await.unwrap();
+    until_sessions(lab.primary(), name, 1).await;
+    let first = lab.db.acquire().await.unwrap();
+    let detour = Proxy::start(lab.primary().addr()).await.unwrap();
     detour.stall();
-    server.proxy.set_target(detour.addr());
-    server.proxy.reset_counters();
-    (server, detour, first)
+    lab.proxy().set_target(detour.addr());
+    lab.proxy().reset_counters();
+    (lab, detour, first)
 }
 
 async fn own_pid(lease: &mut Lease) -> i32 {
@@ -37,9 +40,9 @@ async fn acquire(db: &Handle) -> Lease {
 
 #[tokio::test]
 async fn an_asker_takes_what_is_given_back_while_another_connection_is_being_made() {
-    let (server, detour, mut first) = one_lent("whichever").await;
+    let (lab, detour, mut first) = one_lent("whichever").await;
     let served_by = own_pid(&mut first).await;
-    let db = server.db.clone();
+    let db = lab.db.clone();
     let asker = tokio::spawn(async move { acquire(&db).await });
     wait_until("a second is being made", async || detour.accepted() == 1).await;
     drop(first);
@@ -48,55 +51,55 @@ async fn an_asker_takes_what_is_given_back_while_another_connection_is_being_mad
 
     // What hung is kept for the next.
     detour.heal().unwrap();
-    wait_until("it has arrived", async || server.pool().idle == 1).await;
-    let mut third = acquire(&server.db).await;
+    wait_until("it has arrived", async || lab.pool().idle == 1).await;
+    let mut third = acquire(&lab.db).await;
     assert_ne!(own_pid(&mut third).await, served_by);
-    assert_eq!(server.proxy.accepted(), 1);
+    assert_eq!(lab.proxy().accepted(), 1);
     drop((second, third));
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn an_asker_takes_a_new_connection_while_none_is_given_back() {
-    let (server, detour, mut first) = one_lent("new").await;
-    let db = server.db.clone();
+    let (lab, detour, mut first) = one_lent("new").await;
+    let db = lab.db.clone();
     let asker = tokio::spawn(async move { acquire(&db).await });
     wait_until("a second is being made", async || detour.accepted() == 1).await;
     detour.heal().unwrap();
     let mut second = asker.await.unwrap();
     assert_ne!(own_pid(&mut second).await, own_pid(&mut first).await);
-    assert_eq!(server.proxy.accepted(), 1);
+    assert_eq!(lab.proxy().accepted(), 1);
     drop((first, second));
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_connection_that_an_impatient_asker_began_is_there_for_the_next() {
-    let (server, detour, first) = one_lent("impatient").await;
+    let (lab, detour, first) = one_lent("impatient").await;
     for _ in 0..5 {
-        let asker = tokio::spawn(server.db.acquire());
+        let asker = tokio::spawn(lab.db.acquire());
         wait_until("a connection is being made", async || detour.accepted() > 0).await;
         asker.abort();
         assert!(asker.await.unwrap_err().is_cancelled());
     }
     detour.heal().unwrap();
-    let second = acquire(&server.db).await;
-    assert_eq!(server.proxy.accepted(), 1);
+    let second = acquire(&lab.db).await;
+    assert_eq!(lab.proxy().accepted(), 1);
     drop((first, second));
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn it_is_kept_where_nobody_asks_any_more() {
-    let (server, detour, first) = one_lent("kept").await;
-    let asker = tokio::spawn(server.db.acquire());
+    let (lab, detour, first) = one_lent("kept").await;
+    let asker = tokio::spawn(lab.db.acquire());
     wait_until("a connection is being made", async || detour.accepted() == 1).await;
     asker.abort();
     assert!(asker.await.unwrap_err().is_cancelled());
     detour.heal().unwrap();
-    wait_until("it has arrived", async || server.pool().idle == 1).await;
-    until_sessions(server.node(), "kept", 2).await;
-    assert_eq!(server.engine.status().nodes[0].in_flight, 1);
+    wait_until("it has arrived", async || lab.pool().idle == 1).await;
+    until_sessions(lab.primary(), "kept", 2).await;
+    assert_eq!(lab.engine.status().nodes[0].in_flight, 1);
     drop(first);
-    server.engine.close().await;
+    lab.engine.close().await;
 }

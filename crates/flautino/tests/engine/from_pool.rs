@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flautino::{Engine, Error};
-use flautino_lab::{cluster, sessions_of, until_sessions, wait_until};
+use flautino_lab::{Lab, cluster, sessions_of, until_sessions, wait_until};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
 
@@ -66,14 +66,13 @@ async fn no_connection_of_the_pool_rests_in_the_engine_and_its_end_is_the_engine
 
 #[tokio::test]
 async fn closing_the_pg_pool_beside_an_engine_leaves_the_engine_alone() {
-    let cluster = cluster(0).await;
-    let engine = flautino_lab::engine(&cluster, "outside").await;
-    let pool = engine.pool("main").unwrap();
+    let lab = Lab::named("outside").start().await;
+    let pool = lab.engine.pool("main").unwrap();
     sqlx::query("SELECT 1").execute(&pool).await.unwrap();
     tokio::time::timeout(Duration::from_secs(10), pool.close()).await.expect("not blocked");
-    sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap();
-    engine.close().await;
-    engine.open().await.unwrap();
-    sqlx::query("SELECT 1").execute(&engine.pool("main").unwrap()).await.unwrap();
-    engine.close().await;
+    sqlx::query("SELECT 1").execute(&lab.engine.handle()).await.unwrap();
+    lab.engine.close().await;
+    lab.engine.open().await.unwrap();
+    sqlx::query("SELECT 1").execute(&lab.engine.pool("main").unwrap()).await.unwrap();
+    lab.engine.close().await;
 }

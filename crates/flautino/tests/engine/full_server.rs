@@ -2,27 +2,18 @@
 
 use std::time::Duration;
 
-use flautino::Engine;
-use flautino_cluster::{Cluster, Node};
-use flautino_lab::config;
+use flautino_cluster::Node;
+use flautino_lab::Lab;
 use futures_util::future::{join_all, try_join_all};
 use sqlx::PgConnection;
 
-async fn small() -> Cluster {
-    Cluster::builder().setting("max_connections", "12").start().await.unwrap()
-}
-
-async fn open(cluster: &Cluster, name: &str) -> Engine {
-    let mut config = config(cluster, name);
-    config.pool.max_connections = 40;
-    config.pool.acquire_timeout = Duration::from_secs(60);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    engine
+/// A pool of forty, over a server that takes twelve.
+async fn start(name: &str) -> Lab {
+    Lab::named(name).setting("max_connections", "12").connections(40).start().await
 }
 
 /// Takes what the server still has; answers at least one.
-async fn fill(node: &Node) -> Vec<PgConnection> {
+async fn take_the_rest(node: &Node) -> Vec<PgConnection> {
     let mut taken = Vec::new();
     while let Ok(connection) = node.connect().await {
         taken.push(connection);
@@ -33,30 +24,28 @@ async fn fill(node: &Node) -> Vec<PgConnection> {
 
 #[tokio::test]
 async fn eighty_statements_at_once_all_succeed() {
-    let cluster = small().await;
-    let engine = open(&cluster, "eighty").await;
+    let lab = start("eighty").await;
     for _ in 0..2 {
         let statements = (0..80).map(async |number| {
             let statement = sqlx::query_scalar::<_, i64>("SELECT $1::int8 FROM pg_sleep(0.05)");
-            (number, statement.bind(number).fetch_one(&engine.handle()).await)
+            (number, statement.bind(number).fetch_one(&lab.engine.handle()).await)
         });
         for (number, answer) in join_all(statements).await {
             assert_eq!(answer.unwrap(), number);
         }
     }
-    assert_eq!(engine.status().nodes[0].in_flight, 0);
-    engine.close().await;
+    assert_eq!(lab.engine.status().nodes[0].in_flight, 0);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn statements_are_served_by_the_one_connection_where_the_server_has_no_other() {
-    let cluster = small().await;
-    let engine = open(&cluster, "alone").await;
-    let held = engine.handle().acquire().await.unwrap();
-    let taken = fill(cluster.primary()).await;
+    let lab = start("alone").await;
+    let held = lab.engine.handle().acquire().await.unwrap();
+    let taken = take_the_rest(lab.primary()).await;
     let waiting: Vec<_> = (0..20)
         .map(|_| {
-            let db = engine.handle();
+            let db = lab.engine.handle();
             tokio::spawn(async move { sqlx::query("SELECT 1").execute(&db).await.map(drop) })
         })
         .collect();
@@ -69,9 +58,9 @@ async fn statements_are_served_by_the_one_connection_where_the_server_has_no_oth
     // And with more as soon as there is room.
     drop(taken);
     let leases = flautino_lab::wait_until("there is room", async || {
-        let two = try_join_all((0..2).map(|_| engine.handle().acquire()));
+        let two = try_join_all((0..2).map(|_| lab.engine.handle().acquire()));
         tokio::time::timeout(Duration::from_secs(1), two).await.is_ok_and(|two| two.is_ok())
     });
     leases.await;
-    engine.close().await;
+    lab.engine.close().await;
 }

@@ -1,9 +1,8 @@
 //! The same hooks hold whichever way a connection is had.
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use flautino_lab::{Proxied, polled_at_most, wait_until};
+use flautino_lab::{Lab, polled_at_most, wait_until};
 use sqlx::{Acquire, PgConnection};
 
 const GREETING: &str = "SELECT coalesce(current_setting('app.greeting', true), '')";
@@ -40,14 +39,12 @@ async fn greets(connection: &mut PgConnection) {
 /// One test, since it counts.
 #[tokio::test]
 async fn before_open_and_on_handles_leases_transactions_and_sqlx_s_pool() {
-    let server = Proxied::start_closed(
-        "everywhere",
-        |config| {
-            config.pool.max_connections = 2;
-            config.pool.sqlx_connections = 1;
-            config.pool.warm_time = Duration::from_secs(60);
-        },
-        |engine| {
+    let lab = Lab::named("everywhere")
+        .behind_proxy()
+        .connections(2)
+        .always_warm()
+        .config(|config| config.pool.sqlx_connections = 1)
+        .engine(|engine| {
             engine
                 .after_connect(async |connection: &mut PgConnection| -> Result<(), sqlx::Error> {
                     connected(connection).await
@@ -60,10 +57,10 @@ async fn before_open_and_on_handles_leases_transactions_and_sqlx_s_pool() {
                     RUNS.released.fetch_add(1, Ordering::SeqCst);
                     Ok(true)
                 })
-        },
-    )
-    .await;
-    let db = &server.db;
+        })
+        .start_closed()
+        .await;
+    let db = &lab.db;
 
     // Before open each connection is new.
     for round in 1..=2 {
@@ -77,7 +74,7 @@ async fn before_open_and_on_handles_leases_transactions_and_sqlx_s_pool() {
     tx.commit().await.unwrap();
     assert_eq!((RUNS.connected.load(Ordering::SeqCst), acquired()), (4, 4));
 
-    server.engine.open().await.unwrap();
+    lab.engine.open().await.unwrap();
     let (lent_before, released_before) = (acquired(), RUNS.released.load(Ordering::SeqCst));
     let greeting: String = sqlx::query_scalar(GREETING).fetch_one(db).await.unwrap();
     assert_eq!(greeting, "hello");
@@ -100,7 +97,7 @@ async fn before_open_and_on_handles_leases_transactions_and_sqlx_s_pool() {
         drop(polled_at_most(polls, db.acquire()).await);
     }
 
-    let pool = server.engine.pool("main").unwrap();
+    let pool = lab.engine.pool("main").unwrap();
     for _ in 0..3 {
         let then = acquired();
         let mut connection = pool.acquire().await.unwrap();
@@ -112,5 +109,5 @@ async fn before_open_and_on_handles_leases_transactions_and_sqlx_s_pool() {
         drop(connection);
         until_released(then + 1).await;
     }
-    server.engine.close().await;
+    lab.engine.close().await;
 }

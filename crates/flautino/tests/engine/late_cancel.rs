@@ -3,18 +3,13 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flautino::{EngineConfig, Handle};
-use flautino_lab::{Proxied, pid};
+use flautino::Handle;
+use flautino_lab::{Lab, pid};
 
 /// May take longer than the client's patience, or not.
 const ABANDONED: &str = "SELECT pg_sleep(0.002)";
 /// Runs for long enough to be hit.
 const NEXT: &str = "SELECT $1::int8, pg_backend_pid() FROM pg_sleep(0.003)";
-
-fn one_connection(config: &mut EngineConfig) {
-    config.pool.max_connections = 1;
-    config.pool.acquire_timeout = Duration::from_secs(60);
-}
 
 /// Answers the processes that served the statements in between.
 async fn abandon(db: &Handle, times: i64) -> BTreeSet<i32> {
@@ -35,31 +30,27 @@ async fn abandon(db: &Handle, times: i64) -> BTreeSet<i32> {
 
 #[tokio::test]
 async fn two_hundred_statements_dropped_at_some_moment_and_the_next_is_never_hit() {
-    let server = Proxied::start("late", one_connection).await;
-    let mut served_by = abandon(&server.db, 200).await;
-    served_by.insert(pid(&server.db).await);
+    let lab = Lab::named("late").behind_proxy().one_connection().start().await;
+    let mut served_by = abandon(&lab.db, 200).await;
+    served_by.insert(pid(&lab.db).await);
     // On a machine that stands still for seconds, one may have been given up.
     assert!(served_by.len() <= 2, "{} sessions", served_by.len());
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nor_with_several_threads() {
-    let server = Proxied::start("threads", one_connection).await;
-    let served_by = abandon(&server.db, 200).await;
+    let lab = Lab::named("threads").behind_proxy().one_connection().start().await;
+    let served_by = abandon(&lab.db, 200).await;
     assert!(served_by.len() <= 2, "{} sessions", served_by.len());
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn nor_with_several_sessions_that_abandon_at_the_same_time() {
-    let server = Proxied::start("several", |config| {
-        config.pool.max_connections = 4;
-        config.pool.acquire_timeout = Duration::from_secs(60);
-    })
-    .await;
+    let lab = Lab::named("several").behind_proxy().connections(4).start().await;
     let askers = (0..4).map(|_| {
-        let db = server.db.clone();
+        let db = lab.db.clone();
         tokio::spawn(async move { abandon(&db, 100).await })
     });
     let askers: Vec<_> = askers.collect();
@@ -68,15 +59,15 @@ async fn nor_with_several_sessions_that_abandon_at_the_same_time() {
         served_by.extend(asker.await.unwrap());
     }
     assert!(served_by.len() <= 6, "{} sessions", served_by.len());
-    assert_eq!(server.engine.status().nodes[0].in_flight, 0);
-    server.engine.close().await;
+    assert_eq!(lab.engine.status().nodes[0].in_flight, 0);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_slow_way_to_the_server_does_not_make_it_late() {
-    let server = Proxied::start("slow", one_connection).await;
-    server.proxy.slow(Duration::from_millis(3));
-    let served_by = abandon(&server.db, 50).await;
+    let lab = Lab::named("slow").behind_proxy().one_connection().start().await;
+    lab.proxy().slow(Duration::from_millis(3));
+    let served_by = abandon(&lab.db, 50).await;
     assert!(served_by.len() <= 2, "{} sessions", served_by.len());
-    server.engine.close().await;
+    lab.engine.close().await;
 }

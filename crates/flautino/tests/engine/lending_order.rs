@@ -1,10 +1,9 @@
 //! Who asked first is served first, by the connection that was used last.
 
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use flautino::{Handle, Lease};
-use flautino_lab::{Proxied, pid, wait_until};
+use flautino_lab::{Lab, pid, wait_until};
 use futures_util::future::try_join_all;
 
 fn leased_by(leases: &mut [Lease]) -> impl Future<Output = Vec<i32>> {
@@ -21,34 +20,30 @@ async fn three(db: &Handle) -> Vec<Lease> {
 
 #[tokio::test]
 async fn the_connection_that_was_given_back_last_is_lent_first() {
-    let server = Proxied::start("stack", |config| {
-        config.pool.max_connections = 3;
-        config.pool.warm_time = Duration::from_secs(60);
-    })
-    .await;
-    let mut leases = three(&server.db).await;
+    let lab = Lab::named("stack").behind_proxy().connections(3).always_warm().start().await;
+    let mut leases = three(&lab.db).await;
     let pids = leased_by(&mut leases).await;
     for (lease, number) in leases.into_iter().zip(1..) {
         drop(lease);
         // It is washed on its way back.
-        wait_until("it rests", async || server.pool().idle == number).await;
+        wait_until("it rests", async || lab.pool().idle == number).await;
     }
     for _ in 0..5 {
-        assert_eq!(pid(&server.db).await, pids[2]);
+        assert_eq!(pid(&lab.db).await, pids[2]);
     }
-    let _held = server.db.acquire().await.unwrap();
-    assert_eq!(pid(&server.db).await, pids[1]);
-    server.engine.close().await;
+    let _held = lab.db.acquire().await.unwrap();
+    assert_eq!(pid(&lab.db).await, pids[1]);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn who_asked_first_is_served_first_and_who_comes_later_does_not_overtake() {
-    let server = Proxied::start("queue", |config| config.pool.max_connections = 1).await;
-    let held = server.db.acquire().await.unwrap();
+    let lab = Lab::named("queue").behind_proxy().one_connection().start().await;
+    let held = lab.db.acquire().await.unwrap();
     let served = Arc::new(Mutex::new(Vec::new()));
     let mut askers = Vec::new();
     for number in 0..20 {
-        let (db, served) = (server.db.clone(), Arc::clone(&served));
+        let (db, served) = (lab.db.clone(), Arc::clone(&served));
         askers.push(tokio::spawn(async move {
             let lease = db.acquire().await.unwrap();
             served.lock().unwrap().push(number);
@@ -59,11 +54,11 @@ async fn who_asked_first_is_served_first_and_who_comes_later_does_not_overtake()
     }
     drop(held);
     // The connection is free, and twenty were here before.
-    let last = server.db.acquire().await.unwrap();
+    let last = lab.db.acquire().await.unwrap();
     assert_eq!(*served.lock().unwrap(), (0..20).collect::<Vec<_>>());
     drop(last);
     for asker in askers {
         asker.await.unwrap();
     }
-    server.engine.close().await;
+    lab.engine.close().await;
 }

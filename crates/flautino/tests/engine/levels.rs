@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use flautino::{Engine, Error, Handle};
+use flautino::{Error, Handle};
 use flautino_cluster::Proxy;
-use flautino_lab::{ask, cluster, config, polled_at_most};
+use flautino_lab::{ask, cluster, config, open, polled_at_most};
 use sqlx::Connection;
 
 async fn insert(executor: impl sqlx::PgExecutor<'_>, value: i32) -> Result<(), sqlx::Error> {
@@ -25,8 +25,7 @@ async fn left_by(name: &str, body: impl AsyncFnOnce(Handle)) -> String {
     proxy.slow(Duration::from_millis(10));
     let mut config = config(&cluster, name);
     config.main.url = Some(proxy.url());
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     body(engine.handle()).await;
     engine.close().await;
     ask(cluster.primary(), "SELECT coalesce(string_agg(a::text, ',' ORDER BY a), '') FROM t").await

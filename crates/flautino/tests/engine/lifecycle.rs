@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flautino::{AcquireStep, Engine, Error, PoolConfig};
-use flautino_lab::{cluster, config, engine, sessions_of, until_sessions, wait_until};
+use flautino_lab::{Lab, sessions_of, until_sessions, wait_until};
 use futures_util::future::join_all;
 
 pub(crate) async fn select_1(engine: &Engine) -> Result<i32, sqlx::Error> {
@@ -17,8 +17,7 @@ pub(crate) fn is_closed(result: Result<i32, sqlx::Error>) -> bool {
 
 #[tokio::test]
 async fn a_pool_of_twenty_lends_twenty_connections_and_not_twenty_one() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "twenty")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("twenty").start_closed().await;
     let pool = PoolConfig {
         max_connections: 20,
         acquire_timeout: Duration::from_secs(2),
@@ -48,8 +47,7 @@ async fn a_pool_of_twenty_lends_twenty_connections_and_not_twenty_one() {
 
 #[tokio::test]
 async fn opening_twice_says_so_and_changes_nothing() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "twice").await;
+    let Lab { cluster, engine, .. } = Lab::named("twice").start().await;
     let again = PoolConfig { max_connections: 3, ..PoolConfig::default() };
     assert!(engine.open_with(again).await.unwrap().already_open);
     assert_eq!(engine.status().nodes[0].pool.unwrap().max, 10);
@@ -60,8 +58,7 @@ async fn opening_twice_says_so_and_changes_nothing() {
 
 #[tokio::test]
 async fn of_eight_concurrent_opens_one_makes_the_pool() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "eight")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("eight").start_closed().await;
     let reports = join_all((0..8).map(|_| engine.open())).await;
     let fresh = reports.into_iter().filter(|report| !report.as_ref().unwrap().already_open);
     assert_eq!(fresh.count(), 1);
@@ -73,8 +70,7 @@ async fn of_eight_concurrent_opens_one_makes_the_pool() {
 
 #[tokio::test]
 async fn closing_what_is_not_open_says_so_and_a_closed_engine_opens_again() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "again")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("again").start_closed().await;
     let report = engine.close().await;
     assert!(!report.was_open, "{report:?}");
     assert_eq!(select_1(&engine).await.unwrap(), 1);
@@ -98,8 +94,7 @@ async fn closing_what_is_not_open_says_so_and_a_closed_engine_opens_again() {
 
 #[tokio::test]
 async fn two_concurrent_closes_both_end_and_one_reports_the_work() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "close_close").await;
+    let Lab { cluster, engine, .. } = Lab::named("close_close").start().await;
     let (one, two) = tokio::join!(engine.close(), engine.close());
     assert!(one.was_open ^ two.was_open, "{one:?} {two:?}");
     until_sessions(cluster.primary(), "close_close", 0).await;
@@ -107,8 +102,7 @@ async fn two_concurrent_closes_both_end_and_one_reports_the_work() {
 
 #[tokio::test]
 async fn an_engine_dropped_without_close_leaves_no_session() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "dropped").await;
+    let Lab { cluster, engine, .. } = Lab::named("dropped").start().await;
     assert_eq!(select_1(&engine).await.unwrap(), 1);
     drop(engine);
     wait_until("no session is left", async || sessions_of(cluster.primary(), "dropped").await == 0)

@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use flautino::Engine;
 use flautino_cluster::Proxy;
-use flautino_lab::{cluster, config, engine, polled_at_most, sessions_of, wait_until};
+use flautino_lab::{Lab, cluster, config, polled_at_most, sessions_of, wait_until};
 
 use crate::lifecycle::{is_closed, select_1};
 
 #[tokio::test]
 async fn a_close_cancelled_mid_way_can_be_finished_and_opened_after() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "half_closed").await;
+    let Lab { cluster, engine, .. } = Lab::named("half_closed").start().await;
     for finish_with_open in [false, true] {
         let lease = engine.handle().acquire().await.unwrap();
         let half = tokio::time::timeout(Duration::from_millis(50), engine.close()).await;
@@ -37,8 +36,7 @@ async fn a_close_cancelled_mid_way_can_be_finished_and_opened_after() {
 
 #[tokio::test]
 async fn a_close_cancelled_at_any_point_leaves_an_engine_that_closes_and_opens() {
-    let cluster = cluster(0).await;
-    let engine = Engine::new(config(&cluster, "cut_close")).unwrap();
+    let Lab { cluster, engine, .. } = Lab::named("cut_close").start_closed().await;
     for polls in 1..12 {
         engine.open().await.unwrap();
         assert_eq!(select_1(&engine).await.unwrap(), 1);

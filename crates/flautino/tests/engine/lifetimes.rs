@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use flautino::{EngineConfig, Handle};
+use flautino::Handle;
 use flautino_cluster::Node;
 use flautino_lab::{
-    Proxied, ask, has_session, pid, sessions_begun, sessions_of, until_sessions, wait_until,
+    Lab, ask, has_session, pid, sessions_begun, sessions_of, until_sessions, wait_until,
 };
 use futures_util::future::try_join_all;
 
@@ -20,96 +20,102 @@ async fn pids(node: &Node, name: &str) -> BTreeSet<i32> {
     pids.bind(name).fetch_all(&mut connection).await.unwrap().into_iter().collect()
 }
 
-fn five(config: &mut EngineConfig) {
-    config.pool.max_connections = 5;
-    config.pool.acquire_timeout = Duration::from_secs(60);
-}
-
 #[tokio::test]
 async fn connections_that_nobody_uses_are_closed_after_idle_timeout() {
-    let server = Proxied::start("idle", |config| {
-        five(config);
-        config.pool.idle_timeout = Duration::from_secs(1);
-    })
-    .await;
-    use_at_once(&server.db, 5).await;
-    until_sessions(server.node(), "idle", 5).await;
-    until_sessions(server.node(), "idle", 0).await;
-    assert_eq!((server.pool().size, server.pool().idle), (0, 0));
-    pid(&server.db).await;
-    server.engine.close().await;
+    let lab = Lab::named("idle")
+        .behind_proxy()
+        .connections(5)
+        .config(|config| config.pool.idle_timeout = Duration::from_secs(1))
+        .start()
+        .await;
+    use_at_once(&lab.db, 5).await;
+    until_sessions(lab.primary(), "idle", 5).await;
+    until_sessions(lab.primary(), "idle", 0).await;
+    assert_eq!((lab.pool().size, lab.pool().idle), (0, 0));
+    pid(&lab.db).await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn the_minimum_outlasts_idle_timeout_and_nothing_is_made_and_closed_all_the_time() {
-    let server = Proxied::start("minimum", |config| {
-        five(config);
-        config.pool.min_connections = 2;
-        config.pool.idle_timeout = Duration::from_millis(500);
-    })
-    .await;
-    use_at_once(&server.db, 5).await;
-    until_sessions(server.node(), "minimum", 2).await;
-    let begun = sessions_begun(server.node(), "minimum");
+    let lab = Lab::named("minimum")
+        .behind_proxy()
+        .connections(5)
+        .config(|config| {
+            config.pool.min_connections = 2;
+            config.pool.idle_timeout = Duration::from_millis(500);
+        })
+        .start()
+        .await;
+    use_at_once(&lab.db, 5).await;
+    until_sessions(lab.primary(), "minimum", 2).await;
+    let begun = sessions_begun(lab.primary(), "minimum");
     tokio::time::sleep(Duration::from_secs(3)).await;
-    assert_eq!(sessions_of(server.node(), "minimum").await, 2);
-    assert_eq!(sessions_begun(server.node(), "minimum"), begun);
-    server.engine.close().await;
+    assert_eq!(sessions_of(lab.primary(), "minimum").await, 2);
+    assert_eq!(sessions_begun(lab.primary(), "minimum"), begun);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn one_that_is_used_again_and_again_does_not_idle() {
-    let server = Proxied::start("busy", |config| {
-        config.pool.max_connections = 1;
-        config.pool.idle_timeout = Duration::from_secs(20);
-        config.pool.max_lifetime = Duration::ZERO;
-    })
-    .await;
-    let before = pid(&server.db).await;
+    let lab = Lab::named("busy")
+        .behind_proxy()
+        .connections(1)
+        .config(|config| {
+            config.pool.idle_timeout = Duration::from_secs(20);
+            config.pool.max_lifetime = Duration::ZERO;
+        })
+        .start()
+        .await;
+    let before = pid(&lab.db).await;
     for _ in 0..10 {
         tokio::time::sleep(Duration::from_millis(200)).await;
-        assert_eq!(pid(&server.db).await, before);
+        assert_eq!(pid(&lab.db).await, before);
     }
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn connections_that_rest_are_replaced_after_max_lifetime_where_a_minimum_is_kept() {
-    let server = Proxied::start("replaced", |config| {
-        five(config);
-        config.pool.min_connections = 5;
-        config.pool.max_lifetime = Duration::from_secs(2);
-    })
-    .await;
-    until_sessions(server.node(), "replaced", 5).await;
+    let lab = Lab::named("replaced")
+        .behind_proxy()
+        .connections(5)
+        .config(|config| {
+            config.pool.min_connections = 5;
+            config.pool.max_lifetime = Duration::from_secs(2);
+        })
+        .start()
+        .await;
+    until_sessions(lab.primary(), "replaced", 5).await;
     for _ in 0..2 {
-        let before = pids(server.node(), "replaced").await;
+        let before = pids(lab.primary(), "replaced").await;
         wait_until("all five are others", async || {
-            let now = pids(server.node(), "replaced").await;
+            let now = pids(lab.primary(), "replaced").await;
             now.len() == 5 && now.is_disjoint(&before)
         })
         .await;
     }
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn connections_that_are_used_all_the_time_are_replaced_too_and_no_statement_fails() {
-    let server = Proxied::start("used", |config| {
-        five(config);
-        config.pool.max_lifetime = Duration::from_secs(1);
-    })
-    .await;
-    use_at_once(&server.db, 5).await;
-    let before = pids(server.node(), "used").await;
+    let lab = Lab::named("used")
+        .behind_proxy()
+        .connections(5)
+        .config(|config| config.pool.max_lifetime = Duration::from_secs(1))
+        .start()
+        .await;
+    use_at_once(&lab.db, 5).await;
+    let before = pids(lab.primary(), "used").await;
     assert!(!before.is_empty());
     let mut busy = std::pin::pin!(try_join_all((0..8).map(async |_| -> Result<(), sqlx::Error> {
         loop {
-            sqlx::query("SELECT 1").execute(&server.db).await?;
+            sqlx::query("SELECT 1").execute(&lab.db).await?;
         }
     })));
     let replaced = wait_until("all are others, and none is old", async || {
-        let now = pids(server.node(), "used").await;
+        let now = pids(lab.primary(), "used").await;
         !now.is_empty() && now.is_disjoint(&before)
     });
     tokio::select! {
@@ -118,20 +124,20 @@ async fn connections_that_are_used_all_the_time_are_replaced_too_and_no_statemen
     }
     let oldest = "SELECT coalesce(max(clock_timestamp() - backend_start) < '10 s', true) \
                   FROM pg_stat_activity WHERE application_name = 'used'";
-    assert!(ask::<bool>(server.node(), oldest).await);
-    assert!(sessions_of(server.node(), "used").await <= 5);
-    server.engine.close().await;
+    assert!(ask::<bool>(lab.primary(), oldest).await);
+    assert!(sessions_of(lab.primary(), "used").await <= 5);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn one_that_is_lent_beyond_its_lifetime_is_its_user_s_to_the_end() {
-    let server = Proxied::start("lent", |config| {
-        config.pool.max_connections = 1;
-        config.pool.max_lifetime = Duration::from_millis(500);
-        config.pool.acquire_timeout = Duration::from_secs(60);
-    })
-    .await;
-    let mut lease = server.db.acquire().await.unwrap();
+    let lab = Lab::named("lent")
+        .behind_proxy()
+        .one_connection()
+        .config(|config| config.pool.max_lifetime = Duration::from_millis(500))
+        .start()
+        .await;
+    let mut lease = lab.db.acquire().await.unwrap();
     let own = async |lease: &mut flautino::Lease| -> i32 {
         sqlx::query_scalar("SELECT pg_backend_pid() FROM pg_sleep(0.4)")
             .fetch_one(lease)
@@ -143,27 +149,29 @@ async fn one_that_is_lent_beyond_its_lifetime_is_its_user_s_to_the_end() {
         assert_eq!(own(&mut lease).await, before);
     }
     drop(lease);
-    assert_ne!(pid(&server.db).await, before);
-    wait_until("its session is gone", async || !has_session(server.node(), before).await).await;
-    server.engine.close().await;
+    assert_ne!(pid(&lab.db).await, before);
+    wait_until("its session is gone", async || !has_session(lab.primary(), before).await).await;
+    lab.engine.close().await;
 }
 
 /// A machine that stands still may see all of them end at once: what counts is that they are not
 /// due at once.
 #[tokio::test]
 async fn many_that_were_made_together_do_not_end_together() {
-    let server = Proxied::start("jitter", |config| {
-        config.pool.max_connections = 20;
-        config.pool.connect_concurrency = 20;
-        config.pool.max_lifetime = Duration::from_secs(15);
-        config.pool.acquire_timeout = Duration::from_secs(60);
-    })
-    .await;
-    let mut leases = try_join_all((0..20).map(|_| server.db.acquire())).await.unwrap();
+    let lab = Lab::named("jitter")
+        .behind_proxy()
+        .connections(20)
+        .config(|config| {
+            config.pool.connect_concurrency = 20;
+            config.pool.max_lifetime = Duration::from_secs(15);
+        })
+        .start()
+        .await;
+    let mut leases = try_join_all((0..20).map(|_| lab.db.acquire())).await.unwrap();
     let ask = leases.iter_mut().map(|lease| sqlx::query("SELECT 1").execute(lease));
     try_join_all(ask).await.unwrap();
     drop(leases);
-    let mut watcher = server.node().connect().await.unwrap();
+    let mut watcher = lab.primary().connect().await.unwrap();
     let mut seen = BTreeSet::new();
     wait_until("all have ended", async || {
         let sql = "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'jitter'";
@@ -174,5 +182,5 @@ async fn many_that_were_made_together_do_not_end_together() {
     .await;
     println!("seen: {seen:?}");
     assert!(seen.len() > 2, "all at once: {seen:?}");
-    server.engine.close().await;
+    lab.engine.close().await;
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use flautino::{Engine, EngineConfig, Handle};
 use flautino_cluster::{Cluster, Node, Proxy};
 use flautino_lab::{
-    Proxied, cluster, config, running, sessions_of, wait_until, wait_until_or_tell,
+    Lab, cluster, config, open, running, sessions_of, wait_until, wait_until_or_tell,
 };
 use futures_util::future::join_all;
 
@@ -37,7 +37,7 @@ fn adjust(config: &mut EngineConfig) {
 }
 
 /// Until every connection that the pool may have is there and has the statement prepared.
-async fn warm_up(node: &Node, name: &str, db: &Handle) {
+async fn prepare_everywhere(node: &Node, name: &str, db: &Handle) {
     wait_until("all connections have run the statement at once", async || {
         let done = Cell::new(false);
         // To their ends: what is abandoned may cost its connection.
@@ -58,7 +58,7 @@ async fn warm_up(node: &Node, name: &str, db: &Handle) {
 }
 
 /// Runs one load; answers the most tasks that were alive at any time, those of the load included.
-async fn run(db: &Handle, tasks: usize, each: u64) -> usize {
+async fn run_load(db: &Handle, tasks: usize, each: u64) -> usize {
     let most = Arc::new(AtomicUsize::new(0));
     let work: Vec<_> = (0..tasks)
         .map(|_| {
@@ -89,65 +89,66 @@ fn statements(engine: &Engine) -> Vec<u64> {
 /// One thread: what is spawned for a statement is still there when the statement's task goes on.
 #[tokio::test]
 async fn a_load_costs_a_round_trip_a_statement_and_neither_a_connection_nor_a_task() {
-    let server = Proxied::start("load", adjust).await;
-    warm_up(server.node(), "load", &server.db).await;
+    let lab = Lab::named("load").behind_proxy().config(adjust).start().await;
+    prepare_everywhere(lab.primary(), "load", &lab.db).await;
     for (tasks, each) in LOADS {
         // What the last load left behind is over.
-        wait_until("all rest", async || server.pool().idle == 16).await;
-        let (sent, before) = (statements(&server.engine)[0], alive());
-        server.proxy.reset_counters();
-        let most = run(&server.db, tasks, each).await;
+        wait_until("all rest", async || lab.pool().idle == 16).await;
+        let (sent, before) = (statements(&lab.engine)[0], alive());
+        lab.proxy().reset_counters();
+        let most = run_load(&lab.db, tasks, each).await;
         let count = each * u64::try_from(tasks).unwrap();
-        assert_eq!(statements(&server.engine)[0] - sent, count, "{tasks} tasks");
-        assert_eq!(server.proxy.round_trips(), count, "{tasks} tasks");
-        assert_eq!(server.proxy.accepted(), 0, "{tasks} tasks");
+        assert_eq!(statements(&lab.engine)[0] - sent, count, "{tasks} tasks");
+        assert_eq!(lab.proxy().round_trips(), count, "{tasks} tasks");
+        assert_eq!(lab.proxy().accepted(), 0, "{tasks} tasks");
         assert!(most <= before + tasks, "{tasks} tasks: {most} alive, {before} before");
     }
-    assert_eq!(sessions_of(server.node(), "load").await, POOL);
-    server.engine.close().await;
+    assert_eq!(sessions_of(lab.primary(), "load").await, POOL);
+    lab.engine.close().await;
 }
 
 /// Threads that meet in the pool: as above, but for the tasks, which come and go unseen.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn so_does_a_load_from_several_threads() {
-    let server = Proxied::start("threads", adjust).await;
-    warm_up(server.node(), "threads", &server.db).await;
+    let lab = Lab::named("threads").behind_proxy().config(adjust).start().await;
+    prepare_everywhere(lab.primary(), "threads", &lab.db).await;
     for (tasks, each) in [(17, 200), (64, 100)] {
-        let sent = statements(&server.engine)[0];
-        server.proxy.reset_counters();
-        run(&server.db, tasks, each).await;
+        let sent = statements(&lab.engine)[0];
+        lab.proxy().reset_counters();
+        run_load(&lab.db, tasks, each).await;
         let count = each * u64::try_from(tasks).unwrap();
-        assert_eq!(statements(&server.engine)[0] - sent, count, "{tasks} tasks");
-        assert_eq!(server.proxy.round_trips(), count, "{tasks} tasks");
-        assert_eq!(server.proxy.accepted(), 0, "{tasks} tasks");
+        assert_eq!(statements(&lab.engine)[0] - sent, count, "{tasks} tasks");
+        assert_eq!(lab.proxy().round_trips(), count, "{tasks} tasks");
+        assert_eq!(lab.proxy().accepted(), 0, "{tasks} tasks");
     }
-    assert_eq!(sessions_of(server.node(), "threads").await, POOL);
-    server.engine.close().await;
+    assert_eq!(sessions_of(lab.primary(), "threads").await, POOL);
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_connection_that_is_used_all_the_time_is_never_looked_at() {
-    let server = Proxied::start("always", |config| {
-        config.pool.max_connections = 1;
-        config.pool.warm_time = Duration::from_secs(1);
-    })
-    .await;
-    send(&server.db, 0, 0.0).await;
+    let lab = Lab::named("always")
+        .behind_proxy()
+        .one_connection()
+        .config(|config| config.pool.warm_time = Duration::from_secs(1))
+        .start()
+        .await;
+    send(&lab.db, 0, 0.0).await;
     let (started, mut last, mut longest) = (Instant::now(), Instant::now(), Duration::ZERO);
-    server.proxy.reset_counters();
-    let sent = statements(&server.engine)[0];
+    lab.proxy().reset_counters();
+    let sent = statements(&lab.engine)[0];
     while started.elapsed() < Duration::from_secs(4) {
-        send(&server.db, 1, 0.0).await;
+        send(&lab.db, 1, 0.0).await;
         longest = longest.max(last.elapsed());
         last = Instant::now();
     }
-    let sent = statements(&server.engine)[0] - sent;
+    let sent = statements(&lab.engine)[0] - sent;
     // A machine that stood still for a second proves nothing.
     if longest < Duration::from_millis(900) {
-        assert_eq!(server.proxy.round_trips(), sent);
-        assert_eq!(server.proxy.accepted(), 0);
+        assert_eq!(lab.proxy().round_trips(), sent);
+        assert_eq!(lab.proxy().accepted(), 0);
     }
-    server.engine.close().await;
+    lab.engine.close().await;
 }
 
 /// A proxy in front of each of the cluster's nodes, in their order.
@@ -180,11 +181,10 @@ async fn a_load_on_two_replicas_costs_each_its_part_and_the_probes() {
     let mut config = config(&cluster, "replicas");
     adjust(&mut config);
     let proxies = in_front_of(&cluster, &mut config).await;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     for (number, name) in ["read_replica_1", "read_replica_2"].into_iter().enumerate() {
-        warm_up(cluster.replica(number), "replicas", &db.node(name).unwrap()).await;
+        prepare_everywhere(cluster.replica(number), "replicas", &db.node(name).unwrap()).await;
     }
     let all_rest = async || {
         let pools = engine.status().nodes.into_iter().skip(1).map(|node| node.pool.unwrap());
@@ -198,7 +198,7 @@ async fn a_load_on_two_replicas_costs_each_its_part_and_the_probes() {
             assert!(proxy.connections() <= 17, "16 of the pool and the monitor's");
         }
         let accepted: Vec<_> = proxies[1..].iter().map(Proxy::accepted).collect();
-        run(&db, tasks, each).await;
+        run_load(&db, tasks, each).await;
         let ran: Vec<_> =
             statements(&engine).iter().zip(&sent).map(|(now, then)| now - then).collect();
         let count = each * u64::try_from(tasks).unwrap();

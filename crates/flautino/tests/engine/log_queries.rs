@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flautino::{Engine, EngineConfig};
 use flautino_cluster::Proxy;
-use flautino_lab::{Capture, Event, cluster, config, polled_at_most, wait_until};
+use flautino_lab::{Capture, Event, cluster, config, open, polled_at_most, wait_until};
 use futures_util::TryStreamExt;
 
 const TARGET: &str = "flautino::query";
@@ -39,8 +39,7 @@ fn pair(capture: &Capture, sql: &str) -> (Event, Event) {
 async fn each_kind_of_statement_is_logged_with_its_node_rows_and_outcome() {
     let cluster = cluster(1).await;
     let capture = Capture::start();
-    let engine = Engine::new(logging(&cluster)).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(logging(&cluster)).await;
     let db = engine.handle().primary();
     let run = async |sql: &'static str| drop(sqlx::query(sql).execute(&db).await);
     run("CREATE TABLE t (a int)").await;
@@ -126,8 +125,7 @@ async fn the_event_comes_before_the_statement_is_sent() {
     let mut config = logging(&cluster);
     config.main.url = Some(proxy.url());
     let capture = Capture::start();
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     proxy.stall();
     let query = sqlx::query("SELECT 'not sent'").execute(&db);

@@ -1,7 +1,7 @@
 //! `log_responses`: the rows as events, decoded by type.
 
 use flautino::{Engine, EngineConfig, Handle};
-use flautino_lab::{Capture, ask, cluster, config};
+use flautino_lab::{Capture, ask, cluster, config, open};
 use sqlx::AssertSqlSafe;
 
 async fn row_text(capture: &Capture, db: &Handle, expression: &str) -> String {
@@ -20,8 +20,7 @@ async fn compare(expressions: &[&str], quoted: bool) {
     let capture = Capture::start();
     let mut config = EngineConfig { log_responses: true, ..config(&cluster, "rows") };
     config.main.options.insert("TimeZone".to_owned(), "UTC".to_owned());
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     let mut wrong = Vec::new();
     for expression in expressions {

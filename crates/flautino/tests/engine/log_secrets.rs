@@ -1,7 +1,7 @@
 //! What `log_queries` never tells: bind values and passwords.
 
-use flautino::{Engine, EngineConfig};
-use flautino_lab::{Capture, cluster, config};
+use flautino::EngineConfig;
+use flautino_lab::{Capture, cluster, config, open};
 use sqlx::AssertSqlSafe;
 
 const TARGET: &str = "flautino::query";
@@ -28,8 +28,7 @@ async fn no_bind_value_is_logged_and_no_error_quotes_one() {
     let capture = Capture::start();
     let mut config = logging(&cluster);
     config.main.password = Some("hunter2".to_owned());
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     sqlx::query("CREATE TABLE t (a text UNIQUE)").execute(&db).await.unwrap();
     for _ in 0..2 {
@@ -44,8 +43,7 @@ async fn no_bind_value_is_logged_and_no_error_quotes_one() {
 async fn the_password_of_a_role_is_not_logged_however_it_is_written() {
     let cluster = cluster(0).await;
     let capture = Capture::start();
-    let engine = Engine::new(logging(&cluster)).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(logging(&cluster)).await;
     let db = engine.handle();
     let literals = [
         "'hunter2'",

@@ -1,6 +1,6 @@
 //! sqlx's migrations run through a handle.
 
-use flautino_lab::{ask, cluster, engine};
+use flautino_lab::{Lab, ask};
 use futures_util::future::join_all;
 use sqlx::migrate::Migrator;
 
@@ -14,9 +14,7 @@ async fn migrations(second: &str) -> (tempfile::TempDir, Migrator) {
 
 #[tokio::test]
 async fn they_run_once_even_if_ten_start_together_and_leave_no_lock() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "migrate").await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("migrate").start().await;
     let (_dir, migrator) =
         migrations("INSERT INTO notes VALUES (1); INSERT INTO notes VALUES (2);").await;
     for result in join_all((0..10).map(|_| migrator.run(&db))).await {
@@ -36,13 +34,12 @@ async fn they_run_once_even_if_ten_start_together_and_leave_no_lock() {
 
 #[tokio::test]
 async fn one_that_fails_is_an_error_and_the_engine_goes_on() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "migrate").await;
-    let db = engine.handle();
+    let lab = Lab::named("migrate").start().await;
     let (_dir, migrator) = migrations("INSERT INTO notes VALUES (1); SELECT nothing;").await;
-    let err = migrator.run(&db).await.unwrap_err();
+    let err = migrator.run(&lab.db).await.unwrap_err();
     assert!(err.to_string().contains('2'), "{err}");
-    let rows: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await.unwrap();
+    let rows: i64 =
+        sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&lab.db).await.unwrap();
     assert_eq!(rows, 0);
-    engine.close().await;
+    lab.engine.close().await;
 }

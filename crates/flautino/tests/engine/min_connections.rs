@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use flautino::{Engine, EngineConfig, Handle, Health};
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{cluster, config, sessions_of, until_sessions, wait_until};
+use flautino_lab::{cluster, config, open, sessions_of, tasks, until_sessions, wait_until};
 use tokio::net::TcpListener;
 
 const PATIENT: Duration = Duration::from_secs(20);
 
 async fn opened(config: EngineConfig) -> (Engine, Handle) {
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     (engine, db)
 }
@@ -40,10 +39,6 @@ async fn lose(cluster: &Cluster, db: &Handle) {
     for _ in 0..12 {
         assert!(!answers(db).await);
     }
-}
-
-fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
 }
 
 #[tokio::test]

@@ -1,10 +1,8 @@
 //! Nodes by name: the named server answers, and nothing escapes to another.
 
-use std::time::Duration;
-
 use flautino::{Engine, Error, OpenError, UnknownNode};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{ask, cluster, config, engine, sessions_of, until_sessions, wait_until};
+use flautino_lab::{Lab, ask, cluster, config, open, sessions_of, until_sessions, wait_until};
 use futures_util::TryStreamExt;
 
 const PORT: &str = "SELECT inet_server_port()";
@@ -20,8 +18,7 @@ async fn two(name: &str) -> (Cluster, Cluster, Engine) {
     let mut node = config.main.clone();
     node.url = Some(other.primary().url());
     config.extra_nodes.insert("other".to_owned(), node);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     (main, other, engine)
 }
 
@@ -31,9 +28,7 @@ async fn has_table(node: &Node, name: &str) -> bool {
 
 #[tokio::test]
 async fn the_named_server_answers_in_queries_streams_and_leases() {
-    let cluster = cluster(2).await;
-    let engine = engine(&cluster, "named").await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("named").replicas(2).start().await;
     assert_eq!(db.node_name(), None);
     assert_eq!(db.node("main").unwrap().node_name(), Some("main"));
     let main: i32 = sqlx::query_scalar(PORT).fetch_one(&db.primary()).await.unwrap();
@@ -100,9 +95,8 @@ async fn a_transaction_on_a_named_node_stays_there_and_one_on_main_does_too() {
 
 #[tokio::test]
 async fn an_unknown_name_lists_the_known_ones() {
-    let cluster = cluster(1).await;
-    let engine = Engine::new(config(&cluster, "unknown")).unwrap();
-    let err: UnknownNode = engine.handle().node("nowhere").unwrap_err();
+    let lab = Lab::named("unknown").replicas(1).start_closed().await;
+    let err: UnknownNode = lab.engine.handle().node("nowhere").unwrap_err();
     assert_eq!(err.name, "nowhere");
     assert_eq!(err.known, ["main", "read_replica_1"]);
     let text = err.to_string();
@@ -111,17 +105,13 @@ async fn an_unknown_name_lists_the_known_ones() {
     }
     let inside: sqlx::Error = err.into();
     assert!(matches!(Error::of(&inside), Some(Error::UnknownNode(_))), "{inside:?}");
-    assert!(engine.pool("nowhere").is_none());
+    assert!(lab.engine.pool("nowhere").is_none());
 }
 
 #[tokio::test]
 async fn the_pools_of_all_nodes_are_open_after_open_and_a_query_adds_no_connection() {
-    let cluster = cluster(2).await;
-    let mut config = config(&cluster, "all_open");
-    // One that goes back to sqlx's pool is not there for a moment.
-    config.pool.warm_time = Duration::from_secs(60);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let Lab { cluster, engine, .. } =
+        Lab::named("all_open").replicas(2).always_warm().start().await;
     for node in cluster.nodes() {
         until_sessions(node, "all_open", 1).await;
     }

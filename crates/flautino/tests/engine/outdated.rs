@@ -1,28 +1,16 @@
 //! Statements that were prepared before their tables changed, and what is run again for that.
 
-use flautino::{Engine, Handle};
-use flautino_cluster::Cluster;
-use flautino_lab::{ask, cluster, config};
+use flautino_lab::{Lab, ask};
 use futures_util::TryStreamExt;
 use sqlx::{Executor, SqlStr};
 
 const ALL: &str = "SELECT * FROM t";
 const UNION: &str = "(TABLE t) UNION ALL (TABLE t)";
 
-async fn one_connection(name: &str) -> (Cluster, Engine, Handle) {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    let mut config = config(&cluster, name);
-    config.pool.max_connections = 1;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    let db = engine.handle();
-    (cluster, engine, db)
-}
-
 #[tokio::test]
 async fn a_text_that_committed_before_it_met_one_is_not_run_again() {
-    let (cluster, engine, db) = one_connection("commits").await;
+    let Lab { cluster, engine, db, .. } =
+        Lab::named("commits").table("t (a int)").one_connection().start().await;
     let text = "PREPARE p AS SELECT * FROM t; ALTER TABLE t ADD COLUMN IF NOT EXISTS x int; \
                 INSERT INTO t (a) VALUES (1); COMMIT; EXECUTE p";
     for run in 1..=2_i64 {
@@ -39,7 +27,8 @@ async fn a_text_that_committed_before_it_met_one_is_not_run_again() {
 
 #[tokio::test]
 async fn a_procedure_that_committed_before_it_met_one_is_not_called_again() {
-    let (cluster, engine, db) = one_connection("procedure").await;
+    let Lab { cluster, engine, db, .. } =
+        Lab::named("procedure").table("t (a int)").one_connection().start().await;
     let procedure = "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$ BEGIN \
                      EXECUTE 'PREPARE p AS SELECT * FROM t'; \
                      ALTER TABLE t ADD COLUMN IF NOT EXISTS x int; \
@@ -53,7 +42,8 @@ async fn a_procedure_that_committed_before_it_met_one_is_not_called_again() {
 
 #[tokio::test]
 async fn a_single_query_is_run_again_and_described_again() {
-    let (cluster, engine, db) = one_connection("again").await;
+    let Lab { cluster, engine, db, .. } =
+        Lab::named("again").table("t (a int)").one_connection().start().await;
     for (round, column) in ["b", "c", "d", "e"].into_iter().enumerate() {
         sqlx::query(ALL).execute(&db).await.unwrap();
         sqlx::query(UNION).execute(&db).await.unwrap();

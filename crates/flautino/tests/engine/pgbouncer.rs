@@ -3,7 +3,7 @@
 
 use flautino::{Engine, EngineConfig, Handle, NodeConfig};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{Bouncer, ask, cluster, config, polled_at_most, sqlstate, wait_until};
+use flautino_lab::{Bouncer, ask, cluster, config, open, polled_at_most, sqlstate, wait_until};
 use futures_util::TryStreamExt;
 use futures_util::future::join_all;
 use sqlx::postgres::PgConnectOptions;
@@ -26,8 +26,7 @@ fn through(bouncer: &Bouncer) -> EngineConfig {
 async fn start(node: &Node) -> Option<(Bouncer, Engine)> {
     let bouncer = Bouncer::start(node).await?;
     let config = through(&bouncer);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     Some((bouncer, engine))
 }
 
@@ -167,8 +166,7 @@ async fn the_monitor_leaves_nothing_in_sessions_that_others_share() {
     let mut config = through(&bouncer);
     let replica = NodeConfig { url: Some(cluster.replica(0).url()), ..NodeConfig::default() };
     config.extra_nodes.insert("replica".to_owned(), replica);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     for _ in 0..20 {
         let db = engine.handle();
         sqlx::query("INSERT INTO t VALUES (1)").execute(&db).await.unwrap();
@@ -193,9 +191,7 @@ async fn straight(cluster: &Cluster, name: &str) -> Engine {
     let mut config = config(cluster, name);
     config.main.pgbouncer = true;
     config.pool.max_connections = 1;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    engine
+    open(config).await
 }
 
 #[tokio::test]

@@ -1,14 +1,12 @@
 //! What a node is now is learnt from the server, also after it has changed.
 
 use flautino::{Engine, Health, Role};
-use flautino_lab::{cluster, config, engine, sqlstate, wait_until};
+use flautino_lab::{Lab, cluster, config, sqlstate, wait_until};
 
 #[tokio::test]
 async fn a_promoted_replica_takes_writes_without_reopening() {
-    let cluster = cluster(1).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    cluster.replica(0).catch_up_with(cluster.primary()).await.unwrap();
-    let engine = engine(&cluster, "promoted").await;
+    let Lab { cluster, engine, .. } =
+        Lab::named("promoted").replicas(1).table("t (a int)").start().await;
     let db = engine.handle().node("read_replica_1").unwrap();
     let write = async || sqlx::query("INSERT INTO t VALUES (1)").execute(&db).await;
     assert_eq!(sqlstate(&write().await.unwrap_err()), "25006");

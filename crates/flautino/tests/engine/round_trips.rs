@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use flautino::{Engine, EngineConfig};
+use flautino::EngineConfig;
 use flautino_cluster::Proxy;
-use flautino_lab::cluster;
+use flautino_lab::{cluster, open};
 use sqlx::PgPool;
 
 #[tokio::test]
@@ -17,8 +17,7 @@ async fn a_warm_query_costs_one_round_trip_and_one_through_sqlx_s_pool_three() {
     config.extensions.clear();
     // What has rested for a second is looked at again.
     config.pool.warm_time = Duration::from_secs(60);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     let ours = round_trips(&proxy, async || {
         sqlx::query("SELECT $1::int4").bind(1).execute(&db).await.unwrap();

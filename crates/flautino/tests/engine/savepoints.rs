@@ -1,15 +1,11 @@
 //! Savepoints: part of a transaction, undone on its own.
 
-use flautino::{Engine, Error, Handle, Transaction};
+use flautino::{Error, Transaction};
 use flautino_cluster::Cluster;
-use flautino_lab::{ask, cluster, engine, polled_at_most, sqlstate};
+use flautino_lab::{Lab, ask, polled_at_most, sqlstate};
 
-async fn start(name: &str) -> (Cluster, Engine, Handle) {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    let engine = engine(&cluster, name).await;
-    let db = engine.handle();
-    (cluster, engine, db)
+async fn start(name: &str) -> Lab {
+    Lab::named(name).table("t (a int)").start().await
 }
 
 async fn insert(tx: &mut Transaction, value: i32) -> Result<(), sqlx::Error> {
@@ -24,7 +20,7 @@ async fn stored(cluster: &Cluster) -> String {
 
 #[tokio::test]
 async fn committed_it_stays_and_dropped_or_rolled_back_it_goes() {
-    let (cluster, engine, db) = start("savepoints").await;
+    let Lab { cluster, engine, db, .. } = start("savepoints").await;
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, 1).await.unwrap();
     let mut kept = tx.savepoint().await.unwrap();
@@ -44,7 +40,7 @@ async fn committed_it_stays_and_dropped_or_rolled_back_it_goes() {
 
 #[tokio::test]
 async fn an_error_behind_a_savepoint_that_is_undone_does_not_cost_the_transaction() {
-    let (cluster, engine, db) = start("caught").await;
+    let Lab { cluster, engine, db, .. } = start("caught").await;
     for drop_it in [false, true] {
         let mut tx = db.begin().await.unwrap();
         insert(&mut tx, 1).await.unwrap();
@@ -73,7 +69,7 @@ async fn an_error_behind_a_savepoint_that_is_undone_does_not_cost_the_transactio
 
 #[tokio::test]
 async fn an_error_in_a_nested_savepoint_that_the_outer_one_catches_undoes_the_inner_writes() {
-    let (cluster, engine, db) = start("nested").await;
+    let Lab { cluster, engine, db, .. } = start("nested").await;
     let mut tx = db.begin().await.unwrap();
     let mut outer = tx.savepoint().await.unwrap();
     insert(&mut outer, 1).await.unwrap();
@@ -94,7 +90,7 @@ async fn an_error_in_a_nested_savepoint_that_the_outer_one_catches_undoes_the_in
 
 #[tokio::test]
 async fn an_inner_rollback_does_not_end_the_outer_transaction() {
-    let (cluster, engine, db) = start("inner").await;
+    let Lab { cluster, engine, db, .. } = start("inner").await;
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, 1).await.unwrap();
     tx.savepoint().await.unwrap().rollback().await.unwrap();
@@ -107,7 +103,7 @@ async fn an_inner_rollback_does_not_end_the_outer_transaction() {
 
 #[tokio::test]
 async fn any_name_will_do_and_is_never_sql() {
-    let (cluster, engine, db) = start("names").await;
+    let Lab { cluster, engine, db, .. } = start("names").await;
     cluster.primary().execute("CREATE TABLE keep (a int)").await.unwrap();
     let names = ["a-b", "\"; drop table keep; --", "select", "ä ö", "", "x'y", "_sqlx_savepoint_1"];
     for (index, name) in (0..).zip(names) {
@@ -139,7 +135,7 @@ async fn any_name_will_do_and_is_never_sql() {
 
 #[tokio::test]
 async fn a_savepoint_cancelled_while_it_is_set_costs_the_transaction_and_says_so() {
-    let (cluster, engine, db) = start("cancelled").await;
+    let Lab { cluster, engine, db, .. } = start("cancelled").await;
     for polls in 1..4 {
         let mut tx = db.begin().await.unwrap();
         insert(&mut tx, 1).await.unwrap();
@@ -157,7 +153,7 @@ async fn a_savepoint_cancelled_while_it_is_set_costs_the_transaction_and_says_so
 
 #[tokio::test]
 async fn a_savepoint_in_an_aborted_transaction_is_refused_and_commit_still_tells() {
-    let (cluster, engine, db) = start("late").await;
+    let Lab { cluster, engine, db, .. } = start("late").await;
     let mut tx = db.begin().await.unwrap();
     insert(&mut tx, 1).await.unwrap();
     sqlx::query("SELECT nothing").execute(&mut tx).await.unwrap_err();

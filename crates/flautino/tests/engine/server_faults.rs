@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use flautino::{Engine, Handle};
+use flautino::Handle;
 use flautino_cluster::Proxy;
-use flautino_lab::{ask, cluster, config, engine, sqlstate, wait_until};
+use flautino_lab::{Lab, ask, cluster, config, open, sqlstate, wait_until};
 use futures_util::future::join_all;
 
 async fn select_1(db: &Handle) -> Result<i32, sqlx::Error> {
@@ -13,9 +13,7 @@ async fn select_1(db: &Handle) -> Result<i32, sqlx::Error> {
 
 #[tokio::test]
 async fn after_a_restart_of_the_server_queries_work_without_reopening() {
-    let cluster = cluster(0).await;
-    let engine = engine(&cluster, "restart").await;
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("restart").start().await;
     for fast in [true, false] {
         let warm = join_all((0..5).map(|_| db.acquire())).await;
         drop(warm);
@@ -39,12 +37,10 @@ async fn after_a_restart_of_the_server_queries_work_without_reopening() {
 
 #[tokio::test]
 async fn while_the_server_is_down_queries_fail_in_time_and_afterwards_they_work() {
-    let cluster = cluster(0).await;
-    let mut config = config(&cluster, "down");
-    config.pool.acquire_timeout = Duration::from_millis(500);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    let db = engine.handle();
+    let Lab { cluster, engine, db, .. } = Lab::named("down")
+        .config(|config| config.pool.acquire_timeout = Duration::from_millis(500))
+        .start()
+        .await;
     cluster.primary().stop_immediate().await.unwrap();
     for _ in 0..3 {
         let failed = tokio::time::timeout(Duration::from_secs(3), select_1(&db)).await;
@@ -62,8 +58,7 @@ async fn a_server_that_hangs_is_an_error_in_time_and_afterwards_queries_work() {
     let mut config = config(&cluster, "cut");
     config.main.url = Some(proxy.url());
     config.pool.acquire_timeout = Duration::from_millis(500);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
     select_1(&db).await.unwrap();
     proxy.reset().await;
@@ -89,8 +84,7 @@ async fn after_the_first_write_that_a_demoted_primary_refuses_the_next_reach_the
     let mut config = config(&cluster, "demoted");
     config.extra_nodes.clear();
     config.main.url = Some(proxy.url());
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let db = engine.handle();
 
     // The name leads to a server in recovery: as after a failover that was not noticed.

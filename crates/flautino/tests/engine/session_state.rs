@@ -1,8 +1,7 @@
 //! What one user leaves behind in a session, the next user of the connection never sees.
 
-use flautino::{Engine, Handle};
-use flautino_cluster::Cluster;
-use flautino_lab::{ask, cluster, config};
+use flautino::Handle;
+use flautino_lab::{Lab, ask};
 
 const PID: &str = "SELECT pg_backend_pid()";
 const NO_WORK_MEM: &str = "SELECT current_setting('work_mem') <> '9MB'";
@@ -47,18 +46,17 @@ const UNUSUAL: &[(&str, &str)] = &[
     ("SET \"app.who\" = local", "SELECT coalesce(current_setting('app.who', true), '') = ''"),
 ];
 
-async fn start() -> (Cluster, Engine, Handle) {
-    let cluster = cluster(0).await;
-    cluster.primary().execute("CREATE ROLE plain").await.unwrap();
-    let mut config = config(&cluster, "state");
-    config.pool.max_connections = 1;
-    config.pool.sqlx_connections = 1;
-    // Generic code waits for the connection until it is back in sqlx's pool.
-    config.pool.warm_time = std::time::Duration::from_millis(50);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    let db = engine.handle();
-    (cluster, engine, db)
+async fn start() -> Lab {
+    Lab::named("state")
+        .sql("CREATE ROLE plain")
+        .one_connection()
+        .config(|config| {
+            config.pool.sqlx_connections = 1;
+            // Generic code waits for the connection until it is back in sqlx's pool.
+            config.pool.warm_time = std::time::Duration::from_millis(50);
+        })
+        .start()
+        .await
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -93,7 +91,7 @@ async fn leave(db: &Handle, way: Way, sql: &'static str) -> Result<(), sqlx::Err
 
 /// Leaves each behind in each way; fails with a list of what the next user found.
 async fn check(cases: &[(&'static str, &'static str)]) {
-    let (cluster, engine, db) = start().await;
+    let Lab { cluster, engine, db, .. } = start().await;
     let mut found = Vec::new();
     for (sql, must_hold) in cases.iter().copied() {
         for way in [Way::Handle, Way::Raw, Way::Lease, Way::Bare, Way::Transaction, Way::Generic] {
@@ -135,38 +133,38 @@ async fn what_is_left_in_unusual_ways_does_not_leak() {
 
 #[tokio::test]
 async fn a_seed_does_not_leak() {
-    let (_cluster, engine, db) = start().await;
-    let mut lease = db.acquire().await.unwrap();
+    let lab = start().await;
+    let mut lease = lab.db.acquire().await.unwrap();
     sqlx::query("SELECT setseed(0.5)").execute(&mut lease).await.unwrap();
     let seeded: f64 = sqlx::query_scalar("SELECT random()").fetch_one(&mut lease).await.unwrap();
     drop(lease);
-    sqlx::query("SELECT setseed(0.5)").execute(&db).await.unwrap();
-    let next: f64 = sqlx::query_scalar("SELECT random()").fetch_one(&db).await.unwrap();
+    sqlx::query("SELECT setseed(0.5)").execute(&lab.db).await.unwrap();
+    let next: f64 = sqlx::query_scalar("SELECT random()").fetch_one(&lab.db).await.unwrap();
     assert!((seeded - next).abs() > 0.0, "{next}");
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_washed_connection_serves_again_instead_of_a_new_one() {
-    let (_cluster, engine, db) = start().await;
-    let before: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
+    let lab = start().await;
+    let before: i32 = sqlx::query_scalar(PID).fetch_one(&lab.db).await.unwrap();
     for (sql, _) in COMMON {
-        leave(&db, Way::Lease, sql).await.unwrap();
-        let after: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
+        leave(&lab.db, Way::Lease, sql).await.unwrap();
+        let after: i32 = sqlx::query_scalar(PID).fetch_one(&lab.db).await.unwrap();
         assert_eq!(after, before, "{sql}");
     }
-    engine.close().await;
+    lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn a_session_of_a_replica_is_washed_too_and_stays_read_only() {
-    let cluster = cluster(1).await;
-    let mut config = config(&cluster, "state");
-    config.pool.max_connections = 1;
-    config.pool.sqlx_connections = 1;
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    let db = engine.handle().node("read_replica_1").unwrap();
+    let lab = Lab::named("state")
+        .replicas(1)
+        .one_connection()
+        .config(|config| config.pool.sqlx_connections = 1)
+        .start()
+        .await;
+    let db = lab.engine.handle().node("read_replica_1").unwrap();
     let before: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
     for sql in ["SET work_mem = '9MB'", "SET default_transaction_read_only = off"] {
         leave(&db, Way::Lease, sql).await.unwrap();
@@ -177,5 +175,5 @@ async fn a_session_of_a_replica_is_washed_too_and_stays_read_only() {
     let show = sqlx::query_scalar("SHOW default_transaction_read_only");
     let read_only: String = show.fetch_one(&db).await.unwrap();
     assert_eq!(read_only, "on");
-    engine.close().await;
+    lab.engine.close().await;
 }

@@ -2,17 +2,14 @@
 
 use flautino::{Engine, Role};
 use flautino_cluster::Cluster;
-use flautino_lab::{cluster, engine, wait_until};
+use flautino_lab::{Lab, wait_until};
 use futures_util::future::try_join_all;
 use sqlx::PgPool;
 
 const READ_ONLY: &str = "SELECT current_setting('default_transaction_read_only')";
 
 async fn start(name: &str) -> (Cluster, Engine, PgPool) {
-    let cluster = cluster(1).await;
-    cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
-    cluster.replica(0).catch_up_with(cluster.primary()).await.unwrap();
-    let engine = engine(&cluster, name).await;
+    let Lab { cluster, engine, .. } = Lab::named(name).replicas(1).table("t (a int)").start().await;
     let pool = engine.pool("read_replica_1").unwrap();
     (cluster, engine, pool)
 }

@@ -3,24 +3,27 @@
 use std::time::{Duration, Instant};
 
 use flautino::{Access, Consistency, EngineConfig, Health, PoolConfig, Role};
-use flautino_lab::{cluster, wait_until};
+use flautino_lab::{
+    catch_up, cluster, node_of, number, reader, run, settings, status_of, until_served_by,
+    wait_until,
+};
 use tokio::net::TcpListener;
 
 use crate::common::{
-    COUNT, INSERT, MAIN, PATIENCE, catch_up, frozen, lively, names, node, node_at, node_of, number,
-    open, reader, run, set, status_of, these, unopened, until_no_sessions, until_serve, with_table,
+    COUNT, INSERT, MAIN, PATIENCE, eager, names, node, node_at, open_with, set, these, unopened,
+    until_no_sessions, with_table,
 };
 
-/// As [`lively`], where an answer is needed and not waited for.
-fn patient(config: &mut EngineConfig) {
-    lively(config);
+/// As [`eager`], where an answer is needed and not waited for.
+fn eager_and_patient(config: &mut EngineConfig) {
+    eager(config);
     config.routing.probe_timeout = PATIENCE;
 }
 
 #[tokio::test]
 async fn a_replica_that_joins_an_engine_of_one_node_gets_reads_and_no_writes() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "first", &[], patient).await;
+    let engine = open_with(&cluster, "first", &[], eager_and_patient).await;
     assert_eq!(names(&engine), [MAIN]);
     assert!(!engine.has_replicas());
 
@@ -35,7 +38,7 @@ async fn a_replica_that_joins_an_engine_of_one_node_gets_reads_and_no_writes() {
     assert_eq!(status.port, cluster.replica(0).port());
     assert!(status.probes > 0 && status.pool.is_some(), "{status:?}");
 
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
     assert_eq!(node_of(&db), MAIN);
@@ -48,7 +51,7 @@ async fn a_replica_that_joins_an_engine_of_one_node_gets_reads_and_no_writes() {
 #[tokio::test]
 async fn tokens_and_the_catalogue_begin_with_the_first_replica() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "begin", &[], patient).await;
+    let engine = open_with(&cluster, "begin", &[], eager_and_patient).await;
     let sql = "SELECT lower('A')";
     assert_eq!(engine.access(sql), Access::Write);
     let db = engine.handle();
@@ -69,14 +72,14 @@ async fn tokens_and_the_catalogue_begin_with_the_first_replica() {
 #[tokio::test]
 async fn one_more_replica_takes_its_part_and_what_was_there_stays() {
     let cluster = with_table(cluster(3).await).await;
-    let engine = open(&cluster, "more", &[0, 1], lively).await;
-    until_serve(&engine, &["r1", "r2"]).await;
+    let engine = open_with(&cluster, "more", &[0, 1], eager).await;
+    until_served_by(&engine, &["r1", "r2"]).await;
     let pid = "SELECT pg_backend_pid()::int8";
-    let before = number(&engine.handle().node("r2").unwrap(), pid).await;
+    let before = number(&engine.handle().node("r2").unwrap(), pid).await.unwrap();
 
     let report = set(&engine, these(&cluster, "more", &[0, 1, 2])).await;
     assert_eq!((report.added, report.removed), (vec!["r3".to_owned()], vec![]));
-    until_serve(&engine, &["r1", "r2", "r3"]).await;
+    until_served_by(&engine, &["r1", "r2", "r3"]).await;
     // Its pool is the one it was, within the time that a connection is warm and beyond.
     let mut connection = cluster.replica(1).connect().await.unwrap();
     let alive: bool =
@@ -92,27 +95,27 @@ async fn one_more_replica_takes_its_part_and_what_was_there_stays() {
 #[tokio::test]
 async fn floors_hold_on_a_replica_that_joins() {
     let cluster = with_table(cluster(2).await).await;
-    let engine = open(&cluster, "floor", &[0], frozen).await;
+    let engine = open_with(&cluster, "floor", &[0], settings::frozen).await;
     set(&engine, these(&cluster, "floor", &[0, 1])).await;
-    until_serve(&engine, &["r2"]).await;
+    until_served_by(&engine, &["r2"]).await;
     // It is in the rotation, and falls behind.
     cluster.replica(1).pause_replay().await.unwrap();
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
     for _ in 0..40 {
-        assert_eq!(number(&db, COUNT).await, 1, "{}", node_of(&db));
+        assert_eq!(number(&db, COUNT).await.unwrap(), 1, "{}", node_of(&db));
         assert_ne!(node_of(&db), "r2");
     }
     let token = db.token().await.unwrap();
     for _ in 0..40 {
         let next = engine.handle();
         next.observe(&token);
-        assert_eq!(number(&next, COUNT).await, 1, "{}", node_of(&next));
+        assert_eq!(number(&next, COUNT).await.unwrap(), 1, "{}", node_of(&next));
     }
     // Without a floor it serves, and shows the past.
     wait_until("the past is seen", async || {
         let any = engine.handle().with_consistency(Consistency::Eventual);
-        number(&any, COUNT).await == 0 && node_of(&any) == "r2"
+        number(&any, COUNT).await.unwrap() == 0 && node_of(&any) == "r2"
     })
     .await;
     engine.close().await;
@@ -121,10 +124,10 @@ async fn floors_hold_on_a_replica_that_joins() {
 #[tokio::test]
 async fn a_token_of_another_instance_holds_on_the_first_replica() {
     let cluster = with_table(cluster(1).await).await;
-    let other = open(&cluster, "other", &[0], frozen).await;
-    let engine = open(&cluster, "joined", &[], frozen).await;
+    let other = open_with(&cluster, "other", &[0], settings::frozen).await;
+    let engine = open_with(&cluster, "joined", &[], settings::frozen).await;
     set(&engine, these(&cluster, "joined", &[0])).await;
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     cluster.replica(0).pause_replay().await.unwrap();
     let writer = other.handle();
     run(&writer, INSERT).await.unwrap();
@@ -132,7 +135,7 @@ async fn a_token_of_another_instance_holds_on_the_first_replica() {
     for _ in 0..20 {
         let db = engine.handle();
         db.observe(&token);
-        assert_eq!(number(&db, COUNT).await, 1, "{}", node_of(&db));
+        assert_eq!(number(&db, COUNT).await.unwrap(), 1, "{}", node_of(&db));
     }
     engine.close().await;
     other.close().await;
@@ -141,7 +144,7 @@ async fn a_token_of_another_instance_holds_on_the_first_replica() {
 #[tokio::test]
 async fn the_pool_of_a_node_that_joins_is_as_open_with_was_told() {
     let cluster = cluster(1).await;
-    let engine = unopened(&cluster, "pooled", &[], lively);
+    let engine = unopened(&cluster, "pooled", &[], eager);
     let pool = PoolConfig { max_connections: 17, sqlx_connections: 13, ..PoolConfig::default() };
     engine.open_with(pool).await.unwrap();
     set(&engine, these(&cluster, "pooled", &[0])).await;
@@ -154,22 +157,22 @@ async fn the_pool_of_a_node_that_joins_is_as_open_with_was_told() {
 async fn a_node_that_is_down_joins_when_it_is_up() {
     let cluster = cluster(1).await;
     cluster.replica(0).stop().await.unwrap();
-    let engine = open(&cluster, "down", &[], lively).await;
+    let engine = open_with(&cluster, "down", &[], eager).await;
     let report = set(&engine, these(&cluster, "down", &[0])).await;
     assert_eq!(report.added, ["r1"]);
     assert_eq!(status_of(&engine, "r1").health, Health::Down);
     for _ in 0..10 {
-        assert_eq!(reader(&engine).await, MAIN);
+        assert_eq!(reader(&engine).await.unwrap(), MAIN);
     }
     cluster.replica(0).start().await.unwrap();
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     engine.close().await;
 }
 
 #[tokio::test]
 async fn a_node_that_never_answers_holds_nothing_up() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "deaf", &[0], lively).await;
+    let engine = open_with(&cluster, "deaf", &[0], eager).await;
     // It accepts, and says nothing.
     let deaf = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("postgres://postgres@{}/postgres", deaf.local_addr().unwrap());
@@ -181,7 +184,7 @@ async fn a_node_that_never_answers_holds_nothing_up() {
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
     for _ in 0..20 {
-        assert_ne!(reader(&engine).await, "deaf");
+        assert_ne!(reader(&engine).await.unwrap(), "deaf");
     }
     // Nor does its end.
     let started = Instant::now();
@@ -195,19 +198,19 @@ async fn a_node_that_never_answers_holds_nothing_up() {
 #[tokio::test]
 async fn a_node_that_is_the_main_server_under_another_name_does_no_harm() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "twice", &[0], lively).await;
+    let engine = open_with(&cluster, "twice", &[0], eager).await;
     let mut nodes = these(&cluster, "twice", &[0]);
     nodes.insert("again".to_owned(), node(cluster.primary(), "twice"));
     set(&engine, nodes).await;
     catch_up(&cluster).await;
     assert_eq!(engine.status().primary.as_deref(), Some(MAIN));
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     for _ in 0..30 {
-        assert_ne!(reader(&engine).await, "again");
+        assert_ne!(reader(&engine).await.unwrap(), "again");
         let db = engine.handle();
         run(&db, INSERT).await.unwrap();
         assert_eq!(node_of(&db), MAIN);
-        assert!(number(&db, COUNT).await > 0);
+        assert!(number(&db, COUNT).await.unwrap() > 0);
     }
     assert!(status_of(&engine, "again").reason.is_some());
     engine.close().await;

@@ -2,41 +2,38 @@
 
 use std::time::Duration;
 
-use flautino_lab::{cluster, wait_until};
+use flautino_lab::{cluster, node_of, number, run, until_served_by, wait_until};
 use futures_util::TryStreamExt;
 
-use crate::common::{
-    COUNT, INSERT, MAIN, Nodes, lively, names, node_of, number, open, run, set, these, until_serve,
-    with_table,
-};
+use crate::common::{COUNT, INSERT, MAIN, Nodes, eager, names, open_with, set, these, with_table};
 
 #[tokio::test]
 async fn the_last_replica_leaves_and_the_main_node_does_all() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "alone", &[0], lively).await;
-    until_serve(&engine, &["r1"]).await;
+    let engine = open_with(&cluster, "alone", &[0], eager).await;
+    until_served_by(&engine, &["r1"]).await;
     let report = set(&engine, Nodes::new()).await;
     assert_eq!((report.added, report.removed), (vec![], vec!["r1".to_owned()]));
     assert_eq!(names(&engine), [MAIN]);
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
-    assert_eq!(number(&db, COUNT).await, 1);
+    assert_eq!(number(&db, COUNT).await.unwrap(), 1);
     for _ in 0..20 {
         let db = engine.handle();
-        assert_eq!(number(&db, COUNT).await, 1);
+        assert_eq!(number(&db, COUNT).await.unwrap(), 1);
         assert_eq!(node_of(&db), MAIN);
     }
     // And once more, so that the first replica may come again.
     set(&engine, these(&cluster, "alone", &[0])).await;
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     engine.close().await;
 }
 
 #[tokio::test]
 async fn reads_of_an_engine_that_has_no_replicas_any_more_may_take_all_of_its_connections() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "all_four", &[0], |config| {
-        lively(config);
+    let engine = open_with(&cluster, "all_four", &[0], |config| {
+        eager(config);
         config.pool.max_connections = 4;
         config.pool.acquire_timeout = Duration::from_secs(2);
     })
@@ -63,7 +60,7 @@ async fn reads_of_an_engine_that_has_no_replicas_any_more_may_take_all_of_its_co
 #[tokio::test]
 async fn an_engine_without_replicas_says_so() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "says_so", &[0], lively).await;
+    let engine = open_with(&cluster, "says_so", &[0], eager).await;
     assert!(engine.has_replicas());
     set(&engine, Nodes::new()).await;
     // "Whether there is more than one node."

@@ -1,9 +1,9 @@
 //! Names and settings that are not acceptable: the key and why, and nothing is changed.
 
 use flautino::{ConfigError, NodeConfig};
-use flautino_lab::cluster;
+use flautino_lab::{cluster, until_served_by};
 
-use crate::common::{MAIN, Nodes, lively, names, node_at, open, these, unopened, until_serve};
+use crate::common::{MAIN, Nodes, eager, names, node_at, open_with, these, unopened};
 
 const SECRET: &str = "Zq7Zq7Zq7Zq7";
 
@@ -56,8 +56,8 @@ fn bad() -> Vec<(&'static str, NodeConfig, &'static str)> {
 #[tokio::test]
 async fn what_is_not_acceptable_is_told_with_its_key_and_changes_nothing() {
     let cluster = cluster(2).await;
-    let engine = open(&cluster, "bad", &[0], lively).await;
-    until_serve(&engine, &["r1"]).await;
+    let engine = open_with(&cluster, "bad", &[0], eager).await;
+    until_served_by(&engine, &["r1"]).await;
     for (name, config, expected) in bad() {
         // One that is good beside it does not come, and the one that is missing does not go.
         let mut nodes = these(&cluster, "bad", &[1]);
@@ -69,14 +69,14 @@ async fn what_is_not_acceptable_is_told_with_its_key_and_changes_nothing() {
         }
         assert_eq!(names(&engine), [MAIN, "r1"]);
     }
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     engine.close().await;
 }
 
 #[tokio::test]
 async fn it_is_told_so_before_open_and_after_close_too() {
     let cluster = cluster(1).await;
-    let engine = unopened(&cluster, "bad", &[0], lively);
+    let engine = unopened(&cluster, "bad", &[0], eager);
     for round in 0..2 {
         for (name, config, expected) in bad() {
             let error = engine.set_nodes(Nodes::from([(name.to_owned(), config)])).await;

@@ -2,18 +2,18 @@
 
 use flautino::{Engine, PoolConfig};
 use flautino_cluster::Cluster;
-use flautino_lab::cluster;
+use flautino_lab::{cluster, node_of, number, run, until_served_by};
 use sqlx::postgres::PgPoolOptions;
 
 use crate::common::{
-    COUNT, MAIN, Nodes, is_closed, lively, names, node, node_of, number, open, run, sessions, set,
-    these, unknown_node, unopened, until_no_sessions, until_serve, with_table,
+    COUNT, MAIN, Nodes, eager, is_closed, names, node, open_with, sessions, set, these,
+    unknown_node, unopened, until_no_sessions, with_table,
 };
 
 #[tokio::test]
 async fn before_open_it_says_what_open_opens() {
     let cluster = cluster(2).await;
-    let engine = unopened(&cluster, "before", &[0], lively);
+    let engine = unopened(&cluster, "before", &[0], eager);
     let old = engine.handle().node("r1").unwrap();
     let report = set(&engine, these(&cluster, "before", &[1])).await;
     assert_eq!((report.added, report.removed), (vec!["r2".to_owned()], vec!["r1".to_owned()]));
@@ -23,7 +23,7 @@ async fn before_open_it_says_what_open_opens() {
     assert_eq!(unknown_node(&run(&old, "SELECT 1").await.unwrap_err()), Some("r1"));
 
     engine.open().await.unwrap();
-    until_serve(&engine, &["r2"]).await;
+    until_served_by(&engine, &["r2"]).await;
     assert_eq!(unknown_node(&run(&old, "SELECT 1").await.unwrap_err()), Some("r1"));
     assert_eq!(sessions(cluster.replica(0), "before").await, 0);
     engine.close().await;
@@ -32,7 +32,7 @@ async fn before_open_it_says_what_open_opens() {
 #[tokio::test]
 async fn before_open_all_nodes_may_go() {
     let cluster = cluster(1).await;
-    let engine = unopened(&cluster, "none", &[0], lively);
+    let engine = unopened(&cluster, "none", &[0], eager);
     set(&engine, Nodes::new()).await;
     assert!(!engine.has_replicas());
     engine.open().await.unwrap();
@@ -47,9 +47,9 @@ async fn before_open_all_nodes_may_go() {
 #[tokio::test]
 async fn after_close_it_says_what_the_next_open_opens() {
     let cluster = with_table(cluster(2).await).await;
-    let engine = open(&cluster, "after", &[0], lively).await;
+    let engine = open_with(&cluster, "after", &[0], eager).await;
     for round in 0..2 {
-        until_serve(&engine, &[["r1", "r2"][round]]).await;
+        until_served_by(&engine, &[["r1", "r2"][round]]).await;
         engine.close().await;
         let next = [1, 0][round];
         let report = set(&engine, these(&cluster, "after", &[next])).await;
@@ -57,7 +57,7 @@ async fn after_close_it_says_what_the_next_open_opens() {
         assert!(!engine.status().open);
         engine.open().await.unwrap();
     }
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     until_no_sessions(cluster.replica(1), "after").await;
     engine.close().await;
 }
@@ -65,7 +65,7 @@ async fn after_close_it_says_what_the_next_open_opens() {
 #[tokio::test]
 async fn after_close_a_node_that_came_since_takes_no_statement_either() {
     let cluster = with_table(cluster(2).await).await;
-    let engine = open(&cluster, "shut", &[0], lively).await;
+    let engine = open_with(&cluster, "shut", &[0], eager).await;
     let stays = engine.handle().node("r1").unwrap();
     engine.close().await;
     set(&engine, these(&cluster, "shut", &[0, 1])).await;
@@ -79,7 +79,7 @@ async fn after_close_a_node_that_came_since_takes_no_statement_either() {
     }
     assert!(run(&engine.handle(), COUNT).await.is_err_and(|error| is_closed(&error)));
     engine.open().await.unwrap();
-    assert_eq!(number(&stays, COUNT).await, 0);
+    assert_eq!(number(&stays, COUNT).await.unwrap(), 0);
     engine.close().await;
 }
 
@@ -89,11 +89,11 @@ async fn a_pool_that_existed_can_get_replicas() {
     let pool = PgPoolOptions::new().connect_with(cluster.primary().connect_options());
     let engine = Engine::from_pool(pool.await.unwrap());
     set(&engine, these(&cluster, "given", &[0])).await;
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     let db = engine.handle();
     run(&db, "INSERT INTO t VALUES (1)").await.unwrap();
     assert_eq!(node_of(&db), MAIN);
-    assert_eq!(number(&db, COUNT).await, 1);
+    assert_eq!(number(&db, COUNT).await.unwrap(), 1);
     engine.close().await;
     until_no_sessions(cluster.replica(0), "given").await;
 }
@@ -101,7 +101,7 @@ async fn a_pool_that_existed_can_get_replicas() {
 #[tokio::test]
 async fn set_while_open_waits_is_done_after_it() {
     let cluster: Cluster = cluster(1).await;
-    let engine = unopened(&cluster, "turn", &[], lively);
+    let engine = unopened(&cluster, "turn", &[], eager);
     let pool = PoolConfig::default();
     let (opened, report) = tokio::join!(
         engine.open_with(pool),
@@ -109,7 +109,7 @@ async fn set_while_open_waits_is_done_after_it() {
     );
     assert!(!opened.unwrap().already_open);
     assert_eq!(report.unwrap().added, ["r1"]);
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     engine.close().await;
     for server in cluster.nodes() {
         until_no_sessions(server, "turn").await;

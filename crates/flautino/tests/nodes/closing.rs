@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use flautino::{Access, Engine};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{ask, cluster, wait_until};
+use flautino_lab::{ask, cluster, until_served_by, wait_until};
 
 use crate::common::{
-    FOUND, MAIN, Registry, Says, at, discovering, lively, names, one_port, open, these,
-    until_no_sessions, until_serve,
+    FOUND, MAIN, Registry, Says, at, discovering, eager, names, one_port, open_with, these,
+    until_no_sessions,
 };
 
 /// What `close` may take beyond its drain time.
@@ -48,14 +48,14 @@ async fn opens_again(cluster: &Cluster, engine: &Engine, name: &str, replica: &s
     engine.open().await.unwrap();
     assert_eq!(names(engine), [MAIN, replica]);
     assert_eq!(engine.access("SELECT lower('A')"), Access::Read);
-    until_serve(engine, &[replica]).await;
+    until_served_by(engine, &[replica]).await;
     engine.close().await;
 }
 
 #[tokio::test]
 async fn the_first_replica_comes_and_the_primary_hangs() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "hung", &[], lively).await;
+    let engine = open_with(&cluster, "hung", &[], eager).await;
     let holder = locked_catalogue(cluster.primary()).await;
     let nodes = these(&cluster, "hung", &[0]);
     let setting = tokio::spawn({

@@ -8,12 +8,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use flautino::{
-    Consistency, Engine, EngineConfig, Error, Handle, NodeConfig, NodeStatus, NodesReport,
-};
+use flautino::{Consistency, Engine, EngineConfig, Error, Handle, NodeConfig, NodesReport};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{cluster, config, wait_until};
-use sqlx::AssertSqlSafe;
+use flautino_lab::{
+    catch_up, cluster, config, node_of, run, settings, until_served_by, wait_until,
+};
 use tokio::io::copy_bidirectional;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
@@ -21,7 +20,6 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) const MAIN: &str = "main";
 /// The names of the cluster's replicas, in its order.
 pub(crate) const NAMES: [&str; 3] = ["r1", "r2", "r3"];
-const HOUR: Duration = Duration::from_secs(3600);
 /// For what must succeed, also on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -57,7 +55,7 @@ pub(crate) fn unopened(
 }
 
 /// The same, open.
-pub(crate) async fn open(
+pub(crate) async fn open_with(
     cluster: &Cluster,
     app: &str,
     replicas: &[usize],
@@ -69,23 +67,14 @@ pub(crate) async fn open(
 }
 
 /// Probes as often as possible, and what came back serves at once.
-pub(crate) fn lively(config: &mut EngineConfig) {
+pub(crate) fn eager(config: &mut EngineConfig) {
     config.routing.probe_interval = Duration::from_millis(50);
     config.routing.slow_start = Duration::ZERO;
 }
 
-/// A node is asked when it is met and not again: one that falls behind stays in the rotation.
-pub(crate) fn frozen(config: &mut EngineConfig) {
-    config.routing.probe_interval = HOUR;
-    // The only chance.
-    config.routing.probe_timeout = PATIENCE;
-    config.routing.max_lag = HOUR;
-    config.routing.token_window = HOUR;
-}
-
-/// As [`lively`], and what leaves is ended at once.
+/// As [`eager`], and what leaves is ended at once.
 pub(crate) fn hasty(config: &mut EngineConfig) {
-    lively(config);
+    eager(config);
     config.drain_timeout = Duration::from_millis(200);
 }
 
@@ -93,39 +82,8 @@ pub(crate) async fn set(engine: &Engine, nodes: Nodes) -> NodesReport {
     engine.set_nodes(nodes).await.unwrap()
 }
 
-pub(crate) async fn run(db: &Handle, sql: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(AssertSqlSafe(sql.to_owned())).execute(db).await.map(drop)
-}
-
-pub(crate) async fn number(db: &Handle, sql: &str) -> i64 {
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(db).await.unwrap()
-}
-
-/// The node that ran the session's last statement.
-pub(crate) fn node_of(db: &Handle) -> String {
-    db.served_by().map_or_else(|| "no node".to_owned(), |node| node.to_string())
-}
-
-/// The node that serves a read of a new session.
-pub(crate) async fn reader(engine: &Engine) -> String {
-    let db = engine.handle();
-    run(&db, "SELECT 1").await.unwrap();
-    node_of(&db)
-}
-
-/// Waits until each of these nodes has served a read of a new session.
-pub(crate) async fn until_serve(engine: &Engine, names: &[&str]) {
-    for name in names {
-        wait_until(&format!("{name} serves"), async || reader(engine).await == *name).await;
-    }
-}
-
 pub(crate) fn names(engine: &Engine) -> Vec<String> {
     engine.status().nodes.into_iter().map(|node| node.name).collect()
-}
-
-pub(crate) fn status_of(engine: &Engine, name: &str) -> NodeStatus {
-    engine.status().nodes.into_iter().find(|node| node.name == name).unwrap()
 }
 
 /// Sessions of the engine on that server, the monitor's included.
@@ -143,17 +101,6 @@ pub(crate) async fn sessions(server: &Node, app: &str) -> i64 {
 pub(crate) async fn until_no_sessions(server: &Node, app: &str) {
     let what = format!("no session of `{app}` is left on {}", server.name());
     wait_until(&what, async || sessions(server, app).await == 0).await;
-}
-
-/// Tasks on the test's own runtime.
-pub(crate) fn tasks() -> usize {
-    tokio::runtime::Handle::current().metrics().num_alive_tasks()
-}
-
-pub(crate) async fn catch_up(cluster: &Cluster) {
-    for replica in cluster.nodes().skip(1) {
-        replica.catch_up_with(cluster.primary()).await.unwrap();
-    }
 }
 
 /// A table `t (a int)` on all nodes.
@@ -324,7 +271,7 @@ pub(crate) fn discovering(
         discovery: Some(discovery),
         ..EngineConfig::default()
     };
-    lively(&mut config);
+    eager(&mut config);
     change(&mut config);
     let engine = Engine::new(config).unwrap();
     registry.answer_for(&engine);
@@ -348,8 +295,8 @@ pub(crate) async fn served_by(engine: &Engine, name: &str) -> Handle {
 /// Three replicas in the rotation, of which the second shows one row and the others none.
 pub(crate) async fn one_ahead(app: &str) -> (Cluster, Engine) {
     let cluster = with_table(cluster(3).await).await;
-    let engine = open(&cluster, app, &[0, 1, 2], frozen).await;
-    until_serve(&engine, &["r1", "r2", "r3"]).await;
+    let engine = open_with(&cluster, app, &[0, 1, 2], settings::frozen).await;
+    until_served_by(&engine, &["r1", "r2", "r3"]).await;
     cluster.replica(0).pause_replay().await.unwrap();
     cluster.replica(2).pause_replay().await.unwrap();
     cluster.primary().execute(INSERT).await.unwrap();

@@ -2,17 +2,16 @@
 
 use std::time::{Duration, Instant};
 
-use flautino_lab::{cluster, wait_until};
+use flautino_lab::{cluster, reader, run, tasks, until_served_by, wait_until};
 
 use crate::common::{
-    MAIN, Nodes, hasty, is_closed, lively, names, open, reader, run, set, tasks, these, unopened,
-    until_no_sessions, until_serve,
+    MAIN, Nodes, eager, hasty, is_closed, names, open_with, set, these, unopened, until_no_sessions,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_calls_leave_the_nodes_of_one_of_them() {
     let cluster = cluster(3).await;
-    let engine = open(&cluster, "calls", &[], hasty).await;
+    let engine = open_with(&cluster, "calls", &[], hasty).await;
     let sets = [&[0][..], &[1], &[2], &[0, 1], &[1, 2], &[0, 1, 2], &[]];
     for _ in 0..5 {
         let calls: Vec<_> = sets
@@ -38,7 +37,7 @@ async fn concurrent_calls_leave_the_nodes_of_one_of_them() {
         set(&engine, Nodes::new()).await;
     }
     set(&engine, these(&cluster, "calls", &[0, 1, 2])).await;
-    until_serve(&engine, &["r1", "r2", "r3"]).await;
+    until_served_by(&engine, &["r1", "r2", "r3"]).await;
     engine.close().await;
     for server in cluster.nodes() {
         until_no_sessions(server, "calls").await;
@@ -77,8 +76,8 @@ async fn beside_close_it_leaves_a_closed_engine_and_nothing_behind() {
 #[tokio::test]
 async fn beside_close_it_costs_close_no_time() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "quick", &[0], hasty).await;
-    until_serve(&engine, &["r1"]).await;
+    let engine = open_with(&cluster, "quick", &[0], hasty).await;
+    until_served_by(&engine, &["r1"]).await;
     let plain = engine.close().await.elapsed;
     let mut best = Duration::MAX;
     // The best of three, so that a busy machine is no excuse.
@@ -101,7 +100,7 @@ async fn beside_close_it_costs_close_no_time() {
 #[tokio::test]
 async fn a_node_that_drains_when_the_engine_closes_is_closed_with_it() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "drains", &[0], lively).await;
+    let engine = open_with(&cluster, "drains", &[0], eager).await;
     let before = tasks();
     let lease = engine.handle().node("r1").unwrap().acquire().await.unwrap();
     let leaving = {
@@ -121,12 +120,12 @@ async fn a_node_that_drains_when_the_engine_closes_is_closed_with_it() {
 #[tokio::test]
 async fn while_the_engine_drains_nodes_may_still_change() {
     let cluster = cluster(2).await;
-    let engine = open(&cluster, "soon", &[0], hasty).await;
+    let engine = open_with(&cluster, "soon", &[0], hasty).await;
     engine.start_draining();
     set(&engine, these(&cluster, "soon", &[1])).await;
-    until_serve(&engine, &["r2"]).await;
+    until_served_by(&engine, &["r2"]).await;
     assert!(!engine.is_ready());
-    assert_ne!(reader(&engine).await, "r1");
+    assert_ne!(reader(&engine).await.unwrap(), "r1");
     engine.close().await;
     for server in cluster.nodes() {
         until_no_sessions(server, "soon").await;

@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use flautino::{Health, Role};
-use flautino_lab::{cluster, wait_until};
+use flautino_lab::{cluster, node_of, number, reader, run, status_of, until_served_by, wait_until};
 
 use crate::common::{
-    COUNT, FOUND, INSERT, MAIN, PATIENCE, Registry, Says, at, discovering, ip, lively, names, node,
-    node_of, number, one_port, reader, run, sessions, set, status_of, these, unknown_node,
-    until_no_sessions, until_serve, with_table,
+    COUNT, FOUND, INSERT, MAIN, PATIENCE, Registry, Says, at, discovering, eager, ip, names, node,
+    one_port, sessions, set, these, unknown_node, until_no_sessions, with_table,
 };
 
 #[tokio::test]
@@ -26,11 +25,11 @@ async fn replicas_are_found_at_open() {
     let status = status_of(&engine, FOUND[0]);
     assert_eq!((status.role, status.health), (Role::Replica, Health::Up), "{status:?}");
     assert_eq!((&*status.host, status.port), (FOUND[0], servers[0].addr.port()));
-    until_serve(&engine, &FOUND[..2]).await;
+    until_served_by(&engine, &FOUND[..2]).await;
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
     assert_eq!(node_of(&db), MAIN);
-    assert_eq!(number(&db, COUNT).await, 1);
+    assert_eq!(number(&db, COUNT).await.unwrap(), 1);
     assert!(db.token().await.is_some());
     engine.close().await;
 }
@@ -55,16 +54,16 @@ async fn a_new_address_joins_and_one_that_goes_leaves() {
     let registry = Registry::new(at(&servers, &[1]));
     let engine = discovering(&servers, "changes", &registry, |_| ());
     engine.open().await.unwrap();
-    until_serve(&engine, &FOUND[..1]).await;
+    until_served_by(&engine, &FOUND[..1]).await;
     registry.say(at(&servers, &[2, 1]));
-    until_serve(&engine, &FOUND[..2]).await;
+    until_served_by(&engine, &FOUND[..2]).await;
     let gone = engine.handle().node(FOUND[0]).unwrap();
     run(&gone, "SELECT 1").await.unwrap();
 
     registry.say(at(&servers, &[2]));
     wait_until("the address left", async || names(&engine) == [MAIN, FOUND[1]]).await;
     for _ in 0..20 {
-        assert_ne!(reader(&engine).await, FOUND[0]);
+        assert_ne!(reader(&engine).await.unwrap(), FOUND[0]);
     }
     until_no_sessions(cluster.replica(0), "changes").await;
     assert_eq!(unknown_node(&run(&gone, "SELECT 1").await.unwrap_err()), Some(FOUND[0]));
@@ -83,7 +82,7 @@ async fn a_node_whose_address_goes_is_drained() {
     engine.open().await.unwrap();
     let sql = "SELECT 7::int8 FROM pg_sleep(4)";
     let db = engine.handle().node(FOUND[0]).unwrap();
-    let query = tokio::spawn(async move { number(&db, sql).await });
+    let query = tokio::spawn(async move { number(&db, sql).await.unwrap() });
     flautino_lab::until_running(cluster.replica(0), "drained", sql).await;
     registry.say(at(&servers, &[0]));
     wait_until("the address left", async || engine.handle().node(FOUND[0]).is_err()).await;
@@ -124,22 +123,22 @@ async fn the_main_node_among_the_addresses_does_no_harm() {
     let registry = Registry::new(at(&servers, &[0, 1]));
     let engine = discovering(&servers, "self", &registry, |_| ());
     engine.open().await.unwrap();
-    until_serve(&engine, &FOUND[..1]).await;
+    until_served_by(&engine, &FOUND[..1]).await;
     assert_eq!(engine.status().primary.as_deref(), Some(MAIN));
     let own = ip(1).to_string();
     for _ in 0..30 {
         let db = engine.handle();
         run(&db, INSERT).await.unwrap();
         assert_eq!(node_of(&db), MAIN);
-        assert!(number(&db, COUNT).await > 0);
-        assert_ne!(reader(&engine).await, own);
+        assert!(number(&db, COUNT).await.unwrap() > 0);
+        assert_ne!(reader(&engine).await.unwrap(), own);
     }
     // Alone it is one node too many, and no more.
     registry.say(at(&servers, &[0]));
     wait_until("the replica left", async || engine.handle().node(FOUND[0]).is_err()).await;
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
-    assert!(number(&db, COUNT).await > 30);
+    assert!(number(&db, COUNT).await.unwrap() > 30);
     assert_eq!(node_of(&db), MAIN);
     engine.close().await;
     until_no_sessions(cluster.primary(), "self").await;
@@ -155,17 +154,17 @@ async fn nodes_that_have_names_stay_beside_those_that_were_found() {
     });
     engine.open().await.unwrap();
     assert_eq!(names(&engine).len(), 3);
-    until_serve(&engine, &[FOUND[0], "r3"]).await;
+    until_served_by(&engine, &[FOUND[0], "r3"]).await;
     // The name says something else: what was configured stays.
     registry.say(at(&servers, &[2]));
-    until_serve(&engine, &[FOUND[1], "r3"]).await;
+    until_served_by(&engine, &[FOUND[1], "r3"]).await;
     assert!(engine.handle().node(FOUND[0]).is_err());
     // Other names are set: what was found stays.
     let report = set(&engine, these(&cluster, "beside", &[0])).await;
     assert_eq!((report.added, report.removed), (vec!["r1".to_owned()], vec!["r3".to_owned()]));
-    until_serve(&engine, &[FOUND[1], "r1"]).await;
+    until_served_by(&engine, &[FOUND[1], "r1"]).await;
     registry.until_asked(2).await;
-    until_serve(&engine, &[FOUND[1], "r1"]).await;
+    until_served_by(&engine, &[FOUND[1], "r1"]).await;
     assert_eq!(sessions(cluster.replica(2), "beside").await, 0);
     engine.close().await;
 }
@@ -180,7 +179,7 @@ async fn an_answer_in_another_order_changes_nothing() {
     let pid = "SELECT pg_backend_pid()::int8";
     let db = engine.handle().node(FOUND[1]).unwrap();
     let lease = engine.handle().node(FOUND[0]).unwrap().acquire().await.unwrap();
-    let before = number(&db, pid).await;
+    let before = number(&db, pid).await.unwrap();
     registry.say(at(&servers, &[2, 1, 2, 1]));
     registry.until_asked(2).await;
     run(&db, "SELECT 1").await.unwrap();
@@ -204,7 +203,7 @@ async fn servers_on_two_ports_of_one_address_are_two_nodes_with_two_names() {
     // A registry of services knows ports.
     let both = vec![cluster.replica(0).addr(), cluster.replica(1).addr()];
     let registry = Registry::new(Says::These(both));
-    let engine = discovering(&servers, "ports", &registry, lively);
+    let engine = discovering(&servers, "ports", &registry, eager);
     engine.open().await.unwrap();
     let mut names = names(&engine);
     assert_eq!(names.len(), 3, "{names:?}");
@@ -221,7 +220,7 @@ async fn one_that_was_promoted_stays_though_its_name_leads_elsewhere_while_it_is
     let registry = Registry::new(at(&servers, &[1, 2]));
     let engine = discovering(&servers, "promoted", &registry, |_| ());
     engine.open().await.unwrap();
-    until_serve(&engine, &FOUND[..2]).await;
+    until_served_by(&engine, &FOUND[..2]).await;
     cluster.primary().kill().await.unwrap();
     cluster.replica(0).promote().await.unwrap();
     let is_primary = async || engine.status().primary.as_deref() == Some(FOUND[0]);

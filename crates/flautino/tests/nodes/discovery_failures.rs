@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use flautino::Engine;
-use flautino_lab::{Capture, cluster, wait_until};
+use flautino_lab::{Capture, cluster, reader, run, until_served_by, wait_until};
 
 use crate::common::{
-    FOUND, INSERT, MAIN, Registry, Says, at, discovering, names, one_port, reader, run,
-    until_serve, with_table,
+    FOUND, INSERT, MAIN, Registry, Says, at, discovering, names, one_port, with_table,
 };
 
 fn warned(capture: &Capture, of: &str) -> bool {
@@ -25,15 +24,15 @@ async fn stays_as_it_is(says: Says, app: &str, reason: &str) {
     let registry = Registry::new(at(&servers, &[1]));
     let engine = discovering(&servers, app, &registry, |_| ());
     engine.open().await.unwrap();
-    until_serve(&engine, &FOUND[..1]).await;
+    until_served_by(&engine, &FOUND[..1]).await;
     assert!(!warned(&capture, ""));
     registry.say(says);
     wait_until("it is logged", async || warned(&capture, reason)).await;
     assert_eq!(names(&engine), [MAIN, FOUND[0]]);
-    until_serve(&engine, &FOUND[..1]).await;
+    until_served_by(&engine, &FOUND[..1]).await;
     // It goes on asking.
     registry.say(at(&servers, &[2]));
-    until_serve(&engine, &FOUND[1..2]).await;
+    until_served_by(&engine, &FOUND[1..2]).await;
     engine.close().await;
 }
 
@@ -63,10 +62,10 @@ async fn opens_all_the_same(says: Says, app: &str) {
     assert_eq!(report.warnings.len(), 1, "{report:?}");
     assert!(report.warnings[0].contains("replicas.test"), "{report:?}");
     run(&engine.handle(), INSERT).await.unwrap();
-    assert_eq!(reader(&engine).await, MAIN);
+    assert_eq!(reader(&engine).await.unwrap(), MAIN);
     // When the name leads somewhere, its nodes join.
     registry.say(at(&servers, &[1]));
-    until_serve(&engine, &FOUND[..1]).await;
+    until_served_by(&engine, &FOUND[..1]).await;
     engine.close().await;
 }
 
@@ -95,10 +94,10 @@ async fn an_address_where_nobody_is_does_no_harm() {
     let engine: Engine = discovering(&servers, "nobody", &registry, |_| ());
     let report = engine.open().await.unwrap();
     assert_eq!(report.warnings.len(), 1, "{report:?}");
-    until_serve(&engine, &FOUND[..1]).await;
+    until_served_by(&engine, &FOUND[..1]).await;
     for _ in 0..20 {
         run(&engine.handle(), INSERT).await.unwrap();
-        assert_ne!(reader(&engine).await, "127.0.0.77");
+        assert_ne!(reader(&engine).await.unwrap(), "127.0.0.77");
     }
     engine.close().await;
 }
@@ -114,6 +113,6 @@ async fn a_resolver_that_panics_once_does_not_end_the_search() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     let registry = Registry::new(at(&servers, &[1]));
     registry.answer_for(&engine);
-    until_serve(&engine, &FOUND[..1]).await;
+    until_served_by(&engine, &FOUND[..1]).await;
     engine.close().await;
 }

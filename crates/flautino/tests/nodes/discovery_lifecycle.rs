@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use flautino::{DiscoveryConfig, Engine, EngineConfig};
-use flautino_lab::{cluster, wait_until};
+use flautino_lab::{cluster, node_of, open, run, tasks, until_served_by, wait_until};
 
 use crate::common::{
-    FOUND, INSERT, MAIN, Registry, Says, at, discovering, is_closed, lively, names, node_at,
-    node_of, one_port, run, tasks, until_no_sessions, until_serve, with_table,
+    FOUND, INSERT, MAIN, Registry, Says, at, discovering, eager, is_closed, names, node_at,
+    one_port, until_no_sessions, with_table,
 };
 
 #[tokio::test]
@@ -17,7 +17,7 @@ async fn close_ends_the_asking_and_open_begins_it_anew() {
     let registry = Registry::new(at(&servers, &[1]));
     let engine = discovering(&servers, "again", &registry, |_| ());
     engine.open().await.unwrap();
-    until_serve(&engine, &FOUND[..1]).await;
+    until_served_by(&engine, &FOUND[..1]).await;
     registry.until_asked(1).await;
     let old = engine.handle().node(FOUND[0]).unwrap();
     engine.close().await;
@@ -30,7 +30,7 @@ async fn close_ends_the_asking_and_open_begins_it_anew() {
     engine.open().await.unwrap();
     assert!(registry.questions().len() > asked);
     assert_eq!(names(&engine), [MAIN, FOUND[1]]);
-    until_serve(&engine, &FOUND[1..2]).await;
+    until_served_by(&engine, &FOUND[1..2]).await;
     assert_eq!(
         crate::common::unknown_node(&run(&old, "SELECT 1").await.unwrap_err()),
         Some(FOUND[0])
@@ -87,11 +87,10 @@ async fn the_system_resolves_localhost() {
         discovery: Some(discovery),
         ..EngineConfig::default()
     };
-    lively(&mut config);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    eager(&mut config);
+    let engine = open(config).await;
     assert!(names(&engine).contains(&"127.0.0.1".to_owned()), "{:?}", names(&engine));
-    until_serve(&engine, &["127.0.0.1"]).await;
+    until_served_by(&engine, &["127.0.0.1"]).await;
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
     assert_eq!(node_of(&db), MAIN);

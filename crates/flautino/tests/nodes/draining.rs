@@ -3,22 +3,24 @@
 use std::time::{Duration, Instant};
 
 use flautino::{Error, TransactionOptions};
-use flautino_lab::{cluster, until_running, wait_until};
+use flautino_lab::{
+    catch_up, cluster, node_of, number, run, until_running, until_served_by, wait_until,
+};
 
 use crate::common::{
-    MAIN, Nodes, SLOW_ON_REPLICAS, catch_up, hasty, lively, names, node_of, number, open, run, set,
-    these, until_no_sessions, until_serve, with_table,
+    MAIN, Nodes, SLOW_ON_REPLICAS, eager, hasty, names, open_with, set, these, until_no_sessions,
+    with_table,
 };
 
 #[tokio::test]
 async fn a_statement_that_ends_within_the_drain_time_is_let_go_on() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "drained", &[0], lively).await;
+    let engine = open_with(&cluster, "drained", &[0], eager).await;
     let sql = "SELECT 7::int8 FROM pg_sleep(4)";
     let db = engine.handle().node("r1").unwrap();
     let query = {
         let db = db.clone();
-        tokio::spawn(async move { number(&db, sql).await })
+        tokio::spawn(async move { number(&db, sql).await.unwrap() })
     };
     until_running(cluster.replica(0), "drained", sql).await;
     let report = set(&engine, Nodes::new()).await;
@@ -34,13 +36,13 @@ async fn a_read_that_outlasts_the_drain_time_is_run_elsewhere() {
     let cluster = cluster(1).await;
     cluster.primary().execute(SLOW_ON_REPLICAS).await.unwrap();
     catch_up(&cluster).await;
-    let engine = open(&cluster, "rerun", &[0], hasty).await;
-    until_serve(&engine, &["r1"]).await;
+    let engine = open_with(&cluster, "rerun", &[0], hasty).await;
+    until_served_by(&engine, &["r1"]).await;
     let sql = "SELECT slow()";
     let db = engine.handle();
     let query = {
         let db = db.clone();
-        tokio::spawn(async move { number(&db, sql).await })
+        tokio::spawn(async move { number(&db, sql).await.unwrap() })
     };
     until_running(cluster.replica(0), "rerun", sql).await;
     let started = Instant::now();
@@ -56,7 +58,7 @@ async fn a_read_that_outlasts_the_drain_time_is_run_elsewhere() {
 #[tokio::test]
 async fn a_statement_of_a_handle_that_names_the_node_is_ended_and_told_so() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "ended", &[0], hasty).await;
+    let engine = open_with(&cluster, "ended", &[0], hasty).await;
     let sql = "SELECT pg_sleep(60)";
     let db = engine.handle().node("r1").unwrap();
     let query = tokio::spawn(async move { run(&db, sql).await });
@@ -74,7 +76,7 @@ async fn a_statement_of_a_handle_that_names_the_node_is_ended_and_told_so() {
 #[tokio::test]
 async fn a_held_lease_is_counted_and_its_session_ends_with_it() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "held", &[0], hasty).await;
+    let engine = open_with(&cluster, "held", &[0], hasty).await;
     let mut lease = engine.handle().node("r1").unwrap().acquire().await.unwrap();
     run_on(&mut lease).await.unwrap();
     let report = set(&engine, Nodes::new()).await;
@@ -89,7 +91,7 @@ async fn a_held_lease_is_counted_and_its_session_ends_with_it() {
 #[tokio::test]
 async fn a_lease_of_a_node_that_left_is_still_held_when_the_engine_closes() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "both", &[0], hasty).await;
+    let engine = open_with(&cluster, "both", &[0], hasty).await;
     let lease = engine.handle().node("r1").unwrap().acquire().await.unwrap();
     assert_eq!(set(&engine, Nodes::new()).await.still_held, 1);
     // "Connections that the app still holds."
@@ -106,8 +108,8 @@ async fn run_on(lease: &mut flautino::Lease) -> Result<(), sqlx::Error> {
 #[tokio::test]
 async fn a_transaction_on_the_node_goes_on_within_the_drain_time() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "reads", &[0], lively).await;
-    until_serve(&engine, &["r1"]).await;
+    let engine = open_with(&cluster, "reads", &[0], eager).await;
+    until_served_by(&engine, &["r1"]).await;
     let db = engine.handle();
     let options = TransactionOptions { read_only: true, ..TransactionOptions::default() };
     let mut tx = db.begin_with(options).await.unwrap();
@@ -131,14 +133,14 @@ async fn a_transaction_on_the_node_goes_on_within_the_drain_time() {
 #[tokio::test]
 async fn who_waits_for_a_connection_of_the_node_is_served_elsewhere() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "queue", &[0], |config| {
+    let engine = open_with(&cluster, "queue", &[0], |config| {
         hasty(config);
         config.pool.max_connections = 1;
         config.pool.acquire_timeout = Duration::from_secs(60);
         config.drain_timeout = Duration::from_secs(1);
     })
     .await;
-    until_serve(&engine, &["r1"]).await;
+    until_served_by(&engine, &["r1"]).await;
     let lease = engine.handle().node("r1").unwrap().acquire().await.unwrap();
     let waiting: Vec<_> = (0..5)
         .map(|_| {
@@ -170,7 +172,7 @@ async fn who_waits_for_a_connection_of_the_node_is_served_elsewhere() {
 #[tokio::test]
 async fn others_are_not_held_up_by_a_node_that_drains() {
     let cluster = cluster(2).await;
-    let engine = open(&cluster, "aside", &[0], lively).await;
+    let engine = open_with(&cluster, "aside", &[0], eager).await;
     let lease = engine.handle().node("r1").unwrap().acquire().await.unwrap();
     let leaving = {
         let engine = engine.clone();
@@ -180,7 +182,7 @@ async fn others_are_not_held_up_by_a_node_that_drains() {
     // Nodes can be set again meanwhile.
     let report = set(&engine, these(&cluster, "aside", &[1])).await;
     assert_eq!(report.added, ["r2"]);
-    until_serve(&engine, &["r2"]).await;
+    until_served_by(&engine, &["r2"]).await;
     assert!(!leaving.is_finished());
     drop(lease);
     let report = leaving.await.unwrap();

@@ -5,23 +5,22 @@ use std::time::Duration;
 
 use flautino::{Consistency, Engine, EngineConfig, Health};
 use flautino_cluster::Cluster;
-use flautino_lab::{cluster, wait_until};
-
-use crate::common::{
-    COUNT, INSERT, MAIN, Nodes, frozen, node_of, number, open, run, set, status_of, these,
-    until_serve, with_table,
+use flautino_lab::{
+    cluster, node_of, number, run, settings, status_of, until_served_by, wait_until,
 };
+
+use crate::common::{COUNT, INSERT, MAIN, Nodes, open_with, set, these, with_table};
 
 /// The first replica joins, serves, and from then on shows nothing new.
 async fn behind(engine: &Engine, cluster: &Cluster, app: &str) {
     set(engine, these(cluster, app, &[0])).await;
-    until_serve(engine, &["r1"]).await;
+    until_served_by(engine, &["r1"]).await;
     delayed(cluster).await;
 }
 
 /// A replica may be as old as it likes.
-fn patient(config: &mut EngineConfig) {
-    frozen(config);
+fn of_any_age(config: &mut EngineConfig) {
+    settings::frozen(config);
     config.routing.probe_interval = Duration::from_millis(50);
 }
 
@@ -34,7 +33,7 @@ async fn a_session_that_wrote_before_sees_its_write_after() {
         run(&db, INSERT).await.unwrap();
         joins_behind(&engine, &cluster, "wrote").await;
         for _ in 0..20 {
-            assert_eq!(number(&db, COUNT).await, 1, "served by {}", node_of(&db));
+            assert_eq!(number(&db, COUNT).await.unwrap(), 1, "served by {}", node_of(&db));
         }
         engine.close().await;
     }
@@ -43,14 +42,14 @@ async fn a_session_that_wrote_before_sees_its_write_after() {
 #[tokio::test]
 async fn a_session_whose_write_is_under_way_meanwhile_sees_it_after() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "writing", &[], patient).await;
+    let engine = open_with(&cluster, "writing", &[], of_any_age).await;
     let db = engine.handle();
     let mut tx = db.begin().await.unwrap();
     sqlx::query(INSERT).execute(&mut tx).await.unwrap();
     behind(&engine, &cluster, "writing").await;
     tx.commit().await.unwrap();
     for _ in 0..20 {
-        assert_eq!(number(&db, COUNT).await, 1, "served by {}", node_of(&db));
+        assert_eq!(number(&db, COUNT).await.unwrap(), 1, "served by {}", node_of(&db));
     }
     engine.close().await;
 }
@@ -58,7 +57,7 @@ async fn a_session_whose_write_is_under_way_meanwhile_sees_it_after() {
 #[tokio::test]
 async fn a_write_under_way_while_the_first_replica_comes_is_in_the_session_s_token() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "token", &[], patient).await;
+    let engine = open_with(&cluster, "token", &[], of_any_age).await;
     let db = engine.handle();
     let mut tx = db.begin().await.unwrap();
     sqlx::query(INSERT).execute(&mut tx).await.unwrap();
@@ -69,7 +68,7 @@ async fn a_write_under_way_while_the_first_replica_comes_is_in_the_session_s_tok
     for _ in 0..20 {
         let next = engine.handle();
         next.observe(&token.unwrap());
-        assert_eq!(number(&next, COUNT).await, 1, "served by {}", node_of(&next));
+        assert_eq!(number(&next, COUNT).await.unwrap(), 1, "served by {}", node_of(&next));
     }
     engine.close().await;
 }
@@ -81,10 +80,10 @@ async fn a_session_that_read_before_does_not_go_backwards_after() {
         let engine = alone(&cluster, "read", again).await;
         cluster.primary().execute(INSERT).await.unwrap();
         let db = engine.handle().with_consistency(Consistency::Session);
-        assert_eq!(number(&db, COUNT).await, 1);
+        assert_eq!(number(&db, COUNT).await.unwrap(), 1);
         joins_behind(&engine, &cluster, "read").await;
         for _ in 0..20 {
-            assert_eq!(number(&db, COUNT).await, 1, "served by {}", node_of(&db));
+            assert_eq!(number(&db, COUNT).await.unwrap(), 1, "served by {}", node_of(&db));
         }
         engine.close().await;
     }
@@ -106,7 +105,7 @@ async fn a_client_that_wrote_before_and_has_no_token_sees_its_write_after() {
             if let Some(token) = &token {
                 next.observe(token);
             }
-            assert_eq!(number(&next, COUNT).await, 1, "served by {}", node_of(&next));
+            assert_eq!(number(&next, COUNT).await.unwrap(), 1, "served by {}", node_of(&next));
         }
         engine.close().await;
     }
@@ -115,14 +114,14 @@ async fn a_client_that_wrote_before_and_has_no_token_sees_its_write_after() {
 #[tokio::test]
 async fn sessions_that_begin_after_are_as_ever() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "ever", &[], patient).await;
+    let engine = open_with(&cluster, "ever", &[], of_any_age).await;
     behind(&engine, &cluster, "ever").await;
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
-    assert_eq!(number(&db, COUNT).await, 1);
+    assert_eq!(number(&db, COUNT).await.unwrap(), 1);
     assert_eq!(node_of(&db), MAIN);
     let any = engine.handle();
-    assert_eq!(number(&any, COUNT).await, 0);
+    assert_eq!(number(&any, COUNT).await.unwrap(), 0);
     assert_eq!(node_of(&any), "r1");
     engine.close().await;
 }
@@ -142,10 +141,10 @@ async fn delayed(cluster: &Cluster) {
 /// An engine of one node, which may have had a replica: then the monitor remembers the primary from
 /// before what is written now.
 async fn alone(cluster: &Cluster, app: &str, again: bool) -> Engine {
-    let engine = open(cluster, app, &[], patient).await;
+    let engine = open_with(cluster, app, &[], of_any_age).await;
     if again {
         set(&engine, these(cluster, app, &[0])).await;
-        until_serve(&engine, &["r1"]).await;
+        until_served_by(&engine, &["r1"]).await;
         set(&engine, Nodes::new()).await;
     }
     delayed(cluster).await;

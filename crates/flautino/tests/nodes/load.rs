@@ -4,11 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use flautino::Engine;
-use flautino_lab::cluster;
+use flautino_lab::{cluster, node_of, number, run};
 
-use crate::common::{
-    COUNT, INSERT, lively, node_of, number, open, run, set, these, until_no_sessions, with_table,
-};
+use crate::common::{COUNT, INSERT, eager, open_with, set, these, until_no_sessions, with_table};
 
 /// Readers and writers that go on until they are told to stop, and what they met.
 struct Load {
@@ -77,7 +75,7 @@ async fn write_and_see(db: &flautino::Handle) -> Result<(), String> {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_and_writers_notice_nothing() {
     let cluster = with_table(cluster(3).await).await;
-    let engine = open(&cluster, "load", &[0], lively).await;
+    let engine = open_with(&cluster, "load", &[0], eager).await;
     let load = Load::start(&engine);
     let sets = [&[0, 1][..], &[0, 1, 2], &[2], &[2, 1], &[0], &[1], &[0, 2]];
     for round in 0..21 {
@@ -95,7 +93,7 @@ async fn readers_and_writers_notice_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nor_when_the_first_replica_comes_and_the_last_one_goes() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "zero", &[], lively).await;
+    let engine = open_with(&cluster, "zero", &[], eager).await;
     let load = Load::start(&engine);
     for _ in 0..10 {
         set(&engine, these(&cluster, "zero", &[0])).await;
@@ -105,7 +103,7 @@ async fn nor_when_the_first_replica_comes_and_the_last_one_goes() {
     }
     let failures = load.stop().await;
     assert!(failures.is_empty(), "{}: {:?}", failures.len(), &failures[..failures.len().min(5)]);
-    assert!(number(&engine.handle(), COUNT).await > 0);
+    assert!(number(&engine.handle(), COUNT).await.unwrap() > 0);
     engine.close().await;
 }
 
@@ -113,7 +111,7 @@ async fn nor_when_the_first_replica_comes_and_the_last_one_goes() {
 async fn nor_when_the_very_first_replica_comes_to_a_fresh_engine() {
     let cluster = with_table(cluster(1).await).await;
     for _ in 0..8 {
-        let engine = open(&cluster, "fresh", &[], lively).await;
+        let engine = open_with(&cluster, "fresh", &[], eager).await;
         let load = Load::start(&engine);
         load.so_many(20).await;
         set(&engine, these(&cluster, "fresh", &[0])).await;

@@ -4,23 +4,22 @@ use std::time::Duration;
 
 use flautino::{Engine, Error};
 use flautino_cluster::Cluster;
-use flautino_lab::{cluster, wait_until};
+use flautino_lab::{catch_up, cluster, node_of, number, run, until_served_by, wait_until};
 
 use crate::common::{
-    COUNT, INSERT, MAIN, PATIENCE, catch_up, lively, names, node, node_of, number, open, run, set,
-    these, until_serve, with_table,
+    COUNT, INSERT, MAIN, PATIENCE, eager, names, node, open_with, set, these, with_table,
 };
 
 /// `r1` is the primary, and `r2` follows it.
 async fn failed_over(app: &str, patience: Duration) -> (Cluster, Engine) {
     let cluster = with_table(cluster(2).await).await;
-    let engine = open(&cluster, app, &[0, 1], |config| {
-        lively(config);
+    let engine = open_with(&cluster, app, &[0, 1], |config| {
+        eager(config);
         config.routing.failover_timeout = patience;
         config.drain_timeout = PATIENCE;
     })
     .await;
-    until_serve(&engine, &["r1", "r2"]).await;
+    until_served_by(&engine, &["r1", "r2"]).await;
     cluster.primary().kill().await.unwrap();
     cluster.replica(0).promote().await.unwrap();
     cluster.replica(1).follow(cluster.replica(0)).await.unwrap();
@@ -35,7 +34,7 @@ async fn writes_say_that_there_is_no_primary_and_reads_go_on() {
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
     cluster.replica(1).catch_up_with(cluster.replica(0)).await.unwrap();
-    until_serve(&engine, &["r2"]).await;
+    until_served_by(&engine, &["r2"]).await;
     set(&engine, these(&cluster, "removed", &[1])).await;
     assert_eq!(names(&engine), [MAIN, "r2"]);
     assert_eq!(engine.status().primary, None);
@@ -47,7 +46,7 @@ async fn writes_say_that_there_is_no_primary_and_reads_go_on() {
         other => panic!("{other:?}"),
     }
     let any = engine.handle();
-    assert_eq!(number(&any, COUNT).await, 1);
+    assert_eq!(number(&any, COUNT).await.unwrap(), 1);
     assert_eq!(node_of(&any), "r2");
     engine.close().await;
 }
@@ -68,7 +67,7 @@ async fn a_write_waits_for_it_to_come_back_under_another_name() {
     result.unwrap();
     assert_eq!(node, "a_new_name");
     cluster.replica(1).catch_up_with(cluster.replica(0)).await.unwrap();
-    until_serve(&engine, &["r2"]).await;
+    until_served_by(&engine, &["r2"]).await;
     engine.close().await;
 }
 
@@ -76,14 +75,14 @@ async fn a_write_waits_for_it_to_come_back_under_another_name() {
 async fn an_old_main_node_that_is_back_as_a_replica_keeps_its_place() {
     let (cluster, engine) = failed_over("rejoined", Duration::from_secs(30)).await;
     cluster.primary().rejoin(cluster.replica(0)).await.unwrap();
-    until_serve(&engine, &[MAIN, "r2"]).await;
+    until_served_by(&engine, &[MAIN, "r2"]).await;
     // The replica leaves, and the primary and the old one stay.
     set(&engine, these(&cluster, "rejoined", &[0])).await;
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
     assert_eq!(node_of(&db), "r1");
-    assert_eq!(number(&db, COUNT).await, 1);
-    until_serve(&engine, &[MAIN]).await;
+    assert_eq!(number(&db, COUNT).await.unwrap(), 1);
+    until_served_by(&engine, &[MAIN]).await;
     engine.close().await;
 }
 
@@ -110,7 +109,7 @@ async fn a_write_under_way_on_the_primary_that_leaves_may_end() {
 async fn a_session_that_wrote_to_the_primary_that_left_does_not_read_the_past() {
     let (cluster, engine) = failed_over("past", Duration::from_millis(300)).await;
     catch_up_with_new(&cluster).await;
-    until_serve(&engine, &["r2"]).await;
+    until_served_by(&engine, &["r2"]).await;
     cluster.replica(1).pause_replay().await.unwrap();
     let db = engine.handle();
     run(&db, INSERT).await.unwrap();
@@ -133,7 +132,7 @@ async fn catch_up_with_new(cluster: &Cluster) {
 #[tokio::test]
 async fn the_main_node_as_primary_cannot_be_removed() {
     let cluster = with_table(cluster(1).await).await;
-    let engine = open(&cluster, "stays", &[0], lively).await;
+    let engine = open_with(&cluster, "stays", &[0], eager).await;
     catch_up(&cluster).await;
     set(&engine, crate::common::Nodes::new()).await;
     assert_eq!(names(&engine), [MAIN]);

@@ -3,19 +3,18 @@
 use std::time::{Duration, Instant};
 
 use flautino_cluster::Cluster;
-use flautino_lab::{cluster, wait_until};
+use flautino_lab::{cluster, node_of, reader, run, tasks, until_served_by, wait_until};
 
 use crate::common::{
-    MAIN, Nodes, hasty, lively, names, node_of, open, reader, run, sessions, set, tasks, these,
-    until_no_sessions, until_serve,
+    MAIN, Nodes, eager, hasty, names, open_with, sessions, set, these, until_no_sessions,
 };
 
 #[tokio::test]
 async fn no_statement_goes_to_a_node_that_left() {
     let builder = Cluster::builder().replicas(2).setting("log_statement", "all");
     let cluster = builder.start().await.unwrap();
-    let engine = open(&cluster, "gone", &[0, 1], lively).await;
-    until_serve(&engine, &["r1", "r2"]).await;
+    let engine = open_with(&cluster, "gone", &[0, 1], eager).await;
+    until_served_by(&engine, &["r1", "r2"]).await;
     let lease = engine.handle().node("r1").unwrap().acquire().await.unwrap();
     let changing = {
         let (engine, nodes) = (engine.clone(), these(&cluster, "gone", &[1]));
@@ -42,11 +41,11 @@ async fn no_statement_goes_to_a_node_that_left() {
 #[tokio::test]
 async fn its_server_has_no_session_of_ours_and_no_task_of_it_goes_on() {
     let cluster = cluster(2).await;
-    let engine = open(&cluster, "left", &[0], lively).await;
-    until_serve(&engine, &["r1"]).await;
+    let engine = open_with(&cluster, "left", &[0], eager).await;
+    until_served_by(&engine, &["r1"]).await;
     let before = tasks();
     set(&engine, these(&cluster, "left", &[0, 1])).await;
-    until_serve(&engine, &["r2"]).await;
+    until_served_by(&engine, &["r2"]).await;
     assert!(sessions(cluster.replica(1), "left").await >= 2, "a pool's and the monitor's");
     assert!(tasks() > before);
     set(&engine, these(&cluster, "left", &[0])).await;
@@ -55,7 +54,7 @@ async fn its_server_has_no_session_of_ours_and_no_task_of_it_goes_on() {
     assert!(engine.pool("r2").is_none());
     // None comes back.
     for _ in 0..20 {
-        assert_ne!(reader(&engine).await, "r2");
+        assert_ne!(reader(&engine).await.unwrap(), "r2");
     }
     assert_eq!(sessions(cluster.replica(1), "left").await, 0);
     engine.close().await;
@@ -64,15 +63,15 @@ async fn its_server_has_no_session_of_ours_and_no_task_of_it_goes_on() {
 #[tokio::test]
 async fn a_node_that_hangs_leaves_within_a_bound() {
     let cluster = cluster(2).await;
-    let engine = open(&cluster, "hung", &[0, 1], hasty).await;
-    until_serve(&engine, &["r1", "r2"]).await;
+    let engine = open_with(&cluster, "hung", &[0, 1], hasty).await;
+    until_served_by(&engine, &["r1", "r2"]).await;
     cluster.replica(0).hang().await.unwrap();
     let started = Instant::now();
     let report = set(&engine, these(&cluster, "hung", &[1])).await;
     assert!(started.elapsed() < Duration::from_secs(8), "{:?}", started.elapsed());
     assert_eq!(report.removed, ["r1"]);
     for _ in 0..20 {
-        assert_eq!(reader(&engine).await, "r2");
+        assert_eq!(reader(&engine).await.unwrap(), "r2");
     }
     cluster.replica(0).resume().await.unwrap();
     until_no_sessions(cluster.replica(0), "hung").await;
@@ -82,12 +81,12 @@ async fn a_node_that_hangs_leaves_within_a_bound() {
 #[tokio::test]
 async fn a_node_that_is_down_leaves_at_once() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "dead", &[0], lively).await;
+    let engine = open_with(&cluster, "dead", &[0], eager).await;
     cluster.replica(0).kill().await.unwrap();
     let started = Instant::now();
     set(&engine, Nodes::new()).await;
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
-    assert_eq!(reader(&engine).await, MAIN);
+    assert_eq!(reader(&engine).await.unwrap(), MAIN);
     // Nobody asks after it any more.
     let log_before = cluster.replica(0).log().len();
     cluster.replica(0).start().await.unwrap();
@@ -103,8 +102,8 @@ async fn a_node_that_is_down_leaves_at_once() {
 #[tokio::test]
 async fn close_after_it_finds_nothing_of_the_node_that_left() {
     let cluster = cluster(1).await;
-    let engine = open(&cluster, "after", &[0], hasty).await;
-    until_serve(&engine, &["r1"]).await;
+    let engine = open_with(&cluster, "after", &[0], hasty).await;
+    until_served_by(&engine, &["r1"]).await;
     set(&engine, Nodes::new()).await;
     let report = engine.close().await;
     assert_eq!((report.cancelled, report.still_held), (0, 0), "{report:?}");

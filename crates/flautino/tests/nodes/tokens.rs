@@ -1,17 +1,15 @@
 //! Tokens of sessions that read from nodes that left, or have another number since.
 
 use flautino::Consistency;
-use flautino_lab::{cluster, wait_until};
+use flautino_lab::{cluster, node_of, number, settings, until_served_by, wait_until};
 
-use crate::common::{
-    COUNT, frozen, node_of, number, one_ahead, open, served_by, set, these, until_serve, with_table,
-};
+use crate::common::{COUNT, one_ahead, open_with, served_by, set, these, with_table};
 
 #[tokio::test]
 async fn a_session_that_read_from_the_last_node_has_a_token_after_that_left() {
     let cluster = with_table(cluster(2).await).await;
-    let engine = open(&cluster, "last", &[0, 1], frozen).await;
-    until_serve(&engine, &["r1", "r2"]).await;
+    let engine = open_with(&cluster, "last", &[0, 1], settings::frozen).await;
+    until_served_by(&engine, &["r1", "r2"]).await;
     let db = served_by(&engine, "r2").await;
     set(&engine, these(&cluster, "last", &[0])).await;
     // In a task, since it must not panic.
@@ -25,13 +23,13 @@ async fn the_token_of_what_a_session_saw_is_not_that_of_another_node() {
     // The second is ahead of the others, and so ahead of the one that gets its number.
     let (cluster, engine) = one_ahead("mixed").await;
     let db = served_by(&engine, "r2").await;
-    assert_eq!(number(&db, COUNT).await, 1);
+    assert_eq!(number(&db, COUNT).await.unwrap(), 1);
     set(&engine, these(&cluster, "mixed", &[1, 2])).await;
     let token = db.token().await.unwrap();
     for _ in 0..40 {
         let next = engine.handle().with_consistency(Consistency::Session);
         next.observe(&token);
-        assert_eq!(number(&next, COUNT).await, 1, "with {token}, by {}", node_of(&next));
+        assert_eq!(number(&next, COUNT).await.unwrap(), 1, "with {token}, by {}", node_of(&next));
     }
     engine.close().await;
 }
@@ -39,8 +37,8 @@ async fn the_token_of_what_a_session_saw_is_not_that_of_another_node() {
 #[tokio::test]
 async fn a_read_that_ends_after_its_node_left_is_in_the_token() {
     let cluster = with_table(cluster(2).await).await;
-    let engine = open(&cluster, "late", &[0, 1], frozen).await;
-    until_serve(&engine, &["r1", "r2"]).await;
+    let engine = open_with(&cluster, "late", &[0, 1], settings::frozen).await;
+    until_served_by(&engine, &["r1", "r2"]).await;
     let options =
         flautino::TransactionOptions { read_only: true, ..flautino::TransactionOptions::default() };
     // A transaction on the last node, which then leaves.
@@ -62,7 +60,7 @@ async fn a_read_that_ends_after_its_node_left_is_in_the_token() {
     tx.commit().await.unwrap();
     leaving.await.unwrap();
     let reading = db.clone();
-    let read = tokio::spawn(async move { number(&reading, COUNT).await }).await;
+    let read = tokio::spawn(async move { number(&reading, COUNT).await.unwrap() }).await;
     assert_eq!(read.expect("the next read panicked"), 0);
     let token = tokio::spawn(async move { db.token().await }).await;
     assert!(token.expect("asking for the token panicked").is_some());

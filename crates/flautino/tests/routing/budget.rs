@@ -7,12 +7,10 @@ use std::time::{Duration, Instant};
 use flautino::router::Reason;
 use flautino::{Engine, TransactionOptions};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{config, wait_until};
+use flautino_lab::{catch_up, config, node_of, run, wait_until};
 use futures_util::future::join_all;
 
-use crate::common::{
-    MAIN, REPLICAS, cascade, catch_up, decisions, node_of, open, run, until_reads_from,
-};
+use crate::common::{MAIN, REPLICAS, cascade, decisions, open_reading, until_reads_from};
 
 const LONG: &str = "SELECT count(*), pg_sleep(0.2) FROM t";
 
@@ -101,7 +99,7 @@ async fn with_all_replicas_behind_reads_take_half_of_the_primary_and_writes_go_t
     let mut config = config(&cluster, "behind");
     assert_eq!((config.pool.max_connections, config.routing.fallback_share), (10, 0.5));
     config.pool.acquire_timeout = Duration::from_secs(20);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for replica in cluster.nodes().skip(1) {
         replica.pause_replay().await.unwrap();
     }
@@ -120,7 +118,7 @@ async fn with_all_replicas_gone_too_and_the_share_is_what_is_configured() {
     let mut config = config(&cluster, "gone");
     config.pool.acquire_timeout = Duration::from_secs(20);
     config.routing.fallback_share = 0.39;
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for replica in cluster.nodes().skip(1) {
         replica.kill().await.unwrap();
     }
@@ -138,7 +136,7 @@ async fn read_only_transactions_and_replica_handles_keep_to_the_budget_too() {
     let mut config = config(&cluster, "transactions");
     config.pool.max_connections = 4;
     config.pool.acquire_timeout = Duration::from_secs(1);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for replica in cluster.nodes().skip(1) {
         replica.kill().await.unwrap();
     }
@@ -185,7 +183,7 @@ async fn what_all_its_replicas_lost_is_read_within_the_budget_too() {
     let mut config = config(&cluster, "lost");
     assert_eq!((config.pool.max_connections, config.routing.retries), (10, 2));
     config.pool.acquire_timeout = Duration::from_secs(20);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     let served = tokio::select! {
         served = load(&engine, cluster.primary()) => served,
         () = end_long_reads(&cluster) => unreachable!(),
@@ -201,7 +199,7 @@ async fn a_read_that_is_dropped_while_it_waits_or_runs_gives_its_part_back() {
     let cluster = with_tables().await;
     let mut config = config(&cluster, "dropped");
     config.pool.max_connections = 2;
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for replica in cluster.nodes().skip(1) {
         replica.kill().await.unwrap();
     }
@@ -223,7 +221,7 @@ async fn reads_that_wait_for_their_part_go_to_replicas_that_are_back() {
     config.pool.acquire_timeout = Duration::from_secs(30);
     // One connection.
     config.routing.fallback_share = 0.1;
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for replica in cluster.nodes().skip(1) {
         replica.pause_replay().await.unwrap();
     }

@@ -1,9 +1,9 @@
 //! The catalogue of functions, where it cannot be read at first.
 
-use flautino_lab::{cluster, config, wait_until};
+use flautino_lab::{catch_up, cluster, config, node_of, run, wait_until};
 use sqlx::{Connection, Executor};
 
-use crate::common::{MAIN, REPLICAS, catch_up, is_replica, node_of, open, run};
+use crate::common::{MAIN, REPLICAS, is_replica, open_reading};
 
 #[tokio::test]
 async fn what_could_not_be_read_is_asked_for_again_soon() {
@@ -16,7 +16,7 @@ async fn what_could_not_be_read_is_asked_for_again_soon() {
     let mut holder = primary.connect().await.unwrap();
     holder.execute("BEGIN; LOCK TABLE pg_policy IN ACCESS EXCLUSIVE MODE").await.unwrap();
 
-    let engine = open(config(&cluster, "catalogue"), &REPLICAS[..1]).await;
+    let engine = open_reading(config(&cluster, "catalogue"), &REPLICAS[..1]).await;
     let reader = async || {
         let db = engine.handle();
         run(&db, "SELECT one()").await.unwrap();

@@ -4,10 +4,9 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use flautino::router::Reason;
-use flautino::{Engine, EngineConfig, Handle, NodeStatus};
+use flautino::{Engine, EngineConfig, Handle};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{config, wait_until_or_tell};
-use sqlx::AssertSqlSafe;
+use flautino_lab::{config, open, reader, run, wait_until_or_tell};
 
 pub(crate) const MAIN: &str = "main";
 /// Two standbys, and a third that streams from the first.
@@ -19,17 +18,16 @@ pub(crate) async fn cascade() -> Cluster {
 }
 
 /// An engine of this configuration that reads from these nodes already.
-pub(crate) async fn open(config: EngineConfig, readers: &[&str]) -> Engine {
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+pub(crate) async fn open_reading(config: EngineConfig, readers: &[&str]) -> Engine {
+    let engine = open(config).await;
     until_reads_from(&engine, readers).await;
     engine
 }
 
-/// As [`open`], with the defaults.
+/// As [`open_reading`], with the defaults.
 pub(crate) async fn open_default(cluster: &Cluster, name: &str) -> Engine {
     let readers = &REPLICAS[..cluster.nodes().count() - 1];
-    open(config(cluster, name), readers).await
+    open_reading(config(cluster, name), readers).await
 }
 
 /// Waits until each of these nodes, and no other, serves reads of new sessions.
@@ -53,43 +51,11 @@ pub(crate) async fn until_reads_from(engine: &Engine, readers: &[&str]) {
     wait_until_or_tell(&what, all_serve, tell).await;
 }
 
-/// The node that serves a read of a new session.
-pub(crate) async fn reader(engine: &Engine) -> Result<String, sqlx::Error> {
-    let db = engine.handle();
-    run(&db, "SELECT 1").await?;
-    Ok(node_of(&db))
-}
-
-/// Waits until every replica has all that the primary has.
-pub(crate) async fn catch_up(cluster: &Cluster) {
-    for replica in cluster.nodes().skip(1) {
-        replica.catch_up_with(cluster.primary()).await.unwrap();
-    }
-}
-
-pub(crate) async fn run(db: &Handle, sql: &str) -> Result<(), sqlx::Error> {
-    sqlx::query(AssertSqlSafe(sql.to_owned())).execute(db).await.map(drop)
-}
-
-pub(crate) async fn count(db: &Handle, sql: &str) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(db).await
-}
-
-/// The node that ran the session's last statement.
-pub(crate) fn node_of(db: &Handle) -> String {
-    db.served_by().map_or_else(|| "no node".to_owned(), |node| node.to_string())
-}
-
 /// Runs a statement in a recorded session, and answers where and why it ended.
 pub(crate) async fn why(db: &Handle, sql: &str) -> (String, Reason) {
     run(db, sql).await.unwrap();
     let timing = db.timings().pop().unwrap();
     (timing.node.to_string(), timing.reason)
-}
-
-/// A node's part of the status.
-pub(crate) fn status_of(engine: &Engine, name: &str) -> NodeStatus {
-    engine.status().nodes.into_iter().find(|node| node.name == name).unwrap()
 }
 
 pub(crate) fn decisions(engine: &Engine, reason: Reason) -> u64 {

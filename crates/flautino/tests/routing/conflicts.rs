@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use flautino::TransactionOptions;
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{config, sqlstate, wait_until};
+use flautino_lab::{catch_up, config, node_of, number, sqlstate, wait_until};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::common::{REPLICAS, catch_up, count, is_replica, node_of, open};
+use crate::common::{REPLICAS, is_replica, open_reading};
 
 const TABLE: &str = "CREATE TABLE t (a int, b int);
     INSERT INTO t SELECT a, 0 FROM generate_series(1, 2000) a";
@@ -61,7 +61,7 @@ async fn churn(primary: &Node, stop: &AtomicBool) -> u32 {
 /// A thousand reads, by eight sessions at a time, while the primary vacuums; answers those that
 /// failed.
 async fn thousand_reads(cluster: &Cluster, name: &str, readers: &[&str]) -> Vec<String> {
-    let engine = open(config(cluster, name), readers).await;
+    let engine = open_reading(config(cluster, name), readers).await;
     let stop = AtomicBool::new(false);
     let reads = async {
         let sessions = join_all((0..8).map(async |session: usize| {
@@ -73,7 +73,7 @@ async fn thousand_reads(cluster: &Cluster, name: &str, readers: &[&str]) -> Vec<
                 } else {
                     ("SELECT count(*) FROM t", 2000)
                 };
-                match count(&db, sql).await {
+                match number(&db, sql).await {
                     Ok(counted) if counted == rows => {}
                     other => failed.push(format!("{sql} on {}: {other:?}", node_of(&db))),
                 }
@@ -123,7 +123,7 @@ async fn of_a_thousand_reads_on_three_replicas_none_fails_while_the_primary_vacu
 #[tokio::test]
 async fn inside_a_read_only_transaction_a_conflict_is_an_error() {
     let cluster = start(1, 0).await;
-    let engine = open(config(&cluster, "inside"), &REPLICAS[..1]).await;
+    let engine = open_reading(config(&cluster, "inside"), &REPLICAS[..1]).await;
     let options = TransactionOptions { read_only: true, ..TransactionOptions::default() };
     let mut tx = engine.handle().begin_with(options).await.unwrap();
     assert!(is_replica(tx.node()), "{}", tx.node());
@@ -145,7 +145,7 @@ async fn inside_a_read_only_transaction_a_conflict_is_an_error() {
 #[tokio::test]
 async fn a_stream_that_has_given_rows_ends_with_the_conflict() {
     let cluster = start(1, 0).await;
-    let engine = open(config(&cluster, "stream"), &REPLICAS[..1]).await;
+    let engine = open_reading(config(&cluster, "stream"), &REPLICAS[..1]).await;
     let db = engine.handle().recorded();
     // Wide rows, so that some reach the client while the query runs.
     let sql = "SELECT repeat('x', 8000) FROM t WHERE pg_sleep(0.002) IS NOT NULL";

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use flautino::router::Reason;
 use flautino::{Consistency, Engine, TransactionOptions};
-use flautino_lab::{config, wait_until};
+use flautino_lab::{catch_up, config, run, wait_until};
 use futures_util::{StreamExt, TryStreamExt, future::join_all};
 
-use crate::common::{REPLICAS, cascade, catch_up, decisions, open, run};
+use crate::common::{REPLICAS, cascade, decisions, open_reading};
 
 fn sums(engine: &Engine) -> (u64, u64) {
     let status = engine.status();
@@ -60,7 +60,7 @@ async fn decisions_and_statements_of_all_nodes_are_equal_after_a_mixed_load() {
     let cluster = cascade().await;
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
     catch_up(&cluster).await;
-    let engine = open(config(&cluster, "sums"), &REPLICAS).await;
+    let engine = open_reading(config(&cluster, "sums"), &REPLICAS).await;
     let hidden = "CREATE TABLE calls (a int);
         CREATE FUNCTION count_call() RETURNS int LANGUAGE sql VOLATILE
             AS 'INSERT INTO calls VALUES (1) RETURNING 1';

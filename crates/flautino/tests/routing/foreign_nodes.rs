@@ -3,9 +3,11 @@
 
 use flautino::{Engine, EngineConfig, NodeConfig};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{Capture, ask, cluster, config, wait_until};
+use flautino_lab::{
+    Capture, ask, cluster, config, node_of, number, open, run, status_of, wait_until,
+};
 
-use crate::common::{MAIN, REPLICAS, count, node_of, run, status_of, until_reads_from};
+use crate::common::{MAIN, REPLICAS, until_reads_from};
 
 const BAD: &str = "bad";
 
@@ -45,22 +47,16 @@ async fn expect_unused(engine: &Engine, capture: &Capture, table: &str, node: &N
     assert_eq!(engine.status().primary.as_deref(), Some(MAIN));
 
     let named = db.node(BAD).unwrap();
-    let port = count(&named, "SELECT inet_server_port()::int8").await.unwrap();
+    let port = number(&named, "SELECT inet_server_port()::int8").await.unwrap();
     assert_eq!(port, i64::from(node.port()));
     assert_eq!(node_of(&named), BAD);
-}
-
-async fn engine_with(config: EngineConfig) -> Engine {
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
-    engine
 }
 
 #[tokio::test]
 async fn a_replica_of_another_cluster_is_not_read_from() {
     let (cluster, other) = tokio::join!(start("t"), start("t"));
     let capture = Capture::start();
-    let engine = engine_with(with_bad(&cluster, "other", other.replica(0).url())).await;
+    let engine = open(with_bad(&cluster, "other", other.replica(0).url())).await;
     expect_unused(&engine, &capture, "t", other.replica(0), "another cluster").await;
     let status = status_of(&engine, BAD);
     assert_eq!((status.lag_bytes, status.lag_ms), (None, None), "nothing to compare");
@@ -71,7 +67,7 @@ async fn a_replica_of_another_cluster_is_not_read_from() {
 async fn an_independent_primary_takes_no_writes_and_no_reads() {
     let (cluster, other) = tokio::join!(start("t"), start("t"));
     let capture = Capture::start();
-    let engine = engine_with(with_bad(&cluster, "primary", other.primary().url())).await;
+    let engine = open(with_bad(&cluster, "primary", other.primary().url())).await;
     expect_unused(&engine, &capture, "t", other.primary(), "another cluster").await;
     assert_eq!(ask::<i64>(other.primary(), "SELECT count(*) FROM t").await, 0);
 
@@ -103,7 +99,7 @@ async fn of_two_primaries_of_one_system_the_one_of_the_lower_timeline_is_ignored
     let capture = Capture::start();
     let mut config = with_bad(&cluster, "stray", cluster.primary().url());
     config.main.url = Some(cluster.replica(1).url());
-    let engine = engine_with(config).await;
+    let engine = open(config).await;
     expect_unused(&engine, &capture, "t", cluster.primary(), "takes writes").await;
     assert_eq!(ask::<i64>(cluster.primary(), "SELECT count(*) FROM t").await, 0);
     engine.close().await;
@@ -119,7 +115,7 @@ async fn two_names_for_one_replica_are_one_and_the_second_is_not_used() {
     let good = config.extra_nodes.remove(REPLICAS[0]).unwrap();
     config.extra_nodes.insert("a_first".to_owned(), good.clone());
     config.extra_nodes.insert(BAD.to_owned(), NodeConfig { url: good.url, ..node });
-    let engine = engine_with(config).await;
+    let engine = open(config).await;
     wait_until("the status says why", async || {
         status_of(&engine, BAD).reason.is_some_and(|reason| reason.contains("same server"))
     })
@@ -138,7 +134,7 @@ async fn two_names_for_one_replica_are_one_and_the_second_is_not_used() {
 async fn a_second_name_for_the_primary_is_neither_a_replica_nor_another_primary() {
     let cluster = start("t").await;
     let capture = Capture::start();
-    let engine = engine_with(with_bad(&cluster, "twice", cluster.primary().url())).await;
+    let engine = open(with_bad(&cluster, "twice", cluster.primary().url())).await;
     expect_unused(&engine, &capture, "t", cluster.primary(), "same server").await;
     assert!(status_of(&engine, BAD).reason.unwrap().contains(MAIN));
     engine.close().await;

@@ -5,12 +5,11 @@ use std::time::{Duration, Instant};
 use flautino::router::Reason;
 use flautino::{Error, Health};
 use flautino_cluster::Node;
-use flautino_lab::{ask, config, until_running, wait_until};
+use flautino_lab::{ask, catch_up, config, node_of, run, status_of, until_running, wait_until};
 use futures_util::future::join_all;
 
 use crate::common::{
-    MAIN, REPLICAS, cascade, catch_up, decisions, is_replica, node_of, open, open_default, run,
-    status_of, until_reads_from,
+    MAIN, REPLICAS, cascade, decisions, is_replica, open_default, open_reading, until_reads_from,
 };
 
 /// Default settings say 1.5 s; this machine may be busy.
@@ -98,7 +97,7 @@ async fn a_write_that_waits_on_a_primary_that_hangs_fails_and_is_not_repeated() 
     let cluster = cascade().await;
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
     catch_up(&cluster).await;
-    let engine = open(config(&cluster, "hang"), &REPLICAS).await;
+    let engine = open_reading(config(&cluster, "hang"), &REPLICAS).await;
     let sql = "INSERT INTO t SELECT 1 FROM pg_sleep(2)";
     let started = Instant::now();
     let db = engine.handle().recorded();

@@ -5,11 +5,9 @@ use std::time::Duration;
 use flautino::router::Reason;
 use flautino::{Engine, NodeStatus};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{ask, config, wait_until};
+use flautino_lab::{ask, catch_up, config, reader, status_of, wait_until};
 
-use crate::common::{
-    MAIN, REPLICAS, cascade, catch_up, decisions, open, reader, status_of, until_reads_from, why,
-};
+use crate::common::{MAIN, REPLICAS, cascade, decisions, open_reading, until_reads_from, why};
 
 const MAX_LAG: Duration = Duration::from_secs(3);
 
@@ -20,7 +18,7 @@ async fn start(name: &str) -> (Cluster, Engine) {
     let mut config = config(&cluster, name);
     config.routing.max_lag = MAX_LAG;
     config.routing.probe_interval = Duration::from_millis(200);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     (cluster, engine)
 }
 

@@ -6,12 +6,11 @@ use std::time::Duration;
 use flautino::Engine;
 use flautino::router::Reason;
 use flautino_cluster::Proxy;
-use flautino_lab::{ask, cluster, config, wait_until};
+use flautino_lab::{ask, cluster, config, node_of, number, status_of, wait_until};
 use futures_util::future::join_all;
 
 use crate::common::{
-    MAIN, REPLICAS, cascade, count, decisions, node_of, open, open_default, status_of,
-    until_reads_from,
+    MAIN, REPLICAS, cascade, decisions, open_default, open_reading, until_reads_from,
 };
 
 const SLOW: &str = "SELECT count(*) FROM (SELECT pg_sleep(0.01) FROM generate_series(1, 5)) s";
@@ -24,7 +23,7 @@ async fn read_until(engine: &Engine, stop: &AtomicBool) -> (usize, Vec<String>) 
         while !stop.load(Ordering::Relaxed) {
             let db = engine.handle();
             let (sql, rows) = if session % 2 == 0 { (SLOW, 5) } else { ("SELECT 1::int8", 1) };
-            match count(&db, sql).await {
+            match number(&db, sql).await {
                 Ok(answer) if answer == rows => {}
                 other => failed.push(format!("{sql} on {}: {other:?}", node_of(&db))),
             }
@@ -75,7 +74,7 @@ async fn a_network_that_resets_connections_costs_no_read() {
     let proxy = Proxy::start(cluster.replica(0).addr()).await.unwrap();
     let mut config = config(&cluster, "reset");
     config.extra_nodes.get_mut(REPLICAS[0]).unwrap().url = Some(proxy.url());
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     let stop = AtomicBool::new(false);
     let resets = async {
         for _ in 0..20 {
@@ -128,7 +127,7 @@ async fn a_read_for_a_replica_that_the_primary_runs_is_run_again_too() {
     let cluster = cluster(1).await;
     let mut config = config(&cluster, "in_place");
     config.routing.max_lag = Duration::from_secs(1);
-    let engine = open(config, &REPLICAS[..1]).await;
+    let engine = open_reading(config, &REPLICAS[..1]).await;
     cluster.replica(0).pause_replay().await.unwrap();
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
     until_reads_from(&engine, &[MAIN]).await;
@@ -140,7 +139,7 @@ async fn a_read_for_a_replica_that_the_primary_runs_is_run_again_too() {
         wait_until("its session is ended", ended).await;
     };
     let sql = "SELECT count(*) FROM (SELECT pg_sleep(3)) s";
-    let (read, ()) = tokio::join!(count(&db, sql), story);
+    let (read, ()) = tokio::join!(number(&db, sql), story);
     assert_eq!(read.unwrap(), 1);
     engine.close().await;
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use flautino::Consistency;
 use flautino::router::Reason;
-use flautino_lab::{ask, config, running, sqlstate, wait_until};
+use flautino_lab::{ask, catch_up, config, node_of, number, run, running, sqlstate, wait_until};
 use futures_util::{StreamExt, TryStreamExt};
 
-use crate::common::{MAIN, REPLICAS, cascade, catch_up, count, node_of, open, open_default, run};
+use crate::common::{MAIN, REPLICAS, cascade, open_default, open_reading};
 
 #[tokio::test]
 async fn a_stream_that_has_given_rows_ends_with_the_error_and_one_that_has_not_starts_again() {
@@ -67,7 +67,7 @@ async fn a_read_that_began_on_a_replica_sees_its_session_s_floor_on_the_next() {
     config.routing.max_lag = Duration::from_secs(300);
     config.routing.token_window = Duration::from_secs(300);
     config.routing.probe_timeout = Duration::from_secs(5);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for behind in [0, 2] {
         cluster.replica(behind).pause_replay().await.unwrap();
     }
@@ -85,7 +85,7 @@ async fn a_read_that_began_on_a_replica_sees_its_session_s_floor_on_the_next() {
         run(&asking.node(REPLICAS[1]).unwrap(), "SELECT 1").await.unwrap();
         asking.token().await.unwrap();
         let db = session();
-        assert_eq!(count(&db, "SELECT count(*) FROM t").await.unwrap(), 1);
+        assert_eq!(number(&db, "SELECT count(*) FROM t").await.unwrap(), 1);
         node_of(&db) == REPLICAS[1]
     })
     .await;
@@ -97,7 +97,7 @@ async fn a_read_that_began_on_a_replica_sees_its_session_s_floor_on_the_next() {
     for _ in 0..2 {
         let db = session();
         let ended = async || ask::<i64>(cluster.replica(1), &end).await == 1;
-        let (read, _) = tokio::join!(count(&db, sql), wait_until("it is ended", ended));
+        let (read, _) = tokio::join!(number(&db, sql), wait_until("it is ended", ended));
         assert_eq!(read.unwrap(), 1);
         let timings = db.timings().into_iter();
         let attempts: Vec<_> =

@@ -1,9 +1,9 @@
 //! Statements that are kept prepared, and whose tables change then.
 
 use flautino::Access;
-use flautino_lab::{cluster, config};
+use flautino_lab::{catch_up, cluster, config, node_of, run};
 
-use crate::common::{MAIN, cascade, catch_up, is_replica, node_of, open, open_default, run};
+use crate::common::{MAIN, cascade, is_replica, open_default, open_reading};
 
 const READ: &str = "SELECT * FROM t";
 const WRITE: &str = "INSERT INTO t (a) VALUES (1) RETURNING *";
@@ -43,7 +43,7 @@ async fn a_transaction_fails_once_and_its_connection_is_thrown_away() {
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
     let mut config = config(&cluster, "once");
     config.pool.max_connections = 1;
-    let engine = open(config, &[MAIN]).await;
+    let engine = open_reading(config, &[MAIN]).await;
     let db = engine.handle();
     let read = async || {
         let mut tx = db.begin().await?;

@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, Health};
 use flautino_cluster::{Node, Proxy};
-use flautino_lab::{ask, cluster, config, sessions_of, wait_until};
+use flautino_lab::{ask, cluster, config, run, sessions_of, wait_until};
 use futures_util::future::join_all;
 use tokio::net::TcpListener;
 
-use crate::common::{REPLICAS, cascade, open, run, until_reads_from};
+use crate::common::{REPLICAS, cascade, open_reading, until_reads_from};
 
 async fn monitors(node: &Node, name: &str) -> i64 {
     sessions_of(node, &format!("{name} (flautino monitor)")).await
@@ -20,7 +20,7 @@ async fn it_has_one_session_a_node_whatever_the_traffic_and_none_after_close() {
     let mut config = config(&cluster, "own");
     // One that came late would be asked again over another connection.
     config.routing.probe_timeout = Duration::from_secs(5);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for _ in 0..5 {
         join_all((0..30).map(async |turn| {
             let db = engine.handle();
@@ -91,8 +91,8 @@ async fn most_per_second(engine: &Engine, mut trouble: impl AsyncFnMut()) -> Vec
     }
     let seconds = started.elapsed().as_secs_f64();
     let rates = probes().zip(before).map(|((name, after), (_, before))| {
-        let count = u32::try_from(after - before).unwrap();
-        (name, f64::from(count) / seconds)
+        let number = u32::try_from(after - before).unwrap();
+        (name, f64::from(number) / seconds)
     });
     rates.collect()
 }
@@ -108,7 +108,7 @@ async fn errors_and_lost_connections_do_not_make_it_probe_more_than_twenty_times
     let proxy = Proxy::start(cluster.replica(0).addr()).await.unwrap();
     let mut config = config(&cluster, "errors");
     config.extra_nodes.get_mut(REPLICAS[0]).unwrap().url = Some(proxy.url());
-    let engine = open(config, &REPLICAS[..1]).await;
+    let engine = open_reading(config, &REPLICAS[..1]).await;
     let rates = most_per_second(&engine, async || {
         join_all((0..10).map(async |_| {
             let _ = run(&engine.handle(), "SELECT 1").await;
@@ -138,7 +138,7 @@ async fn a_name_that_leads_to_several_servers_does_not_make_it_probe_at_each_con
     let mut config = config(&cluster, "several");
     config.extra_nodes.remove(REPLICAS[1]);
     config.extra_nodes.get_mut(REPLICAS[0]).unwrap().url = Some(proxy.url());
-    let engine = open(config, &REPLICAS[..1]).await;
+    let engine = open_reading(config, &REPLICAS[..1]).await;
     // The probes stay with the first, and every new connection leads to the second.
     proxy.set_target(cluster.replica(1).addr());
     let pool = engine.pool(REPLICAS[0]).unwrap();

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use flautino::{Error, Health};
 use flautino_cluster::Cluster;
-use flautino_lab::{cluster, config, until_sessions, wait_until};
+use flautino_lab::{cluster, config, run, status_of, until_sessions, wait_until};
 
-use crate::common::{MAIN, REPLICAS, open, run, status_of, until_reads_from};
+use crate::common::{MAIN, REPLICAS, open_reading, until_reads_from};
 
 #[tokio::test]
 async fn a_full_pool_is_no_dead_node() {
@@ -14,7 +14,7 @@ async fn a_full_pool_is_no_dead_node() {
     let mut config = config(&cluster, "full");
     config.pool.max_connections = 2;
     config.pool.acquire_timeout = Duration::from_secs(1);
-    let engine = open(config, &REPLICAS[..1]).await;
+    let engine = open_reading(config, &REPLICAS[..1]).await;
     let named = engine.handle().node(REPLICAS[0]).unwrap();
     let held = (named.acquire().await.unwrap(), named.acquire().await.unwrap());
     for _ in 0..3 {
@@ -34,7 +34,7 @@ async fn a_server_without_a_free_connection_is_no_dead_node() {
     let cluster = builder.start().await.unwrap();
     let mut config = config(&cluster, "crowded");
     config.pool.acquire_timeout = Duration::from_secs(1);
-    let engine = open(config, &REPLICAS[..1]).await;
+    let engine = open_reading(config, &REPLICAS[..1]).await;
     // The engine's connections are ended, the monitor's too, and others take their places.
     let mut killer = cluster.replica(0).connect().await.unwrap();
     let mut ended = async || -> i64 {

@@ -5,11 +5,9 @@ use std::time::{Duration, Instant};
 use flautino::router::Reason;
 use flautino::{Engine, Error, Fallback, Handle};
 use flautino_cluster::Cluster;
-use flautino_lab::{config, wait_until};
+use flautino_lab::{catch_up, config, node_of, number, run, wait_until};
 
-use crate::common::{
-    MAIN, REPLICAS, cascade, catch_up, count, is_replica, node_of, open, run, until_reads_from, why,
-};
+use crate::common::{MAIN, REPLICAS, cascade, is_replica, open_reading, until_reads_from, why};
 
 /// Half of it is one connection, which each test holds, and for as long as it runs; what waits, waits
 /// for this long.
@@ -29,7 +27,7 @@ async fn full(
     config.pool.max_connections = 3;
     config.pool.acquire_timeout = WAIT;
     config.routing.fallback = fallback;
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for replica in cluster.nodes().skip(1) {
         replica.pause_replay().await.unwrap();
     }
@@ -55,7 +53,7 @@ async fn writes_work(engine: &Engine) {
     let db = engine.handle();
     run(&db, "INSERT INTO t VALUES (1)").await.unwrap();
     // What a session wrote is no fallback, and so not in the budget.
-    assert!(count(&db, "SELECT count(*) FROM t").await.unwrap() > 1);
+    assert!(number(&db, "SELECT count(*) FROM t").await.unwrap() > 1);
     assert_eq!(node_of(&db), MAIN);
 }
 
@@ -100,7 +98,7 @@ async fn expect_stale(db: &Handle) {
 #[tokio::test]
 async fn stale_reads_a_lagging_replica_and_never_one_that_lacks_what_the_session_must_see() {
     let (cluster, engine, holder) = full("stale", Fallback::Stale).await;
-    let seen = count(&engine.handle(), "SELECT count(*) FROM t").await.unwrap();
+    let seen = number(&engine.handle(), "SELECT count(*) FROM t").await.unwrap();
     assert_eq!(seen, 0, "the past");
     expect_stale(&engine.handle().recorded()).await;
     expect_stale(&engine.handle().recorded().replica()).await;
@@ -120,11 +118,11 @@ async fn stale_reads_a_lagging_replica_and_never_one_that_lacks_what_the_session
     second.catch_up_with(cluster.primary()).await.unwrap();
     second.pause_replay().await.unwrap();
     cluster.primary().execute("INSERT INTO t VALUES (3)").await.unwrap();
-    let rows = count(&writer.primary(), "SELECT count(*) FROM t").await.unwrap() - 1;
+    let rows = number(&writer.primary(), "SELECT count(*) FROM t").await.unwrap() - 1;
     wait_until("the replica is known to have it", async || {
         let reader = engine.handle().recorded();
         reader.observe(&token);
-        let answer = count(&reader, "SELECT count(*) FROM t").await;
+        let answer = number(&reader, "SELECT count(*) FROM t").await;
         let Ok(answer) = answer else { return false };
         assert!(answer >= rows, "{answer} on {}", node_of(&reader));
         if node_of(&reader) != REPLICAS[1] {

@@ -5,15 +5,15 @@ use std::time::Duration;
 use flautino::router::Reason;
 use flautino::{Consistency, Engine, Handle, Token};
 use flautino_cluster::Cluster;
-use flautino_lab::{config, summed, wait_until};
+use flautino_lab::{catch_up, config, summed, wait_until};
 
 use crate::common::{
-    MAIN, REPLICAS, cascade, catch_up, decisions, is_replica, open, until_reads_from, why,
+    MAIN, REPLICAS, cascade, decisions, is_replica, open_reading, until_reads_from, why,
 };
 
 const READ: &str = "SELECT count(*) FROM t";
 
-async fn with_table() -> Cluster {
+async fn cascade_with_table() -> Cluster {
     let cluster = cascade().await;
     cluster.primary().execute("CREATE TABLE t (a int)").await.unwrap();
     catch_up(&cluster).await;
@@ -38,21 +38,21 @@ fn observing(engine: &Engine, token: &str) -> Handle {
 
 #[tokio::test]
 async fn before_open_it_is_the_main_node() {
-    let cluster = with_table().await;
+    let cluster = cascade_with_table().await;
     let engine = Engine::new(config(&cluster, "unopened")).unwrap();
     expect(&engine, &engine.handle().recorded(), READ, true, Reason::MainNode).await;
 }
 
 #[tokio::test]
 async fn reasons_of_sessions_that_need_nothing_wrote_or_brought_a_token() {
-    let cluster = with_table().await;
+    let cluster = cascade_with_table().await;
     let mut config = config(&cluster, "reasons");
     // What the first probes said stays.
     config.routing.probe_interval = Duration::from_secs(60);
     config.routing.max_lag = Duration::from_secs(300);
     config.routing.token_window = Duration::from_secs(300);
     config.routing.probe_timeout = Duration::from_secs(5);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     let db = || engine.handle().recorded();
     expect(&engine, &db(), READ, false, Reason::NoFloor).await;
     let strong = db().with_consistency(Consistency::Strong);
@@ -88,10 +88,10 @@ async fn reasons_of_sessions_that_need_nothing_wrote_or_brought_a_token() {
 
 #[tokio::test]
 async fn a_replica_that_has_the_session_s_write_serves_it_and_the_floor_is_met() {
-    let cluster = with_table().await;
+    let cluster = cascade_with_table().await;
     let mut config = config(&cluster, "met");
     config.routing.probe_timeout = Duration::from_secs(5);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     let writer = engine.handle().recorded();
     expect(&engine, &writer, "INSERT INTO t VALUES (1)", true, Reason::Write).await;
     let token = writer.token().await.unwrap().to_string();
@@ -109,10 +109,10 @@ async fn a_replica_that_has_the_session_s_write_serves_it_and_the_floor_is_met()
 
 #[tokio::test]
 async fn lagging_gone_and_stale_replicas_each_have_their_reason() {
-    let cluster = with_table().await;
+    let cluster = cascade_with_table().await;
     let mut config = config(&cluster, "gone");
     config.routing.max_lag = Duration::from_secs(1);
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for replica in cluster.nodes().skip(1) {
         replica.pause_replay().await.unwrap();
     }

@@ -4,10 +4,10 @@
 use flautino::router::Reason;
 use flautino::{Access, Engine, EngineConfig};
 use flautino_cluster::Cluster;
-use flautino_lab::{ask, config};
+use flautino_lab::{ask, catch_up, config, node_of};
 use futures_util::TryStreamExt;
 
-use crate::common::{MAIN, REPLICAS, cascade, catch_up, node_of, open};
+use crate::common::{MAIN, REPLICAS, cascade, open_reading};
 
 /// `tick` writes; a view, an operator and a policy call it.
 const HIDDEN: &str = "
@@ -83,7 +83,7 @@ async fn ask_by(engine: &Engine, way: &str, sql: &str) -> (i32, Vec<(String, Rea
 #[tokio::test]
 async fn what_was_hidden_after_open_is_answered_at_once_and_goes_to_the_primary_the_next_time() {
     let (cluster, config) = cluster_and_config("hidden").await;
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     hide(&cluster).await;
     let mut expected_calls = 0;
     for (what, sql) in QUERIES {
@@ -112,7 +112,7 @@ async fn what_was_hidden_after_open_is_answered_at_once_and_goes_to_the_primary_
 async fn what_is_hidden_at_open_goes_to_the_primary_at_once() {
     let (cluster, config) = cluster_and_config("known").await;
     hide(&cluster).await;
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     for (number, (what, sql)) in QUERIES.into_iter().enumerate() {
         assert_eq!(engine.access(sql), Access::Write, "{what}");
         let (answer, attempts) = ask_by(&engine, "one", sql).await;
@@ -126,7 +126,7 @@ async fn what_is_hidden_at_open_goes_to_the_primary_at_once() {
 #[tokio::test]
 async fn a_rescued_write_is_seen_by_the_next_read_of_its_session() {
     let (cluster, config) = cluster_and_config("seen").await;
-    let engine = open(config, &REPLICAS).await;
+    let engine = open_reading(config, &REPLICAS).await;
     hide(&cluster).await;
     for replica in cluster.nodes().skip(1) {
         replica.pause_replay().await.unwrap();

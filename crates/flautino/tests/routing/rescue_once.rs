@@ -2,11 +2,11 @@
 
 use flautino::{Engine, Error, Handle};
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{ask, cluster, config, sqlstate, until_running, wait_until};
+use flautino_lab::{ask, cluster, config, node_of, run, sqlstate, until_running, wait_until};
 use futures_util::TryStreamExt;
 use sqlx::AssertSqlSafe;
 
-use crate::common::{MAIN, node_of, open, run};
+use crate::common::{MAIN, open_reading};
 
 const SCHEMA: &str = "
     CREATE TABLE calls (id int);
@@ -25,7 +25,7 @@ async fn start(name: &str) -> (Cluster, Proxy, Engine) {
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
     let mut config = config(&cluster, name);
     config.main.url = Some(proxy.url());
-    let engine = open(config, &["read_replica_1"]).await;
+    let engine = open_reading(config, &["read_replica_1"]).await;
     (cluster, proxy, engine)
 }
 

@@ -6,12 +6,12 @@ use std::time::{Duration, Instant};
 use flautino::Engine;
 use flautino::router::Reason;
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{ask, cluster, config, sqlstate, until_running, wait_until};
+use flautino_lab::{ask, cluster, config, open, run, sqlstate, until_running, wait_until};
 use sqlx::AssertSqlSafe;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-use crate::common::{MAIN, REPLICAS, open, run};
+use crate::common::{MAIN, REPLICAS, open_reading};
 
 /// Calls this function for whatever runs the text anywhere, until so many sessions have met it;
 /// answers how many there were.
@@ -47,7 +47,7 @@ async fn without_retries_the_error_comes_through() {
     let cluster = cluster(2).await;
     let mut config = config(&cluster, "zero");
     config.routing.retries = 0;
-    let engine = open(config, &REPLICAS[..2]).await;
+    let engine = open_reading(config, &REPLICAS[..2]).await;
     let sql = "SELECT pg_sleep(9)";
     let db = engine.handle().recorded();
     let (read, ended) = tokio::join!(run(&db, sql), terminate(&cluster, "zero", sql, 1));
@@ -64,7 +64,7 @@ async fn a_read_that_every_node_loses_fails_after_so_many_retries() {
         let name = format!("r{retries}");
         let mut config = config(&cluster, &name);
         config.routing.retries = retries;
-        let engine = open(config, &REPLICAS[..2]).await;
+        let engine = open_reading(config, &REPLICAS[..2]).await;
         let sql = format!("SELECT pg_sleep(20), {retries}");
         let db = engine.handle().recorded();
         let attempts = usize::try_from(retries).unwrap() + 1;
@@ -100,7 +100,7 @@ async fn with_every_node_broken_reads_and_writes_fail_in_bounded_time() {
     }
     config.pool.acquire_timeout = Duration::from_secs(1);
     config.routing.failover_timeout = Duration::from_secs(1);
-    let engine = open(config, &REPLICAS[..2]).await;
+    let engine = open_reading(config, &REPLICAS[..2]).await;
     // Cut: nobody listens. Stalled: they listen, and say nothing.
     for stalled in [false, true] {
         for proxy in &proxies {
@@ -133,7 +133,7 @@ async fn an_error_of_the_statement_s_own_is_not_tried_again() {
     for node in [&mut config.main].into_iter().chain(config.extra_nodes.values_mut()) {
         node.statement_timeout = Some(Duration::from_millis(300));
     }
-    let engine = open(config, &REPLICAS[..2]).await;
+    let engine = open_reading(config, &REPLICAS[..2]).await;
     for (sql, code) in [
         ("SELECT 1 / 0", "22012"),
         ("SELECT 'x'::int", "22P02"),
@@ -158,7 +158,7 @@ async fn an_error_of_the_statement_s_own_is_not_tried_again() {
 #[tokio::test]
 async fn a_read_that_somebody_cancels_is_not_tried_again() {
     let cluster = cluster(2).await;
-    let engine = open(config(&cluster, "cancelled"), &REPLICAS[..2]).await;
+    let engine = open_reading(config(&cluster, "cancelled"), &REPLICAS[..2]).await;
     let sql = "SELECT pg_sleep(20)";
     let db = engine.handle().recorded();
     let cancel = call(&cluster, "pg_cancel_backend", "cancelled", sql, 1);
@@ -177,8 +177,7 @@ async fn ended_write(name: &str) -> (Cluster, Proxy, Engine, JoinHandle<Result<(
     let proxy = Proxy::start(cluster.primary().addr()).await.unwrap();
     let mut config = config(&cluster, name);
     config.main.url = Some(proxy.url());
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     let sql = "INSERT INTO t SELECT 1 FROM pg_sleep(3)";
     let db = engine.handle();
     let write = tokio::spawn(async move { run(&db, sql).await });

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use flautino::{Engine, NodeConfig};
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{Capture, cluster, config, wait_until};
+use flautino_lab::{
+    Capture, catch_up, cluster, config, node_of, number, open, run, status_of, wait_until,
+};
 use futures_util::future::join_all;
 
-use crate::common::{MAIN, REPLICAS, catch_up, count, node_of, run, status_of, until_reads_from};
+use crate::common::{MAIN, REPLICAS, until_reads_from};
 
 const READER: &str = "reader";
 
@@ -24,8 +26,7 @@ async fn start(name: &str) -> (Cluster, Proxy, Engine) {
     config.extra_nodes.remove(REPLICAS[1]);
     let reader = NodeConfig { url: Some(proxy.url()), ..config.main.clone() };
     config.extra_nodes.insert(READER.to_owned(), reader);
-    let engine = Engine::new(config).unwrap();
-    engine.open().await.unwrap();
+    let engine = open(config).await;
     until_reads_from(&engine, &[REPLICAS[0], READER]).await;
     (cluster, proxy, engine)
 }
@@ -98,7 +99,7 @@ async fn reads_that_must_see_a_write_never_meet_the_other_server_behind_a_name()
         let read = async || {
             let reader = engine.handle();
             reader.observe(&token);
-            let seen = count(&reader, "SELECT count(*) FROM t").await.unwrap();
+            let seen = number(&reader, "SELECT count(*) FROM t").await.unwrap();
             assert_eq!(seen, round, "on {}", node_of(&reader));
             node_of(&reader)
         };

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, Health};
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{config, wait_until};
+use flautino_lab::{config, node_of, run, status_of, wait_until};
 use futures_util::future::join_all;
 
-use crate::common::{REPLICAS, cascade, node_of, open, run, status_of, until_reads_from};
+use crate::common::{REPLICAS, cascade, open_reading, until_reads_from};
 
 /// The part of one of three.
 const FAIR: f64 = 1.0 / 3.0;
@@ -31,10 +31,10 @@ async fn shares(engine: &Engine, sessions: usize, time: Duration) -> BTreeMap<St
         counts
     }));
     let mut sum: BTreeMap<String, f64> = BTreeMap::new();
-    for (node, count) in counts.await.into_iter().flatten() {
-        *sum.entry(node).or_default() += f64::from(count);
+    for (node, number) in counts.await.into_iter().flatten() {
+        *sum.entry(node).or_default() += f64::from(number);
     }
-    sum.into_iter().map(|(node, count)| (node, count / all.get())).collect()
+    sum.into_iter().map(|(node, number)| (node, number / all.get())).collect()
 }
 
 fn share(shares: &BTreeMap<String, f64>, node: &str) -> f64 {
@@ -58,7 +58,7 @@ impl Proxied {
             config.url = Some(proxy.url());
             proxies.push(proxy);
         }
-        Self { proxies, engine: open(config, &REPLICAS).await }
+        Self { proxies, engine: open_reading(config, &REPLICAS).await }
     }
 
     fn proxy(&self) -> &Proxy {

@@ -5,11 +5,10 @@ use std::collections::BTreeMap;
 
 use flautino::RoutingMode;
 use flautino::router::Reason;
-use flautino_lab::{ask, config, sqlstate, wait_until};
+use flautino_lab::{ask, catch_up, config, node_of, number, run, sqlstate, status_of, wait_until};
 
 use crate::common::{
-    MAIN, REPLICAS, cascade, catch_up, count, decisions, is_replica, named, node_of, open,
-    open_default, run, status_of, why,
+    MAIN, REPLICAS, cascade, decisions, is_replica, named, open_default, open_reading, why,
 };
 
 const PORT: &str = "SELECT inet_server_port()";
@@ -30,7 +29,7 @@ async fn reads_spread_over_all_replicas_and_the_servers_agree_who_answered() {
             assert_ne!(node, MAIN);
             *served.entry(node).or_default() += 1;
         }
-        REPLICAS.iter().all(|name| served.get(*name).is_some_and(|count| *count >= 100))
+        REPLICAS.iter().all(|name| served.get(*name).is_some_and(|number| *number >= 100))
     })
     .await;
     engine.close().await;
@@ -98,7 +97,7 @@ async fn in_primary_mode_every_statement_goes_to_the_primary() {
     let cluster = cascade().await;
     let mut config = config(&cluster, "mode");
     config.routing.mode = RoutingMode::Primary;
-    let engine = open(config, &[MAIN]).await;
+    let engine = open_reading(config, &[MAIN]).await;
     for _ in 0..30 {
         let read = why(&engine.handle().recorded(), PORT).await;
         assert_eq!(read, (MAIN.to_owned(), Reason::PrimaryMode));
@@ -109,7 +108,7 @@ async fn in_primary_mode_every_statement_goes_to_the_primary() {
     assert_eq!(why(&named, PORT).await, (REPLICAS[1].to_owned(), Reason::NamedNode));
     let own = engine.handle();
     run(&own, "CREATE TABLE t (a int)").await.unwrap();
-    assert_eq!(count(&own, "SELECT count(*) FROM t").await.unwrap(), 0);
+    assert_eq!(number(&own, "SELECT count(*) FROM t").await.unwrap(), 0);
     assert!(own.token().await.is_some());
     engine.close().await;
 }

@@ -1,10 +1,10 @@
 //! `status.json` as the engine makes it: fields that make sense, and null for what is not known.
 
 use flautino::Engine;
-use flautino_lab::{ask, cluster, config, wait_until};
+use flautino_lab::{ask, catch_up, cluster, config, reader, run, wait_until};
 use serde_json::Value;
 
-use crate::common::{REPLICAS, cascade, catch_up, open_default, reader, run};
+use crate::common::{REPLICAS, cascade, open_default};
 
 fn json(engine: &Engine) -> Value {
     serde_json::to_value(engine.status()).unwrap()
