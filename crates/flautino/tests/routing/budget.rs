@@ -1,25 +1,30 @@
 //! When the primary serves in place of replicas, it does so with a part of its connections, and
 //! writes keep the rest.
 
-use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::time::{Duration, Instant};
+use std::cell::Cell;
+use std::time::Duration;
 
 use flautino::router::Reason;
 use flautino::{Engine, TransactionOptions};
 use flautino_cluster::{Cluster, Node};
 use flautino_lab::{catch_up, config, node_of, run, wait_until};
 use futures_util::future::join_all;
+use sqlx::PgConnection;
 
 use crate::common::{MAIN, REPLICAS, cascade, decisions, open_reading, until_reads_from};
 
 const LONG: &str = "SELECT count(*), pg_sleep(0.2) FROM t";
+/// As long at a primary, and endless at a replica.
+const ENDLESS_ON_REPLICAS: &str = "SELECT count(*), pg_sleep(CASE current_setting('transaction_read_only') \
+     WHEN 'on' THEN 600 ELSE 0.2 END) FROM t";
+const READERS: usize = 80;
 
-/// What of it runs at the primary now.
-async fn reading(connection: &mut sqlx::PgConnection) -> i64 {
+/// How many sessions of the primary run this text now.
+async fn reading(connection: &mut PgConnection, sql: &str) -> i64 {
     sqlx::query_scalar(
         "SELECT count(*) FROM pg_stat_activity WHERE query = $1 AND state = 'active'",
     )
-    .bind(LONG)
+    .bind(sql)
     .fetch_one(connection)
     .await
     .unwrap()
@@ -30,60 +35,56 @@ struct Served {
     /// Reads that ran at once.
     most_reads: i64,
     writes: u32,
-    longest_write: Duration,
-    all: Duration,
+    /// Reads that ended while one write waited or ran.
+    most_overtaken: usize,
 }
 
-/// Eighty readers, and writers all the while.
-async fn load(engine: &Engine, primary: &Node) -> Served {
+/// Eighty readers of this text, and writers all the while.
+async fn load(engine: &Engine, primary: &Node, sql: &str) -> Served {
     // What is measured is the wait, and not how long connecting takes.
     let connections = join_all((0..10).map(|_| engine.handle().acquire())).await;
     assert!(connections.iter().all(Result::is_ok));
     drop(connections);
-    let stop = AtomicBool::new(false);
-    let most = AtomicI64::new(0);
+    let done = Cell::new(0);
+    let most = Cell::new(0);
     let mut watching = primary.connect().await.unwrap();
-    let began = Instant::now();
-    let reads = async {
-        let reads = join_all((0..80).map(async |_| {
-            let db = engine.handle();
-            run(&db, LONG).await.unwrap();
-            assert_eq!(node_of(&db), MAIN);
-        }));
-        reads.await;
-        stop.store(true, Ordering::Relaxed);
-    };
+    let reads = join_all((0..READERS).map(async |_| {
+        let db = engine.handle();
+        run(&db, sql).await.unwrap();
+        assert_eq!(node_of(&db), MAIN);
+        done.set(done.get() + 1);
+    }));
     let watch = async {
-        while !stop.load(Ordering::Relaxed) {
+        while done.get() < READERS {
             // One look takes in a session that ends and another that begins after it.
-            let seen = reading(&mut watching).await.min(reading(&mut watching).await);
-            most.fetch_max(seen, Ordering::Relaxed);
+            let (one, other) =
+                (reading(&mut watching, sql).await, reading(&mut watching, sql).await);
+            most.set(most.get().max(one.min(other)));
         }
     };
     let writers = join_all((0..5).map(async |_| {
-        let (mut writes, mut longest) = (0, Duration::ZERO);
-        while !stop.load(Ordering::Relaxed) {
-            let started = Instant::now();
+        let (mut writes, mut overtaken) = (0, 0);
+        while done.get() < READERS {
+            let before = done.get();
             run(&engine.handle(), "INSERT INTO w VALUES (1)").await.unwrap();
-            longest = longest.max(started.elapsed());
+            overtaken = overtaken.max(done.get() - before);
             writes += 1;
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        (writes, longest)
+        (writes, overtaken)
     }));
-    let ((), (), writers) = tokio::join!(reads, watch, writers);
+    let (_, (), writers) = tokio::join!(reads, watch, writers);
     Served {
-        most_reads: most.load(Ordering::Relaxed),
+        most_reads: most.get(),
         writes: writers.iter().map(|(writes, _)| writes).sum(),
-        longest_write: writers.iter().map(|(_, longest)| *longest).max().unwrap(),
-        all: began.elapsed(),
+        most_overtaken: writers.iter().map(|(_, overtaken)| *overtaken).max().unwrap(),
     }
 }
 
-fn assert_writes_go_through(Served { writes, longest_write, all, .. }: &Served) {
-    assert!(*writes > 50, "{writes} writes");
-    // Behind the reads it would wait for nearly all of the time.
-    assert!(*longest_write < *all / 2, "a write took {longest_write:?} of {all:?}");
+/// Behind the reads, each writer would write once or twice, and wait for nearly all of them.
+fn assert_writes_go_through(Served { writes, most_overtaken, .. }: &Served) {
+    assert!(*writes > 20, "{writes} writes");
+    assert!(*most_overtaken < READERS / 2, "{most_overtaken} reads ended while a write waited");
 }
 
 async fn with_tables() -> Cluster {
@@ -105,7 +106,7 @@ async fn with_all_replicas_behind_reads_take_half_of_the_primary_and_writes_go_t
     }
     cluster.primary().execute("INSERT INTO w VALUES (0)").await.unwrap();
     until_reads_from(&engine, &[MAIN]).await;
-    let served = load(&engine, cluster.primary()).await;
+    let served = load(&engine, cluster.primary(), LONG).await;
     assert!((2..=5).contains(&served.most_reads), "{} reads at once", served.most_reads);
     assert_writes_go_through(&served);
     assert!(decisions(&engine, Reason::Lagging) >= 80);
@@ -123,7 +124,7 @@ async fn with_all_replicas_gone_too_and_the_share_is_what_is_configured() {
         replica.kill().await.unwrap();
     }
     until_reads_from(&engine, &[MAIN]).await;
-    let served = load(&engine, cluster.primary()).await;
+    let served = load(&engine, cluster.primary(), LONG).await;
     // Three of ten are not above 39 percent.
     assert!((2..=3).contains(&served.most_reads), "{} reads at once", served.most_reads);
     assert_writes_go_through(&served);
@@ -162,8 +163,8 @@ async fn read_only_transactions_and_replica_handles_keep_to_the_budget_too() {
     engine.close().await;
 }
 
-/// Ends whatever the replicas run of the long read, again and again.
-async fn end_long_reads(cluster: &Cluster) {
+/// Ends whatever the replicas run of the endless read, again and again.
+async fn end_endless_reads(cluster: &Cluster) {
     let mut replicas = Vec::new();
     for replica in cluster.nodes().skip(1) {
         replicas.push(replica.connect().await.unwrap());
@@ -172,7 +173,7 @@ async fn end_long_reads(cluster: &Cluster) {
         for replica in &mut replicas {
             let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity \
                 WHERE query = $1 AND state = 'active'";
-            sqlx::query(end).bind(LONG).execute(replica).await.unwrap();
+            sqlx::query(end).bind(ENDLESS_ON_REPLICAS).execute(replica).await.unwrap();
         }
     }
 }
@@ -182,11 +183,11 @@ async fn what_all_its_replicas_lost_is_read_within_the_budget_too() {
     let cluster = with_tables().await;
     let mut config = config(&cluster, "lost");
     assert_eq!((config.pool.max_connections, config.routing.retries), (10, 2));
-    config.pool.acquire_timeout = Duration::from_secs(20);
+    config.pool.acquire_timeout = Duration::from_secs(60);
     let engine = open_reading(config, &REPLICAS).await;
     let served = tokio::select! {
-        served = load(&engine, cluster.primary()) => served,
-        () = end_long_reads(&cluster) => unreachable!(),
+        served = load(&engine, cluster.primary(), ENDLESS_ON_REPLICAS) => served,
+        () = end_endless_reads(&cluster) => unreachable!(),
     };
     assert!((2..=5).contains(&served.most_reads), "{} reads at once", served.most_reads);
     assert_writes_go_through(&served);
@@ -229,7 +230,7 @@ async fn reads_that_wait_for_their_part_go_to_replicas_that_are_back() {
     until_reads_from(&engine, &[MAIN]).await;
     let mut watching = cluster.primary().connect().await.unwrap();
     let story = async {
-        wait_until("one reads", async || reading(&mut watching).await == 1).await;
+        wait_until("one reads", async || reading(&mut watching, LONG).await == 1).await;
         for replica in cluster.nodes().skip(1) {
             replica.resume_replay().await.unwrap();
         }
