@@ -1,14 +1,15 @@
 //! Clients go away by the thousand, amid reads, writes and transactions: their statements end at the
 //! servers within two seconds, the pools are whole, and nothing they wrote is there.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::routing::{get, post};
-use flautino::{Engine, Error};
+use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
 use flautino_cluster::Cluster;
-use flautino_lab::{App, Lab, config, wait_until};
+use flautino_lab::{App, Lab, config, run, wait_until};
 use futures_util::future::join_all;
 use futures_util::{StreamExt, stream};
 use sqlx::PgConnection;
@@ -72,10 +73,10 @@ async fn client(url: &str, request: &str, patience: Duration) -> Option<String> 
     read.ok().map(|length| String::from_utf8_lossy(&answer[..length.unwrap()]).into_owned())
 }
 
-/// So many clients, each gone after 0 to 200 ms: before its request is read, in the queue for a
-/// connection, in the middle of a statement. Answers what they were told.
-async fn storm(url: &str, requests: &[&str], clients: usize) -> Vec<String> {
-    let clients = (0..clients).map(|n| {
+/// Clients of these numbers, each gone after 0 to 200 ms: before its request is read, in the queue for
+/// a connection, in the middle of a statement. Returns what they were told.
+async fn storm(url: &str, requests: &[&str], clients: impl Iterator<Item = usize>) -> Vec<String> {
+    let clients = clients.map(|n| {
         let patience = Duration::from_millis((n as u64 * 7) % 200);
         client(url, requests[n % requests.len()], patience)
     });
@@ -119,7 +120,7 @@ async fn weather(cluster: &Cluster, requests: &[&str], clients: usize) {
     let mut quiet = Duration::MAX;
     // The best of two, so that a busy machine is no excuse.
     for _ in 0..2 {
-        let told = storm(&app.url, requests, clients).await;
+        let told = storm(&app.url, requests, 0..clients).await;
         let left = Instant::now();
         let sent: u64 = engine.status().nodes.iter().map(|node| node.statements).sum();
         println!("{sent} statements were sent; {:?}", sessions(&mut watchers).await);
@@ -163,33 +164,30 @@ async fn two_thousand_writers_that_leave_cost_no_connection_and_are_rolled_back(
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn those_who_stay_are_served_while_a_thousand_leave() {
-    let lab = Lab::named("storm").replicas(2).table(ENTRIES).start_closed().await;
+    // So many reads are served before the storm ends. If those who come later were served first, the
+    // reads would wait for the end of the storm, and time out.
+    const ENOUGH: usize = 20;
+    let lab = Lab::named("storm")
+        .replicas(2)
+        .table(ENTRIES)
+        .config(|config| config.pool.acquire_timeout = Duration::from_secs(60))
+        .start_closed()
+        .await;
     let app = App::start(app(&lab.engine), lab.engine.clone()).await;
     wait_until("the app is ready", async || lab.engine.is_ready()).await;
-    let url = app.url.clone();
-    let storm = storm(&url, &["GET /read", "POST /write", "POST /tx"], 1000);
-    let mut storm = std::pin::pin!(storm);
-    let (mut served, mut refused) = (0, Vec::new());
-    loop {
-        tokio::select! {
-            told = &mut storm => {
-                assert_eq!(told, [""; 0]);
-                break;
-            }
-            read = async { sqlx::query("SELECT 1").execute(&lab.engine.handle()).await } => {
-                match read {
-                    Ok(_) => served += 1,
-                    Err(error) => match Error::of(&error) {
-                        // The queue is fair, and long.
-                        Some(Error::AcquireTimeout { .. }) => refused.push(error),
-                        _ => panic!("{error}"),
-                    },
-                }
-            }
+    let served = AtomicUsize::new(0);
+    let clients = (0..).take_while(|n| *n < 1000 || served.load(Ordering::Relaxed) < ENOUGH);
+    let storm = storm(&app.url, &["GET /read", "POST /write", "POST /tx"], clients);
+    let stay = async {
+        loop {
+            run(&lab.engine.handle(), "SELECT 1").await.unwrap();
+            served.fetch_add(1, Ordering::Relaxed);
         }
+    };
+    tokio::select! {
+        told = storm => assert_eq!(told, [""; 0]),
+        () = stay => unreachable!(),
     }
-    println!("{served} served, {} refused", refused.len());
-    assert!(served > 10, "{served} served, {} refused", refused.len());
-    assert!(refused.is_empty(), "{refused:?}");
+    println!("{} served", served.into_inner());
     app.stop().await;
 }
