@@ -5,13 +5,15 @@ use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use flautino::{Engine, Health};
+use flautino::{Engine, EngineConfig, Health};
 use flautino_cluster::{Cluster, Proxy};
 use flautino_lab::{config, node_of, run, status_of, wait_until};
 use futures_util::future::join_all;
 
 use crate::common::{REPLICAS, cascade, open_reading, until_reads_from};
 
+/// What makes a replica slow: so much that a busy machine makes no other as slow. No probe times out.
+const ONE_WAY: Duration = Duration::from_millis(400);
 /// The part of one of three.
 const FAIR: f64 = 1.0 / 3.0;
 
@@ -49,9 +51,9 @@ struct Proxied {
 }
 
 impl Proxied {
-    async fn start(name: &str, cluster: &Cluster, answers_to_up: u32) -> Self {
+    async fn start(name: &str, cluster: &Cluster, change: impl FnOnce(&mut EngineConfig)) -> Self {
         let mut config = config(cluster, name);
-        config.routing.answers_to_up = answers_to_up;
+        change(&mut config);
         let mut proxies = Vec::new();
         for (replica, config) in cluster.nodes().skip(1).zip(config.extra_nodes.values_mut()) {
             let proxy = Proxy::start(replica.addr()).await.unwrap();
@@ -83,13 +85,17 @@ impl Proxied {
 #[tokio::test]
 async fn a_replica_that_turns_slow_gets_less_than_a_fifth_of_its_part_and_all_of_it_again_later() {
     let cluster = cascade().await;
-    let proxied = Proxied::start("slow", &cluster, 2).await;
+    let proxied =
+        Proxied::start("slow", &cluster, |config| config.routing.probe_timeout = ONE_WAY * 30)
+            .await;
     let (proxy, engine) = (proxied.proxy(), &proxied.engine);
     for sessions in [1, 8] {
         proxied.until_even(sessions).await;
-        // 80 ms a round trip: the monitor can connect anew within its 500 ms, should it have to.
-        proxy.slow(Duration::from_millis(40));
-        shares(engine, sessions, Duration::from_secs(2)).await;
+        proxy.slow(ONE_WAY);
+        wait_until("it is known to be slow", async || {
+            u128::from(status_of(engine, REPLICAS[1]).latency_us) > ONE_WAY.as_micros()
+        })
+        .await;
         let slow = shares(engine, sessions, Duration::from_secs(2)).await;
         assert!(share(&slow, REPLICAS[1]) < FAIR / 5.0, "{sessions} sessions: {slow:?}");
         assert_eq!(status_of(engine, REPLICAS[1]).health, Health::Up, "slow is not dead");
@@ -102,7 +108,7 @@ async fn a_replica_that_turns_slow_gets_less_than_a_fifth_of_its_part_and_all_of
 #[tokio::test]
 async fn a_replica_that_comes_back_begins_with_less_than_half_of_its_part() {
     let cluster = cascade().await;
-    let proxied = Proxied::start("back", &cluster, 2).await;
+    let proxied = Proxied::start("back", &cluster, |_| {}).await;
     let (proxy, engine) = (proxied.proxy(), &proxied.engine);
     proxied.until_even(4).await;
     proxy.cut().await;
@@ -122,7 +128,8 @@ async fn a_replica_that_comes_back_begins_with_less_than_half_of_its_part() {
 #[tokio::test]
 async fn one_that_answers_and_fails_by_turns_stays_out() {
     let cluster = cascade().await;
-    let proxied = Proxied::start("flapping", &cluster, 3).await;
+    let proxied =
+        Proxied::start("flapping", &cluster, |config| config.routing.answers_to_up = 3).await;
     let (proxy, engine) = (proxied.proxy(), &proxied.engine);
     let probed = async || {
         let before = status_of(engine, REPLICAS[1]).probes;
