@@ -60,7 +60,7 @@ async fn resets_of_all_connections_to_a_replica_cost_no_read() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_replica_serves_little_until_it_is_fast_again_and_is_not_called_dead() {
     // So slow that a busy machine makes no other node as slow, and no probe times out.
-    const ONE_WAY: Duration = Duration::from_millis(150);
+    const ONE_WAY: Duration = Duration::from_millis(400);
     let (rig, proxies) = Rig::behind_proxies_with("slow", 2, |config| {
         config.routing.probe_timeout = ONE_WAY * 30;
     })
@@ -72,9 +72,10 @@ async fn a_slow_replica_serves_little_until_it_is_fast_again_and_is_not_called_d
         u128::from(rig.status(REPLICAS[1]).latency_us) > ONE_WAY.as_micros()
     })
     .await;
-    let slow = part(&rig, 1000).await;
+    let slow = part(&rig, 300).await;
     println!("its part while it is slow: {slow}");
-    assert!(slow < 0.1, "its part is {slow}");
+    // With no regard to how slow it is, it would be a half.
+    assert!(slow < 0.2, "its part is {slow}");
     assert_eq!(rig.status(REPLICAS[1]).health, Health::Up, "slow is not dead");
     proxies[1].heal().unwrap();
     wait_until("each has its part again", async || part(&rig, 200).await > 0.3).await;

@@ -10,7 +10,7 @@ use flautino_axum::{Db, DbError, EngineLayer};
 use flautino_lab::{App, Lab, wait_until};
 use futures_util::StreamExt;
 
-use crate::common::{ask, sessions_in};
+use crate::common::{send_get, sessions_in};
 
 /// How long the server may go on with it; it takes 30 to 80 ms.
 const PROMISED: Duration = Duration::from_secs(2);
@@ -55,7 +55,7 @@ async fn an_abandoned_statement_ends_within_two_seconds_and_frees_its_slot_at_on
     let app = start(&engine).await;
     let active = async || sessions_in(cluster.primary(), "abandoned", "active").await;
     for path in ["/sleep/30", "/transaction", "/rows"] {
-        let client = ask(&app.url, path).await;
+        let client = send_get(&app.url, path).await;
         wait_until("the statement runs", async || active().await == 1).await;
         drop(client);
         let left = Instant::now();

@@ -13,7 +13,7 @@ use futures_util::{StreamExt, stream};
 use sqlx::PgConnection;
 use tokio::io::AsyncReadExt;
 
-use crate::common::{SOON, ask, engine_of};
+use crate::common::{SOON, engine_of, send_get};
 
 const MOST: u32 = 10;
 
@@ -52,7 +52,7 @@ async fn sessions(watcher: &mut PgConnection) -> (i64, i64) {
 /// read, in the queue, mid-statement. Answers what they were told before they left.
 async fn storm(url: &str) -> Vec<String> {
     let clients = stream::iter(0..1000_u64).map(async |n| {
-        let mut client = ask(url, "/sleep/30").await;
+        let mut client = send_get(url, "/sleep/30").await;
         let patience = Duration::from_millis(n % 200);
         let mut answer = [0; 64];
         let read = tokio::time::timeout(patience, client.read(&mut answer)).await;

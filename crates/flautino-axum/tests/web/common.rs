@@ -1,11 +1,11 @@
 //! What the tests of this binary share: questions to the server, clients that go away.
 
+use flautino_lab::ask;
 use std::time::Duration;
 
 use axum::Router;
 use flautino::{Engine, EngineConfig, PoolConfig};
 use flautino_cluster::Node;
-use sqlx::AssertSqlSafe;
 use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 
@@ -13,19 +13,13 @@ use tokio::net::{TcpListener, TcpStream};
 /// and then; and far less than the statements and the drain time would take.
 pub(crate) const SOON: Duration = Duration::from_secs(10);
 
-/// One number from the server, over a connection of the test's own.
-pub(crate) async fn number(node: &Node, sql: &str) -> i64 {
-    let mut connection = node.connect().await.unwrap();
-    sqlx::query_scalar(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.unwrap()
-}
-
 /// How many sessions of that name the server has in that state: `active`, `idle in transaction`.
 pub(crate) async fn sessions_in(node: &Node, name: &str, state: &str) -> i64 {
     let sql = format!(
         "SELECT count(*) FROM pg_stat_activity \
          WHERE application_name = '{name}' AND state LIKE '{state}%' AND query !~ '{OWN}'"
     );
-    number(node, &sql).await
+    ask(node, &sql).await
 }
 
 /// What the engine says on its own account, while it opens and now and then.
@@ -50,7 +44,7 @@ pub(crate) fn engine_of(mut config: EngineConfig, max_connections: u32) -> Engin
 }
 
 /// A client that sends a GET and has not read the answer; dropped, it is gone.
-pub(crate) async fn ask(url: &str, path: &str) -> TcpStream {
+pub(crate) async fn send_get(url: &str, path: &str) -> TcpStream {
     let mut socket = dial(url).await;
     let request = format!("GET {path} HTTP/1.1\r\nhost: test\r\n\r\n");
     socket.write_all(request.as_bytes()).await.unwrap();

@@ -39,7 +39,7 @@ fn app(engine: &Engine) -> Router {
 }
 
 /// Status, `Retry-After` and body.
-async fn ask(url: &str, path: &str) -> (u16, Option<String>, String) {
+async fn answer_to(url: &str, path: &str) -> (u16, Option<String>, String) {
     let answer = reqwest::get(format!("{url}/{path}")).await.unwrap();
     assert_eq!(answer.headers()["content-type"], "application/json");
     let retry = answer.headers().get("retry-after");
@@ -70,14 +70,14 @@ async fn a_client_learns_the_kind_of_the_failure_and_the_log_its_cause() {
         ("missing", 500, r#"{"error":"internal error"}"#),
         ("null", 500, r#"{"error":"internal error"}"#),
     ] {
-        let answer = ask(&url, path).await;
+        let answer = answer_to(&url, path).await;
         assert_eq!(answer, (status, None, body.to_owned()), "{path}");
     }
     assert!(logged(&log, Level::ERROR, "no_such_table"));
     assert!(logged(&log, Level::ERROR, "secret_column"));
 
     engine.close().await;
-    let (status, retry, body) = ask(&url, "ok").await;
+    let (status, retry, body) = answer_to(&url, "ok").await;
     assert_eq!((status, retry.as_deref()), (503, Some("1")));
     assert_eq!(body, r#"{"error":"the database is not available, try again"}"#);
     assert!(logged(&log, Level::WARN, "the engine is closed"));
@@ -98,7 +98,7 @@ async fn no_connection_in_time_is_a_503_to_try_again_after() {
     let url = serve_plainly(app(&engine)).await;
     let log = Capture::start();
     let lease = engine.handle().acquire().await.unwrap();
-    let (status, retry, body) = ask(&url, "ok").await;
+    let (status, retry, body) = answer_to(&url, "ok").await;
     assert_eq!((status, retry.as_deref()), (503, Some("1")), "{body}");
     assert!(!body.contains("max_connections"), "{body}");
     assert!(logged(&log, Level::WARN, "1 of 1 in use"));
@@ -110,7 +110,7 @@ async fn no_connection_in_time_is_a_503_to_try_again_after() {
     cluster.primary().stop().await.unwrap();
     let mut statuses = Vec::new();
     for _ in 0..2 {
-        let (status, retry, body) = ask(&url, "ok").await;
+        let (status, retry, body) = answer_to(&url, "ok").await;
         let port = cluster.primary().port().to_string();
         assert!(!body.contains(&port) && !body.contains("refused"), "{body}");
         statuses.push((status, retry));
@@ -136,7 +136,7 @@ async fn a_server_that_is_full_is_a_503() {
     while let Ok(other) = cluster.primary().connect().await {
         others.push(other);
     }
-    let (status, retry, body) = ask(&url, "ok").await;
+    let (status, retry, body) = answer_to(&url, "ok").await;
     assert_eq!((status, retry.as_deref()), (503, Some("1")), "{body}");
     drop(others);
 }

@@ -12,7 +12,7 @@ use flautino_lab::{App, Lab, sessions_of, wait_until};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::Notify;
 
-use crate::common::{SOON, ask, dial, serve_plainly, sessions_in};
+use crate::common::{SOON, dial, send_get, serve_plainly, sessions_in};
 
 /// Waits for the lock that a test holds, over the request's handle.
 async fn wait_for_lock(db: Db) -> Result<&'static str, DbError> {
@@ -117,7 +117,7 @@ async fn connections_that_are_kept_alive_do_not_hold_up_the_end() {
     let lab = Lab::named("alive").start_closed().await;
     let app = App::start(app(&lab.engine), lab.engine).await;
     let silent = dial(&app.url).await;
-    let mut kept = ask(&app.url, "/").await;
+    let mut kept = send_get(&app.url, "/").await;
     let mut answer = vec![0; 1024];
     let length = kept.read(&mut answer).await.unwrap();
     assert!(answer[..length].starts_with(b"HTTP/1.1 200"));
@@ -144,7 +144,7 @@ async fn a_handler_that_never_gives_its_thread_back_does_not_hold_up_the_end() {
     let router = Router::new().route("/", get(block));
     let drain = Duration::from_millis(300);
     let app = App::start_with_drain(router, lab.engine, drain).await;
-    let client = ask(&app.url, "/").await;
+    let client = send_get(&app.url, "/").await;
     begun.notified().await;
 
     let report = tokio::time::timeout(drain + Duration::from_secs(5), app.stop()).await.unwrap();

@@ -12,7 +12,7 @@ use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use crate::common::ask;
+use crate::common::send_get;
 
 const CLIENTS: usize = 16;
 const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: test\r\n\r\n";
@@ -59,7 +59,7 @@ async fn requests_that_are_in_the_socket_when_draining_begins_are_answered() {
     });
     let serving = tokio::spawn(serve.into_future());
     for _ in 0..CLIENTS {
-        let mut client = ask(&url, "/").await;
+        let mut client = send_get(&url, "/").await;
         let mut first = Vec::new();
         while !first.ends_with(b"hello") {
             assert_ne!(client.read_buf(&mut first).await.unwrap(), 0);

@@ -10,7 +10,7 @@ use flautino_axum::{Db, EngineLayer};
 use flautino_lab::{App, Lab, sessions_of, wait_until};
 use tokio::sync::{Notify, oneshot};
 
-use crate::common::{NOTES, SOON, ask, sessions_in, titles};
+use crate::common::{NOTES, SOON, send_get, sessions_in, titles};
 
 #[tokio::test]
 async fn a_task_goes_on_querying_while_a_request_is_in_flight() {
@@ -109,7 +109,7 @@ async fn a_task_s_statement_that_outlasts_the_drain_time_is_cancelled() {
     let app = Router::new().route("/spawn", get(spawn)).layer(EngineLayer::new(engine.clone()));
     let drain = Duration::from_millis(300);
     let app = App::start_with_drain(app, engine, drain).await;
-    let client = ask(&app.url, "/spawn").await;
+    let client = send_get(&app.url, "/spawn").await;
     wait_until("the task's statement runs", async || {
         sessions_in(cluster.primary(), "tasks", "active").await == 1
     })

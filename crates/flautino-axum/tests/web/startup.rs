@@ -11,7 +11,7 @@ use flautino_lab::{App, cluster, config, sessions_of, until_sessions, wait_until
 use sqlx::{Connection, PgConnection};
 use tokio::net::TcpListener;
 
-use crate::common::{SOON, ask, engine_of};
+use crate::common::{SOON, engine_of, send_get};
 
 #[tokio::test]
 async fn the_server_sees_every_pool_open_in_the_first_request_and_none_after_serve() {
@@ -110,7 +110,7 @@ async fn a_signal_while_serve_waits_for_the_database_ends_it() {
     cluster.primary().stop().await.unwrap();
     let engine = Engine::new(config).unwrap();
     let mut app = App::start(Router::new(), engine).await;
-    let waiting = ask(&app.url, "/").await;
+    let waiting = send_get(&app.url, "/").await;
     app.signal();
     let report = tokio::time::timeout(SOON, app.stop()).await.unwrap();
     assert!(!report.close.was_open, "{report:?}");

@@ -5,7 +5,7 @@ use axum::routing::get;
 use flautino_axum::{DbError, EngineLayer, Tx};
 use flautino_lab::{App, Lab, wait_until};
 
-use crate::common::{NOTES, SOON, ask, number, sessions_in, titles};
+use crate::common::{NOTES, SOON, send_get, sessions_in, titles};
 
 async fn insert(tx: &mut Tx) -> Result<(), DbError> {
     sqlx::query("INSERT INTO notes (title) VALUES ('lost')").execute(tx).await?;
@@ -58,12 +58,15 @@ async fn a_client_that_leaves_mid_handler_rolls_back_and_frees_the_only_connecti
         ("/commit", "active", "COMMIT"),
     ];
     for (path, state, query) in at {
-        let client = ask(&app.url, path).await;
+        let client = send_get(&app.url, path).await;
         let there = format!(
             "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lost'
                 AND state = '{state}' AND query LIKE '{query}%'"
         );
-        wait_until("the handler is there", async || number(node, &there).await == 1).await;
+        wait_until("the handler is there", async || {
+            flautino_lab::ask::<i64>(node, &there).await == 1
+        })
+        .await;
         drop(client);
 
         // The only connection is free at once.

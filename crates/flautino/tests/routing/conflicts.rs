@@ -71,7 +71,7 @@ async fn thousand_reads(cluster: &Cluster, name: &str, readers: &[&str]) -> Vec<
                 let (sql, rows) = if (session + read).is_multiple_of(5) {
                     (SLOW, 500)
                 } else {
-                    ("SELECT number(*) FROM t", 2000)
+                    ("SELECT count(*) FROM t", 2000)
                 };
                 match number(&db, sql).await {
                     Ok(counted) if counted == rows => {}
@@ -127,7 +127,7 @@ async fn inside_a_read_only_transaction_a_conflict_is_an_error() {
     let options = TransactionOptions { read_only: true, ..TransactionOptions::default() };
     let mut tx = engine.handle().begin_with(options).await.unwrap();
     assert!(is_replica(tx.node()), "{}", tx.node());
-    sqlx::query("SELECT number(*) FROM t").execute(&mut tx).await.unwrap();
+    sqlx::query("SELECT count(*) FROM t").execute(&mut tx).await.unwrap();
     cluster.primary().execute("DROP TABLE t").await.unwrap();
     let mut failure = None;
     wait_until("the conflict is noticed", async || {

@@ -52,7 +52,7 @@ async fn sessions_that_are_terminated_again_and_again_cost_no_read() {
             for replica in [0, 1] {
                 ended += ask::<i64>(
                     cluster.replica(replica),
-                    "SELECT number(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                      WHERE application_name = 'terminated'",
                 )
                 .await;
@@ -133,12 +133,12 @@ async fn a_read_for_a_replica_that_the_primary_runs_is_run_again_too() {
     until_reads_from(&engine, &[MAIN]).await;
     let db = engine.handle().replica();
     let story = async {
-        let ending = "SELECT number(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        let ending = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                       WHERE application_name = 'in_place' AND state = 'active'";
         let ended = async || ask::<i64>(cluster.primary(), ending).await == 1;
         wait_until("its session is ended", ended).await;
     };
-    let sql = "SELECT number(*) FROM (SELECT pg_sleep(3)) s";
+    let sql = "SELECT count(*) FROM (SELECT pg_sleep(3)) s";
     let (read, ()) = tokio::join!(number(&db, sql), story);
     assert_eq!(read.unwrap(), 1);
     engine.close().await;

@@ -21,7 +21,7 @@ async fn a_stream_that_has_given_rows_ends_with_the_error_and_one_that_has_not_s
                 ended += ask::<i64>(
                     replica,
                     &format!(
-                        "SELECT number(pg_terminate_backend(pid)) FROM pg_stat_activity \
+                        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                          WHERE application_name = 'stream' AND state = 'active' \
                          AND query = '{}'",
                         sql.replace('\'', "''")
@@ -85,13 +85,13 @@ async fn a_read_that_began_on_a_replica_sees_its_session_s_floor_on_the_next() {
         run(&asking.node(REPLICAS[1]).unwrap(), "SELECT 1").await.unwrap();
         asking.token().await.unwrap();
         let db = session();
-        assert_eq!(number(&db, "SELECT number(*) FROM t").await.unwrap(), 1);
+        assert_eq!(number(&db, "SELECT count(*) FROM t").await.unwrap(), 1);
         node_of(&db) == REPLICAS[1]
     })
     .await;
-    let sql = "SELECT number(*) FROM t, pg_sleep(2)";
+    let sql = "SELECT count(*) FROM t, pg_sleep(2)";
     let end = format!(
-        "SELECT number(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
          WHERE application_name = 'floors' AND state = 'active' AND query = '{sql}'"
     );
     for _ in 0..2 {

@@ -38,7 +38,7 @@ async fn a_server_without_a_free_connection_is_no_dead_node() {
     // The engine's connections are ended, the monitor's too, and others take their places.
     let mut killer = cluster.replica(0).connect().await.unwrap();
     let mut ended = async || -> i64 {
-        let end = "SELECT number(pg_terminate_backend(pid)) FROM pg_stat_activity \
+        let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                    WHERE application_name LIKE 'crowded%'";
         sqlx::query_scalar(end).fetch_one(&mut killer).await.unwrap()
     };

@@ -51,12 +51,12 @@ async fn a_write_whose_connection_is_lost_under_way_is_an_error_and_ran_once() {
         assert_eq!(node_of(&db), MAIN);
         // Whether it was done is unknown, but not that it was done twice.
         wait_until("the server is through with it", async || {
-            let active = "SELECT number(*) FROM pg_stat_activity \
+            let active = "SELECT count(*) FROM pg_stat_activity \
                 WHERE application_name = 'lost' AND state = 'active'";
             ask::<i64>(cluster.primary(), active).await == 0
         })
         .await;
-        let calls = format!("SELECT number(*) FROM calls WHERE id = {id}");
+        let calls = format!("SELECT count(*) FROM calls WHERE id = {id}");
         assert!(ask::<i64>(cluster.primary(), &calls).await <= 1);
         wait_until("writes work again", async || {
             run(&engine.handle(), "INSERT INTO calls VALUES (0)").await.is_ok()
@@ -112,7 +112,7 @@ async fn a_write_that_was_never_sent_says_so() {
         run(&engine.handle(), "INSERT INTO calls VALUES (10)").await.is_ok()
     })
     .await;
-    let of = "SELECT number(*) FROM calls WHERE id = 9";
+    let of = "SELECT count(*) FROM calls WHERE id = 9";
     assert_eq!(ask::<i64>(cluster.primary(), of).await, 0);
     engine.close().await;
 }

@@ -198,6 +198,6 @@ async fn a_server_that_ends_a_write_and_takes_no_new_session_shuts_down_and_the_
     .await;
     proxy.set_target(cluster.primary().addr());
     write.await.unwrap().unwrap();
-    assert_eq!(ask::<i64>(cluster.primary(), "SELECT number(*) FROM t").await, 1);
+    assert_eq!(ask::<i64>(cluster.primary(), "SELECT count(*) FROM t").await, 1);
     engine.close().await;
 }
