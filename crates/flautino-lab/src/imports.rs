@@ -160,7 +160,7 @@ mod tests {
     fn an_arrow_upwards_is_seen_however_it_is_written() {
         for line in [
             "use crate::layer::Layer;",
-            "use crate::{other::Other, layer::{Layer, Service}};",
+            "use crate::{context::Context, layer::{Layer, Service}};",
             "use super::layer::Layer;",
             "fn f() -> crate::layer::Layer { todo!() }",
             "mod inner { use crate::layer::*; }",
