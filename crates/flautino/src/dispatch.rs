@@ -34,7 +34,7 @@ use crate::statement::Statement;
 const MAX_RESELECTIONS: u32 = 5;
 
 /// What all handles of an engine share.
-pub(crate) struct Cluster {
+pub(crate) struct DispatchContext {
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) classifier: Arc<Classifier>,
     pub(crate) decisions: Arc<Decisions>,
@@ -45,7 +45,7 @@ pub(crate) struct Cluster {
 /// choices that were made through the handle.
 #[derive(Clone)]
 pub(crate) struct Dispatch {
-    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) context: Arc<DispatchContext>,
     pub(crate) session: Arc<Session>,
     pub(crate) target: Target<Arc<Node>>,
     /// The consistency that was chosen through the handle. `None`: the configured one.
@@ -53,16 +53,16 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { cluster, session: Arc::default(), target: Target::Auto, consistency: None }
+    pub(crate) fn new(context: Arc<DispatchContext>) -> Self {
+        Self { context, session: Arc::default(), target: Target::Auto, consistency: None }
     }
 
     pub(crate) fn monitor(&self) -> &Arc<Monitor> {
-        &self.cluster.monitor
+        &self.context.monitor
     }
 
     /// The consistency that holds for this handle's reads.
-    pub(crate) fn level(&self) -> Consistency {
+    pub(crate) fn effective_consistency(&self) -> Consistency {
         self.consistency.unwrap_or(self.monitor().config.consistency)
     }
 
@@ -84,7 +84,7 @@ impl Dispatch {
     /// so the statement counts as a write without being classified.
     fn access(&self, statement: &Statement) -> Access {
         if self.monitor().routes() {
-            self.cluster.classifier.access(statement.plan(), statement.text())
+            self.context.classifier.access(statement.plan(), statement.text())
         } else {
             Access::Write
         }
@@ -137,33 +137,35 @@ impl Dispatch {
         }
         if statement.is_some() && access == Access::Write {
             // Counted before it has a connection: a token that is asked for now may wait a moment,
-            // so that its position covers this write too.
+            // so that its position covers this write too. Without a statement, nobody knows how long
+            // the write will take.
             retry.write_under_way.get_or_insert_with(|| monitor.write_begins());
         }
         // Subscribe before the state is read; a change in between would be missed otherwise.
         let changed = monitor.changed();
         let mut selection = self.select(access, retry, monitor.state().clone())?;
         if selection.needs_primary() {
-            self.wait_for_primary(changed, retry).await?;
+            self.wait_for_change(changed, retry).await?;
             return Ok(None);
         }
-        if !self.fit_budget(access, retry, &mut selection).await? {
+        if !self.admit_fallback(access, retry, &mut selection).await? {
             return Ok(None);
         }
-        retry.selected(selection.node(), selection.view(), selection.decision.as_writer);
+        retry.record_selection(selection.node(), selection.view(), selection.decision.as_writer);
         let Some(mut lease) = selection.checkout(monitor).await? else {
             if retry.count_reselection() < MAX_RESELECTIONS {
                 return Ok(None);
             }
-            let node = self.writer().name().to_string();
+            let node = selection.node().name().to_string();
             return Err(Error::NodeDown { node, sent: false }.into());
         };
         if access == Access::Read {
             lease.expect_reads();
         }
-        lease.hold(selection.budget.take());
+        lease.hold(selection.fallback_permit.take());
         let reason = retry.cause.unwrap_or(selection.decision.reason);
-        let tracking = selection.tracking(self.level(), retry.write_under_way.take());
+        let tracking =
+            selection.tracking(self.effective_consistency(), retry.write_under_way.take());
         lease.tracker = Some(self.tracker(reason, retry, Some(tracking)));
         if retry.is_outdated {
             lease.forget_prepared().await;
@@ -189,10 +191,10 @@ impl Dispatch {
         Ok(lease)
     }
 
-    /// What counts the lease's statements by the reason for their node, and reports their times to
-    /// the session. With `tracking`, for routed statements, it also reports writes and reads.
+    /// Makes the tracker of a lease, which counts its statements under `reason` and reports their
+    /// times to the session; with `tracking`, for routed statements, also their writes and reads.
     fn tracker(&self, reason: Reason, retry: &Retry, tracking: Option<Tracking>) -> Tracker {
-        let Cluster { decisions, monitor, .. } = &*self.cluster;
+        let DispatchContext { decisions, monitor, .. } = &*self.context;
         let (decisions, monitor) = (Arc::clone(decisions), Arc::clone(monitor));
         Tracker::new(decisions, monitor, Arc::clone(&self.session), reason, retry.began, tracking)
     }
@@ -215,11 +217,12 @@ impl Dispatch {
             return true;
         }
         if !self.monitor().routes() {
+            // A connection that cannot be made is the caller's error: there is no other node.
             return failure.phase != Phase::Leasing
                 && self.may_reconnect(retry, &failure.error, sent).await;
         }
         match retry.no_effect(&failure.error, sent) {
-            Some(no_effect) => self.may_resend(retry, no_effect).await,
+            Some(no_effect) => self.pause_and_check(retry, no_effect).await,
             None => false,
         }
     }
@@ -250,7 +253,7 @@ impl Dispatch {
     /// a write.
     async fn access_now(&self, plan: &Plan, sql: &str) -> Access {
         if self.monitor().refresh_catalogue(&self.main()).await {
-            self.cluster.classifier.access(plan, sql)
+            self.context.classifier.access(plan, sql)
         } else {
             Access::Write
         }
@@ -259,7 +262,7 @@ impl Dispatch {
     /// Whether to send a statement again that provably had no effect. That is done within
     /// `failover_timeout`, and mostly only if the server is no longer the primary, so that another
     /// one may take over soon.
-    async fn may_resend(&self, retry: &mut Retry, no_effect: NoEffect) -> bool {
+    async fn pause_and_check(&self, retry: &mut Retry, no_effect: NoEffect) -> bool {
         let monitor = self.monitor();
         if retry.waited() >= monitor.config.failover_timeout {
             return false;

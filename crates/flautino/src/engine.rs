@@ -198,7 +198,7 @@ impl Engine {
     /// Returns a new [`Handle`], through which a request or a job queries.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.state.cluster))
+        Handle::new(Arc::clone(&self.state.context))
     }
 
     /// Returns a `PgPool` of a node, for code that needs one, such as a job queue or `PgListener`. `None`
@@ -220,7 +220,7 @@ impl Engine {
     /// and if there is one node, every call of a function counts as a write.
     #[must_use]
     pub fn access(&self, sql: &str) -> Access {
-        let classifier = &self.state.cluster.classifier;
+        let classifier = &self.state.context.classifier;
         classifier.access(&classifier.plan(sql), sql)
     }
 

@@ -7,7 +7,7 @@ use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Postgres};
 
 use crate::dispatch::executor::RoutedExecutor;
-use crate::dispatch::{Cluster, Dispatch, Failure, Phase};
+use crate::dispatch::{Dispatch, DispatchContext, Failure, Phase};
 use crate::error::UnknownNode;
 use crate::lease::Lease;
 use crate::lease::executor::executor_through;
@@ -49,8 +49,8 @@ pub struct Handle {
 }
 
 impl Handle {
-    pub(crate) fn new(cluster: Arc<Cluster>) -> Self {
-        Self { dispatch: Dispatch::new(cluster) }
+    pub(crate) fn new(context: Arc<DispatchContext>) -> Self {
+        Self { dispatch: Dispatch::new(context) }
     }
 
     fn session(&self) -> &Arc<Session> {
@@ -321,7 +321,7 @@ impl Handle {
     }
 
     fn classifier(&self) -> &Classifier {
-        &self.dispatch.cluster.classifier
+        &self.dispatch.context.classifier
     }
 }
 
@@ -378,7 +378,7 @@ impl std::fmt::Debug for Handle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Handle")
             .field("target", &self.dispatch.target)
-            .field("consistency", &self.dispatch.level())
+            .field("consistency", &self.dispatch.effective_consistency())
             .finish_non_exhaustive()
     }
 }

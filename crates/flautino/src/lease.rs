@@ -175,7 +175,7 @@ impl Lease {
         sql: &str,
         step: impl for<'a> FnOnce(&'a mut PgConnection) -> BoxFuture<'a, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, sqlx::Error> {
-        self.finish_abandoned().await?;
+        self.make_ready().await?;
         let before = self.begin_use();
         let (connection, node, cancellation) = self.parts();
         let log_entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);

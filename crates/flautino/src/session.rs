@@ -64,7 +64,7 @@ impl Drop for SessionWrite {
         // time could overwrite the later one.
         let now = Instant::now();
         state.writing -= 1;
-        state.wrote = Some(now);
+        state.uncovered_write = Some(now);
         state.owes_token = true;
         if !self.ended {
             // The server may carry out the write later, or never.
@@ -130,7 +130,7 @@ impl Session {
         }
         let mut state = self.state.lock();
         state.learn_positions(snapshot, now, window);
-        if state.writing > 0 || state.untracked || state.wrote.is_some() {
+        if state.writing > 0 || state.untracked || state.uncovered_write.is_some() {
             return Floor::Primary(Reason::OwnWrite);
         }
         state.owes_token |= state.unreadable;
@@ -145,11 +145,11 @@ impl Session {
             state.owes_token = true;
             return Floor::Primary(Reason::ForeignToken);
         }
-        match (&state.reads[..], level) {
+        match (&state.uncovered_reads[..], level) {
             ([_, ..], Consistency::Session) => {}
             _ => return floor.map_or(Floor::None, Floor::At),
         }
-        let number = match &state.reads[..] {
+        let number = match &state.uncovered_reads[..] {
             [read] => {
                 read.number(snapshot).filter(|number| snapshot.nodes[*number].role == Role::Replica)
             }
@@ -165,7 +165,7 @@ impl Session {
         let state = self.state.lock();
         snapshot
             .primary_position()
-            .is_some_and(|(position, _)| state.knows_of_a_promotion_after(position))
+            .is_some_and(|(position, _)| state.is_on_later_timeline_than(position))
     }
 
     /// Records that a write is about to be sent, or may be sent on a connection that is handed out.
@@ -188,8 +188,8 @@ impl Session {
     /// fall behind it.
     pub(crate) fn read_ended(&self, incarnation: u64) {
         let mut state = self.state.lock();
-        state.reads.retain(|read| read.incarnation != incarnation);
-        state.reads.push(UncoveredRead { incarnation, ended: Instant::now() });
+        state.uncovered_reads.retain(|read| read.incarnation != incarnation);
+        state.uncovered_reads.push(UncoveredRead { incarnation, ended: Instant::now() });
         state.owes_token = true;
     }
 
@@ -220,20 +220,20 @@ impl Session {
         let unsettled = state.writing > 0 || state.untracked;
         let foreign =
             state.unreadable || floor.is_some_and(|floor| is_foreign(floor, snapshot, now));
-        let needs_primary = unsettled || foreign || state.wrote.is_some();
-        let needs_position = needs_primary || !state.reads.is_empty();
+        let needs_primary = unsettled || foreign || state.uncovered_write.is_some();
+        let needs_position = needs_primary || !state.uncovered_reads.is_empty();
         if (needs_position && !snapshot.positions) || state.has_unseen_write(now) {
             // This token covers everything but writes that have not ended yet.
             state.owes_token = unsettled;
             return TokenState::Ready(Token::primary_for(window));
         }
-        let read = state.reads.iter().map(|read| read.ended).max();
+        let read = state.uncovered_reads.iter().map(|read| read.ended).max();
         if needs_primary {
             // The primary's position covers both the session's writes and its reads.
-            let latest = state.wrote.max(read).unwrap_or(now);
+            let latest = state.uncovered_write.max(read).unwrap_or(now);
             return TokenState::AskPrimary(if unsettled || foreign { now } else { latest });
         }
-        let replica = match &state.reads[..] {
+        let replica = match &state.uncovered_reads[..] {
             [read] => read.number(snapshot).filter(|number| Some(*number) != snapshot.primary),
             _ => None,
         };
@@ -264,12 +264,12 @@ impl Session {
         let mut token = None;
         let until = match asked {
             TokenState::AskPrimary(until) => {
-                if state.knows_of_a_promotion_after(position) {
+                if state.is_on_later_timeline_than(position) {
                     token = Some(Token::primary_for(window));
                 }
                 state.unreadable = false;
-                state.wrote = state.wrote.filter(|wrote| *wrote > until);
-                state.raise_to_primary(position, until, window);
+                state.uncovered_write = state.uncovered_write.filter(|wrote| *wrote > until);
+                state.replace_by_primary(position, until, window);
                 until
             }
             TokenState::AskNode(_, until) => {
@@ -279,11 +279,11 @@ impl Session {
             TokenState::None | TokenState::Ready(_) => return Token::at(position),
         };
         // The position covers all these reads: a replica is asked only if it served all of them.
-        state.reads.retain(|read| read.ended > until);
+        state.uncovered_reads.retain(|read| read.ended > until);
         state.owes_token = state.writing > 0
             || state.untracked
-            || state.wrote.is_some()
-            || !state.reads.is_empty();
+            || state.uncovered_write.is_some()
+            || !state.uncovered_reads.is_empty();
         if state.has_unseen_write(Instant::now()) {
             token = Some(Token::primary_for(window));
         }

@@ -152,7 +152,7 @@ impl Retry {
 
     /// Records that the attempt goes to this node. `as_writer` says whether the node was selected
     /// as the one that takes writes.
-    pub(super) fn selected(&mut self, node: &Arc<Node>, view: &NodeView, as_writer: bool) {
+    pub(super) fn record_selection(&mut self, node: &Arc<Node>, view: &NodeView, as_writer: bool) {
         self.node = Some(Arc::clone(node));
         self.attempt = Attempt {
             incarnation: view.incarnation,

@@ -26,7 +26,7 @@ pub(super) struct Selection {
     request: Request,
     pub(super) decision: Decision,
     /// The permit for a read that the primary serves because no replica can.
-    pub(super) budget: Option<OwnedSemaphorePermit>,
+    pub(super) fallback_permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Selection {
@@ -43,11 +43,12 @@ impl Selection {
         self.decision.as_writer && !self.state.snapshot.takes_writes()
     }
 
-    /// Leases a connection to the node. Returns `None` if the statement was not sent and the node
-    /// no longer fits: it changed its role, was replaced, went down or left.
+    /// Leases a connection to the node. Returns `None` if the node no longer fits: it changed its
+    /// role, was replaced, went down or left.
     pub(super) async fn checkout(&self, monitor: &Monitor) -> Result<Option<Lease>, sqlx::Error> {
         let node = self.node();
         let is_named = matches!(self.request.target, Target::Node(_));
+        // Who names a node waits for that one, also while it is down.
         let is_up = || is_named || monitor.state().view(node).is_some_and(|view| view.up);
         let lease = Lease::checkout_while(node, is_up).await;
         let now = monitor.state();
@@ -71,6 +72,7 @@ impl Selection {
             return snapshot.writer == number && snapshot.takes_writes();
         }
         let view = &snapshot.nodes[number];
+        // The floor speaks of nodes by their numbers in the snapshot that it was made from.
         view.is_usable_replica()
             && view.incarnation == self.view().incarnation
             && self.request.floor.admits(self.decision.node, view)
@@ -115,9 +117,12 @@ impl Dispatch {
         let config = &self.monitor().config;
         let now = Instant::now();
         let floor = match (access, target) {
-            (Access::Read, Target::Auto) | (_, Target::Replica) => {
-                self.session.floor(self.level(), &state.snapshot, now, config.token_window)
-            }
+            (Access::Read, Target::Auto) | (_, Target::Replica) => self.session.floor(
+                self.effective_consistency(),
+                &state.snapshot,
+                now,
+                config.token_window,
+            ),
             _ => Floor::None,
         };
         let request = Request {
@@ -130,12 +135,12 @@ impl Dispatch {
             slow_start: config.slow_start,
         };
         let decision = decide(config.mode, &request, retry, &state);
-        Ok(Selection { state, request, decision, budget: None })
+        Ok(Selection { state, request, decision, fallback_permit: None })
     }
 
     /// Waits until the monitor publishes a change. All such waits of a statement together take at
     /// most `failover_timeout`.
-    pub(super) async fn wait_for_primary(
+    pub(super) async fn wait_for_change(
         &self,
         changed: Notified<'_>,
         retry: &mut Retry,
@@ -161,7 +166,7 @@ impl Dispatch {
     ///
     /// Returns `false` if a replica can serve the read by now, so that a node has to be selected
     /// anew.
-    pub(super) async fn fit_budget(
+    pub(super) async fn admit_fallback(
         &self,
         access: Access,
         retry: &Retry,
@@ -171,14 +176,15 @@ impl Dispatch {
         if !decision.reason.is_fallback() {
             return Ok(true);
         }
-        let (monitor, budget) = (self.monitor(), &self.cluster.budget);
+        let (monitor, budget) = (self.monitor(), &self.context.budget);
+        // A token of a later timeline than the primary's: ask the nodes now who is the primary.
         if decision.reason == Reason::ForeignToken
             && self.session.knows_of_a_promotion(&state.snapshot)
         {
             monitor.suspect_all();
         }
-        selection.budget = budget.try_acquire();
-        if selection.budget.is_some() {
+        selection.fallback_permit = budget.try_acquire();
+        if selection.fallback_permit.is_some() {
             return Ok(true);
         }
         let policy = monitor.config.fallback;
@@ -198,7 +204,7 @@ impl Dispatch {
             };
             match budget.acquire(node.acquire_timeout(), monitor, is_needed).await {
                 Waited::Permit(permit) => {
-                    selection.budget = Some(permit);
+                    selection.fallback_permit = Some(permit);
                     return Ok(true);
                 }
                 Waited::NotNeeded => return Ok(false),
@@ -225,7 +231,8 @@ fn decide(mode: RoutingMode, request: &Request, retry: &Retry, state: &ClusterSt
         return Decision::writer(snapshot, Reason::PrimaryMode);
     }
     let decision = route(request, snapshot, |number| load(state, number), fastrand::u64(..));
-    // The last retry of a read goes to the primary, since replay cannot cancel it there.
+    // The last retry of a read goes to the primary, since replay cannot cancel it there. The reason
+    // makes it count against the fallback budget; reported is `Retried`.
     let is_last_retry = is_read && retry.cause == Some(Reason::Retried) && retry.retries_left == 0;
     let has_primary = snapshot.primary.is_some_and(|primary| !request.excluded.contains(primary));
     if is_last_retry && has_primary && !decision.as_writer {

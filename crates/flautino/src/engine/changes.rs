@@ -45,7 +45,7 @@ impl EngineState {
 
     /// Starts the monitor, and sizes the budget for reads on the primary by the primary's pool.
     pub(super) async fn start_monitor(&self, pool: &PoolConfig) -> Started {
-        self.cluster.budget.open(pool.max_connections, self.config.routing.fallback_share);
+        self.context.budget.open(pool.max_connections, self.config.routing.fallback_share);
         self.monitor().start().await
     }
 

@@ -217,7 +217,7 @@ impl EngineState {
         // The monitor first: a read that gets no budget fails with `Closed` only if the monitor has
         // stopped.
         self.monitor().stop();
-        self.cluster.budget.close();
+        self.context.budget.close();
         self.monitor().close_connections().await;
         let pools = self.pools.lock().clone();
         let report = close_pools(&pools, drain, EndReason::Closed).await;

@@ -10,14 +10,14 @@ use tokio_util::task::TaskTracker;
 use super::members::Members;
 use super::phase::{EnginePhase, PhaseCell};
 use crate::config::EngineConfig;
-use crate::dispatch::{Cluster, FallbackBudget};
+use crate::dispatch::{DispatchContext, FallbackBudget};
 use crate::monitor::{Monitor, Nodes};
 use crate::node::{Node, NodePool, Shared};
 use crate::sql::Classifier;
 
 pub(super) struct EngineState {
     pub(super) config: EngineConfig,
-    pub(super) cluster: Arc<Cluster>,
+    pub(super) context: Arc<DispatchContext>,
     /// What all nodes share, to make new ones.
     pub(super) shared: Shared,
     pub(super) members: Mutex<Members>,
@@ -43,14 +43,14 @@ impl EngineState {
     ) -> Self {
         let (routing, classifier) = (config.routing.clone(), Arc::clone(&shared.classifier));
         let monitor = Monitor::new(nodes, routing, Arc::clone(&classifier), catalogue_wanted);
-        let cluster = Cluster {
+        let context = DispatchContext {
             monitor,
             classifier,
             decisions: Arc::default(),
             budget: FallbackBudget::default(),
         };
         Self {
-            cluster: Arc::new(cluster),
+            context: Arc::new(context),
             members: Mutex::new(Members::new(&config)),
             config,
             shared,
@@ -62,7 +62,7 @@ impl EngineState {
     }
 
     pub(super) fn monitor(&self) -> &Arc<Monitor> {
-        &self.cluster.monitor
+        &self.context.monitor
     }
 
     /// The main node first.

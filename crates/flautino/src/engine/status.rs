@@ -136,7 +136,7 @@ impl EngineStatus {
             true => ReadYourWrites::Positions,
             false => ReadYourWrites::Window,
         });
-        let decisions = engine.cluster.decisions.all().filter(|(_, count)| *count > 0);
+        let decisions = engine.context.decisions.all().filter(|(_, count)| *count > 0);
         Self {
             open: engine.phase.is_open(),
             primary: primary.map(|number| nodes[number].name.clone()),

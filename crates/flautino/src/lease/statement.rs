@@ -136,7 +136,7 @@ impl Lease {
         statement: Statement,
     ) -> Result<(Statement, RunningStatement), sqlx::Error> {
         let (statement, mode) = self.for_node(statement);
-        self.finish_abandoned().await?;
+        self.make_ready().await?;
         let before = self.begin_use();
         self.wrapped = mode == PoolerMode::InTransaction;
         let reason = self.tracker.as_mut().map(|tracker| {
@@ -174,7 +174,7 @@ impl Lease {
     /// If the statement before was dropped half-way, this reads the rest of its result, since an error in
     /// there would look like one of the next statement. It also ends the transaction that the statement
     /// was wrapped in, which would else include the next statement.
-    pub(super) async fn finish_abandoned(&mut self) -> Result<(), sqlx::Error> {
+    pub(super) async fn make_ready(&mut self) -> Result<(), sqlx::Error> {
         let (is_busy, is_wrapped) = (self.state == LeaseState::Busy, self.wrapped);
         let (connection, _, cancellation) = self.parts();
         if let Some(Cancellation { epoch, pool, .. }) = cancellation
@@ -225,7 +225,7 @@ impl Lease {
         if let Err(error) = result {
             self.note_error(error);
             if !server_keeps_session(error) {
-                return self.note_lost_session(error);
+                return self.note_no_server_answer(error);
             }
         }
         self.node.gauges.record_answer();
@@ -235,7 +235,7 @@ impl Lease {
             _ if outdated => LeaseState::Unusable,
             LeaseState::Unusable => LeaseState::Unusable,
             LeaseState::Clean if !changes_session => LeaseState::Clean,
-            // `Busy`: the statement before was dropped half-way, and `finish_abandoned` has read the rest.
+            // `Busy`: the statement before was dropped half-way, and `make_ready` has read the rest.
             LeaseState::Clean | LeaseState::Used | LeaseState::Busy => LeaseState::Used,
         };
     }
@@ -250,7 +250,7 @@ impl Lease {
     }
 
     /// The server has ended the session, or the statement was cancelled on this side.
-    fn note_lost_session(&mut self, error: &sqlx::Error) {
+    fn note_no_server_answer(&mut self, error: &sqlx::Error) {
         // The server rolls back what was not committed.
         self.failures.retryable = true;
         self.node.suspect();

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::router::{Lsn, Position, Snapshot};
 
-/// How many bytes a token may be ahead of the position that the primary reported last. A token that
-/// is further ahead is forged, since no server writes WAL that fast.
+/// How many bytes a token may be ahead of the position that the primary reported last, whatever the time
+/// since.
 const MAX_AHEAD: u64 = 64 << 20;
-/// How many bytes more for each millisecond since the primary reported its position.
+/// How many bytes more for each millisecond since then. A token that is further ahead is forged, since no
+/// server writes WAL that fast.
 const MAX_AHEAD_PER_MILLISECOND: u64 = 1 << 20;
 
 /// What is known of the session. [`Session`](super::Session) locks it as a whole.
@@ -29,10 +30,10 @@ pub(super) struct State {
     /// Whether a connection was handed out for good, so that writes on it are not seen.
     pub(super) untracked: bool,
     /// When the latest write ended. `None` once the floor covers the session's writes.
-    pub(super) wrote: Option<Instant>,
+    pub(super) uncovered_write: Option<Instant>,
     /// Reads that later ones must not fall behind, and that the floor does not cover yet. At most
     /// one for each incarnation of a node.
-    pub(super) reads: Vec<UncoveredRead>,
+    pub(super) uncovered_reads: Vec<UncoveredRead>,
     /// Whether the session wrote or saw something that no token of the client covers.
     pub(super) owes_token: bool,
     /// The node that ran the latest statement.
@@ -69,17 +70,18 @@ impl State {
     /// Raises the floor to positions in the snapshot that cover the session's writes and reads. If
     /// the primary reports no positions, a write is forgotten after `window`.
     pub(super) fn learn_positions(&mut self, snapshot: &Snapshot, now: Instant, window: Duration) {
-        if let (Some(wrote), false) = (self.wrote, snapshot.positions) {
-            self.wrote = Some(wrote).filter(|wrote| now.saturating_duration_since(*wrote) < window);
+        if let (Some(wrote), false) = (self.uncovered_write, snapshot.positions) {
+            self.uncovered_write =
+                Some(wrote).filter(|wrote| now.saturating_duration_since(*wrote) < window);
         }
-        if let Some(wrote) = self.wrote
+        if let Some(wrote) = self.uncovered_write
             && let Some((position, as_of)) = snapshot.primary_position()
             && as_of > wrote
         {
-            self.raise_to_primary(position, as_of, window);
-            self.wrote = None;
+            self.replace_by_primary(position, as_of, window);
+            self.uncovered_write = None;
         }
-        let mut reads = std::mem::take(&mut self.reads);
+        let mut reads = std::mem::take(&mut self.uncovered_reads);
         reads.retain(|read| {
             let Some(number) = read.number(snapshot) else { return true };
             match snapshot.nodes[number].position {
@@ -90,7 +92,7 @@ impl State {
                 _ => true,
             }
         });
-        self.reads = reads;
+        self.uncovered_reads = reads;
     }
 
     /// Raises the floor so that it covers this position too.
@@ -104,7 +106,7 @@ impl State {
     /// Whether the floor is of a later timeline than this position of the primary. Then there was a
     /// promotion that the monitor has not noticed yet, or one that was undone, or the floor is
     /// forged.
-    pub(super) fn knows_of_a_promotion_after(&self, position: Position) -> bool {
+    pub(super) fn is_on_later_timeline_than(&self, position: Position) -> bool {
         self.floor.is_some_and(|(floor, _)| {
             floor.system == position.system && floor.timeline > position.timeline
         })
@@ -114,14 +116,14 @@ impl State {
     ///
     /// The position covers whatever a client can have seen by then. So a floor that is further
     /// ahead is forged and is replaced, unless it was demanded after `as_of`.
-    pub(super) fn raise_to_primary(
+    pub(super) fn replace_by_primary(
         &mut self,
         position: Position,
         as_of: Instant,
         window: Duration,
     ) {
         let now = Instant::now();
-        if self.knows_of_a_promotion_after(position) {
+        if self.is_on_later_timeline_than(position) {
             // Gives the monitor time to notice the promotion.
             self.read_from_primary_until(now + window);
         }

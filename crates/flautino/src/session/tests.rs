@@ -11,8 +11,8 @@ fn writes_that_end_together_do_not_move_the_latest_end_back() {
     // Let the other thread reach the lock.
     std::thread::sleep(Duration::from_millis(100));
     let latest = Instant::now();
-    state.wrote = Some(latest);
+    state.uncovered_write = Some(latest);
     drop(state);
     ending.join().unwrap();
-    assert!(session.state.lock().wrote.unwrap() >= latest);
+    assert!(session.state.lock().uncovered_write.unwrap() >= latest);
 }

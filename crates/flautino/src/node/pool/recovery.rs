@@ -18,7 +18,7 @@ use super::permit::Permit;
 use super::signal_queue::Delivery;
 use super::{NodePool, close_managed};
 use crate::backoff::Backoff;
-use crate::error::timed_out;
+use crate::error::{is_timeout, timed_out};
 use crate::logging::Values;
 use crate::node::backend::{Backend, Signal};
 use crate::node::server::Server;
@@ -82,9 +82,11 @@ impl NodePool {
         if recovery == Recovery::Hook {
             return self.hooks.run_after_release(connection).await;
         }
+        // The reset takes away what `after_connect` has set.
         *is_new = true;
         let has_hook = self.hooks.after_release.is_some();
-        // If the reset takes longer, it waits for a statement that the app sent over the connection itself.
+        // The hook must not meet a statement that still runs, so a connection with a hook takes the long
+        // way. If the reset takes longer, it waits for a statement that the app sent over the connection itself.
         // That is cancelled below, and the reset is sent again.
         if recovery == Recovery::Reset
             && !has_hook
@@ -154,7 +156,7 @@ async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: 
         }
     }
     let may_still_run = match &outcome {
-        Ok(Err(error)) => server_keeps_session(error),
+        Ok(Err(error)) => server_keeps_session(error) || is_timeout(error),
         _ => true,
     };
     if let (Some(backend), true) = (managed.registration.backend, may_still_run) {
