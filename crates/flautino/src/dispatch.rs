@@ -132,7 +132,8 @@ impl Dispatch {
         retry: &mut Retry,
     ) -> Result<Option<Lease>, sqlx::Error> {
         let monitor = self.monitor();
-        if !monitor.routes() {
+        retry.is_routed = monitor.routes();
+        if !retry.is_routed {
             return self.lease_unrouted(retry).await.map(Some);
         }
         if statement.is_some() && access == Access::Write {
@@ -216,7 +217,7 @@ impl Dispatch {
         if retry.may_run_elsewhere(access, &failure.error, sent) {
             return true;
         }
-        if !self.monitor().routes() {
+        if !retry.is_routed {
             // A connection that cannot be made is the caller's error: there is no other node.
             return failure.phase != Phase::Leasing
                 && self.may_reconnect(retry, &failure.error, sent).await;

@@ -307,8 +307,3 @@ fn failures(nodes: &[NodeFailure]) -> String {
 pub(crate) fn timed_out(text: impl Into<String>) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text.into()))
 }
-
-/// Whether the error is one that [`timed_out`] makes, or the operating system's for a connection.
-pub(crate) fn is_timeout(error: &sqlx::Error) -> bool {
-    matches!(error, sqlx::Error::Io(error) if error.kind() == io::ErrorKind::TimedOut)
-}

@@ -1,5 +1,6 @@
 //! [`Handle`]: what a request queries through.
 
+use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -46,19 +47,28 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 #[derive(Clone)]
 pub struct Handle {
     dispatch: Dispatch,
+    /// Keeps the engine's own tasks alive, such as the resolving of the replicas' name, in an app that
+    /// keeps only handles. Nothing else is done with it.
+    engine: Arc<dyn Any + Send + Sync>,
 }
 
 impl Handle {
-    pub(crate) fn new(context: Arc<DispatchContext>) -> Self {
-        Self { dispatch: Dispatch::new(context) }
+    /// A handle of this engine that begins a session.
+    pub(crate) fn new(context: Arc<DispatchContext>, engine: Arc<dyn Any + Send + Sync>) -> Self {
+        Self { dispatch: Dispatch::new(context), engine }
     }
 
     fn session(&self) -> &Arc<Session> {
         &self.dispatch.session
     }
 
+    /// A handle of the same engine.
+    fn with(&self, dispatch: Dispatch) -> Self {
+        Self { dispatch, engine: Arc::clone(&self.engine) }
+    }
+
     fn with_target(&self, target: Target<Arc<Node>>) -> Self {
-        Self { dispatch: Dispatch { target, ..self.dispatch.clone() } }
+        self.with(Dispatch { target, ..self.dispatch.clone() })
     }
 
     /// Returns a handle that sends every statement to the named node.
@@ -99,7 +109,7 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn with_consistency(&self, consistency: Consistency) -> Self {
-        Self { dispatch: Dispatch { consistency: Some(consistency), ..self.dispatch.clone() } }
+        self.with(Dispatch { consistency: Some(consistency), ..self.dispatch.clone() })
     }
 
     /// The name of the node that was chosen with [`node`](Handle::node), if one was.

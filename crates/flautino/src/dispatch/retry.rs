@@ -90,6 +90,8 @@ pub(super) struct Retry {
     pub(super) to_primary: bool,
     /// The incarnations of the nodes on which the statement failed.
     excluded: Vec<u64>,
+    /// Whether the attempt was routed: the engine had replicas when it began.
+    pub(super) is_routed: bool,
     pub(super) attempt: Attempt,
     /// The node of the latest attempt. `None` until one was selected.
     pub(super) node: Option<Arc<Node>>,
@@ -130,6 +132,7 @@ impl Retry {
             cause: None,
             to_primary: false,
             excluded: Vec::new(),
+            is_routed: false,
             attempt: Attempt { incarnation: 0, on_replica: false, on_writer: true },
             node: None,
             began: Instant::now(),

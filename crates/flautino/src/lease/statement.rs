@@ -90,8 +90,11 @@ impl Lease {
             };
             let (connection, node, cancellation) = lease.parts();
             let (span, mut log_entry) = running.log(node, &statement);
-            let mut result =
-                run_cancellable(cancellation, pooler::begin(running.mode, connection)).await;
+            let mut result = Ok(());
+            if running.mode == PoolerMode::InTransaction {
+                let beginning = pooler::begin(running.mode, connection);
+                result = run_cancellable(cancellation, beginning).await;
+            }
             if result.is_ok() {
                 let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
                 loop {

@@ -230,7 +230,7 @@ impl ServerInfo {
         let (number, version) = &self.version;
         if *number < MIN_SUPPORTED_VERSION {
             tracing::warn!(
-                node, %version,
+                %node, %version,
                 "PostgreSQL {version} is older than 13, the oldest version flautino supports"
             );
         }

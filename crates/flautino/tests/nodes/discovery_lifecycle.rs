@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flautino::{DiscoveryConfig, Engine, EngineConfig};
+use flautino::{Consistency, DiscoveryConfig, Engine, EngineConfig};
 use flautino_lab::{cluster, node_of, open, run, tasks, until_served_by, wait_until};
 
 use crate::common::{
@@ -73,6 +73,24 @@ async fn an_engine_that_is_dropped_asks_no_more() {
     tokio::time::sleep(Duration::from_millis(2500)).await;
     assert_eq!(registry.questions().len(), asked);
     until_no_sessions(cluster.replica(0), "dropped").await;
+}
+
+#[tokio::test]
+async fn while_a_handle_is_kept_the_name_is_asked_again_and_again() {
+    let cluster = cluster(2).await;
+    let servers = one_port(&cluster).await;
+    let registry = Registry::new(at(&servers, &[1]));
+    let engine = discovering(&servers, "kept", &registry, |_| ());
+    engine.open().await.unwrap();
+    let db = engine.handle();
+    drop(engine);
+    registry.say(at(&servers, &[1, 2]));
+    wait_until("the new replica is a node", async || db.node(FOUND[1]).is_ok()).await;
+    // Neither does a handle that was made from it let go of the engine.
+    let eventual = db.with_consistency(Consistency::Eventual);
+    drop(db);
+    registry.say(at(&servers, &[2]));
+    wait_until("the other one has left", async || eventual.node(FOUND[0]).is_err()).await;
 }
 
 #[tokio::test]

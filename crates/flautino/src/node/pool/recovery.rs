@@ -18,7 +18,7 @@ use super::permit::Permit;
 use super::signal_queue::Delivery;
 use super::{NodePool, close_managed};
 use crate::backoff::Backoff;
-use crate::error::{is_timeout, timed_out};
+use crate::error::timed_out;
 use crate::logging::Values;
 use crate::node::backend::{Backend, Signal};
 use crate::node::server::Server;
@@ -156,7 +156,7 @@ async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: 
         }
     }
     let may_still_run = match &outcome {
-        Ok(Err(error)) => server_keeps_session(error) || is_timeout(error),
+        Ok(Err(error)) => server_keeps_session(error),
         _ => true,
     };
     if let (Some(backend), true) = (managed.registration.backend, may_still_run) {
