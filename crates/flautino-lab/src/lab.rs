@@ -196,11 +196,6 @@ impl<'a> LabBuilder<'a> {
         self.config(settings::patient_probes)
     }
 
-    /// How often the monitor probes.
-    pub fn probes_every(self, interval: Duration) -> Self {
-        self.config(move |config| config.routing.probe_interval = interval)
-    }
-
     /// How long a server may take to answer the monitor.
     pub fn probe_timeout(self, timeout: Duration) -> Self {
         self.config(move |config| config.routing.probe_timeout = timeout)

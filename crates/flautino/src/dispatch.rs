@@ -108,10 +108,15 @@ impl Dispatch {
         let mut retry = Retry::new(self.target.kind(), retries);
         loop {
             let failure = match self.lease(access, statement, &mut retry).await {
-                Ok(Some(lease)) => match execute(lease).await {
-                    Ok(output) => return Ok(output),
-                    Err(failure) => failure,
-                },
+                Ok(Some(mut lease)) => {
+                    if retry.is_outdated {
+                        lease.forget_prepared().await;
+                    }
+                    match execute(lease).await {
+                        Ok(output) => return Ok(output),
+                        Err(failure) => failure,
+                    }
+                }
                 // The cluster changed in the meantime, so a node is selected anew.
                 Ok(None) => continue,
                 Err(error) => Failure { error, phase: Phase::Leasing },
@@ -168,9 +173,6 @@ impl Dispatch {
         let tracking =
             selection.tracking(self.effective_consistency(), retry.write_under_way.take());
         lease.tracker = Some(self.tracker(reason, retry, Some(tracking)));
-        if retry.is_outdated {
-            lease.forget_prepared().await;
-        }
         Ok(Some(lease))
     }
 
@@ -186,9 +188,6 @@ impl Dispatch {
         };
         let mut lease = Lease::checkout(&node).await?;
         lease.tracker = Some(self.tracker(reason, retry, None));
-        if retry.is_outdated {
-            lease.forget_prepared().await;
-        }
         Ok(lease)
     }
 

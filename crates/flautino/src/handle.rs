@@ -375,7 +375,7 @@ impl Acquire<'static> for &Handle {
                 Some(pool) => pool.begin().await,
                 // If this is cancelled, the connection closes with its pool.
                 None => {
-                    let pool = node.single_sqlx_pool();
+                    let pool = node.server.single_sqlx_pool();
                     let begun = tokio::time::timeout(node.acquire_timeout(), pool.begin()).await;
                     begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))
                 }

@@ -156,11 +156,6 @@ impl Node {
         self.pool().ok().flatten()
     }
 
-    /// A `PgPool` for one connection, for a caller who needs one before `open`.
-    pub(crate) fn single_sqlx_pool(&self) -> PgPool {
-        self.server.single_sqlx_pool()
-    }
-
     /// Makes a pool that [`use_pool`](Self::use_pool) puts to use.
     pub(crate) fn build_pool(&self, config: &PoolConfig) -> Arc<NodePool> {
         NodePool::new(&self.server, config.clone(), self.hooks.get(), self.tasks.clone())

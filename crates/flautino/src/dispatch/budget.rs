@@ -19,9 +19,8 @@ pub(super) enum Waited {
     Permit(OwnedSemaphorePermit),
     /// A replica can serve the read by now.
     NotNeeded,
-    TimedOut,
-    /// The engine is closing.
-    Closed,
+    /// The time is over, or the engine is closing.
+    InVain,
 }
 
 impl FallbackBudget {
@@ -32,7 +31,7 @@ impl FallbackBudget {
         self.0.store(Some(Arc::new(Semaphore::new(permits.max(1)))));
     }
 
-    /// Grants no more permits. Everyone who is waiting for one gets [`Waited::Closed`].
+    /// Grants no more permits. Everyone who is waiting for one gets [`Waited::InVain`].
     pub(crate) fn close(&self) {
         if let Some(semaphore) = self.0.swap(None) {
             semaphore.close();
@@ -51,7 +50,7 @@ impl FallbackBudget {
         monitor: &Monitor,
         is_needed: impl Fn() -> bool,
     ) -> Waited {
-        let Some(semaphore) = self.0.load_full() else { return Waited::Closed };
+        let Some(semaphore) = self.0.load_full() else { return Waited::InVain };
         // One future for the whole wait, since a new one would go to the end of the queue.
         let mut permit = pin!(tokio::time::timeout(timeout, semaphore.acquire_owned()));
         loop {
@@ -64,8 +63,7 @@ impl FallbackBudget {
             tokio::select! {
                 permit = &mut permit => return match permit {
                     Ok(Ok(permit)) => Waited::Permit(permit),
-                    Ok(Err(_)) => Waited::Closed,
-                    Err(_) => Waited::TimedOut,
+                    Ok(Err(_)) | Err(_) => Waited::InVain,
                 },
                 () = changed => {}
             }

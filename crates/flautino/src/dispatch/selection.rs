@@ -208,7 +208,7 @@ impl Dispatch {
                     return Ok(true);
                 }
                 Waited::NotNeeded => return Ok(false),
-                Waited::TimedOut | Waited::Closed => {}
+                Waited::InVain => {}
             }
         }
         let node = node.name().to_string();

@@ -14,6 +14,12 @@ pub(super) enum EnginePhase {
     Closed,
 }
 
+impl EnginePhase {
+    fn is_closed(self) -> bool {
+        matches!(self, Self::Closing | Self::Closed)
+    }
+}
+
 /// The phase of an engine.
 #[derive(Debug)]
 pub(super) struct PhaseCell(watch::Sender<EnginePhase>);
@@ -47,14 +53,12 @@ impl PhaseCell {
     }
 
     pub(super) fn is_closed(&self) -> bool {
-        matches!(self.get(), EnginePhase::Closing | EnginePhase::Closed)
+        self.get().is_closed()
     }
 
     /// Waits until the engine closes or is closed.
     pub(super) async fn closing(&self) {
-        let is_closed =
-            |phase: &EnginePhase| matches!(phase, EnginePhase::Closing | EnginePhase::Closed);
         // Fails only if the sender is dropped, which `self` owns.
-        let _ = self.0.subscribe().wait_for(is_closed).await;
+        let _ = self.0.subscribe().wait_for(|phase| phase.is_closed()).await;
     }
 }

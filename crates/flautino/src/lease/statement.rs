@@ -109,6 +109,7 @@ impl Lease {
                     }
                 }
                 drop(items);
+                // Only then: a result that is complete stays so, also if the node goes down now.
                 if running.mode == PoolerMode::InTransaction {
                     let ending = pooler::end(running.mode, connection, result);
                     result = run_cancellable(cancellation, ending).await;

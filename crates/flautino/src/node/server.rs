@@ -227,8 +227,8 @@ impl Server {
         tokio::time::timeout(timeout, work).await.unwrap_or_else(late)
     }
 
-    /// A `PgPool` for one connection.
-    pub(super) fn single_sqlx_pool(&self) -> PgPool {
+    /// A `PgPool` for one connection, for a caller who needs one before `open`.
+    pub(crate) fn single_sqlx_pool(&self) -> PgPool {
         PgPoolOptions::new().max_connections(1).connect_lazy_with(self.options.clone())
     }
 
