@@ -4,16 +4,22 @@
 //! - `lexer`: the text as tokens
 //! - `traits`: how many commands there are, and what they leave behind
 //! - `names`: names that make a statement a write, or that are known to be harmless
-//! - `classify`: read or write
+//! - `catalogue`: what the server's catalogue says of names
+//! - `judge`: read or write
+//! - `classify`: verdicts that are kept
 //! - `quote`: names and values as SQL text
 
+mod catalogue;
 mod classify;
+mod judge;
+mod keywords;
 mod lexer;
 mod names;
 mod quote;
 mod traits;
 
-pub(crate) use self::classify::{Catalogue, Classifier, Plan};
+pub(crate) use self::catalogue::Catalogue;
+pub(crate) use self::classify::{Classifier, Plan};
 pub(crate) use self::lexer::{Token, Tokens};
 pub(crate) use self::names::{HARMLESS, SERVER_VIEWS};
 pub(crate) use self::quote::{literal, quoted};

@@ -91,9 +91,10 @@ const CATALOGUE: &str = "SET LOCAL statement_timeout = {timeout}; WITH RECURSIVE
         SELECT r.mark, r.name FROM refers r JOIN tainted t ON t.mark = r.to_mark
     )
     SELECT DISTINCT 'f', proname::text FROM pg_proc WHERE prokind <> 'p'
+    UNION SELECT 'f', typname::text FROM pg_type
     UNION ALL SELECT DISTINCT 'v', p.proname::text FROM volatile v JOIN pg_proc p ON p.oid = v.oid
-    UNION ALL SELECT DISTINCT 'a', p.proname::text FROM volatile v JOIN pg_proc p ON p.oid = v.oid
-        WHERE p.oid >= 16384 AND p.pronargs >= 1 AND p.pronargs - p.pronargdefaults <= 1
+    UNION ALL SELECT DISTINCT '.', p.proname::text FROM volatile v JOIN pg_proc p ON p.oid = v.oid
+        WHERE p.pronargs >= 1 AND p.pronargs - p.pronargdefaults <= 1
     UNION ALL SELECT DISTINCT 'a', name::text FROM tainted WHERE name IS NOT NULL
     UNION ALL SELECT DISTINCT 'o', o.oprname::text
     FROM pg_operator o JOIN volatile v ON v.oid = o.oprcode";
@@ -116,6 +117,7 @@ async fn read(
         match kind {
             "f" => catalogue.functions.insert(name),
             "v" => catalogue.volatile.insert(name),
+            "." => catalogue.attributes.insert(name),
             "a" => catalogue.anywhere.insert(name),
             _ => {
                 catalogue.operators.push(name);

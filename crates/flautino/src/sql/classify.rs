@@ -1,46 +1,23 @@
 //! Whether a statement needs the primary: SQL text to [`Access`].
 //!
-//! A statement is a read only if three checks agree:
-//!
-//! - its traits: there is one command, and nothing that may stay in the session;
-//! - its tokens: there is no word that writes, and no function, view or operator that the server's
-//!   catalogue calls volatile;
-//! - its parsed tree: the statement is of a kind that reads, and the catalogue knows every function
-//!   in it.
-//!
-//! In doubt it is a write. If all three miss a write, such as a volatile function in a cast, a
-//! standby refuses the statement. The primary then runs it, and [`Plan::rescue`] makes it a write
-//! from then on.
+//! How a text is judged: see `judge`. In doubt it is a write. If a write is missed, a standby
+//! refuses the statement. The primary then runs it, and [`Plan::rescue`] makes it a write from then
+//! on.
 
-use std::collections::HashSet;
-use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use arc_swap::ArcSwap;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
-use sqlparser::ast::{Expr, ObjectName, Query, Select, SetExpr, TableFactor, Visit, Visitor};
-use sqlparser::dialect::PostgreSqlDialect;
-use sqlparser::parser::Parser;
 
-use super::lexer::{Token, Tokens};
-use super::names::{self, Name, StatementKind};
+use super::catalogue::Catalogue;
+use super::judge::{Verdict, judge};
 use super::traits::StatementTraits;
 use crate::router::Access;
 
-/// The longest text that is parsed, in bytes. A longer one counts as a write, since parsing it
-/// would hold up other requests.
-const MAX_TEXT: usize = 64 * 1024;
-/// The most tokens of a text that is parsed. Each operator of a chain nests the tree one level
-/// deeper, and dropping the tree recurses through all levels.
-const MAX_TOKENS: usize = 8_000;
-/// The stack on which such a tree is parsed, walked and dropped, in bytes. In a debug build the
-/// parser needs some 40 kB for each of the 50 levels that it allows, and dropping a tree of
-/// [`MAX_TOKENS`] tokens needs 4 MB.
-const STACK: usize = 16 << 20;
-/// The longest name that the server keeps whole, in bytes: `NAMEDATALEN` - 1.
-const MAX_NAME: usize = 63;
+/// The longest text that is kept in the cache, in bytes.
+const MAX_CACHED: usize = 64 * 1024;
 /// How many bytes of text count as one statement in the cache, so that long texts take more of it.
 const BYTES_PER_WEIGHT: u64 = 4 * 1024;
 
@@ -68,22 +45,6 @@ impl Plan {
     pub(crate) fn rescue(&self) {
         self.rescued.store(true, Ordering::Relaxed);
     }
-}
-
-/// What the server's catalogue says about names, as far as reads and writes depend on it. All names
-/// are without their schema.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Catalogue {
-    /// The names of all functions.
-    pub(crate) functions: HashSet<Box<str>>,
-    /// Names under which there is a volatile function.
-    pub(crate) volatile: HashSet<Box<str>>,
-    /// Names that make a statement a write wherever they stand in it: the user's own volatile
-    /// functions, since `row.function` calls them too, and views, tables and types that lead to a
-    /// volatile function.
-    pub(crate) anywhere: HashSet<Box<str>>,
-    /// Operators that call a volatile function.
-    pub(crate) operators: Vec<Box<str>>,
 }
 
 /// Requests that the catalogue be read again, because a statement named a function that is not in
@@ -127,7 +88,7 @@ impl Classifier {
             return plan;
         }
         let plan = Arc::new(Plan::of(sql));
-        if sql.len() <= MAX_TEXT {
+        if sql.len() <= MAX_CACHED {
             self.plans.insert(sql.into(), Arc::clone(&plan));
         }
         plan
@@ -144,8 +105,7 @@ impl Classifier {
             return if judged & 1 == 0 { Access::Read } else { Access::Write };
         }
         let catalogue = self.catalogue.load();
-        let judging = || judge(sql, &plan.traits, &catalogue);
-        let verdict = stacker::maybe_grow(STACK / 2, STACK, judging);
+        let verdict = judge(sql, &plan.traits, &catalogue);
         if verdict == Verdict::UnknownFunction {
             (self.refresh)();
         }
@@ -168,189 +128,5 @@ impl Classifier {
 impl std::fmt::Debug for Classifier {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Classifier").field("plans", &self.plans.len()).finish_non_exhaustive()
-    }
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Read,
-    Write,
-    /// A write until the catalogue is read again: the statement calls a function that is not in it.
-    UnknownFunction,
-}
-
-/// Classifies a text by the three checks that the module describes.
-fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict {
-    if sql.len() > MAX_TEXT
-        || traits.multiple_commands
-        || traits.control.is_some()
-        || traits.may_change_session
-    {
-        return Verdict::Write;
-    }
-    let explains = match read_tokens(sql, catalogue) {
-        Some(kind) => kind == StatementKind::Explain,
-        None => return Verdict::Write,
-    };
-    let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, sql) else {
-        return Verdict::Write;
-    };
-    let [statement] = &statements[..] else { return Verdict::Write };
-    use sqlparser::ast::Statement as Parsed;
-    match statement {
-        Parsed::Query(_) if !explains => {}
-        // `EXPLAIN` without `ANALYZE` plans the statement and does not run it.
-        Parsed::Explain { analyze: false, statement, .. } if explains => {
-            let planned = matches!(
-                **statement,
-                Parsed::Query(_)
-                    | Parsed::Insert(_)
-                    | Parsed::Update { .. }
-                    | Parsed::Delete(_)
-                    | Parsed::Merge { .. }
-            );
-            return if planned { Verdict::Read } else { Verdict::Write };
-        }
-        Parsed::ShowVariable { .. } => return Verdict::Read,
-        _ => return Verdict::Write,
-    }
-    match statement.visit(&mut Reader { catalogue }) {
-        ControlFlow::Break(verdict) => verdict,
-        ControlFlow::Continue(()) => Verdict::Read,
-    }
-}
-
-/// The kind of statement, by its first word. `None` if a token makes it a write.
-fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<StatementKind> {
-    let mut kind = None;
-    let mut last: Option<Name<'_>> = None;
-    let (mut before, mut before_that) = ("", "");
-    let mut operator: Option<std::ops::Range<usize>> = None;
-    for (count, (token, place)) in Tokens::of(sql).enumerate() {
-        if count >= MAX_TOKENS {
-            return None;
-        }
-        let text = &sql[place.clone()];
-        let is_operator =
-            token == Token::Other && text.bytes().all(|byte| names::OPERATOR.contains(&byte));
-        if is_operator && !catalogue.operators.is_empty() {
-            let run = match operator.take() {
-                Some(run) if run.end == place.start => run.start..place.end,
-                _ => place,
-            };
-            let written = &sql[run.clone()];
-            // The lexer does not tell adjacent operators apart. So a run of operator characters
-            // that contains a volatile operator counts as a write.
-            if catalogue.operators.iter().any(|operator| written.contains(&**operator)) {
-                return None;
-            }
-            operator = Some(run);
-        }
-        if text == "("
-            && kind != Some(StatementKind::Explain)
-            && last.is_some_and(|name| may_write(name, catalogue))
-        {
-            return None;
-        }
-        // `(value).function` and `$1.function` call the function too.
-        let is_called = before == "." && before_that.starts_with([')', ']', '$']);
-        (before_that, before) = (before, text);
-        let name = Name::of(token);
-        if let Some(name) = name {
-            if is_called && kind != Some(StatementKind::Explain) && may_write(name, catalogue) {
-                return None;
-            }
-            if kind.is_none() {
-                kind = Some(names::kind_of(name)?);
-            }
-            let planned = kind == Some(StatementKind::Explain) && count > 0;
-            // The server truncates long names, and the truncated name may be that of a function
-            // that writes.
-            if name.is_unicode()
-                || text.len() > MAX_NAME
-                || name.is_in(&catalogue.anywhere) && !planned
-                || name.has(names::describes_the_server) && !planned
-                || names::writes(name, last) && !planned
-                || planned && names::runs(name)
-            {
-                return None;
-            }
-        } else if kind.is_none() && text != "(" {
-            return None;
-        }
-        last = name;
-    }
-    kind
-}
-
-/// Whether a function of that name may write.
-fn may_write(name: Name<'_>, catalogue: &Catalogue) -> bool {
-    name.is_in(&catalogue.volatile) || name.has(names::always_writes)
-}
-
-/// Walks over the parsed statement, and stops with the verdict if it is not a read.
-struct Reader<'a> {
-    catalogue: &'a Catalogue,
-}
-
-impl Reader<'_> {
-    /// Judges the call of a function.
-    fn judge_call(&self, name: &ObjectName) -> ControlFlow<Verdict> {
-        let Some(last) = name.0.last().and_then(|part| part.as_ident()) else {
-            return ControlFlow::Break(Verdict::Write);
-        };
-        let folded;
-        let bare: &str = if last.quote_style.is_some() {
-            &last.value
-        } else {
-            folded = last.value.to_ascii_lowercase();
-            &folded
-        };
-        let is_syntax = name.0.len() == 1 && names::SYNTAX.contains(&bare);
-        if self.catalogue.volatile.contains(bare) || names::always_writes(bare) {
-            ControlFlow::Break(Verdict::Write)
-        } else if is_syntax || self.catalogue.functions.contains(bare) {
-            ControlFlow::Continue(())
-        } else {
-            ControlFlow::Break(Verdict::UnknownFunction)
-        }
-    }
-}
-
-impl Visitor for Reader<'_> {
-    type Break = Verdict;
-
-    fn pre_visit_query(&mut self, query: &Query) -> ControlFlow<Verdict> {
-        let writes = matches!(
-            *query.body,
-            SetExpr::Insert(_) | SetExpr::Update(_) | SetExpr::Delete(_) | SetExpr::Merge(_)
-        );
-        if writes || !query.locks.is_empty() {
-            return ControlFlow::Break(Verdict::Write);
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn pre_visit_select(&mut self, select: &Select) -> ControlFlow<Verdict> {
-        match select.into {
-            Some(_) => ControlFlow::Break(Verdict::Write),
-            None => ControlFlow::Continue(()),
-        }
-    }
-
-    fn pre_visit_table_factor(&mut self, factor: &TableFactor) -> ControlFlow<Verdict> {
-        match factor {
-            TableFactor::Table { name, args: Some(_), .. } | TableFactor::Function { name, .. } => {
-                self.judge_call(name)
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    }
-
-    fn pre_visit_expr(&mut self, expr: &Expr) -> ControlFlow<Verdict> {
-        match expr {
-            Expr::Function(function) => self.judge_call(&function.name),
-            _ => ControlFlow::Continue(()),
-        }
     }
 }

@@ -1,23 +1,35 @@
-//! SQL text as tokens: just enough to tell words from literals and comments.
+//! SQL text as tokens, as the server's own lexer reads it: PostgreSQL's `scan.l`, and its manual,
+//! section "Lexical Structure".
 //!
-//! The rules are those of PostgreSQL's manual, section "Lexical Structure", with
-//! `standard_conforming_strings = on`. Tokens borrow from the text. A literal, a quoted identifier
-//! or a comment that is not closed runs to the end of the text.
+//! Tokens borrow from the text. A constant, a quoted identifier or a comment that is not closed
+//! runs to the end of the text. The server refuses such a text, and one that holds a character with
+//! which no token begins.
+//!
+//! One thing the text does not show: whether a backslash in a plain constant `'…'` is an escape.
+//! That depends on the session's `standard_conforming_strings`. [`Tokens::is_ambiguous`] says
+//! whether it matters, and [`Tokens::with_escapes`] reads the text the other way.
 
 use std::ops::Range;
+
+/// The longest operator that the server takes, in bytes: `NAMEDATALEN` - 1.
+const MAX_OPERATOR: usize = 63;
 
 /// A piece of SQL that is neither white space nor comment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Token<'a> {
     /// A key word, or an identifier without quotes.
     Word(&'a str),
-    /// An identifier, with its quotes.
+    /// An identifier with its quotes: `"…"`, or `U&"…"` with its `UESCAPE` if it has one.
     Quoted(&'a str),
-    /// A string constant, with prefix and quotes: `'…'`, `E'…'`, `U&'…'`, `$tag$…$tag$`.
+    /// A string constant, with prefix and quotes: `'…'`, `E'…'`, `B'…'`, `U&'…'`, `$tag$…$tag$`. A
+    /// constant that goes on in the next line is one token.
     Literal,
-    Semicolon,
-    /// A number, a parameter such as `$1`, or a single character.
-    Other,
+    Number,
+    /// `$1` and the like.
+    Parameter,
+    Operator(&'a str),
+    /// A single character that is none of these, such as a bracket, a comma or a semicolon.
+    Symbol(u8),
 }
 
 impl Token<'_> {
@@ -37,11 +49,38 @@ impl Token<'_> {
 pub(crate) struct Tokens<'a> {
     text: &'a str,
     at: usize,
+    /// Whether a backslash in a plain constant is an escape.
+    escapes: bool,
+    ambiguous: bool,
+    unclosed: bool,
 }
 
 impl<'a> Tokens<'a> {
+    /// Reads the text with `standard_conforming_strings = on`, which is the server's default.
     pub(crate) fn of(text: &'a str) -> Self {
-        Self { text, at: 0 }
+        Self { text, at: 0, escapes: false, ambiguous: false, unclosed: false }
+    }
+
+    /// Reads the text with `standard_conforming_strings = off`.
+    pub(crate) fn with_escapes(text: &'a str) -> Self {
+        Self { escapes: true, ..Self::of(text) }
+    }
+
+    /// Whether a plain constant with a backslash has been met, so that the text means something
+    /// else in a session with the other setting.
+    pub(crate) fn is_ambiguous(&self) -> bool {
+        self.ambiguous
+    }
+
+    /// Whether a constant, a quoted identifier or a comment has been met that is not closed.
+    pub(crate) fn is_unclosed(&self) -> bool {
+        self.unclosed
+    }
+
+    /// The length of what is closed; of all the rest, if it is not.
+    fn closed(&mut self, length: Option<usize>) -> usize {
+        self.unclosed |= length.is_none();
+        length.unwrap_or(self.rest().len())
     }
 
     fn rest(&self) -> &'a [u8] {
@@ -54,45 +93,70 @@ impl<'a> Tokens<'a> {
                 [b'-', b'-', ..] => {
                     self.at += run_length(self.rest(), |byte| !matches!(byte, b'\n' | b'\r'));
                 }
-                [b'/', b'*', ..] => self.at += block_comment_length(self.rest()),
-                [byte, ..] if byte.is_ascii_whitespace() || *byte == 0x0b => self.at += 1,
+                [b'/', b'*', ..] => self.at += self.closed(block_comment_length(self.rest())),
+                [byte, ..] if is_space(*byte) => self.at += 1,
                 _ => return,
             }
         }
     }
 
     /// The next token's kind and length.
-    fn measure(&self) -> Option<(TokenKind, usize)> {
+    fn measure(&mut self) -> Option<(Kind, usize)> {
         let rest = self.rest();
-        Some(match rest {
+        let measured = match rest {
             [] => return None,
-            [b';', ..] => (TokenKind::Semicolon, 1),
-            [b'\'', ..] => (TokenKind::Literal, quoted_length(rest, b'\'', false)),
-            [b'e' | b'E', b'\'', ..] => {
-                (TokenKind::Literal, 1 + quoted_length(&rest[1..], b'\'', true))
-            }
-            [b'b' | b'B' | b'x' | b'X' | b'n' | b'N', b'\'', ..] => {
-                (TokenKind::Literal, 1 + quoted_length(&rest[1..], b'\'', false))
-            }
-            [b'u' | b'U', b'&', b'\'', ..] => {
-                (TokenKind::Literal, 2 + quoted_length(&rest[2..], b'\'', false))
-            }
+            [b'\'', ..] => self.measure_plain(0),
+            [b'n' | b'N', b'\'', ..] => self.measure_plain(1),
+            [b'e' | b'E', b'\'', ..] => (Kind::Literal, self.constant(1, true)),
+            [b'b' | b'B' | b'x' | b'X', b'\'', ..] => (Kind::Literal, self.constant(1, false)),
+            [b'u' | b'U', b'&', b'\'', ..] => (Kind::Literal, self.constant(2, false)),
             [b'u' | b'U', b'&', b'"', ..] => {
-                (TokenKind::Quoted, 2 + quoted_length(&rest[2..], b'"', false))
+                let length = self.closed(quoted_length(rest, 2, false));
+                (Kind::Quoted, length + self.uescape_length(self.at + length))
             }
-            [b'"', ..] => (TokenKind::Quoted, quoted_length(rest, b'"', false)),
-            [b'$', ..] => match dollar_quoted_length(rest) {
-                Some(length) => (TokenKind::Literal, length),
-                None => {
-                    (TokenKind::Other, 1 + run_length(&rest[1..], |byte| byte.is_ascii_digit()))
+            [b'"', ..] => (Kind::Quoted, self.closed(quoted_length(rest, 0, false))),
+            [b'$', b'0'..=b'9', ..] => {
+                (Kind::Parameter, 1 + run_length(&rest[1..], |byte| byte.is_ascii_digit()))
+            }
+            [b'$', ..] => match dollar_delimiter(rest) {
+                Some(delimiter) => {
+                    (Kind::Literal, self.closed(dollar_quoted_length(rest, delimiter)))
                 }
+                None => (Kind::Symbol, 1),
             },
-            [byte, ..] if starts_word(*byte) => (TokenKind::Word, run_length(rest, continues_word)),
-            [byte, ..] if byte.is_ascii_digit() => {
-                (TokenKind::Other, run_length(rest, continues_number))
-            }
-            _ => (TokenKind::Other, 1),
-        })
+            [byte, ..] if starts_word(*byte) => (Kind::Word, run_length(rest, continues_word)),
+            [b'0'..=b'9', ..] | [b'.', b'0'..=b'9', ..] => (Kind::Number, number_length(rest)),
+            [byte, ..] if is_operator(*byte) => (Kind::Operator, operator_length(rest)),
+            _ => (Kind::Symbol, 1),
+        };
+        Some(measured)
+    }
+
+    fn measure_plain(&mut self, prefix: usize) -> (Kind, usize) {
+        let length = self.constant(prefix, self.escapes);
+        self.ambiguous |= self.rest()[..length].contains(&b'\\');
+        (Kind::Literal, length)
+    }
+
+    fn constant(&mut self, prefix: usize, escapes: bool) -> usize {
+        self.closed(constant_length(self.rest(), prefix, escapes))
+    }
+
+    /// The length of `UESCAPE '…'` behind an identifier that ends here, with all before it; 0 if
+    /// there is none.
+    fn uescape_length(&self, end: usize) -> usize {
+        let mut behind = Self { at: end, ..self.clone() };
+        behind.skip_space_and_comments();
+        let word = &behind.rest()[..run_length(behind.rest(), continues_word)];
+        if !word.eq_ignore_ascii_case(b"uescape") {
+            return 0;
+        }
+        behind.at += word.len();
+        behind.skip_space_and_comments();
+        match behind.rest() {
+            [b'\'', ..] => behind.at + behind.constant(0, false) - end,
+            _ => 0,
+        }
     }
 }
 
@@ -108,22 +172,30 @@ impl<'a> Iterator for Tokens<'a> {
         // empty.
         let text = self.text.get(place.clone()).unwrap_or_default();
         let token = match kind {
-            TokenKind::Word => Token::Word(text),
-            TokenKind::Quoted => Token::Quoted(text),
-            TokenKind::Literal => Token::Literal,
-            TokenKind::Semicolon => Token::Semicolon,
-            TokenKind::Other => Token::Other,
+            Kind::Word => Token::Word(text),
+            Kind::Quoted => Token::Quoted(text),
+            Kind::Literal => Token::Literal,
+            Kind::Number => Token::Number,
+            Kind::Parameter => Token::Parameter,
+            Kind::Operator => Token::Operator(text),
+            Kind::Symbol => Token::Symbol(text.as_bytes().first().copied().unwrap_or_default()),
         };
         Some((token, place))
     }
 }
 
-enum TokenKind {
+enum Kind {
     Word,
     Quoted,
     Literal,
-    Semicolon,
-    Other,
+    Number,
+    Parameter,
+    Operator,
+    Symbol,
+}
+
+fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
 }
 
 fn starts_word(byte: u8) -> bool {
@@ -134,8 +206,8 @@ fn continues_word(byte: u8) -> bool {
     starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
 }
 
-fn continues_number(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'.' || byte == b'_'
+fn is_operator(byte: u8) -> bool {
+    b"+-*/<>=~!@#%^&|`?".contains(&byte)
 }
 
 /// How many bytes at the beginning belong together.
@@ -143,93 +215,275 @@ fn run_length(bytes: &[u8], belongs: impl Fn(u8) -> bool) -> usize {
     bytes.iter().position(|byte| !belongs(*byte)).unwrap_or(bytes.len())
 }
 
-/// The length of a literal or identifier with its quotes. A quote inside it is doubled.
-fn quoted_length(bytes: &[u8], quote: u8, backslash_escapes: bool) -> usize {
-    let mut at = 1;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'\\' if backslash_escapes => at += 2,
+/// The length of a string constant with its prefix, and of all that continues it: a quote on a
+/// later line, with nothing but white space and `--` comments between. What continues it is of the
+/// same kind, with or without escapes.
+fn constant_length(bytes: &[u8], prefix: usize, escapes: bool) -> Option<usize> {
+    let mut end = quoted_length(bytes, prefix, escapes)?;
+    while let Some(gap) = gap_before_continuation(&bytes[end..]) {
+        end = quoted_length(bytes, end + gap, escapes)?;
+    }
+    Some(end)
+}
+
+/// How far behind a constant the quote stands that continues it.
+fn gap_before_continuation(bytes: &[u8]) -> Option<usize> {
+    let mut at = 0;
+    let mut is_new_line = false;
+    loop {
+        match bytes.get(at..)? {
+            [b'\n' | b'\r', ..] => (at, is_new_line) = (at + 1, true),
+            [byte, ..] if is_space(*byte) => at += 1,
+            comment @ [b'-', b'-', ..] => {
+                at += run_length(comment, |byte| !matches!(byte, b'\n' | b'\r'));
+            }
+            [b'\'', ..] if is_new_line => return Some(at),
+            _ => return None,
+        }
+    }
+}
+
+/// Where a constant or identifier ends whose first quote stands here. A quote inside it is doubled.
+/// `None` if it is not closed.
+fn quoted_length(bytes: &[u8], first: usize, escapes: bool) -> Option<usize> {
+    let quote = *bytes.get(first)?;
+    let mut at = first + 1;
+    loop {
+        match *bytes.get(at)? {
+            b'\\' if escapes => at += 2,
             byte if byte == quote && bytes.get(at + 1) == Some(&quote) => at += 2,
-            byte if byte == quote => return at + 1,
+            byte if byte == quote => return Some(at + 1),
             _ => at += 1,
         }
     }
-    bytes.len()
 }
 
-/// The length of `$tag$…$tag$`; `None` for a parameter such as `$1`, or a lone dollar.
-fn dollar_quoted_length(bytes: &[u8]) -> Option<usize> {
+/// `$tag$`, if the text begins with it and not with a lone dollar.
+fn dollar_delimiter(bytes: &[u8]) -> Option<&[u8]> {
     let tag = run_length(&bytes[1..], |byte| continues_word(byte) && byte != b'$');
-    let delimiter = bytes.get(..tag + 2)?;
-    if delimiter.last() != Some(&b'$') || bytes[1].is_ascii_digit() {
-        return None;
-    }
+    bytes.get(..tag + 2).filter(|delimiter| delimiter.ends_with(b"$"))
+}
+
+/// The length of `$tag$…$tag$`; `None` if it is not closed.
+fn dollar_quoted_length(bytes: &[u8], delimiter: &[u8]) -> Option<usize> {
     let body = &bytes[delimiter.len()..];
     let end = body.windows(delimiter.len()).position(|window| window == delimiter);
-    Some(end.map_or(bytes.len(), |end| end + 2 * delimiter.len()))
+    end.map(|end| end + 2 * delimiter.len())
 }
 
-/// The length of a block comment. Block comments nest in PostgreSQL.
-fn block_comment_length(bytes: &[u8]) -> usize {
+/// The length of a block comment; `None` if it is not closed. Block comments nest in PostgreSQL.
+fn block_comment_length(bytes: &[u8]) -> Option<usize> {
     let (mut at, mut depth) = (2, 1);
     while depth > 0 {
-        match bytes.get(at..) {
-            Some([b'/', b'*', ..]) => (at, depth) = (at + 2, depth + 1),
-            Some([b'*', b'/', ..]) => (at, depth) = (at + 2, depth - 1),
-            Some([_, ..]) => at += 1,
-            Some([]) | None => return bytes.len(),
+        match bytes.get(at..)? {
+            [b'/', b'*', ..] => (at, depth) = (at + 2, depth + 1),
+            [b'*', b'/', ..] => (at, depth) = (at + 2, depth - 1),
+            [_, ..] => at += 1,
+            [] => return None,
         }
     }
-    at
+    Some(at)
+}
+
+/// The length of a number. What follows it without a space is a word of its own: PostgreSQL 14
+/// reads `1into` as `1 INTO`, and later versions refuse it.
+fn number_length(bytes: &[u8]) -> usize {
+    let radix_digits = match bytes {
+        [b'0', b'x' | b'X', rest @ ..] => digits_length(rest, u8::is_ascii_hexdigit),
+        [b'0', b'o' | b'O', rest @ ..] => digits_length(rest, |byte| (b'0'..b'8').contains(byte)),
+        [b'0', b'b' | b'B', rest @ ..] => digits_length(rest, |byte| (b'0'..b'2').contains(byte)),
+        _ => 0,
+    };
+    if radix_digits > 0 {
+        return 2 + radix_digits;
+    }
+    let decimals = |from: usize| digits_length(&bytes[from..], u8::is_ascii_digit);
+    let mut end = decimals(0);
+    if bytes.get(end) == Some(&b'.') && bytes.get(end + 1) != Some(&b'.') {
+        end += 1;
+        end += decimals(end);
+    }
+    if let Some([b'e' | b'E', rest @ ..]) = bytes.get(end..) {
+        let sign = usize::from(matches!(rest, [b'+' | b'-', ..]));
+        let exponent = decimals(end + 1 + sign);
+        if exponent > 0 {
+            end += 1 + sign + exponent;
+        }
+    }
+    end
+}
+
+/// The length of digits, which single underscores may divide.
+fn digits_length(bytes: &[u8], is_digit: impl Fn(&u8) -> bool) -> usize {
+    let mut at = 0;
+    loop {
+        let underscore = usize::from(at > 0 && bytes.get(at) == Some(&b'_'));
+        match bytes.get(at + underscore) {
+            Some(byte) if is_digit(byte) => at += underscore + 1,
+            _ => return at,
+        }
+    }
+}
+
+/// The length of an operator. A comment ends it, and it ends with `+` or `-` only if it holds a
+/// character that the operators of standard SQL do not have.
+fn operator_length(bytes: &[u8]) -> usize {
+    // A longer operator is an error, unless it is cut back to its first characters here. So the
+    // rest of a long run makes no difference, and each token takes the same time.
+    let mut length = 0;
+    let mut without_sign = 0;
+    let mut is_standard = true;
+    while let Some(&byte) = bytes.get(length).filter(|byte| is_operator(**byte)) {
+        if length > MAX_OPERATOR || matches!(bytes[length..], [b'/', b'*', ..] | [b'-', b'-', ..]) {
+            break;
+        }
+        length += 1;
+        is_standard &= !b"~!@#^&|`?%".contains(&byte);
+        if !matches!(byte, b'+' | b'-') {
+            without_sign = length;
+        }
+    }
+    if is_standard { without_sign.max(1) } else { length }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn words(sql: &str) -> Vec<&str> {
-        let word = |(token, _)| match token {
-            Token::Word(word) => Some(word),
-            Token::Quoted(_) | Token::Literal | Token::Semicolon | Token::Other => None,
+    /// Words as they are, other tokens by a sign of their kind and their text.
+    fn tokens(sql: &str) -> Vec<String> {
+        let show = |(token, place): (Token<'_>, Range<usize>)| match token {
+            Token::Word(word) => word.to_owned(),
+            Token::Quoted(_) => format!("Q{}", &sql[place]),
+            Token::Literal => format!("L{}", &sql[place]),
+            Token::Number => format!("N{}", &sql[place]),
+            Token::Parameter => format!("P{}", &sql[place]),
+            Token::Operator(_) => format!("O{}", &sql[place]),
+            Token::Symbol(_) => format!("S{}", &sql[place]),
         };
-        Tokens::of(sql).filter_map(word).collect()
+        Tokens::of(sql).map(show).collect()
     }
 
     #[test]
-    fn words_stand_outside_literals_identifiers_and_comments() {
+    fn words_stand_outside_constants_identifiers_and_comments() {
         for (sql, expected) in [
-            ("select a -- b\nc /* d /* e */ f */ g", vec!["select", "a", "c", "g"]),
-            ("a 'b ''c'' d' e", vec!["a", "e"]),
-            (r"a E'b \' c' d", vec!["a", "d"]),
-            (r"a 'b \' c' d'", vec!["a", "c"]),
-            ("a -- b\rc --\r\nd", vec!["a", "c", "d"]),
-            ("a $$b$$ c $x$ d $$ e $x$ f $1 g", vec!["a", "c", "f", "g"]),
-            ("a $1$2 b$c d", vec!["a", "b$c", "d"]),
-            ("a \"b \"\"c\" U&\"d\" U&'e' x'f' n'g' h", vec!["a", "h"]),
-            ("ä1 é", vec!["ä1", "é"]),
-            ("1e5 2.0x a", vec!["a"]),
-            ("a 'open", vec!["a"]),
-            ("a /* open", vec!["a"]),
-            ("a $$ open", vec!["a"]),
+            ("select a -- b\nc /* d /* e */ f */ g", "select a c g"),
+            ("a 'b ''c'' d' e", "a L'b ''c'' d' e"),
+            (r"a E'b \' c' d", r"a LE'b \' c' d"),
+            (r"a 'b \' c", r"a L'b \' c"),
+            ("a -- b\rc --\r\nd", "a c d"),
+            ("a $$b$$ c $x$ d $$ e $x$ f $1 g", "a L$$b$$ c L$x$ d $$ e $x$ f P$1 g"),
+            ("$a$ $b$a$ c", "L$a$ $b$a$ c"),
+            ("a $1$2 b$c d", "a P$1 P$2 b$c d"),
+            ("a$b$ c$ $é$x$é$", "a$b$ c$ L$é$x$é$"),
+            ("x'f' n'g' B'0' h", "Lx'f' Ln'g' LB'0' h"),
+            ("a \"b \"\"c\" U&\"d\" U&'e' h", "a Q\"b \"\"c\" QU&\"d\" LU&'e' h"),
+            ("U&\"a\" /**/ uescape -- \n '!' b", "QU&\"a\" /**/ uescape -- \n '!' b"),
+            ("U&\"a\" uescape b", "QU&\"a\" uescape b"),
+            ("U &\"a\" u&b", "U O& Q\"a\" u O& b"),
+            ("ä1 é\u{a0}b", "ä1 é\u{a0}b"),
+            ("a\u{b}b\u{c}c", "a b c"),
+            ("a 'open", "a L'open"),
+            ("a /* open /* */", "a"),
+            ("a $$ open", "a L$$ open"),
         ] {
-            assert_eq!(words(sql), expected, "{sql}");
+            assert_eq!(tokens(sql).join(" "), expected, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_constant_goes_on_in_a_later_line_in_its_own_kind() {
+        for sql in [
+            "'a'\n'b'",
+            "'a' -- b\n'c'",
+            "'a'\n -- b\r\n\t'c'",
+            "E'a'\n'\\' grab(1) --'",
+            "U&'a'\n'b'\n'c'",
+            "x'a'\n'b'",
+        ] {
+            assert_eq!(tokens(sql), [format!("L{sql}")]);
+        }
+        for (sql, is_unclosed) in [
+            ("'a", true),
+            ("\"a", true),
+            ("$$a$", true),
+            ("/*/", true),
+            ("E'\\'", true),
+            ("''", false),
+        ] {
+            let mut tokens = Tokens::of(sql);
+            tokens.by_ref().for_each(drop);
+            assert_eq!(tokens.is_unclosed(), is_unclosed, "{sql}");
+        }
+        for (sql, count) in [
+            ("'a' 'b'", 2),
+            ("'a' /* \n */ 'b'", 2),
+            ("'a'\n /* */ 'b'", 2),
+            ("'a'\n -- 'b'", 1),
+            ("'a'\n E'b'", 2),
+            ("$$a$$\n'b'", 2),
+            ("E'a'\n'\\'', grab(1) --'", 6),
+            ("'a'\n'\\', grab(1) --'", 6),
+            ("\"a\"\n\"b\"", 2),
+        ] {
+            assert_eq!(tokens(sql).len(), count, "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_backslash_in_a_plain_constant_is_read_in_both_ways() {
+        let sql = r"SELECT 'a\'', grab(1) --'";
+        let mut standard = Tokens::of(sql);
+        assert_eq!(standard.by_ref().count(), 2);
+        assert!(standard.is_ambiguous());
+        assert!(Tokens::with_escapes(sql).any(|(token, _)| token.is("grab")));
+        for sql in [r"SELECT E'\''", r"SELECT 'a', $$\$$, U&'\0061', B'\'", r#"SELECT "\""#] {
+            let mut tokens = Tokens::of(sql);
+            tokens.by_ref().for_each(drop);
+            assert!(!tokens.is_ambiguous(), "{sql}");
+        }
+    }
+
+    #[test]
+    fn numbers_and_operators_end_where_the_server_ends_them() {
+        for (sql, expected) in [
+            ("1e5 2.0 .5 1. 1.e3 1e-3 1E+2", "N1e5 N2.0 N.5 N1. N1.e3 N1e-3 N1E+2"),
+            ("0x1F 0o17 0b01 1_000 1_000.2_5", "N0x1F N0o17 N0b01 N1_000 N1_000.2_5"),
+            ("1into 1e 1ea 0xg 1_ 1__0", "N1 into N1 e N1 ea N0 xg N1 _ N1 __0"),
+            ("1..2 a.1", "N1 S. N.2 a N.1"),
+            ("a.b (a).b", "a S. b S( a S) S. b"),
+            ("a<+b a*-b a@-b a||b", "a O< O+ b a O* O- b a O@- b a O|| b"),
+            ("a<--b\n<=c", "a O< O<= c"),
+            ("a+/*b*/-c", "a O+ O- c"),
+            ("a::b := ;", "a S: S: b S: O= S;"),
+        ] {
+            assert_eq!(tokens(sql).join(" "), expected, "{sql}");
+        }
+        // However long a run of them is, each is one.
+        for length in 1..200 {
+            let sql = format!("{}/* */1", "+".repeat(length));
+            assert_eq!(tokens(&sql).len(), length + 1, "{sql}");
         }
     }
 
     #[test]
     fn tokens_of_any_text_are_in_order_and_hold_whole_characters() {
-        let pieces =
-            ["'", "\"", "$", "$a$", "--", "/*", "*/", "\\", "E'", "ä", ";", "\n", "1", "x"];
+        let pieces = [
+            "'", "\"", "$", "$a$", "--", "/*", "*/", "\\", "E'", "U&\"", "ä", ";", "\n", "1", ".",
+            "x", "+",
+        ];
         for a in pieces {
             for b in pieces {
                 for c in pieces {
                     for d in pieces {
                         let sql = [a, b, c, d].concat();
-                        let mut end = 0;
-                        for (_, place) in Tokens::of(&sql) {
-                            assert!(place.start >= end && place.end > place.start, "{sql}");
-                            assert!(sql.get(place.clone()).is_some(), "{sql}");
-                            end = place.end;
+                        for tokens in [Tokens::of(&sql), Tokens::with_escapes(&sql)] {
+                            let mut end = 0;
+                            for (_, place) in tokens {
+                                assert!(place.start >= end && place.end > place.start, "{sql}");
+                                assert!(sql.get(place.clone()).is_some(), "{sql}");
+                                end = place.end;
+                            }
                         }
                     }
                 }

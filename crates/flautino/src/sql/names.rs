@@ -1,15 +1,19 @@
 //! Names in a text, and the lists of names whose meaning is known without the server's catalogue.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
 
 use super::lexer::Token;
+
+/// The longest name that the server keeps whole, in bytes: `NAMEDATALEN` - 1.
+const MAX_NAME: usize = 63;
 
 /// An identifier or a key word, as it stands in the text.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Name<'a> {
     /// Without quotes: the server folds it to lower case.
     Folded(&'a str),
-    /// With its quotes.
+    /// With its quotes: `"…"` or `U&"…"`.
     Quoted(&'a str),
 }
 
@@ -18,96 +22,91 @@ impl<'a> Name<'a> {
         match token {
             Token::Word(text) => Some(Self::Folded(text)),
             Token::Quoted(text) => Some(Self::Quoted(text)),
-            Token::Literal | Token::Semicolon | Token::Other => None,
+            _ => None,
         }
     }
 
-    /// Whether it has the form `U&"…"`, whose escapes may spell any name.
-    pub(super) fn is_unicode(self) -> bool {
-        matches!(self, Self::Quoted(text) if !text.starts_with('"'))
-    }
-
-    /// Whether the name has this property, after folding and without quotes, as the server reads
-    /// it.
+    /// Whether the name, as the server may read it, has this property. A name that cannot be read
+    /// here counts as one that has it.
     pub(super) fn has(self, property: impl Fn(&str) -> bool) -> bool {
-        match self {
-            Self::Folded(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                property(&text.to_ascii_lowercase())
-            }
-            Self::Folded(text) => property(text),
-            Self::Quoted(text) => {
-                let bare = text.strip_prefix('"').unwrap_or(text);
-                let bare = bare.strip_suffix('"').unwrap_or(bare);
-                if bare.contains('"') {
-                    property(&bare.replace("\"\"", "\""))
-                } else {
-                    property(bare)
-                }
-            }
-        }
+        let Some(name) = self.spelt() else { return true };
+        // The server folds other letters too, if the database's encoding has one byte for each.
+        let folds_more = matches!(self, Self::Folded(_)) && !name.is_ascii();
+        property(&name)
+            || (name.len() > MAX_NAME && property(cut(&name)))
+            || (folds_more && property(cut(&name.to_lowercase())))
     }
 
     pub(super) fn is_in(self, names: &HashSet<Box<str>>) -> bool {
         !names.is_empty() && self.has(|name| names.contains(name))
     }
 
-    /// Whether it is this key word, in any case.
-    pub(super) fn is(self, word: &str) -> bool {
-        matches!(self, Self::Folded(text) if text.eq_ignore_ascii_case(word))
+    /// Folded, or without its quotes and escapes; `None` if it has an escape that is none.
+    fn spelt(self) -> Option<Cow<'a, str>> {
+        match self {
+            Self::Folded(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
+                Some(text.to_ascii_lowercase().into())
+            }
+            Self::Folded(text) => Some(text.into()),
+            Self::Quoted(text) => match text.strip_prefix('"') {
+                Some(rest) => Some(unquoted(rest).0),
+                None => without_escapes(text),
+            },
+        }
     }
 }
 
-/// The kinds of statements that can be reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum StatementKind {
-    Query,
-    Explain,
+/// The name as the server cuts it: between characters.
+fn cut(name: &str) -> &str {
+    &name[..name.floor_char_boundary(MAX_NAME)]
 }
 
-/// The bytes of which PostgreSQL makes operators (manual, "Lexical Structure").
-pub(super) const OPERATOR: &[u8] = b"+-*/<>=~!@#%^&|`?";
+/// What stands before the closing quote, with doubled quotes made one, and what stands behind it.
+fn unquoted(rest: &str) -> (Cow<'_, str>, &str) {
+    let bytes = rest.as_bytes();
+    let mut at = 0;
+    let mut doubled = false;
+    while at < bytes.len() {
+        match &bytes[at..] {
+            [b'"', b'"', ..] => (at, doubled) = (at + 2, true),
+            [b'"', ..] => break,
+            _ => at += 1,
+        }
+    }
+    let (name, behind) = rest.split_at(at);
+    (if doubled { name.replace("\"\"", "\"").into() } else { name.into() }, behind)
+}
 
-/// What the parser takes for a function, but is SQL syntax and not in `pg_proc`.
-pub(super) const SYNTAX: [&str; 38] = [
-    "any",
-    "array",
-    "coalesce",
-    "cube",
-    "current_catalog",
-    "current_date",
-    "current_role",
-    "current_schema",
-    "current_time",
-    "current_timestamp",
-    "current_user",
-    "exists",
-    "greatest",
-    "grouping",
-    "json",
-    "json_array",
-    "json_arrayagg",
-    "json_exists",
-    "json_object",
-    "json_objectagg",
-    "json_query",
-    "json_scalar",
-    "json_serialize",
-    "json_table",
-    "json_value",
-    "least",
-    "localtime",
-    "localtimestamp",
-    "nullif",
-    "rollup",
-    "row",
-    "session_user",
-    "some",
-    "user",
-    "xmlelement",
-    "xmlforest",
-    "xmlserialize",
-    "xmltable",
-];
+/// The name that `U&"…"` spells, with or without `UESCAPE '…'` behind it.
+fn without_escapes(text: &str) -> Option<Cow<'_, str>> {
+    let (name, behind) = unquoted(text.get(3..)?);
+    let mut escape = '\\';
+    if let Some(constant) = behind.strip_prefix('"').and_then(|tail| tail.strip_suffix('\'')) {
+        escape = constant.chars().next_back()?;
+        constant.strip_suffix(escape)?.strip_suffix('\'')?;
+    }
+    if !name.contains(escape) {
+        return Some(name);
+    }
+    let mut spelt = String::new();
+    let mut rest = &*name;
+    while let Some((plain, behind)) = rest.split_once(escape) {
+        spelt.push_str(plain);
+        if let Some(behind) = behind.strip_prefix(escape) {
+            spelt.push(escape);
+            rest = behind;
+            continue;
+        }
+        let (digits, behind) = match behind.strip_prefix('+') {
+            Some(behind) => behind.split_at_checked(6)?,
+            None => behind.split_at_checked(4)?,
+        };
+        spelt.push(char::from_u32(u32::from_str_radix(digits, 16).ok()?)?);
+        rest = behind;
+    }
+    spelt.push_str(rest);
+    Some(spelt.into())
+}
 
 /// Volatile functions that are harmless on a standby: they only return something else each time,
 /// and leave nothing behind. A name counts only if its function comes with PostgreSQL or is written
@@ -214,27 +213,40 @@ pub(super) fn describes_the_server(relation: &str) -> bool {
         && (SERVER_VIEWS.contains(&relation) || starts("pg_stat_") || starts("pg_statio_"))
 }
 
-/// The kind of statement that begins with this word; `None` if it cannot be a read.
-pub(super) fn kind_of(first: Name<'_>) -> Option<StatementKind> {
-    let is_any = |words: &[&str]| words.iter().any(|word| first.is(word));
-    if is_any(&["select", "values", "with", "table", "show"]) {
-        Some(StatementKind::Query)
-    } else {
-        is_any(&["explain"]).then_some(StatementKind::Explain)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spelt(name: Name<'_>) -> Option<String> {
+        name.spelt().map(Cow::into_owned)
     }
-}
 
-/// Whether the word makes a query a write: data-modifying `WITH`, `INTO`, row locks. A column of
-/// that name makes it a write too, since the two are not told apart here.
-pub(super) fn writes(name: Name<'_>, last: Option<Name<'_>>) -> bool {
-    let is_any = |words: &[&str]| words.iter().any(|word| name.is(word));
-    is_any(&["insert", "update", "delete", "merge", "into", "returning"])
-        || (last.is_some_and(|last| last.is("for")) && is_any(&["no", "key", "share"]))
-}
+    #[test]
+    fn a_name_is_read_as_the_server_reads_it() {
+        for (quoted, expected) in [
+            ("\"a\"", Some("a")),
+            ("\"A\"\"b\"", Some("A\"b")),
+            ("U&\"gr\\0061b\"", Some("grab")),
+            ("u&\"gr\\+000061b\"", Some("grab")),
+            ("U&\"gr!0061b\" UESCAPE '!'", Some("grab")),
+            ("U&\"gr\\0061b\" UESCAPE '!'", Some("gr\\0061b")),
+            ("U&\"a!!\\\" uescape -- '\n '!'", Some("a!\\")),
+            ("U&\"a\\00\"", None),
+            ("U&\"a\\d83d\"", None),
+            ("U&\"a\" UESCAPE '!!'", None),
+            ("U&\"a\" UESCAPE ''", None),
+        ] {
+            assert_eq!(spelt(Name::Quoted(quoted)).as_deref(), expected, "{quoted}");
+        }
+        assert_eq!(spelt(Name::Folded("GRAB")).as_deref(), Some("grab"));
+    }
 
-/// Whether the word makes `EXPLAIN` run the statement or explain one that is not in the text. A
-/// nested `EXPLAIN` counts too, because the parser recurses into it without a limit.
-pub(super) fn runs(name: Name<'_>) -> bool {
-    ["analyze", "analyse", "execute", "declare", "explain"].iter().any(|word| name.is(word))
-        || matches!(name, Name::Quoted(text) if text.trim_matches('"').starts_with("anal"))
+    #[test]
+    fn a_long_name_is_cut_and_other_letters_are_folded() {
+        let long = "x".repeat(62) + "éy";
+        assert!(Name::Folded(&long).has(|name| name == "x".repeat(62)));
+        assert!(Name::Folded(&long).has(|name| name == long));
+        assert!(Name::Folded("É").has(|name| name == "é"));
+        assert!(!Name::Quoted("\"É\"").has(|name| name == "é"));
+    }
 }

@@ -5,6 +5,7 @@
 //! connection. The text does not show what a user's own functions and triggers do.
 
 use super::lexer::{Token, Tokens};
+use super::names::Name;
 
 /// What one pass over the tokens of a text finds.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -54,20 +55,29 @@ const CONTROL: [&str; 7] = ["begin", "start", "commit", "end", "abort", "rollbac
 impl StatementTraits {
     pub(crate) fn of(sql: &str) -> Self {
         let mut traits = Self::default();
+        let mut tokens = Tokens::of(sql);
+        traits.read(&mut tokens);
+        if tokens.is_ambiguous() {
+            traits.read(&mut Tokens::with_escapes(sql));
+        }
+        traits
+    }
+
+    /// Adds what these tokens show.
+    fn read(&mut self, tokens: &mut Tokens<'_>) {
         let mut commands = 0;
         let mut command = Command::default();
-        for (token, _) in Tokens::of(sql) {
-            if token == Token::Semicolon && command.depth == 0 {
-                commands += command.add_to(&mut traits, commands);
+        for (token, _) in tokens {
+            if token == Token::Symbol(b';') && command.depth == 0 {
+                commands += command.add_to(self, commands);
                 command = Command::default();
             } else {
                 command.read(token);
             }
         }
-        commands += command.add_to(&mut traits, commands);
-        traits.multiple_commands = commands > 1;
-        traits.may_change_session |= traits.multiple_commands && traits.control.is_some();
-        traits
+        commands += command.add_to(self, commands);
+        self.multiple_commands |= commands > 1;
+        self.may_change_session |= self.multiple_commands && self.control.is_some();
     }
 }
 
@@ -88,29 +98,31 @@ struct Command<'a> {
 impl<'a> Command<'a> {
     /// Takes in the command's next token.
     fn read(&mut self, token: Token<'a>) {
-        match token {
-            Token::Word(text) => {
-                if self.first.is_none() {
-                    self.first = Some(token);
-                } else if self.second.is_none() {
-                    self.second = Some(token);
-                }
-                self.has_to |= token.is("to");
-                self.track_body(token);
-                self.changes_session |= names_session_state(text) || self.makes_temporary(token);
-            }
-            Token::Quoted(text) => {
+        if let Some(name) = Name::of(token) {
+            if self.first.is_none() && matches!(token, Token::Word(_)) {
+                self.first = Some(token);
+            } else if self.first.is_some() && self.second.is_none() {
                 // A quoted identifier can be a name, but never a key word.
-                self.second = self.second.or(Some(token).filter(|_| self.first.is_some()));
-                self.changes_session |= names_session_state(text.trim_matches('"'));
+                self.second = Some(token);
             }
-            Token::Literal | Token::Semicolon | Token::Other => {}
+            self.has_to |= token.is("to");
+            self.track_body(token);
+            let is_attribute = self.last == Some(Token::Symbol(b'.'));
+            self.changes_session |= name.has(names_session_state)
+                || (is_attribute && name.has(is_function_of_session))
+                || self.makes_temporary(token);
+        } else if token == Token::Symbol(b'(') {
+            let called = self.last.and_then(Name::of);
+            self.changes_session |= called.is_some_and(|name| name.has(is_function_of_session));
         }
         self.last = Some(token);
     }
 
-    /// Follows how deep the command is inside a body, so that semicolons there do not end it.
+    /// Follows how deep a `CREATE` command is inside a body, so that semicolons there do not end it.
     fn track_body(&mut self, token: Token<'_>) {
+        if !self.first.is_some_and(|first| first.is("create")) {
+            return;
+        }
         let follows_begin = self.last.is_some_and(|last| last.is("begin"));
         if (token.is("atomic") && follows_begin)
             || (self.depth > 0 && token.is_any(&["begin", "case"]))
@@ -155,19 +167,17 @@ impl<'a> Command<'a> {
     }
 }
 
-/// Whether a plain query that contains this name may change its session.
+/// Whether a plain query that names this relation or schema may change its session.
 fn names_session_state(name: &str) -> bool {
-    let is = |word: &str| name.eq_ignore_ascii_case(word);
-    let starts =
-        |word: &str| name.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word));
-    is("set_config")
-        || is("setseed")
-        || is("set_limit")
-        || is("pg_settings")
-        || starts("pg_temp")
-        || starts("pg_advisory")
-        || starts("pg_try_advisory")
-        || starts("dblink_connect")
+    name == "pg_settings" || name.starts_with("pg_temp")
+}
+
+/// Whether a call of this function may change the session.
+fn is_function_of_session(name: &str) -> bool {
+    const NAMES: [&str; 3] = ["set_config", "setseed", "set_limit"];
+    const PREFIXES: [&str; 3] = ["pg_advisory", "pg_try_advisory", "dblink_connect"];
+    name.starts_with(['d', 'p', 's'])
+        && (NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
 }
 
 #[cfg(test)]
@@ -218,7 +228,13 @@ mod tests {
         ] {
             assert!(!StatementTraits::of(sql).multiple_commands, "{sql}");
         }
-        for sql in ["select 1; select 2", "/* */ a; b", "select 'a;'; x"] {
+        for sql in [
+            "select 1; select 2",
+            "/* */ a; b",
+            "select 'a;'; x",
+            "select begin atomic; drop table t",
+            r"select 'a\''; drop table t; --'",
+        ] {
             assert!(StatementTraits::of(sql).multiple_commands, "{sql}");
         }
     }
@@ -230,6 +246,9 @@ mod tests {
             "SELECT set_config('a', 'b', false)",
             "select pg_catalog.\"set_config\"('a', 'b', false)",
             "select setseed(0.5)",
+            "select x.setseed from random() as x",
+            "select U&\"set!005fconfig\" uescape '!' ('a', 'b', false)",
+            "select E'a'\n'\\'', set_config('a', 'b', false) --'",
             "set \"a.b\" = local",
             "set \"a.b\" to transaction",
             "update pg_settings set setting = 1",
@@ -259,7 +278,7 @@ mod tests {
             "select 1; select 2",
             "create table t ()",
             "create index on t (temp)",
-            "select 'set_config', temp from temp_set",
+            "select 'set_config', set_config, temp from temp_set",
             "insert into temporal values (1)",
             "set local work_mem = '1MB'",
             "savepoint a",

@@ -1,0 +1,457 @@
+//! Judges a text: a read or a write.
+//!
+//! A statement is a read when its first word reads, it is one command that leaves nothing behind in
+//! the session, no word of it writes, and nothing that it names is tainted. A name is tainted when
+//! what it stands for may write, or answers for one server only: see [`Catalogue`]. The text is
+//! read as tokens, not parsed: that a name is tainted does not depend on where it stands, except
+//! that a function counts where it is called. So more names can only make a statement a write.
+
+use super::catalogue::Catalogue;
+use super::keywords::{Keyword, keyword};
+use super::lexer::{Token, Tokens};
+use super::names::{self, Name};
+use super::traits::StatementTraits;
+
+/// Commands that can be reads, by their first word.
+const READS: [&str; 4] = ["select", "values", "with", "table"];
+/// What `EXPLAIN` plans and does not run.
+const PLANNED: [&str; 8] =
+    ["select", "values", "with", "table", "insert", "update", "delete", "merge"];
+
+/// What a text was judged to be. The greater of two is the safer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Verdict {
+    Read,
+    /// A write until the catalogue is read again: the statement calls a function that is not in it.
+    UnknownFunction,
+    Write,
+}
+
+/// Judges a text that has these traits.
+pub(super) fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict {
+    if traits.multiple_commands || traits.control.is_some() || traits.may_change_session {
+        return Verdict::Write;
+    }
+    let mut tokens = Tokens::of(sql);
+    let verdict = judge_tokens(&mut tokens, catalogue);
+    if verdict == Verdict::Write || !tokens.is_ambiguous() {
+        return verdict;
+    }
+    verdict.max(judge_tokens(&mut Tokens::with_escapes(sql), catalogue))
+}
+
+/// Judges the tokens of a text. What the server cannot read is left to the primary.
+fn judge_tokens(tokens: &mut Tokens<'_>, catalogue: &Catalogue) -> Verdict {
+    let verdict = judge_command(tokens.by_ref().map(|(token, _)| token), catalogue);
+    if tokens.is_unclosed() { Verdict::Write } else { verdict }
+}
+
+fn judge_command<'a>(
+    mut tokens: impl Iterator<Item = Token<'a>>,
+    catalogue: &'a Catalogue,
+) -> Verdict {
+    let mut query = Query::new(catalogue);
+    let first = loop {
+        match tokens.next() {
+            Some(Token::Symbol(b'(')) => query.open(),
+            Some(Token::Symbol(b';')) if query.depth == 0 => {}
+            Some(token) => break token,
+            None => return Verdict::Write,
+        }
+    };
+    if first.is("explain") && query.depth == 0 {
+        return judge_explain(tokens);
+    }
+    if first.is("show") && query.depth == 0 {
+        return Verdict::Read;
+    }
+    if !first.is_any(&READS) {
+        return Verdict::Write;
+    }
+    // Each token is judged with the one before and the one behind it.
+    let mut token = first;
+    loop {
+        let next = tokens.next();
+        if query.writes(token, next) {
+            return Verdict::Write;
+        }
+        let Some(next) = next else { break };
+        query.last = Some(token);
+        token = next;
+    }
+    match (query.depth, query.calls_unknown) {
+        (0, false) => Verdict::Read,
+        (0, true) => Verdict::UnknownFunction,
+        _ => Verdict::Write,
+    }
+}
+
+/// Judges what stands behind `EXPLAIN`. It plans the statement and does not run it, so that the
+/// names in it do not matter, unless it has the option `ANALYZE`.
+fn judge_explain<'a>(mut tokens: impl Iterator<Item = Token<'a>>) -> Verdict {
+    let names_analyze = |token: Token<'_>| {
+        Name::of(token).is_some_and(|name| name.has(|name| matches!(name, "analyze" | "analyse")))
+    };
+    let mut token = tokens.next();
+    let has_options = token == Some(Token::Symbol(b'('));
+    while token == Some(Token::Symbol(b'(')) {
+        token = tokens.next();
+    }
+    // `EXPLAIN (SELECT …)` has no options.
+    if has_options && !token.is_some_and(|token| token.is_any(&READS)) {
+        while token != Some(Token::Symbol(b')')) {
+            let Some(option) = token else { return Verdict::Write };
+            token = tokens.next();
+            let is_off = token.is_some_and(|value| value.is_any(&["false", "off"]));
+            if names_analyze(option) && !is_off {
+                return Verdict::Write;
+            }
+        }
+        token = tokens.next();
+    }
+    if token.is_some_and(|token| token.is("verbose")) {
+        token = tokens.next();
+    }
+    while token == Some(Token::Symbol(b'(')) {
+        token = tokens.next();
+    }
+    match token {
+        Some(token) if token.is_any(&PLANNED) => Verdict::Read,
+        _ => Verdict::Write,
+    }
+}
+
+/// A query as far as its tokens have been read.
+struct Query<'a> {
+    catalogue: &'a Catalogue,
+    /// The token before.
+    last: Option<Token<'a>>,
+    /// How many brackets are open.
+    depth: usize,
+    /// One bit for each open bracket, and one for the outermost: whether the names of a `WITH`
+    /// clause are being listed there. What is nested deeper than the bits reach has none.
+    lists_names: u64,
+    /// Whether a call can follow a closing bracket: `DISTINCT ON (a) f(b)`, `a OPERATOR(+) f(b)`.
+    calls_follow_brackets: bool,
+    /// Whether `SET` has been met. In a query it ends a `SEARCH` or `CYCLE` clause, which the
+    /// statement itself can follow.
+    has_set: bool,
+    calls_unknown: bool,
+}
+
+impl<'a> Query<'a> {
+    fn new(catalogue: &'a Catalogue) -> Self {
+        Self {
+            catalogue,
+            last: None,
+            depth: 0,
+            lists_names: 0,
+            calls_follow_brackets: false,
+            has_set: false,
+            calls_unknown: false,
+        }
+    }
+
+    fn open(&mut self) {
+        self.depth += 1;
+        self.list_names(false);
+        self.last = Some(Token::Symbol(b'('));
+    }
+
+    fn list_names(&mut self, lists: bool) {
+        let bit = u32::try_from(self.depth).ok().and_then(|depth| 1_u64.checked_shl(depth));
+        let bit = bit.unwrap_or_default();
+        self.lists_names = if lists { self.lists_names | bit } else { self.lists_names & !bit };
+    }
+
+    fn is_listing_names(&self) -> bool {
+        let depth = u32::try_from(self.depth).unwrap_or(u32::MAX);
+        self.lists_names.checked_shr(depth).is_some_and(|bits| bits & 1 == 1)
+    }
+
+    /// Whether the token makes the statement a write. `next` is the one behind it.
+    fn writes(&mut self, token: Token<'a>, next: Option<Token<'a>>) -> bool {
+        match token {
+            Token::Symbol(b'(') => self.open(),
+            Token::Symbol(b')') if self.depth == 0 => return true,
+            Token::Symbol(b')') => self.depth -= 1,
+            Token::Symbol(b';') => return next.is_some_and(|next| next != Token::Symbol(b';')),
+            Token::Operator(text) => return self.catalogue.taints_operator(text),
+            Token::Word(_) | Token::Quoted(_) => {
+                let is_word = matches!(token, Token::Word(_)) && !self.follows(b'.');
+                return (is_word && self.word_writes(token, next))
+                    || Name::of(token).is_some_and(|name| self.is_tainted(name, next));
+            }
+            _ => {}
+        }
+        false
+    }
+
+    fn follows(&self, symbol: u8) -> bool {
+        self.last == Some(Token::Symbol(symbol))
+    }
+
+    fn follows_word(&self, word: &str) -> bool {
+        self.last.is_some_and(|last| last.is(word))
+    }
+
+    /// Whether this word makes the query a write: `INTO`, a row lock, or a statement that writes
+    /// rows. Also notes what later tokens depend on.
+    fn word_writes(&mut self, token: Token<'a>, next: Option<Token<'a>>) -> bool {
+        let Token::Word(text) = token else { return false };
+        let next_is = |word: &str| next.is_some_and(|next| next.is(word));
+        let is = |word: &str| text.eq_ignore_ascii_case(word);
+        match text.len() {
+            2 if is("on") => self.calls_follow_brackets |= self.follows_word("distinct"),
+            // `INSERT` and `MERGE` have it too.
+            4 if is("into") => return true,
+            3 if is("key") => return self.follows_word("for"),
+            2 if is("no") => return self.follows_word("for") && next_is("key"),
+            5 if is("share") => return self.follows_word("for"),
+            6 if is("update") => {
+                let is_name = next.and_then(Name::of).is_some();
+                return self.follows_word("for") || (self.is_place_of_statement() && is_name);
+            }
+            6 if is("delete") => return self.is_place_of_statement() && next_is("from"),
+            3 if is("set") => self.has_set = true,
+            4 if is("with") => {
+                let is_clause = matches!(self.last, None | Some(Token::Symbol(b'(')));
+                self.list_names(is_clause || self.is_listing_names());
+            }
+            6 if is("select") || is("values") => self.list_names(false),
+            5 if is("table") => self.list_names(false),
+            8 if is("operator") => self.calls_follow_brackets = true,
+            _ => {}
+        }
+        false
+    }
+
+    /// Whether a statement can begin here: at the beginning, as the body of a `WITH`, or behind the
+    /// `WITH` clause.
+    fn is_place_of_statement(&self) -> bool {
+        self.last.is_none() || self.follows(b'(') || self.follows(b')') || self.has_set
+    }
+
+    /// Whether what is named may write, or answers for one server only.
+    fn is_tainted(&mut self, name: Name<'a>, next: Option<Token<'a>>) -> bool {
+        let is_called = next == Some(Token::Symbol(b'('));
+        let is_attribute = self.follows(b'.') && !is_called;
+        // `U&"…" UESCAPE` with a constant of another form.
+        if matches!(name, Name::Quoted(_)) && next.is_some_and(|next| next.is("uescape")) {
+            return true;
+        }
+        if (is_called && self.catalogue.taints_call(name))
+            || (is_attribute && name.is_in(&self.catalogue.attributes))
+            || name.has(names::describes_the_server)
+        {
+            return true;
+        }
+        if name.is_in(&self.catalogue.anywhere) {
+            let is_reserved = matches!(name, Name::Folded(word) if
+                !self.follows(b'.') && keyword(word) == Some(Keyword::Reserved));
+            return !is_reserved;
+        }
+        self.calls_unknown |= is_called && !self.is_known(name);
+        false
+    }
+
+    /// Whether a name with a bracket behind it is that of a function or type that the catalogue
+    /// knows, or is no call.
+    fn is_known(&self, name: Name<'a>) -> bool {
+        let is_syntax =
+            matches!(name, Name::Folded(word) if !self.follows(b'.') && keyword(word).is_some());
+        is_syntax || name.is_in(&self.catalogue.functions) || self.is_alias()
+    }
+
+    /// Whether a name with a bracket behind it stands where an alias with a list of columns does:
+    /// `AS x (a)`, `t x (a)`, `f() x (a)`, `WITH x (a) AS`.
+    fn is_alias(&self) -> bool {
+        match self.last {
+            Some(Token::Quoted(_)) => true,
+            Some(Token::Symbol(b')')) => !self.calls_follow_brackets,
+            Some(Token::Symbol(b',')) => self.is_listing_names(),
+            Some(last @ Token::Word(word)) => {
+                last.is("as")
+                    || (last.is_any(&["with", "recursive"]) && self.is_listing_names())
+                    || keyword(word).is_none()
+            }
+            _ => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    /// A catalogue with a function, view and operator of each kind.
+    fn catalogue() -> Catalogue {
+        let names = |names: &[&str]| -> HashSet<Box<str>> {
+            names.iter().map(|name| Box::from(*name)).collect()
+        };
+        Catalogue {
+            functions: names(&["grab", "grab_row", "calm", "numeric", "generate_series"]),
+            volatile: names(&["grab", "grab_row"]),
+            attributes: names(&["grab_row"]),
+            anywhere: names(&["grabbing_view", "grabbed", "order"]),
+            operators: vec!["|=|".into(), "<>".into()],
+        }
+    }
+
+    fn judged(sql: &str) -> Verdict {
+        judge(sql, &StatementTraits::of(sql), &catalogue())
+    }
+
+    #[track_caller]
+    fn all_are(verdict: Verdict, texts: &[&str]) {
+        for sql in texts {
+            assert_eq!(judged(sql), verdict, "{sql}");
+        }
+    }
+
+    #[test]
+    fn words_write_where_a_statement_or_a_clause_can_stand() {
+        all_are(
+            Verdict::Write,
+            &[
+                "SELECT 1 INTO t",
+                "SELECT 1into t",
+                "SELECT 1 FOR UPDATE",
+                "SELECT 1 FOR /* */ share",
+                "SELECT 1 FOR NO KEY UPDATE",
+                "SELECT 1 FOR KEY SHARE",
+                "WITH a AS (DELETE FROM t RETURNING 1) SELECT 1",
+                "WITH a AS MATERIALIZED (UPDATE t SET a = 1) SELECT 1",
+                "WITH a AS (UPDATE ONLY t SET a = 1) SELECT 1",
+                "WITH a AS (SELECT 1) UPDATE t SET a = 1",
+                "WITH a AS (SELECT 1) DELETE FROM t",
+                "WITH a AS (SELECT 1) INSERT INTO t VALUES (1)",
+                "WITH a AS (SELECT 1) MERGE INTO t USING a ON true WHEN MATCHED THEN DELETE",
+                "WITH RECURSIVE a AS (SELECT 1 b) SEARCH DEPTH FIRST BY b SET c DELETE FROM t",
+                "WITH RECURSIVE a AS (SELECT 1 b) CYCLE b SET c USING d UPDATE t SET a = 1",
+                "((WITH a AS (DELETE FROM t) SELECT 1))",
+                "DELETE FROM t",
+                "EXECUTE p",
+                "",
+                ";",
+                "(",
+                "\"select\" 1",
+                "SELECT (1",
+                "SELECT 1) UNION (SELECT 2",
+                "SELECT 'open",
+                "SELECT 1 /* open",
+                "SELECT 1; SELECT 2",
+                "SELECT begin atomic; DELETE FROM t",
+            ],
+        );
+        all_are(
+            Verdict::Read,
+            &[
+                "SELECT update, delete, merge, insert, returning, no, key, share FROM t",
+                "SELECT t.into, t.update FROM t",
+                "SELECT calm(update), (delete) FROM t",
+                "SELECT a AS update FROM t",
+                "SELECT json_query(a, '$' RETURNING text) FROM t",
+                "SELECT substring(a FROM 1 FOR 2) FROM t",
+                "WITH a AS (SELECT 1), b (x) AS NOT MATERIALIZED (SELECT 2) TABLE a",
+                ";;(SELECT 1) UNION VALUES (1);;",
+                "SHOW work_mem",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_function_counts_where_it_is_called() {
+        all_are(
+            Verdict::Write,
+            &[
+                "SELECT grab(1)",
+                "SELECT \"grab\" /* */ (1)",
+                "SELECT public . GRAB (1)",
+                "SELECT * FROM grab(1) x (a)",
+                "SELECT U&\"gr!0061b\" UESCAPE '!' (1)",
+                "SELECT U&\"a\" UESCAPE E'!' (1)",
+                "SELECT t.grab_row, (t).grab_row, ($1).grab_row, a[1].grab_row FROM t",
+                "SELECT t.\"grab_row\" FROM t",
+                "SELECT E'a'\n'\\'', grab(1) --'",
+                "SELECT 'a\\'', grab(1) --'",
+                "SELECT $$a$$, $a$ $$ $a$, grab(1)",
+                "SELECT 1 |=| 2",
+                "SELECT 1 OPERATOR(public.|=|) 2",
+                "SELECT 1 != 2",
+                "SELECT * FROM grabbing_view",
+                "SELECT 1::grabbed, grabbed '1', '{}'::grabbed[]",
+                "SELECT t.\"order\" FROM t",
+                "SELECT * FROM pg_stat_activity",
+            ],
+        );
+        all_are(
+            Verdict::Read,
+            &[
+                "SELECT grab, grab_row FROM t grab",
+                "SELECT 'grab(1)', $$grab(1)$$, 1 AS \"grab(1)\" -- grab(1)",
+                "SELECT 1 |=|| 2, a |= |b",
+                "SELECT 1 ORDER BY 1",
+                "SELECT a LIKE ALL (b), a IN (1), EXISTS (SELECT 1), xmlparse(DOCUMENT a)",
+                "SELECT a::numeric(10,2) FROM generate_series(1, 2) g (a)",
+                "SELECT U&'\\0441', 'a\\_b'",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_call_of_what_the_catalogue_does_not_know_is_told_from_an_alias() {
+        all_are(
+            Verdict::UnknownFunction,
+            &[
+                "SELECT fresh(1)",
+                "SELECT a, fresh(1)",
+                "SELECT * FROM calm(1), fresh(2)",
+                "SELECT DISTINCT ON (a) fresh(b) FROM t",
+                "SELECT 1 OPERATOR(+) fresh(1)",
+                "WITH a AS (SELECT 1, fresh(2)), b AS (SELECT 1) SELECT 1",
+                "WITH a AS (SELECT 1) SELECT a, fresh(2)",
+                "SELECT * FROM calm(1) WITH ORDINALITY, fresh(2)",
+                "SELECT a -> fresh(2), a || \"fresh\"(2), CASE WHEN fresh(1) THEN 1 END",
+            ],
+        );
+        all_are(
+            Verdict::Read,
+            &[
+                "SELECT * FROM t x (a), t AS y (b), (VALUES (1)) z (c), calm(1) v (d)",
+                "SELECT * FROM \"T\" x (a), ROWS FROM (calm(1), calm(2)) w (a, b)",
+                "WITH RECURSIVE a (x) AS (SELECT 1), \"B\" (y) AS (SELECT 2) SELECT 1",
+                "SELECT * FROM (WITH a (x) AS (SELECT calm(1), 2), b (y) AS (SELECT 2) TABLE a) c",
+            ],
+        );
+    }
+
+    #[test]
+    fn explain_plans_unless_it_analyzes() {
+        all_are(
+            Verdict::Read,
+            &[
+                "EXPLAIN SELECT grab(1)",
+                "EXPLAIN (FORMAT json, costs off) DELETE FROM t",
+                "EXPLAIN (ANALYZE off, VERBOSE) SELECT 1",
+                "EXPLAIN VERBOSE (SELECT 1) UNION (SELECT 2)",
+                "EXPLAIN ((SELECT 1))",
+            ],
+        );
+        all_are(
+            Verdict::Write,
+            &[
+                "EXPLAIN ANALYZE SELECT 1",
+                "EXPLAIN (ANALYZE) SELECT 1",
+                "EXPLAIN (ANALYZE off, \"analyze\") SELECT 1",
+                "EXPLAIN (U&\"\\0061nalyze\" on) SELECT 1",
+                "EXPLAIN VERBOSE ANALYZE SELECT 1",
+                "EXPLAIN EXECUTE p",
+                "EXPLAIN",
+                "(EXPLAIN SELECT 1)",
+            ],
+        );
+    }
+}
