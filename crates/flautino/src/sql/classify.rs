@@ -24,6 +24,7 @@ use sqlparser::ast::{Expr, ObjectName, Query, Select, SetExpr, TableFactor, Visi
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
+use super::builtins::{Builtin, builtin, builtin_relation, extension_function};
 use super::lexer::{Token, Tokens};
 use super::names::{self, Name, StatementKind};
 use super::traits::StatementTraits;
@@ -269,7 +270,7 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<StatementKind> {
             if name.is_unicode()
                 || text.len() > MAX_NAME
                 || name.is_in(&catalogue.anywhere) && !planned
-                || name.has(names::describes_the_server) && !planned
+                || name.has(describes_the_server) && !planned
                 || names::writes(name, last) && !planned
                 || planned && names::runs(name)
             {
@@ -285,7 +286,18 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<StatementKind> {
 
 /// Whether a function of that name may write.
 fn may_write(name: Name<'_>, catalogue: &Catalogue) -> bool {
-    name.is_in(&catalogue.volatile) || name.has(names::always_writes)
+    name.is_in(&catalogue.volatile) || name.has(needs_primary)
+}
+
+/// Whether a function that comes with PostgreSQL or an extension needs the primary by its name
+/// alone.
+fn needs_primary(function: &str) -> bool {
+    builtin(function) == Some(Builtin::Primary)
+        || extension_function(function) == Some(Builtin::Primary)
+}
+
+fn describes_the_server(relation: &str) -> bool {
+    builtin_relation(relation) == Some(Builtin::Primary)
 }
 
 /// Walks over the parsed statement, and stops with the verdict if it is not a read.
@@ -307,7 +319,7 @@ impl Reader<'_> {
             &folded
         };
         let is_syntax = name.0.len() == 1 && names::SYNTAX.contains(&bare);
-        if self.catalogue.volatile.contains(bare) || names::always_writes(bare) {
+        if self.catalogue.volatile.contains(bare) || needs_primary(bare) {
             ControlFlow::Break(Verdict::Write)
         } else if is_syntax || self.catalogue.functions.contains(bare) {
             ControlFlow::Continue(())
