@@ -3,12 +3,14 @@
 //!
 //! - `lexer`: the text as tokens
 //! - `traits`: how many commands there are, and what they leave behind
-//! - `names`: names that make a statement a write, or that are known to be harmless
+//! - `names`: names as the server reads them
+//! - `builtins`, `keywords`: what comes with PostgreSQL, and where it may run
 //! - `catalogue`: what the server's catalogue says of names
 //! - `judge`: read or write
 //! - `classify`: verdicts that are kept
 //! - `quote`: names and values as SQL text
 
+mod builtins;
 mod catalogue;
 mod classify;
 mod judge;
@@ -18,8 +20,8 @@ mod names;
 mod quote;
 mod traits;
 
+pub(crate) use self::builtins::{Builtin, extension_names, names, relation_names};
 pub(crate) use self::catalogue::Catalogue;
 pub(crate) use self::classify::{Classifier, Plan};
 pub(crate) use self::lexer::{Token, Tokens};
-pub(crate) use self::names::{HARMLESS, SERVER_VIEWS};
 pub(crate) use self::quote::{literal, quoted};

@@ -10,7 +10,7 @@ use super::{ClusterState, Monitor};
 use crate::backoff::Backoff;
 use crate::error::timed_out;
 use crate::node::{Node, Sender, Server};
-use crate::sql::{Catalogue, HARMLESS, SERVER_VIEWS};
+use crate::sql::{Builtin, Catalogue, extension_names, names, relation_names};
 use crate::sqlstate::server_keeps_session;
 
 /// How often the catalogue is read again without a request, since other programs change functions
@@ -25,8 +25,8 @@ const MIN_PAUSE: Duration = Duration::from_secs(5);
 /// How long the server may take to answer.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns rows of a kind and a name. `f` is any function, `v` a volatile function, `a` a name that
-/// makes a statement a write anywhere, `o` a volatile operator: see [`Catalogue`].
+/// Returns rows of a kind and a name. `f` is any function, `v` one that needs the primary, `a` a name
+/// that makes a statement a write anywhere, `o` a volatile operator: see [`Catalogue`].
 ///
 /// Objects have marks, such as `funcid 42`, by which stored expressions refer to them. A view, a
 /// table with policies, a domain, or a function with default arguments is tainted if its stored
@@ -48,8 +48,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 const CATALOGUE: &str = "SET LOCAL statement_timeout = {timeout}; WITH RECURSIVE
     simple AS MATERIALIZED (
         SELECT p.oid FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
-        WHERE p.provolatile = 'v' AND p.prokind <> 'p'
-        AND NOT ((p.oid < 16384 OR l.lanname = 'c') AND p.proname = ANY (ARRAY[{harmless}]))
+        WHERE p.prokind <> 'p' AND CASE
+            WHEN p.oid < 16384 THEN NOT p.proname = ANY ('{{anywhere}}'::name[])
+            WHEN l.lanname IN ('c', 'internal') AND p.proname = ANY ('{{extensions_primary}}'::name[])
+                THEN true
+            WHEN l.lanname IN ('c', 'internal') AND p.proname = ANY ('{{extensions_anywhere}}'::name[])
+                THEN false
+            ELSE p.provolatile = 'v' END
     ),
     volatile AS MATERIALIZED (
         SELECT oid FROM simple
@@ -86,7 +91,8 @@ const CATALOGUE: &str = "SET LOCAL statement_timeout = {timeout}; WITH RECURSIVE
         UNION
         SELECT 'relid ' || oid, relname FROM pg_class
         WHERE relkind IN ('f', 'S') OR (relpersistence = 'u' AND relkind IN ('r', 'p', 'm'))
-            OR (oid < 16384 AND relkind = 'v' AND relname ~ '{server}')
+            OR (relnamespace = 'pg_catalog'::regnamespace AND relkind IN ('r', 'v')
+                AND NOT relname = ANY ('{{relations_anywhere}}'::name[]))
         UNION
         SELECT r.mark, r.name FROM refers r JOIN tainted t ON t.mark = r.to_mark
     )
@@ -105,11 +111,12 @@ async fn read(
     connection: &mut PgConnection,
     timeout: Duration,
 ) -> Result<Catalogue, sqlx::Error> {
-    let harmless: Vec<_> = HARMLESS.iter().map(|name| format!("'{name}'")).collect();
     let sql = CATALOGUE
         .replace("{timeout}", &timeout.as_millis().to_string())
-        .replace("{harmless}", &harmless.join(", "))
-        .replace("{server}", &format!("^(?:{}|pg_stat_.*|pg_statio_.*)$", SERVER_VIEWS.join("|")));
+        .replace("{anywhere}", &list(names(Builtin::AnyNode)))
+        .replace("{extensions_primary}", &list(extension_names(Builtin::Primary)))
+        .replace("{extensions_anywhere}", &list(extension_names(Builtin::AnyNode)))
+        .replace("{relations_anywhere}", &list(relation_names(Builtin::AnyNode)));
     let mut catalogue = Catalogue::default();
     for row in sender.send(connection, sql).await? {
         let (kind, name): (&str, &str) = (row.try_get(0)?, row.try_get(1)?);
@@ -127,6 +134,10 @@ async fn read(
     }
     catalogue.operators.sort();
     Ok(catalogue)
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.collect::<Vec<_>>().join(",")
 }
 
 impl Monitor {

@@ -2,7 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::names::{self, Name};
+use super::builtins::{Builtin, builtin, extension_function};
+use super::names::Name;
 
 /// What the server's catalogue says about names, as far as reads and writes depend on it. All names
 /// are without their schema.
@@ -24,7 +25,10 @@ pub(crate) struct Catalogue {
 impl Catalogue {
     /// Whether a call of a function of this name may write.
     pub(super) fn taints_call(&self, name: Name<'_>) -> bool {
-        name.is_in(&self.volatile) || name.has(names::always_writes)
+        name.is_in(&self.volatile)
+            || name.has(|name| {
+                [builtin(name), extension_function(name)].contains(&Some(Builtin::Primary))
+            })
     }
 
     /// Whether the operator, as it is written, calls a volatile function.

@@ -6,10 +6,11 @@
 //! read as tokens, not parsed: that a name is tainted does not depend on where it stands, except
 //! that a function counts where it is called. So more names can only make a statement a write.
 
+use super::builtins::{Builtin, builtin_relation};
 use super::catalogue::Catalogue;
-use super::keywords::{Keyword, keyword};
+use super::keywords::Keyword;
 use super::lexer::{Token, Tokens};
-use super::names::{self, Name};
+use super::names::Name;
 use super::traits::StatementTraits;
 
 /// Commands that can be reads, by their first word.
@@ -34,15 +35,18 @@ pub(super) fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) 
     }
     let mut tokens = Tokens::of(sql);
     let verdict = judge_tokens(&mut tokens, catalogue);
-    if verdict == Verdict::Write || !tokens.is_ambiguous() {
+    if verdict == Verdict::Write {
         return verdict;
     }
-    verdict.max(judge_tokens(&mut Tokens::with_escapes(sql), catalogue))
+    let other = tokens.other_reading();
+    other.map_or(verdict, |mut tokens| verdict.max(judge_tokens(&mut tokens, catalogue)))
 }
 
 /// Judges the tokens of a text. What the server cannot read is left to the primary.
 fn judge_tokens(tokens: &mut Tokens<'_>, catalogue: &Catalogue) -> Verdict {
     let verdict = judge_command(tokens.by_ref().map(|(token, _)| token), catalogue);
+    // `SHOW` and `EXPLAIN` are judged by their beginning.
+    tokens.for_each(drop);
     if tokens.is_unclosed() { Verdict::Write } else { verdict }
 }
 
@@ -119,6 +123,11 @@ fn judge_explain<'a>(mut tokens: impl Iterator<Item = Token<'a>>) -> Verdict {
         Some(token) if token.is_any(&PLANNED) => Verdict::Read,
         _ => Verdict::Write,
     }
+}
+
+/// Whether the relation describes the server or the session that reads it.
+fn describes_the_server(relation: &str) -> bool {
+    relation.starts_with("pg_") && builtin_relation(relation) == Some(Builtin::Primary)
 }
 
 /// A query as far as its tokens have been read.
@@ -242,14 +251,12 @@ impl<'a> Query<'a> {
         }
         if (is_called && self.catalogue.taints_call(name))
             || (is_attribute && name.is_in(&self.catalogue.attributes))
-            || name.has(names::describes_the_server)
+            || name.has(describes_the_server)
         {
             return true;
         }
         if name.is_in(&self.catalogue.anywhere) {
-            let is_reserved = matches!(name, Name::Folded(word) if
-                !self.follows(b'.') && keyword(word) == Some(Keyword::Reserved));
-            return !is_reserved;
+            return self.follows(b'.') || name.keyword() != Some(Keyword::Reserved);
         }
         self.calls_unknown |= is_called && !self.is_known(name);
         false
@@ -258,8 +265,7 @@ impl<'a> Query<'a> {
     /// Whether a name with a bracket behind it is that of a function or type that the catalogue
     /// knows, or is no call.
     fn is_known(&self, name: Name<'a>) -> bool {
-        let is_syntax =
-            matches!(name, Name::Folded(word) if !self.follows(b'.') && keyword(word).is_some());
+        let is_syntax = !self.follows(b'.') && name.keyword().is_some();
         is_syntax || name.is_in(&self.catalogue.functions) || self.is_alias()
     }
 
@@ -273,7 +279,7 @@ impl<'a> Query<'a> {
             Some(last @ Token::Word(word)) => {
                 last.is("as")
                     || (last.is_any(&["with", "recursive"]) && self.is_listing_names())
-                    || keyword(word).is_none()
+                    || Name::Folded(word).keyword().is_none()
             }
             _ => false,
         }

@@ -6,8 +6,8 @@
 //! which no token begins.
 //!
 //! One thing the text does not show: whether a backslash in a plain constant `'…'` is an escape.
-//! That depends on the session's `standard_conforming_strings`. [`Tokens::is_ambiguous`] says
-//! whether it matters, and [`Tokens::with_escapes`] reads the text the other way.
+//! That depends on the session's `standard_conforming_strings`. Where it matters,
+//! [`Tokens::other_reading`] reads the text the other way.
 
 use std::ops::Range;
 
@@ -61,15 +61,27 @@ impl<'a> Tokens<'a> {
         Self { text, at: 0, escapes: false, ambiguous: false, unclosed: false }
     }
 
-    /// Reads the text with `standard_conforming_strings = off`.
-    pub(crate) fn with_escapes(text: &'a str) -> Self {
-        Self { escapes: true, ..Self::of(text) }
+    /// Once all tokens are taken: the tokens with `standard_conforming_strings = off`, if they are
+    /// others and the server could make a statement of them.
+    pub(crate) fn other_reading(&self) -> Option<Self> {
+        let other = Self { escapes: true, ..Self::of(self.text) };
+        (self.ambiguous && other.clone().may_be_valid()).then_some(other)
     }
 
-    /// Whether a plain constant with a backslash has been met, so that the text means something
-    /// else in a session with the other setting.
-    pub(crate) fn is_ambiguous(&self) -> bool {
-        self.ambiguous
+    /// Whether nothing shows that the server refuses the text: it is closed, its brackets match, and
+    /// there is no character with which no token begins.
+    fn may_be_valid(mut self) -> bool {
+        let mut depth = 0_usize;
+        for (token, _) in self.by_ref() {
+            match token {
+                Token::Symbol(b'(') => depth += 1,
+                Token::Symbol(b')') if depth == 0 => return false,
+                Token::Symbol(b')') => depth -= 1,
+                Token::Symbol(byte) if !b"[],;.:".contains(&byte) => return false,
+                _ => {}
+            }
+        }
+        depth == 0 && !self.unclosed
     }
 
     /// Whether a constant, a quoted identifier or a comment has been met that is not closed.
@@ -432,15 +444,23 @@ mod tests {
 
     #[test]
     fn a_backslash_in_a_plain_constant_is_read_in_both_ways() {
-        let sql = r"SELECT 'a\'', grab(1) --'";
-        let mut standard = Tokens::of(sql);
-        assert_eq!(standard.by_ref().count(), 2);
-        assert!(standard.is_ambiguous());
-        assert!(Tokens::with_escapes(sql).any(|(token, _)| token.is("grab")));
-        for sql in [r"SELECT E'\''", r"SELECT 'a', $$\$$, U&'\0061', B'\'", r#"SELECT "\""#] {
+        let other = |sql| {
             let mut tokens = Tokens::of(sql);
             tokens.by_ref().for_each(drop);
-            assert!(!tokens.is_ambiguous(), "{sql}");
+            tokens.other_reading()
+        };
+        let mut tokens = other(r"SELECT 'a\'', grab(1) --'").unwrap();
+        assert!(tokens.any(|(token, _)| token.is("grab")));
+        assert!(other(r"SELECT 'a\_b'").is_some());
+        for sql in [
+            r"SELECT E'\''",
+            r"SELECT 'a', $$\$$, U&'\0061', B'\'",
+            r#"SELECT "\""#,
+            r"SELECT 'C:\'",
+            r"SELECT length('\') + length('\')",
+            r"SELECT 'a\', (1), 'b' || '\'')', 'c'",
+        ] {
+            assert!(other(sql).is_none(), "{sql}");
         }
     }
 
@@ -477,9 +497,9 @@ mod tests {
                 for c in pieces {
                     for d in pieces {
                         let sql = [a, b, c, d].concat();
-                        for tokens in [Tokens::of(&sql), Tokens::with_escapes(&sql)] {
+                        for escapes in [false, true] {
                             let mut end = 0;
-                            for (_, place) in tokens {
+                            for (_, place) in (Tokens { escapes, ..Tokens::of(&sql) }) {
                                 assert!(place.start >= end && place.end > place.start, "{sql}");
                                 assert!(sql.get(place.clone()).is_some(), "{sql}");
                                 end = place.end;

@@ -1,8 +1,9 @@
-//! Names in a text, and the lists of names whose meaning is known without the server's catalogue.
+//! Names in a text, read as the server reads them.
 
 use std::borrow::Cow;
 use std::collections::HashSet;
 
+use super::keywords::{Keyword, keyword};
 use super::lexer::Token;
 
 /// The longest name that the server keeps whole, in bytes: `NAMEDATALEN` - 1.
@@ -39,6 +40,14 @@ impl<'a> Name<'a> {
 
     pub(super) fn is_in(self, names: &HashSet<Box<str>>) -> bool {
         !names.is_empty() && self.has(|name| names.contains(name))
+    }
+
+    /// What kind of key word it is, if it is one.
+    pub(super) fn keyword(self) -> Option<Keyword> {
+        match self {
+            Self::Folded(_) => self.spelt().and_then(|word| keyword(&word)),
+            Self::Quoted(_) => None,
+        }
     }
 
     /// Folded, or without its quotes and escapes; `None` if it has an escape that is none.
@@ -106,111 +115,6 @@ fn without_escapes(text: &str) -> Option<Cow<'_, str>> {
     }
     spelt.push_str(rest);
     Some(spelt.into())
-}
-
-/// Volatile functions that are harmless on a standby: they only return something else each time,
-/// and leave nothing behind. A name counts only if its function comes with PostgreSQL or is written
-/// in C, as those of extensions are, so that a user's own function of the same name is not taken
-/// for it.
-pub(crate) const HARMLESS: [&str; 31] = [
-    "bernoulli",
-    "clock_timestamp",
-    "gen_random_bytes",
-    "gen_random_uuid",
-    "gen_salt",
-    "pg_database_size",
-    "pg_indexes_size",
-    "pg_partition_ancestors",
-    "pg_partition_tree",
-    "pg_relation_size",
-    "pg_sleep",
-    "pg_sleep_for",
-    "pg_sleep_until",
-    "pg_table_size",
-    "pg_tablespace_size",
-    "pg_total_relation_size",
-    "pgp_pub_encrypt",
-    "pgp_pub_encrypt_bytea",
-    "pgp_sym_encrypt",
-    "pgp_sym_encrypt_bytea",
-    "random",
-    "random_normal",
-    "system",
-    "timeofday",
-    "uuid_generate_v1",
-    "uuid_generate_v1mc",
-    "uuid_generate_v3",
-    "uuid_generate_v4",
-    "uuid_generate_v5",
-    "uuidv4",
-    "uuidv7",
-];
-
-/// Whether a call of this function is a write even if the catalogue does not call it volatile: it
-/// changes something, or describes the server that runs it. `txid_current`, for example, is
-/// *stable*.
-pub(super) fn always_writes(function: &str) -> bool {
-    const PREFIXES: [&str; 11] = [
-        "cursor_to_xml",
-        "database_to_xml",
-        "dblink",
-        "lo_",
-        "pg_advisory",
-        "pg_logical_",
-        "pg_replication_",
-        "pg_stat_",
-        "pg_try_advisory",
-        "schema_to_xml",
-        "table_to_xml",
-    ];
-    const NAMES: [&str; 18] = [
-        "currval",
-        "lastval",
-        "lo_import",
-        "loread",
-        "lowrite",
-        "nextval",
-        "pg_current_xact_id",
-        "pg_current_xact_id_if_assigned",
-        "pg_export_snapshot",
-        "pg_notify",
-        "pg_show_all_settings",
-        "query_to_xml",
-        "set_config",
-        "setseed",
-        "setval",
-        "ts_stat",
-        "txid_current",
-        "txid_current_if_assigned",
-    ];
-    NAMES.contains(&function) || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
-}
-
-/// Views that describe the server or session that reads them, so that a standby would show itself
-/// in place of the primary. All views that begin with `pg_stat_` or `pg_statio_` do so too.
-pub(crate) const SERVER_VIEWS: [&str; 15] = [
-    "pg_aios",
-    "pg_backend_memory_contexts",
-    "pg_cursors",
-    "pg_file_settings",
-    "pg_hba_file_rules",
-    "pg_ident_file_mappings",
-    "pg_locks",
-    "pg_prepared_statements",
-    "pg_prepared_xacts",
-    "pg_replication_origin_status",
-    "pg_replication_slots",
-    "pg_sequences",
-    "pg_settings",
-    "pg_shmem_allocations",
-    "pg_wait_events",
-];
-
-/// Whether the relation describes the server that reads it: see [`SERVER_VIEWS`].
-pub(super) fn describes_the_server(relation: &str) -> bool {
-    let starts = |prefix| relation.starts_with(prefix);
-    starts("pg_")
-        && (SERVER_VIEWS.contains(&relation) || starts("pg_stat_") || starts("pg_statio_"))
 }
 
 #[cfg(test)]

@@ -57,8 +57,8 @@ impl StatementTraits {
         let mut traits = Self::default();
         let mut tokens = Tokens::of(sql);
         traits.read(&mut tokens);
-        if tokens.is_ambiguous() {
-            traits.read(&mut Tokens::with_escapes(sql));
+        if let Some(mut tokens) = tokens.other_reading() {
+            traits.read(&mut tokens);
         }
         traits
     }

@@ -6,6 +6,7 @@ mod abandoned_load;
 mod bad_config;
 mod before_open;
 mod begin;
+mod builtins;
 mod burst;
 mod classification;
 mod close_bounded;
