@@ -12,7 +12,6 @@
 //! standby refuses the statement. The primary then runs it, and [`Plan::rescue`] makes it a write
 //! from then on.
 
-use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,6 +23,7 @@ use sqlparser::ast::{Expr, ObjectName, Query, Select, SetExpr, TableFactor, Visi
 use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::Parser;
 
+use super::catalogue::{Catalogue, Doubts, HiddenUse, names_only_builtins};
 use super::lexer::{Token, Tokens};
 use super::names::{self, Name, StatementKind};
 use super::traits::StatementTraits;
@@ -70,22 +70,6 @@ impl Plan {
     }
 }
 
-/// What the server's catalogue says about names, as far as reads and writes depend on it. All names
-/// are without their schema.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Catalogue {
-    /// The names of all functions.
-    pub(crate) functions: HashSet<Box<str>>,
-    /// Names under which there is a volatile function.
-    pub(crate) volatile: HashSet<Box<str>>,
-    /// Names that make a statement a write wherever they stand in it: the user's own volatile
-    /// functions, since `row.function` calls them too, and views, tables and types that lead to a
-    /// volatile function.
-    pub(crate) anywhere: HashSet<Box<str>>,
-    /// Operators that call a volatile function.
-    pub(crate) operators: Vec<Box<str>>,
-}
-
 /// Requests that the catalogue be read again, because a statement named a function that is not in
 /// it.
 type Refresh = Box<dyn Fn() + Send + Sync>;
@@ -94,7 +78,9 @@ type Refresh = Box<dyn Fn() + Send + Sync>;
 pub(crate) struct Classifier {
     plans: Cache<Box<str>, Arc<Plan>, ByLength>,
     catalogue: ArcSwap<Catalogue>,
-    /// Counts the catalogues. A verdict that is based on an earlier one does not hold any more.
+    doubts: Doubts,
+    /// Counts the catalogues and the doubts. A verdict that is based on an earlier version does not
+    /// hold any more.
     version: AtomicU64,
     refresh: Refresh,
 }
@@ -110,12 +96,13 @@ impl Weighter<Box<str>, Arc<Plan>> for ByLength {
 }
 
 impl Classifier {
-    /// A classifier whose cache holds about this many statements. Until it gets a catalogue, every
-    /// call of a function counts as a write.
+    /// A classifier whose cache holds about this many statements. Until it gets a catalogue, all that
+    /// names anything counts as a write.
     pub(crate) fn new(statements: usize, refresh: Refresh) -> Self {
         Self {
             plans: Cache::with_weighter(statements, statements as u64, ByLength),
             catalogue: ArcSwap::default(),
+            doubts: Doubts::new(),
             version: AtomicU64::new(1),
             refresh,
         }
@@ -145,7 +132,11 @@ impl Classifier {
         }
         let catalogue = self.catalogue.load();
         let judging = || judge(sql, &plan.traits, &catalogue);
-        let verdict = stacker::maybe_grow(STACK / 2, STACK, judging);
+        let verdict = if self.doubts.is_open() && !names_only_builtins(sql) {
+            Verdict::Write
+        } else {
+            stacker::maybe_grow(STACK / 2, STACK, judging)
+        };
         if verdict == Verdict::UnknownFunction {
             (self.refresh)();
         }
@@ -154,14 +145,43 @@ impl Classifier {
         if writes == 0 { Access::Read } else { Access::Write }
     }
 
-    /// Classifies by this catalogue from now on. Returns whether it differs from the one before.
-    pub(crate) fn learn(&self, catalogue: Catalogue) -> bool {
-        if **self.catalogue.load() == catalogue {
-            return false;
-        }
-        self.catalogue.store(Arc::new(catalogue));
+    /// From now on, what names anything that may not be PostgreSQL's own is a write, because the
+    /// schema may have changed.
+    pub(crate) fn doubt(&self) {
+        self.doubts.raise();
         self.version.fetch_add(1, Ordering::AcqRel);
-        true
+    }
+
+    /// The number of the latest doubt. Who reads the catalogue asks for it before the reading begins.
+    pub(crate) fn latest_doubt(&self) -> u64 {
+        self.doubts.latest()
+    }
+
+    /// The number of the doubt that there is before the first reading.
+    pub(crate) const FIRST_DOUBT: u64 = Doubts::FIRST;
+
+    /// The catalogue has not changed since it was learnt: settles the doubts up to this number.
+    pub(crate) fn settle(&self, doubt: u64) {
+        if self.doubts.settle(doubt) {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Classifies by this catalogue from now on, and settles the doubts up to the number that was the
+    /// latest when its reading began. Returns whether it differs from the one before.
+    pub(crate) fn learn(&self, catalogue: Catalogue, doubt: u64) -> bool {
+        let differs = **self.catalogue.load() != catalogue;
+        if differs {
+            self.catalogue.store(Arc::new(catalogue));
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        self.settle(doubt);
+        differs
+    }
+
+    /// What makes every query a write, as the catalogue says.
+    pub(crate) fn hidden_uses(&self) -> Vec<HiddenUse> {
+        self.catalogue.load().hidden.clone()
     }
 }
 
@@ -192,6 +212,9 @@ fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict 
         Some(kind) => kind == StatementKind::Explain,
         None => return Verdict::Write,
     };
+    if !explains && !catalogue.hidden.is_empty() {
+        return Verdict::Write;
+    }
     let Ok(statements) = Parser::parse_sql(&PostgreSqlDialect {}, sql) else {
         return Verdict::Write;
     };
@@ -224,7 +247,7 @@ fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict 
 fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<StatementKind> {
     let mut kind = None;
     let mut last: Option<Name<'_>> = None;
-    let (mut before, mut before_that) = ("", "");
+    let mut before = "";
     let mut operator: Option<std::ops::Range<usize>> = None;
     for (count, (token, place)) in Tokens::of(sql).enumerate() {
         if count >= MAX_TOKENS {
@@ -252,12 +275,15 @@ fn read_tokens(sql: &str, catalogue: &Catalogue) -> Option<StatementKind> {
         {
             return None;
         }
-        // `(value).function` and `$1.function` call the function too.
-        let is_called = before == "." && before_that.starts_with([')', ']', '$']);
-        (before_that, before) = (before, text);
+        // `value.function` calls the function too.
+        let is_attribute = before == ".";
+        before = text;
         let name = Name::of(token);
         if let Some(name) = name {
-            if is_called && kind != Some(StatementKind::Explain) && may_write(name, catalogue) {
+            if is_attribute
+                && kind != Some(StatementKind::Explain)
+                && name.is_in(&catalogue.attributes)
+            {
                 return None;
             }
             if kind.is_none() {

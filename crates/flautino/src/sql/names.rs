@@ -147,44 +147,48 @@ pub(crate) const HARMLESS: [&str; 31] = [
     "uuidv7",
 ];
 
-/// Whether a call of this function is a write even if the catalogue does not call it volatile: it
-/// changes something, or describes the server that runs it. `txid_current`, for example, is
-/// *stable*.
+/// Functions whose call is a write even if the catalogue does not call them volatile: they change
+/// something, or describe the server that runs them. `txid_current`, for example, is *stable*.
+pub(crate) const ALWAYS_WRITES: [&str; 18] = [
+    "currval",
+    "lastval",
+    "lo_import",
+    "loread",
+    "lowrite",
+    "nextval",
+    "pg_current_xact_id",
+    "pg_current_xact_id_if_assigned",
+    "pg_export_snapshot",
+    "pg_notify",
+    "pg_show_all_settings",
+    "query_to_xml",
+    "set_config",
+    "setseed",
+    "setval",
+    "ts_stat",
+    "txid_current",
+    "txid_current_if_assigned",
+];
+
+/// What the names of more such functions begin with.
+pub(crate) const ALWAYS_WRITES_PREFIXES: [&str; 11] = [
+    "cursor_to_xml",
+    "database_to_xml",
+    "dblink",
+    "lo_",
+    "pg_advisory",
+    "pg_logical_",
+    "pg_replication_",
+    "pg_stat_",
+    "pg_try_advisory",
+    "schema_to_xml",
+    "table_to_xml",
+];
+
+/// Whether a call of this function is a write whatever the catalogue says: see [`ALWAYS_WRITES`].
 pub(super) fn always_writes(function: &str) -> bool {
-    const PREFIXES: [&str; 11] = [
-        "cursor_to_xml",
-        "database_to_xml",
-        "dblink",
-        "lo_",
-        "pg_advisory",
-        "pg_logical_",
-        "pg_replication_",
-        "pg_stat_",
-        "pg_try_advisory",
-        "schema_to_xml",
-        "table_to_xml",
-    ];
-    const NAMES: [&str; 18] = [
-        "currval",
-        "lastval",
-        "lo_import",
-        "loread",
-        "lowrite",
-        "nextval",
-        "pg_current_xact_id",
-        "pg_current_xact_id_if_assigned",
-        "pg_export_snapshot",
-        "pg_notify",
-        "pg_show_all_settings",
-        "query_to_xml",
-        "set_config",
-        "setseed",
-        "setval",
-        "ts_stat",
-        "txid_current",
-        "txid_current_if_assigned",
-    ];
-    NAMES.contains(&function) || PREFIXES.iter().any(|prefix| function.starts_with(prefix))
+    ALWAYS_WRITES.contains(&function)
+        || ALWAYS_WRITES_PREFIXES.iter().any(|prefix| function.starts_with(prefix))
 }
 
 /// Views that describe the server or session that reads them, so that a standby would show itself

@@ -9,6 +9,7 @@ mod conflicts;
 mod counters;
 mod foreign_nodes;
 mod hangs;
+mod hidden_writes;
 mod lag;
 mod lost_connections;
 mod lost_streams;

@@ -1,0 +1,144 @@
+//! What the classifier knows of the server's catalogue, and how certain that is.
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::lexer::{Token, Tokens};
+
+/// What the server's catalogue says about names, as far as reads and writes depend on it. All names
+/// are without their schema.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Catalogue {
+    /// The names of all functions.
+    pub(crate) functions: HashSet<Box<str>>,
+    /// Names under which there is a function that writes, or may write: a call makes a statement a
+    /// write.
+    pub(crate) volatile: HashSet<Box<str>>,
+    /// Those names in `volatile` that can be called as `value.name`, since one argument is enough.
+    pub(crate) attributes: HashSet<Box<str>>,
+    /// Names that make a statement a write wherever they stand in it: views, tables and types that
+    /// lead to a function that writes.
+    pub(crate) anywhere: HashSet<Box<str>>,
+    /// Operators that call a function that writes.
+    pub(crate) operators: Vec<Box<str>>,
+    /// Objects that lead to a function that writes although no text names them, such as the `=` of
+    /// `IN`. While there is one, every query is a write.
+    pub(crate) hidden: Vec<HiddenUse>,
+}
+
+/// An object that the server may use for any query: a cast or an operator of the user's own between
+/// types that come with PostgreSQL. Text for people.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct HiddenUse(pub(crate) Box<str>);
+
+/// Counts the moments from which on the catalogue may be outdated. There is a doubt until a reading
+/// that began after the latest of them has ended.
+#[derive(Debug)]
+pub(super) struct Doubts {
+    raised: AtomicU64,
+    settled: AtomicU64,
+}
+
+impl Doubts {
+    /// The number of the doubt that there is at first: nothing is known.
+    pub(super) const FIRST: u64 = 1;
+
+    pub(super) fn new() -> Self {
+        Self { raised: AtomicU64::new(Self::FIRST), settled: AtomicU64::new(0) }
+    }
+
+    pub(super) fn raise(&self) {
+        self.raised.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// The number of the latest doubt.
+    pub(super) fn latest(&self) -> u64 {
+        self.raised.load(Ordering::Acquire)
+    }
+
+    /// Settles this doubt and those before it. Returns whether it was the last one.
+    pub(super) fn settle(&self, number: u64) -> bool {
+        let before = self.settled.fetch_max(number, Ordering::AcqRel);
+        before < number && !self.is_open()
+    }
+
+    /// Whether there is a doubt that is not settled.
+    pub(super) fn is_open(&self) -> bool {
+        self.settled.load(Ordering::Acquire) < self.latest()
+    }
+}
+
+/// Whether the text names nothing but key words, so that a changed schema cannot change what it
+/// does.
+pub(super) fn names_only_builtins(sql: &str) -> bool {
+    const KEY_WORDS: [&str; 30] = [
+        "all",
+        "and",
+        "as",
+        "asc",
+        "between",
+        "by",
+        "case",
+        "desc",
+        "distinct",
+        "else",
+        "end",
+        "except",
+        "false",
+        "from",
+        "in",
+        "intersect",
+        "is",
+        "limit",
+        "not",
+        "null",
+        "offset",
+        "or",
+        "order",
+        "select",
+        "then",
+        "true",
+        "union",
+        "values",
+        "when",
+        "where",
+    ];
+    Tokens::of(sql).all(|(token, _)| match token {
+        Token::Word(_) => token.is_any(&KEY_WORDS),
+        Token::Quoted(_) => false,
+        Token::Literal | Token::Semicolon | Token::Other => true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_doubt_is_settled_only_by_a_reading_that_began_after_it() {
+        let doubts = Doubts::new();
+        assert!(doubts.is_open(), "nothing is known at first");
+        let began = doubts.latest();
+        doubts.raise();
+        assert!(!doubts.settle(began));
+        assert!(doubts.is_open());
+        assert!(doubts.settle(doubts.latest()));
+        assert!(!doubts.is_open());
+        // A reading that began long ago ends late.
+        doubts.raise();
+        assert!(!doubts.settle(began));
+        assert!(doubts.is_open());
+    }
+
+    #[test]
+    fn a_text_without_names_is_told_from_one_with_names() {
+        for sql in ["SELECT 1", "select 'a', 1 + 2 where true", "VALUES (1), (2) ORDER BY 1", ""] {
+            assert!(names_only_builtins(sql), "{sql}");
+        }
+        for sql in
+            ["SELECT * FROM v", "SELECT \"select\"", "TABLE v", "SELECT f(1)", "SELECT '1'::d"]
+        {
+            assert!(!names_only_builtins(sql), "{sql}");
+        }
+    }
+}
