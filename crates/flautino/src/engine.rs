@@ -217,7 +217,7 @@ impl Engine {
     }
 
     /// Returns what a statement needs, as the router sees it: for tests and explanations. Before `open`,
-    /// and if there is one node, all that names anything counts as a write.
+    /// and if there is one node, every call of a function counts as a write.
     #[must_use]
     pub fn access(&self, sql: &str) -> Access {
         let classifier = &self.state.context.classifier;

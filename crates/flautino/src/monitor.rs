@@ -144,7 +144,7 @@ impl Monitor {
         self.probe(&nodes[0]).await;
         self.probe_all(&nodes[1..]).await;
         self.probe_undecided(&nodes).await;
-        let next = self.read_catalogue().await;
+        let next = self.begin_reading().await;
         nodes.iter().for_each(|node| self.keep_probing(node));
         let reading = self.keep_reading_catalogue(next);
         nodes[0].spawn(async move {

@@ -41,6 +41,8 @@ pub(super) struct Readings {
     /// The fingerprint of the catalogue that the classifier knows.
     fingerprint: Option<Box<str>>,
     expressions: Expressions,
+    /// The doubt that there was when the monitor started, since nothing was known.
+    first_doubt: u64,
     /// When the last reading of an engine of one node began, and whether it succeeded.
     last: Option<(Instant, bool)>,
 }
@@ -54,7 +56,7 @@ impl Readings {
         classifier: &Classifier,
         settles: bool,
     ) -> Result<Refreshed, sqlx::Error> {
-        let doubt = if settles { classifier.latest_doubt() } else { Classifier::FIRST_DOUBT };
+        let doubt = if settles { classifier.latest_doubt() } else { self.first_doubt };
         let mut connection = match self.connection.take() {
             Some((of, connection)) if of.as_ptr() == Arc::as_ptr(server) => connection,
             _ => {
@@ -89,10 +91,17 @@ enum Refreshed {
 }
 
 impl Monitor {
+    /// Reads the catalogue for the first time since the monitor started. Until that has succeeded, all
+    /// that names anything of the user's own is a write. Returns when to read it again.
+    pub(super) async fn begin_reading(&self) -> Next {
+        self.readings.lock().await.first_doubt = self.classifier.doubt();
+        self.read_catalogue().await
+    }
+
     /// Brings the catalogue up to date, from the primary, or if that does not answer and nothing is
     /// known yet, from a replica. A replica may lack a new function; calls of a function that is not
     /// in the catalogue go to the primary. Returns when to do so again.
-    pub(super) async fn read_catalogue(&self) -> Next {
+    async fn read_catalogue(&self) -> Next {
         let mut readings = self.readings.lock().await;
         let began = Instant::now();
         let was_suspected = self.is_suspected.swap(false, Ordering::AcqRel);

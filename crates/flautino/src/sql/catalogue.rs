@@ -33,22 +33,16 @@ pub(crate) struct HiddenUse(pub(crate) Box<str>);
 
 /// Counts the moments from which on the catalogue may be outdated. There is a doubt until a reading
 /// that began after the latest of them has ended.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Doubts {
     raised: AtomicU64,
     settled: AtomicU64,
 }
 
 impl Doubts {
-    /// The number of the doubt that there is at first: nothing is known.
-    pub(super) const FIRST: u64 = 1;
-
-    pub(super) fn new() -> Self {
-        Self { raised: AtomicU64::new(Self::FIRST), settled: AtomicU64::new(0) }
-    }
-
-    pub(super) fn raise(&self) {
-        self.raised.fetch_add(1, Ordering::AcqRel);
+    /// Returns the number of the new doubt.
+    pub(super) fn raise(&self) -> u64 {
+        self.raised.fetch_add(1, Ordering::AcqRel) + 1
     }
 
     /// The number of the latest doubt.
@@ -116,18 +110,21 @@ mod tests {
 
     #[test]
     fn a_doubt_is_settled_only_by_a_reading_that_began_after_it() {
-        let doubts = Doubts::new();
-        assert!(doubts.is_open(), "nothing is known at first");
-        let began = doubts.latest();
+        let doubts = Doubts::default();
+        assert!(!doubts.is_open());
+        let began = doubts.raise();
         doubts.raise();
         assert!(!doubts.settle(began));
         assert!(doubts.is_open());
         assert!(doubts.settle(doubts.latest()));
         assert!(!doubts.is_open());
         // A reading that began long ago ends late.
-        doubts.raise();
+        let latest = doubts.raise();
         assert!(!doubts.settle(began));
         assert!(doubts.is_open());
+        assert!(doubts.settle(latest));
+        assert!(!doubts.settle(latest));
+        assert!(!doubts.is_open());
     }
 
     #[test]

@@ -96,13 +96,13 @@ impl Weighter<Box<str>, Arc<Plan>> for ByLength {
 }
 
 impl Classifier {
-    /// A classifier whose cache holds about this many statements. Until it gets a catalogue, all that
-    /// names anything counts as a write.
+    /// A classifier whose cache holds about this many statements. Until it gets a catalogue, every
+    /// call of a function counts as a write.
     pub(crate) fn new(statements: usize, refresh: Refresh) -> Self {
         Self {
             plans: Cache::with_weighter(statements, statements as u64, ByLength),
             catalogue: ArcSwap::default(),
-            doubts: Doubts::new(),
+            doubts: Doubts::default(),
             version: AtomicU64::new(1),
             refresh,
         }
@@ -146,19 +146,17 @@ impl Classifier {
     }
 
     /// From now on, what names anything that may not be PostgreSQL's own is a write, because the
-    /// schema may have changed.
-    pub(crate) fn doubt(&self) {
-        self.doubts.raise();
+    /// schema may have changed. Returns the number of this doubt.
+    pub(crate) fn doubt(&self) -> u64 {
+        let number = self.doubts.raise();
         self.version.fetch_add(1, Ordering::AcqRel);
+        number
     }
 
     /// The number of the latest doubt. Who reads the catalogue asks for it before the reading begins.
     pub(crate) fn latest_doubt(&self) -> u64 {
         self.doubts.latest()
     }
-
-    /// The number of the doubt that there is before the first reading.
-    pub(crate) const FIRST_DOUBT: u64 = Doubts::FIRST;
 
     /// The catalogue has not changed since it was learnt: settles the doubts up to this number.
     pub(crate) fn settle(&self, doubt: u64) {

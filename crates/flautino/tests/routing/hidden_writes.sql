@@ -76,8 +76,10 @@ CREATE TABLE grades (a int, g grabbed);
 CREATE TYPE grabrange AS RANGE (SUBTYPE = grabbed);
 CREATE DOMAIN grade AS int CHECK (VALUE BETWEEN 1 AND 6);
 CREATE TYPE calm_pair AS (a int, g grade);
-CREATE FUNCTION takes(grabbed) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
-CREATE FUNCTION takes_more(a int, VARIADIC b grabbed[]) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE FUNCTION takes(grabbed) RETURNS int LANGUAGE plpgsql IMMUTABLE
+    AS 'BEGIN RETURN 1; END';
+CREATE FUNCTION takes_more(a int, VARIADIC b grabbed[]) RETURNS int LANGUAGE plpgsql IMMUTABLE
+    AS 'BEGIN RETURN 1; END';
 CREATE FUNCTION gives() RETURNS grabbed LANGUAGE plpgsql STABLE AS 'BEGIN RETURN 1; END';
 CREATE FUNCTION gives_out(OUT a int, OUT g grabbed) LANGUAGE plpgsql STABLE AS 'BEGIN a = 1; g = 2; END';
 CREATE FUNCTION gives_table() RETURNS TABLE (a int, g grabbed) LANGUAGE plpgsql STABLE
@@ -93,7 +95,8 @@ CREATE VIEW of_record AS SELECT g FROM json_to_record('{"g": 1}') AS x (g grabbe
 CREATE TYPE mark AS (a int);
 CREATE FUNCTION to_mark(int) RETURNS mark LANGUAGE sql VOLATILE AS 'SELECT ROW(grab($1))::mark';
 CREATE CAST (int AS mark) WITH FUNCTION to_mark(int) AS IMPLICIT;
-CREATE FUNCTION takes_mark(mark) RETURNS int LANGUAGE sql IMMUTABLE AS 'SELECT 1';
+CREATE FUNCTION takes_mark(mark) RETURNS int LANGUAGE plpgsql IMMUTABLE
+    AS 'BEGIN RETURN 1; END';
 CREATE TABLE marked (m mark);
 INSERT INTO marked VALUES (ROW(1));
 CREATE VIEW of_cast AS SELECT takes_mark(id) AS m FROM notes;

@@ -8,6 +8,7 @@ mod common;
 mod conflicts;
 mod counters;
 mod foreign_nodes;
+mod fresh_catalogue;
 mod hangs;
 mod hidden_writes;
 mod lag;
