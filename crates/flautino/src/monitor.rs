@@ -8,17 +8,21 @@
 //! - here: the start, the end and the loops
 //! - `asking`, `probe`: one probe of one node, and its SQL
 //! - `positions`, `writes`: positions for tokens, and the writes that they wait for
-//! - `catalogue`: reads the server's catalogue of functions and views for the classifier
+//! - `reading`: when the server's catalogue is read for the classifier
+//! - `catalogue`, `closure`: what it says of functions, views and types, and what leads to a write
 //! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
 mod asking;
 mod catalogue;
+mod closure;
 mod positions;
 mod probe;
 mod publish;
+mod reading;
 mod state;
 mod writes;
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -29,6 +33,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::reading::Readings;
 use self::state::place;
 pub(crate) use self::state::{ClusterState, Nodes};
 pub(crate) use self::writes::WriteUnderWay;
@@ -37,7 +42,7 @@ use crate::config::RoutingConfig;
 use crate::error::UnknownNode;
 use crate::node::{Node, Server, Watcher};
 use crate::router::{Role, Snapshot, Topology};
-use crate::sql::Classifier;
+use crate::sql::{Classifier, HiddenUse};
 
 /// The least time between two probes of a node, however often a probe is requested.
 const MIN_PROBE_PAUSE: Duration = Duration::from_millis(50);
@@ -60,8 +65,14 @@ pub(crate) struct Monitor {
     running: ArcSwapOption<Run>,
     /// Notified when the catalogue should be read again.
     catalogue_wanted: Arc<Notify>,
-    /// When the catalogue of an engine of one node was last read, and whether that succeeded.
-    catalogue_read: tokio::sync::Mutex<Option<(Instant, bool)>>,
+    /// Locked while the catalogue is read.
+    readings: tokio::sync::Mutex<Readings>,
+    /// Something ran that may have changed the schema, and that is not looked at yet.
+    is_suspected: AtomicBool,
+    /// Until when what cannot be followed is trusted to leave the schema alone.
+    trusted_until: Mutex<Option<Instant>>,
+    /// What was last reported to make every query a write.
+    reported_hidden: Mutex<Vec<HiddenUse>>,
     writes: Arc<WritesUnderWay>,
 }
 
@@ -97,7 +108,10 @@ impl Monitor {
             config,
             running: ArcSwapOption::empty(),
             catalogue_wanted,
-            catalogue_read: tokio::sync::Mutex::default(),
+            readings: tokio::sync::Mutex::default(),
+            is_suspected: AtomicBool::new(false),
+            trusted_until: Mutex::default(),
+            reported_hidden: Mutex::default(),
             writes: Arc::default(),
         });
         monitor.watch_servers(&nodes);
@@ -130,7 +144,7 @@ impl Monitor {
         self.probe(&nodes[0]).await;
         self.probe_all(&nodes[1..]).await;
         self.probe_undecided(&nodes).await;
-        let next = self.read_catalogue().await;
+        let next = self.begin_reading().await;
         nodes.iter().for_each(|node| self.keep_probing(node));
         let reading = self.keep_reading_catalogue(next);
         nodes[0].spawn(async move {
@@ -210,6 +224,7 @@ impl Monitor {
         let nodes = self.nodes();
         let closing = nodes.iter().map(|node| node.probe_connection.close());
         futures_util::future::join_all(closing).await;
+        self.close_catalogue().await;
     }
 
     pub(crate) fn is_running(&self) -> bool {
@@ -256,11 +271,6 @@ impl Monitor {
     /// Counts a write as under way until the returned guard is dropped.
     pub(crate) fn write_begins(&self) -> WriteUnderWay {
         self.writes.begin()
-    }
-
-    /// Requests that the catalogue be read again soon, because the schema may have changed.
-    pub(crate) fn request_catalogue(&self) {
-        self.catalogue_wanted.notify_one();
     }
 
     /// Requests that all nodes be probed at once, because what is known of them may be outdated.

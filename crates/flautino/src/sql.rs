@@ -21,7 +21,8 @@ mod quote;
 mod traits;
 
 pub(crate) use self::builtins::{Builtin, extension_names, names, relation_names};
-pub(crate) use self::catalogue::Catalogue;
+pub(crate) use self::catalogue::{Catalogue, HiddenUse};
 pub(crate) use self::classify::{Classifier, Plan};
 pub(crate) use self::lexer::{Token, Tokens};
 pub(crate) use self::quote::{literal, quoted};
+pub(crate) use self::traits::StatementTraits;

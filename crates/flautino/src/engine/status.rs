@@ -11,6 +11,7 @@ use super::state::EngineState;
 use crate::monitor::{ClusterState, Monitor};
 use crate::node::{Counts, Node};
 use crate::router::{Lsn, Progress, Role, Topology};
+use crate::sql::HiddenUse;
 
 /// The state of an engine at one moment. It holds no password and no SQL.
 #[derive(Debug, Clone, Serialize)]
@@ -23,6 +24,11 @@ pub struct EngineStatus {
     /// How sessions see their own writes on replicas: by positions in the log, or by a time window if
     /// the primary does not tell its position. `None` if there is only one node.
     pub read_your_writes: Option<ReadYourWrites>,
+    /// What makes every query a write, so that replicas serve none: casts, operators and operator
+    /// classes of the database's own, between types that come with PostgreSQL, whose functions are
+    /// volatile or lead to one. PostgreSQL may use them where no text shows it, as `IN` uses `=`.
+    /// Declare the function `STABLE` or `IMMUTABLE` if it writes nothing, or drop what uses it.
+    pub reads_blocked_by: Vec<String>,
     /// All nodes, the main one first.
     pub nodes: Vec<NodeStatus>,
     /// How many statements were sent to a node for each [`Reason`](crate::Reason), since the start.
@@ -136,11 +142,13 @@ impl EngineStatus {
             true => ReadYourWrites::Positions,
             false => ReadYourWrites::Window,
         });
+        let hidden = engine.context.classifier.hidden_uses();
         let decisions = engine.context.decisions.all().filter(|(_, count)| *count > 0);
         Self {
             open: engine.phase.is_open(),
             primary: primary.map(|number| nodes[number].name.clone()),
             read_your_writes,
+            reads_blocked_by: hidden.into_iter().map(|HiddenUse(what)| what.into()).collect(),
             nodes,
             decisions: decisions.map(|(reason, count)| (reason.as_str(), count)).collect(),
         }

@@ -9,6 +9,7 @@ use crate::monitor::{Monitor, WriteUnderWay};
 use crate::node::Node;
 use crate::router::{Access, Reason};
 use crate::session::{Session, SessionWrite, Timing};
+use crate::sql::StatementTraits;
 use crate::statement::Statement;
 
 /// How many statements were sent to a node for each [`Reason`].
@@ -59,10 +60,26 @@ pub(crate) struct Tracking {
     session_write: Option<SessionWrite>,
     /// Tells the session that the app has the connection itself, and may be writing on it.
     unwatched_write: Option<SessionWrite>,
-    /// A statement changed the schema, or may have.
-    changes_schema: bool,
+    /// What statements since the last report may have done to the schema.
+    schema: SchemaChange,
+    /// What statements may have done to the schema since the lease was taken. A `COMMIT` that the app
+    /// sends itself makes it last.
+    uncommitted: SchemaChange,
     /// The app got the connection itself, so that what runs on it cannot be followed.
     is_unwatched: bool,
+}
+
+/// What a statement may have done to the schema, from what matters least on.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum SchemaChange {
+    #[default]
+    None,
+    /// Nothing but dropped something. What is left has the names that it had.
+    Dropped,
+    /// Nobody knows: it called a procedure, or the app sent it over the connection itself.
+    Unknown,
+    /// It made or changed something.
+    Added,
 }
 
 impl Tracker {
@@ -92,7 +109,7 @@ impl Tracker {
             && (self.reason == Reason::Rescued
                 || node.classifier().access(statement.plan(), statement.text()) == Access::Write)
         {
-            tracking.changes_schema |= statement.plan().traits.changes_schema;
+            tracking.note_schema(&statement.plan().traits);
             tracking.monitor_write.get_or_insert_with(|| self.monitor.write_begins());
             let window = self.monitor.config.token_window;
             tracking.session_write.get_or_insert_with(|| self.session.write_begins(window));
@@ -133,7 +150,9 @@ impl Tracker {
     pub(super) fn finish(&mut self) {
         self.report_untracked();
         if let Some(tracking) = &mut self.tracking {
-            tracking.changes_schema |= tracking.unwatched_write.is_some();
+            if tracking.unwatched_write.is_some() {
+                tracking.schema = tracking.schema.max(SchemaChange::Unknown);
+            }
             tracking.writes_ended(&self.monitor);
             if tracking.is_unwatched {
                 tracking.read_ended(&self.session);
@@ -146,6 +165,7 @@ impl Tracker {
     fn report_untracked(&self) {
         if self.tracking.is_none() && self.monitor.routes() {
             self.session.lose_track();
+            self.monitor.suspect_catalogue();
         }
     }
 }
@@ -166,7 +186,8 @@ impl Tracking {
             monitor_write,
             session_write: None,
             unwatched_write: None,
-            changes_schema: false,
+            schema: SchemaChange::None,
+            uncommitted: SchemaChange::None,
             is_unwatched: false,
         }
     }
@@ -176,8 +197,28 @@ impl Tracking {
         {
             write.end();
         }
-        if std::mem::take(&mut self.changes_schema) {
-            monitor.request_catalogue();
+        self.report_schema(monitor);
+    }
+
+    fn note_schema(&mut self, traits: &StatementTraits) {
+        let change = match traits {
+            _ if traits.adds_to_schema => SchemaChange::Added,
+            _ if traits.calls_procedure => SchemaChange::Unknown,
+            _ if traits.changes_schema => SchemaChange::Dropped,
+            _ if traits.control.is_some() => self.uncommitted,
+            _ => return,
+        };
+        self.schema = self.schema.max(change);
+        self.uncommitted = self.uncommitted.max(change);
+    }
+
+    /// Tells the monitor what statements that have ended may have done to the schema.
+    fn report_schema(&mut self, monitor: &Monitor) {
+        match std::mem::take(&mut self.schema) {
+            SchemaChange::None => {}
+            SchemaChange::Dropped => monitor.request_catalogue(),
+            SchemaChange::Unknown => monitor.suspect_catalogue(),
+            SchemaChange::Added => monitor.doubt_catalogue(),
         }
     }
 
@@ -190,9 +231,13 @@ impl Tracking {
 
 impl Drop for Tracker {
     fn drop(&mut self) {
-        // A statement that was dropped half-way may have returned rows before.
-        if let (true, Some(tracking)) = (self.is_running, &self.tracking) {
-            tracking.read_ended(&self.session);
+        if let Some(tracking) = &mut self.tracking {
+            // A statement that was dropped half-way may have returned rows before.
+            if self.is_running {
+                tracking.read_ended(&self.session);
+            }
+            // And one that changes the schema may have done so, as may a `COMMIT` without an answer.
+            tracking.report_schema(&self.monitor);
         }
     }
 }

@@ -11,7 +11,7 @@ use arc_swap::ArcSwap;
 use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
-use super::catalogue::Catalogue;
+use super::catalogue::{Catalogue, Doubts, HiddenUse};
 use super::judge::{Verdict, judge};
 use super::traits::StatementTraits;
 use crate::router::Access;
@@ -55,7 +55,9 @@ type Refresh = Box<dyn Fn() + Send + Sync>;
 pub(crate) struct Classifier {
     plans: Cache<Box<str>, Arc<Plan>, ByLength>,
     catalogue: ArcSwap<Catalogue>,
-    /// Counts the catalogues. A verdict that is based on an earlier one does not hold any more.
+    doubts: Doubts,
+    /// Counts the catalogues and the doubts. A verdict that is based on an earlier version does not
+    /// hold any more.
     version: AtomicU64,
     refresh: Refresh,
 }
@@ -77,6 +79,7 @@ impl Classifier {
         Self {
             plans: Cache::with_weighter(statements, statements as u64, ByLength),
             catalogue: ArcSwap::default(),
+            doubts: Doubts::default(),
             version: AtomicU64::new(1),
             refresh,
         }
@@ -105,7 +108,7 @@ impl Classifier {
             return if judged & 1 == 0 { Access::Read } else { Access::Write };
         }
         let catalogue = self.catalogue.load();
-        let verdict = judge(sql, &plan.traits, &catalogue);
+        let verdict = judge(sql, &plan.traits, &catalogue, self.doubts.is_open());
         if verdict == Verdict::UnknownFunction {
             (self.refresh)();
         }
@@ -114,14 +117,41 @@ impl Classifier {
         if writes == 0 { Access::Read } else { Access::Write }
     }
 
-    /// Classifies by this catalogue from now on. Returns whether it differs from the one before.
-    pub(crate) fn learn(&self, catalogue: Catalogue) -> bool {
-        if **self.catalogue.load() == catalogue {
-            return false;
-        }
-        self.catalogue.store(Arc::new(catalogue));
+    /// From now on, what names anything that may not be PostgreSQL's own is a write, because the
+    /// schema may have changed. Returns the number of this doubt.
+    pub(crate) fn doubt(&self) -> u64 {
+        let number = self.doubts.raise();
         self.version.fetch_add(1, Ordering::AcqRel);
-        true
+        number
+    }
+
+    /// The number of the latest doubt. Who reads the catalogue asks for it before the reading begins.
+    pub(crate) fn latest_doubt(&self) -> u64 {
+        self.doubts.latest()
+    }
+
+    /// The catalogue has not changed since it was learnt: settles the doubts up to this number.
+    pub(crate) fn settle(&self, doubt: u64) {
+        if self.doubts.settle(doubt) {
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Classifies by this catalogue from now on, and settles the doubts up to the number that was the
+    /// latest when its reading began. Returns whether it differs from the one before.
+    pub(crate) fn learn(&self, catalogue: Catalogue, doubt: u64) -> bool {
+        let differs = **self.catalogue.load() != catalogue;
+        if differs {
+            self.catalogue.store(Arc::new(catalogue));
+            self.version.fetch_add(1, Ordering::AcqRel);
+        }
+        self.settle(doubt);
+        differs
+    }
+
+    /// What makes every query a write, as the catalogue says.
+    pub(crate) fn hidden_uses(&self) -> Vec<HiddenUse> {
+        self.catalogue.load().hidden.clone()
     }
 }
 

@@ -6,7 +6,7 @@
 //! read as tokens, not parsed: that a name is tainted does not depend on where it stands, except
 //! that a function counts where it is called. So more names can only make a statement a write.
 
-use super::builtins::{Builtin, builtin_relation};
+use super::builtins::{Builtin, builtin, builtin_relation, is_builtin_type};
 use super::catalogue::Catalogue;
 use super::keywords::Keyword;
 use super::lexer::{Token, Tokens};
@@ -28,23 +28,29 @@ pub(super) enum Verdict {
     Write,
 }
 
-/// Judges a text that has these traits.
-pub(super) fn judge(sql: &str, traits: &StatementTraits, catalogue: &Catalogue) -> Verdict {
+/// Judges a text that has these traits. With `in_doubt`, what the catalogue says may be outdated:
+/// all that names anything but PostgreSQL's own is a write.
+pub(super) fn judge(
+    sql: &str,
+    traits: &StatementTraits,
+    catalogue: &Catalogue,
+    in_doubt: bool,
+) -> Verdict {
     if traits.multiple_commands || traits.control.is_some() || traits.may_change_session {
         return Verdict::Write;
     }
     let mut tokens = Tokens::of(sql);
-    let verdict = judge_tokens(&mut tokens, catalogue);
+    let verdict = judge_tokens(&mut tokens, catalogue, in_doubt);
     if verdict == Verdict::Write {
         return verdict;
     }
     let other = tokens.other_reading();
-    other.map_or(verdict, |mut tokens| verdict.max(judge_tokens(&mut tokens, catalogue)))
+    other.map_or(verdict, |mut tokens| verdict.max(judge_tokens(&mut tokens, catalogue, in_doubt)))
 }
 
 /// Judges the tokens of a text. What the server cannot read is left to the primary.
-fn judge_tokens(tokens: &mut Tokens<'_>, catalogue: &Catalogue) -> Verdict {
-    let verdict = judge_command(tokens.by_ref().map(|(token, _)| token), catalogue);
+fn judge_tokens(tokens: &mut Tokens<'_>, catalogue: &Catalogue, in_doubt: bool) -> Verdict {
+    let verdict = judge_command(tokens.by_ref().map(|(token, _)| token), catalogue, in_doubt);
     // `SHOW` and `EXPLAIN` are judged by their beginning.
     tokens.for_each(drop);
     if tokens.is_unclosed() { Verdict::Write } else { verdict }
@@ -53,8 +59,9 @@ fn judge_tokens(tokens: &mut Tokens<'_>, catalogue: &Catalogue) -> Verdict {
 fn judge_command<'a>(
     mut tokens: impl Iterator<Item = Token<'a>>,
     catalogue: &'a Catalogue,
+    in_doubt: bool,
 ) -> Verdict {
-    let mut query = Query::new(catalogue);
+    let mut query = Query::new(catalogue, in_doubt);
     let first = loop {
         match tokens.next() {
             Some(Token::Symbol(b'(')) => query.open(),
@@ -69,7 +76,7 @@ fn judge_command<'a>(
     if first.is("show") && query.depth == 0 {
         return Verdict::Read;
     }
-    if !first.is_any(&READS) {
+    if !first.is_any(&READS) || !catalogue.hidden.is_empty() {
         return Verdict::Write;
     }
     // Each token is judged with the one before and the one behind it.
@@ -133,6 +140,7 @@ fn describes_the_server(relation: &str) -> bool {
 /// A query as far as its tokens have been read.
 struct Query<'a> {
     catalogue: &'a Catalogue,
+    in_doubt: bool,
     /// The token before.
     last: Option<Token<'a>>,
     /// How many brackets are open.
@@ -149,9 +157,10 @@ struct Query<'a> {
 }
 
 impl<'a> Query<'a> {
-    fn new(catalogue: &'a Catalogue) -> Self {
+    fn new(catalogue: &'a Catalogue, in_doubt: bool) -> Self {
         Self {
             catalogue,
+            in_doubt,
             last: None,
             depth: 0,
             lists_names: 0,
@@ -252,6 +261,7 @@ impl<'a> Query<'a> {
         if (is_called && self.catalogue.taints_call(name))
             || (is_attribute && name.is_in(&self.catalogue.attributes))
             || name.has(describes_the_server)
+            || (self.in_doubt && !self.is_of_postgresql(name, is_called))
         {
             return true;
         }
@@ -260,6 +270,22 @@ impl<'a> Query<'a> {
         }
         self.calls_unknown |= is_called && !self.is_known(name);
         false
+    }
+
+    /// Whether the name can only be that of something that comes with PostgreSQL, or is a key word
+    /// that is no name.
+    fn is_of_postgresql(&self, name: Name<'a>, is_called: bool) -> bool {
+        let is_key_word = !self.follows(b'.')
+            && match name.keyword() {
+                Some(Keyword::Unreserved) => name.has(|word| word == "by"),
+                kind => kind.is_some(),
+            };
+        is_key_word
+            || name.has(|name| {
+                let is_type = is_builtin_type(name) || name == "pg_catalog";
+                is_type
+                    || (if is_called { builtin(name) } else { builtin_relation(name) }).is_some()
+            })
     }
 
     /// Whether a name with a bracket behind it is that of a function or type that the catalogue
@@ -303,11 +329,12 @@ mod tests {
             attributes: names(&["grab_row"]),
             anywhere: names(&["grabbing_view", "grabbed", "order"]),
             operators: vec!["|=|".into(), "<>".into()],
+            hidden: Vec::new(),
         }
     }
 
     fn judged(sql: &str) -> Verdict {
-        judge(sql, &StatementTraits::of(sql), &catalogue())
+        judge(sql, &StatementTraits::of(sql), &catalogue(), false)
     }
 
     #[track_caller]
@@ -459,5 +486,30 @@ mod tests {
                 "(EXPLAIN SELECT 1)",
             ],
         );
+    }
+
+    #[test]
+    fn in_doubt_only_what_comes_with_postgresql_is_read() {
+        let judged = |sql: &str| judge(sql, &StatementTraits::of(sql), &catalogue(), true);
+        for sql in [
+            "SELECT 1, now(), 'a'::text, pg_catalog.abs(1) ORDER BY 1",
+            "SELECT FROM pg_catalog.pg_class LEFT JOIN pg_type ON true",
+            "EXPLAIN SELECT a FROM t",
+            "SHOW work_mem",
+        ] {
+            assert_eq!(judged(sql), Verdict::Read, "{sql}");
+        }
+        for sql in [
+            "SELECT a",
+            "TABLE t",
+            "SELECT calm(1)",
+            "SELECT FROM value",
+            "SELECT FROM now",
+            "SELECT 1::mood",
+            "SELECT \"select\"",
+            "SELECT FROM s.pg_class",
+        ] {
+            assert_eq!(judged(sql), Verdict::Write, "{sql}");
+        }
     }
 }

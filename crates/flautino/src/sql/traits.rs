@@ -18,6 +18,11 @@ pub(crate) struct StatementTraits {
     pub(crate) may_change_session: bool,
     /// A command creates, alters or drops something.
     pub(crate) changes_schema: bool,
+    /// A command may have made something that the catalogue, as it was read, does not have, and that
+    /// other sessions see. To drop something makes nothing.
+    pub(crate) adds_to_schema: bool,
+    /// A command runs a procedure, which may do anything.
+    pub(crate) calls_procedure: bool,
     /// The first command reads or writes rows, and so may run inside a transaction.
     pub(crate) is_query: bool,
 }
@@ -151,7 +156,12 @@ impl<'a> Command<'a> {
         let second = |words: &[&str]| self.second.is_some_and(|second| second.is_any(words));
         let is_query = first.is_any(&QUERIES);
         traits.is_query |= commands_before == 0 && is_query;
-        traits.changes_schema |= first.is_any(&["create", "alter", "drop", "import"]);
+        let is_temporary = first.is("create") && second(&["temp", "temporary", "local"]);
+        let adds = first.is_any(&["create", "alter", "import", "do"]) && !is_temporary
+            || first.is("commit") && second(&["prepared"]);
+        traits.adds_to_schema |= adds;
+        traits.calls_procedure |= first.is("call");
+        traits.changes_schema |= adds || first.is("drop");
         let local_set = first.is("set") && second(&["local", "transaction", "constraints"]);
         traits.may_change_session |= self.changes_session
             || !(is_query || local_set || first.is_any(&LEAVE_NOTHING) || first.is_any(&CONTROL))
@@ -183,6 +193,36 @@ fn is_function_of_session(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_add_to_the_schema_is_told_from_what_only_drops() {
+        for sql in [
+            "CREATE VIEW v AS SELECT 1",
+            "create or replace function f() returns int language sql return 1",
+            "CREATE UNLOGGED TABLE t ()",
+            "alter function f() volatile",
+            "IMPORT FOREIGN SCHEMA s FROM SERVER x INTO public",
+            "DO $$ BEGIN END $$",
+            "COMMIT PREPARED 'a'",
+            "select 1; /* x */ Create View v AS SELECT 1; select 2",
+        ] {
+            assert!(StatementTraits::of(sql).adds_to_schema, "{sql}");
+        }
+        for sql in [
+            "DROP VIEW v",
+            "CREATE TEMP TABLE t ()",
+            "create temporary view v as select 1",
+            "CREATE LOCAL TEMP TABLE t ()",
+            "INSERT INTO creates VALUES ('create')",
+            "SELECT 'create view'",
+            "COMMIT",
+            "CALL p()",
+        ] {
+            assert!(!StatementTraits::of(sql).adds_to_schema, "{sql}");
+        }
+        assert!(StatementTraits::of("DROP VIEW v").changes_schema);
+        assert!(StatementTraits::of("select 1; call p()").calls_procedure);
+    }
 
     #[test]
     fn transaction_control_is_found_and_savepoints_are_not() {

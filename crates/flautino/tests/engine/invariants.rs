@@ -163,7 +163,7 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
         holding(&sql),
         [
             "lease/pooler.rs",
-            "monitor/catalogue.rs",
+            "monitor/catalogue/queries.rs",
             "monitor/probe.rs",
             "node/backend.rs",
             "node/extensions.rs",

@@ -4,6 +4,7 @@
 use flautino::router::Reason;
 use flautino::{Access, Engine, EngineConfig};
 use flautino_cluster::Cluster;
+use flautino_lab::settings::frozen;
 use flautino_lab::{ask, catch_up, config, node_of};
 use futures_util::TryStreamExt;
 
@@ -82,7 +83,9 @@ async fn ask_by(engine: &Engine, way: &str, sql: &str) -> (i32, Vec<(String, Rea
 
 #[tokio::test]
 async fn what_was_hidden_after_open_is_answered_at_once_and_goes_to_the_primary_the_next_time() {
-    let (cluster, config) = cluster_and_config("hidden").await;
+    let (cluster, mut config) = cluster_and_config("hidden").await;
+    // What is hidden stays so until the catalogue is looked at again.
+    frozen(&mut config);
     let engine = open_reading(config, &REPLICAS).await;
     hide(&cluster).await;
     let mut expected_calls = 0;
@@ -125,7 +128,8 @@ async fn what_is_hidden_at_open_goes_to_the_primary_at_once() {
 
 #[tokio::test]
 async fn a_rescued_write_is_seen_by_the_next_read_of_its_session() {
-    let (cluster, config) = cluster_and_config("seen").await;
+    let (cluster, mut config) = cluster_and_config("seen").await;
+    frozen(&mut config);
     let engine = open_reading(config, &REPLICAS).await;
     hide(&cluster).await;
     for replica in cluster.nodes().skip(1) {
