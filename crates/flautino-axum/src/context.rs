@@ -1,6 +1,5 @@
 //! What one request has of the engine: its handle, and its transaction if a handler asks for one.
 
-use std::io;
 use std::sync::Arc;
 
 use flautino::{Handle, Transaction};
@@ -49,7 +48,7 @@ pub(crate) struct ResponseMade;
 
 impl From<ResponseMade> for sqlx::Error {
     fn from(err: ResponseMade) -> Self {
-        Self::Io(io::Error::other(err))
+        Self::AnyDriverError(err.into())
     }
 }
 

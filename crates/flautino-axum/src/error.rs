@@ -9,8 +9,15 @@ use http::{HeaderValue, StatusCode, header};
 
 // SQLSTATE codes, by the names that PostgreSQL gives them.
 const UNIQUE_VIOLATION: &str = "23505";
+const PROTOCOL_VIOLATION: &str = "08P01";
 const TOO_MANY_CONNECTIONS: &str = "53300";
+const ADMIN_SHUTDOWN: &str = "57P01";
+const CRASH_SHUTDOWN: &str = "57P02";
 const CANNOT_CONNECT_NOW: &str = "57P03";
+
+/// How PgBouncer's messages begin for a client that it sends away before it has given it a server.
+const SENT_AWAY_BY_POOLER: [&str; 3] =
+    ["query_wait_timeout", "no more connections allowed", "server login has been failing"];
 
 /// An error of a handler's database access, which is a response too.
 ///
@@ -18,8 +25,12 @@ const CANNOT_CONNECT_NOW: &str = "57P03";
 /// |---|---|
 /// | row not found | 404 |
 /// | unique violation | 409 |
-/// | no connection in time, no primary, overloaded, engine closed, server down, starting or full | 503 with `Retry-After: 1` |
+/// | no connection in time, no primary, overloaded, engine closed | 503 with `Retry-After: 1` |
+/// | server down, starting, full, or shut down before the statement was done; a pooler's queue is full | 503 with `Retry-After: 1` |
 /// | anything else | 500 |
+///
+/// A 503 says that the statement had no effect. What may have had one, such as a connection that was
+/// lost without a word, is a 500.
 ///
 /// The body is `{"error": "…"}`, with a text that depends on the status alone. The cause of a 500 is
 /// logged as an error, that of a 503 as a warning.
@@ -61,7 +72,8 @@ impl DbError {
     }
 }
 
-/// Whether the statement was never run because there was no server or no connection to run it.
+/// Whether the statement provably had no effect, because there was no server or no connection to run
+/// it.
 fn is_unavailable(err: &sqlx::Error) -> bool {
     if let Some(err) = Error::of(err) {
         return matches!(
@@ -79,9 +91,16 @@ fn is_unavailable(err: &sqlx::Error) -> bool {
         sqlx::Error::Io(err) => {
             matches!(err.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut)
         }
-        sqlx::Error::Database(err) => {
-            matches!(err.code().as_deref(), Some(TOO_MANY_CONNECTIONS | CANNOT_CONNECT_NOW))
-        }
+        sqlx::Error::Database(err) => match err.code().as_deref() {
+            Some(TOO_MANY_CONNECTIONS | CANNOT_CONNECT_NOW) => true,
+            // The server ended the statement. What may have committed before that is an
+            // `Error::EffectUnknown`.
+            Some(ADMIN_SHUTDOWN | CRASH_SHUTDOWN) => true,
+            Some(PROTOCOL_VIOLATION) => {
+                SENT_AWAY_BY_POOLER.iter().any(|text| err.message().starts_with(text))
+            }
+            _ => false,
+        },
         _ => false,
     }
 }

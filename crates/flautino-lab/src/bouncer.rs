@@ -51,7 +51,7 @@ fn free_port() -> u16 {
     }
 }
 
-async fn start(binary: &Path, node: &Node) -> Bouncer {
+async fn start(binary: &Path, node: &Node, more: &str) -> Bouncer {
     let port = free_port();
     let dir = tempfile::Builder::new().prefix("flautino-bouncer").tempdir().unwrap();
     std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
@@ -59,7 +59,7 @@ async fn start(binary: &Path, node: &Node) -> Bouncer {
     let text = format!(
         "[databases]\npostgres = host=127.0.0.1 port={} user=postgres\n\
          [pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n\
-         auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\n{}",
+         auth_type = any\npool_mode = transaction\ndefault_pool_size = 5\nmax_client_conn = 200\n{}{more}",
         node.port(),
         other_user(),
     );
@@ -82,12 +82,17 @@ async fn start(binary: &Path, node: &Node) -> Bouncer {
 impl Bouncer {
     /// Starts one; `None` where it is not installed, which fails under `CI=true`.
     pub async fn start(node: &Node) -> Option<Self> {
+        Self::start_with(node, "").await
+    }
+
+    /// As [`start`](Self::start), with more lines of its configuration, which win.
+    pub async fn start_with(node: &Node, settings: &str) -> Option<Self> {
         let Some(binary) = binary() else {
             let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
             assert!(!is_ci, "pgbouncer is not installed, and CI needs it");
             println!("skipped: pgbouncer is not installed");
             return None;
         };
-        Some(start(&binary, node).await)
+        Some(start(&binary, node, settings).await)
     }
 }

@@ -20,7 +20,7 @@ pub(crate) use self::budget::FallbackBudget;
 pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
 use crate::error::Error;
-use crate::lease::{Decisions, Lease, Tracker, Tracking};
+use crate::lease::{Decisions, Lease, Tracker, Tracking, tell_effect};
 use crate::monitor::Monitor;
 use crate::node::Node;
 use crate::router::{Access, Consistency, Reason, Target};
@@ -122,7 +122,13 @@ impl Dispatch {
                 Err(error) => Failure { error, phase: Phase::Leasing },
             };
             if !self.may_retry(access, statement, &mut retry, &failure).await {
-                return Err(failure.error);
+                let error = match failure.phase.sent(statement) {
+                    Some(Sent { statement, completed }) => {
+                        tell_effect(failure.error, statement.commits_at_once(), completed)
+                    }
+                    None => failure.error,
+                };
+                return Err(error);
             }
             retry.begin_attempt();
         }

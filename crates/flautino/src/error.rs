@@ -7,7 +7,8 @@ use std::time::Duration;
 
 /// Why a query, a lease or a transaction failed, if the reason is flautino's and not the server's.
 ///
-/// sqlx's traits allow only [`sqlx::Error`], so these are wrapped in one; [`Error::of`] finds them.
+/// sqlx's traits allow only [`sqlx::Error`], so these are wrapped in one, as an
+/// [`AnyDriverError`](sqlx::Error::AnyDriverError); [`Error::of`] finds them.
 ///
 /// ```
 /// let err: sqlx::Error = flautino::Error::Closed { node: "main".into() }.into();
@@ -125,6 +126,15 @@ pub enum Error {
     )]
     CommitUnknown(#[source] sqlx::Error),
 
+    /// The server was shut down, or ended the session, while a statement ran that may have committed a
+    /// part of its work before: a `CALL`, a `DO`, a text of several commands. Any other statement has
+    /// had no effect then, and fails with the server's error.
+    #[error(
+        "the server ended the statement, which may have committed a part of its work before ({0}); \
+         look at the data before you try again"
+    )]
+    EffectUnknown(#[source] sqlx::Error),
+
     /// Creating a savepoint was cancelled or refused, so the whole transaction is rolled back.
     #[error(
         "the transaction is lost, since creating a savepoint in it was cancelled or refused; \
@@ -148,7 +158,7 @@ impl Error {
     #[must_use]
     pub fn of(err: &sqlx::Error) -> Option<&Self> {
         match err {
-            sqlx::Error::Io(io) => io.get_ref()?.downcast_ref(),
+            sqlx::Error::AnyDriverError(own) => own.downcast_ref(),
             _ => None,
         }
     }
@@ -156,7 +166,8 @@ impl Error {
 
 impl From<Error> for sqlx::Error {
     fn from(err: Error) -> Self {
-        Self::Io(io::Error::other(err))
+        // No `Io`: code that runs a statement again after an `Io` would do so after a `CommitUnknown`.
+        Self::AnyDriverError(err.into())
     }
 }
 
@@ -176,6 +187,9 @@ pub enum AcquireStep {
     Connecting,
     /// A hook of the app's own ran on the connection.
     Hook,
+    /// The pool that was given to [`Engine::from_pool`](crate::Engine::from_pool) gave none: other code
+    /// used its connections, or it could make none.
+    WaitingForAppPool,
 }
 
 impl AcquireStep {
@@ -186,6 +200,10 @@ impl AcquireStep {
             }
             Self::Connecting => "look whether the server is up, and takes more connections",
             Self::Hook => "look at `after_connect` and `before_acquire`",
+            Self::WaitingForAppPool => {
+                "look for other code that holds connections of the pool given to `Engine::from_pool`, \
+                 or raise its `max_connections`; if none does, the server gives it no connection"
+            }
         }
     }
 }
@@ -196,6 +214,7 @@ impl std::fmt::Display for AcquireStep {
             Self::WaitingForSlot => "waiting for a free connection",
             Self::Connecting => "connecting to the server",
             Self::Hook => "running the engine's hooks",
+            Self::WaitingForAppPool => "waiting for a free connection of the app's own pool",
         })
     }
 }

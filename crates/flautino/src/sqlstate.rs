@@ -4,10 +4,9 @@ use std::borrow::Cow;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
-use crate::error::Error;
-
 pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
 pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
+pub(crate) const CRASH_SHUTDOWN: &str = "57P02";
 pub(crate) const DEADLOCK_DETECTED: &str = "40P01";
 pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
 pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
@@ -76,7 +75,7 @@ pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
             | sqlx::Error::Protocol(_)
             | sqlx::Error::WorkerCrashed
     );
-    may_be_lost && Error::of(error).is_none() && !server_keeps_session(error)
+    may_be_lost && !server_keeps_session(error)
 }
 
 /// Whether the server refuses the user, the password or the database, and so will refuse the next

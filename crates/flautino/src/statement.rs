@@ -71,6 +71,13 @@ impl Statement {
         self.arguments.is_some()
     }
 
+    /// Whether nothing of it is committed, outside a transaction, before the server reports that it is
+    /// complete. A `CALL` or a `DO` may commit on its own, and so may several commands in one text.
+    pub(crate) fn commits_at_once(&self) -> bool {
+        let traits = &self.plan.traits;
+        traits.is_query && !traits.multiple_commands && self.is_extended()
+    }
+
     /// Whether it may leave something behind in the session: a setting, a lock, a cursor.
     pub(crate) fn may_change_session(&self) -> bool {
         self.plan.traits.may_change_session

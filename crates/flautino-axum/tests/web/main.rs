@@ -6,6 +6,7 @@ mod abandoned_storm;
 mod common;
 mod db;
 mod db_error;
+mod db_error_gone;
 mod first_replica;
 mod http2;
 mod missing_layer;

@@ -5,8 +5,8 @@ use futures_util::StreamExt;
 
 use super::Dispatch;
 use super::retry::{Failure, Phase};
-use crate::lease::Lease;
 use crate::lease::executor::{Answer, Item, Source, Start};
+use crate::lease::{Lease, tell_effect};
 use crate::statement::Statement;
 
 /// How many rows of a stream are taken together at most, if they have already arrived.
@@ -44,12 +44,15 @@ impl Source for RoutedExecutor {
         let dispatch = &self.0;
         async_stream::try_stream! {
             let access = dispatch.access(&statement);
+            let commits_at_once = statement.commits_at_once();
             let execute = |lease: Lease| first_chunk(lease, statement.clone());
             let (first, mut rest) = dispatch.run(access, Some(&statement), execute).await?;
             let mut chunk = Some(first);
+            let mut completed = false;
             while let Some(items) = chunk {
                 for item in items {
-                    yield item?;
+                    completed |= item.as_ref().is_ok_and(Item::is_left);
+                    yield item.map_err(|error| tell_effect(error, commits_at_once, completed))?;
                 }
                 chunk = rest.next().await;
             }

@@ -3,7 +3,7 @@
 use std::borrow::BorrowMut;
 
 use futures_core::Stream;
-use futures_util::TryStreamExt;
+use futures_util::{StreamExt, TryStreamExt};
 use sqlx::{Connection, Either, PgConnection};
 use tracing::Instrument;
 
@@ -15,8 +15,9 @@ use crate::logging::{Entry, Values};
 use crate::node::Node;
 use crate::router::Reason;
 use crate::sqlstate::{
-    DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, is_connection_lost,
-    is_outdated, server_keeps_session, sqlstate,
+    ADMIN_SHUTDOWN, CRASH_SHUTDOWN, DEADLOCK_DETECTED, READ_ONLY_TRANSACTION,
+    SERIALIZATION_FAILURE, has_code, is_connection_lost, is_outdated, server_keeps_session,
+    sqlstate,
 };
 use crate::statement::{PoolerMode, Statement};
 
@@ -296,6 +297,21 @@ async fn read_to_end<T: Answer>(
     Ok(answer)
 }
 
+/// The error as the caller is told it. A server that ends a session has rolled back what was not
+/// committed; if that need not be the whole statement, the error says so.
+pub(crate) fn tell_effect(
+    error: sqlx::Error,
+    commits_at_once: bool,
+    completed: bool,
+) -> sqlx::Error {
+    let was_ended = has_code(&error, ADMIN_SHUTDOWN) || has_code(&error, CRASH_SHUTDOWN);
+    if was_ended && (completed || !commits_at_once) {
+        Error::EffectUnknown(error).into()
+    } else {
+        error
+    }
+}
+
 fn log_item(log_entry: &mut Entry<'_>, item: &Item) {
     match item {
         Either::Left(done) => log_entry.rows_affected(done.rows_affected()),
@@ -305,14 +321,22 @@ fn log_item(log_entry: &mut Entry<'_>, item: &Item) {
 
 impl Source for &mut Lease {
     async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
-        Lease::run(self, statement, &mut false).await
+        let mut completed = false;
+        let commits_at_once = self.in_transaction || statement.commits_at_once();
+        let result = Lease::run(self, statement, &mut completed).await;
+        result.map_err(|error| tell_effect(error, commits_at_once, completed))
     }
 
     fn stream(
         &mut self,
         statement: Statement,
     ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
-        Lease::stream(&mut **self, statement)
+        let mut completed = false;
+        let commits_at_once = self.in_transaction || statement.commits_at_once();
+        Lease::stream(&mut **self, statement).map(move |item| {
+            completed |= item.as_ref().is_ok_and(Either::is_left);
+            item.map_err(|error| tell_effect(error, commits_at_once, completed))
+        })
     }
 
     fn prepare<T: Send>(

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flautino::{Engine, Error};
+use flautino::{AcquireStep, Engine, Error};
 use flautino_lab::{Lab, cluster, sessions_of, until_sessions, wait_until};
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Executor, PgPool};
@@ -75,4 +75,22 @@ async fn closing_the_pg_pool_beside_an_engine_leaves_the_engine_alone() {
     lab.engine.open().await.unwrap();
     sqlx::query("SELECT 1").execute(&lab.engine.pool("main").unwrap()).await.unwrap();
     lab.engine.close().await;
+}
+
+#[tokio::test]
+async fn a_pool_that_others_use_up_is_told_so_and_not_that_the_server_may_be_down() {
+    let cluster = cluster(0).await;
+    let options = cluster.primary().connect_options();
+    let patience = PgPoolOptions::new().acquire_timeout(Duration::from_secs(1));
+    let pool = patience.max_connections(2).connect_with(options).await.unwrap();
+    let engine = Engine::from_pool(pool.clone());
+    let held = [pool.acquire().await.unwrap(), pool.acquire().await.unwrap()];
+    let err = sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap_err();
+    let Some(Error::AcquireTimeout { step, .. }) = Error::of(&err) else { panic!("{err:?}") };
+    assert_eq!(*step, AcquireStep::WaitingForAppPool);
+    let told = err.to_string();
+    assert!(told.contains("from_pool") && !told.contains("is up"), "{told}");
+    drop(held);
+    sqlx::query("SELECT 1").execute(&engine.handle()).await.unwrap();
+    engine.close().await;
 }

@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{TryAcquireError, oneshot};
 
-use super::NodePool;
 use super::managed::{Idle, ManagedConnection};
 use super::permit::Permit;
 use super::pooled_connection::PooledConnection;
+use super::{Connector, NodePool};
 use crate::error::{AcquireStep, Error};
 
 /// How long a caller waits before connections that are being made for the minimum give way to it.
@@ -188,6 +188,14 @@ impl NodePool {
         self.config.acquire_timeout.saturating_sub(started.elapsed())
     }
 
+    /// The step of a caller who waits for a connection to be made.
+    fn connecting_step(&self) -> AcquireStep {
+        match self.connector {
+            Connector::Server => AcquireStep::Connecting,
+            Connector::External(_) => AcquireStep::WaitingForAppPool,
+        }
+    }
+
     fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
         Error::AcquireTimeout {
             node: self.name().to_string(),
@@ -215,7 +223,7 @@ impl Waiter {
         match received {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(self.pool.closed_error()),
-            Err(_) => Err(self.pool.timed_out(started, AcquireStep::Connecting)),
+            Err(_) => Err(self.pool.timed_out(started, self.pool.connecting_step())),
         }
     }
 }

@@ -112,6 +112,8 @@ impl NodePool {
                 }
                 // The app closed its own pool.
                 Err(sqlx::Error::PoolClosed) => Err(self.closed_error()),
+                // The caller runs into its own timeout. One who came later has time left.
+                Err(sqlx::Error::PoolTimedOut) => Ok(None),
                 Err(error) => Err(error),
             };
         }
