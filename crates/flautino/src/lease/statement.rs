@@ -52,7 +52,7 @@ impl Lease {
         };
         let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
-        self.end_statement(running, &result);
+        self.end_statement(&running, &result);
         result
     }
 
@@ -72,7 +72,7 @@ impl Lease {
         };
         let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
-        self.end_statement(running, &result);
+        self.end_statement(&running, &result);
         result
     }
 
@@ -119,7 +119,7 @@ impl Lease {
                 }
             }
             log_entry.finish(&result);
-            lease.end_statement(running, &result);
+            lease.end_statement(&running, &result);
             if let Err(error) = result {
                 yield Err(error);
             }
@@ -156,7 +156,7 @@ impl Lease {
         Ok((statement, RunningStatement { plan, mode, reason, changes_session, before }))
     }
 
-    fn end_statement<T>(&mut self, running: RunningStatement, result: &Result<T, sqlx::Error>) {
+    fn end_statement<T>(&mut self, running: &RunningStatement, result: &Result<T, sqlx::Error>) {
         let is_write = match result {
             Ok(_) => self.tracker.as_ref().is_some_and(Tracker::was_refused),
             Err(error) => self.node.server.is_replica() && needs_primary(error),
