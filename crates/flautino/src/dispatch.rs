@@ -93,13 +93,15 @@ impl Dispatch {
     /// Runs `execute` on a lease of a node that fits `access`. If that fails, runs it again on
     /// another node or later, where this is harmless.
     ///
+    /// Otherwise returns the last failure.
+    ///
     /// `statement` is what `execute` sends. `None` means that it sends nothing, or only a `BEGIN`.
     pub(crate) async fn run<T, F>(
         &self,
         access: Access,
         statement: Option<&Statement>,
         mut execute: impl FnMut(Lease) -> F,
-    ) -> Result<T, sqlx::Error>
+    ) -> Result<T, Failure>
     where
         F: Future<Output = Result<T, Failure>>,
     {
@@ -107,7 +109,8 @@ impl Dispatch {
         let retries = if monitor.routes() { monitor.config.retries } else { 0 };
         let mut retry = Retry::new(self.target.kind(), retries);
         loop {
-            let failure = match self.lease(access, statement, &mut retry).await {
+            let access = if retry.to_primary { Access::Write } else { access };
+            let mut failure = match self.lease(access, statement, &mut retry).await {
                 Ok(Some(mut lease)) => {
                     if retry.is_outdated {
                         lease.forget_prepared().await;
@@ -119,16 +122,14 @@ impl Dispatch {
                 }
                 // The cluster changed in the meantime, so a node is selected anew.
                 Ok(None) => continue,
-                Err(error) => Failure { error, phase: Phase::Leasing },
+                Err(error) => Failure::new(error, Phase::Leasing),
             };
             if !self.may_retry(access, statement, &mut retry, &failure).await {
-                let error = match failure.phase.sent(statement) {
-                    Some(Sent { statement, completed }) => {
-                        tell_effect(failure.error, statement.commits_at_once(), completed)
-                    }
-                    None => failure.error,
-                };
-                return Err(error);
+                if let Some(Sent { statement, completed }) = failure.phase.sent(statement) {
+                    let commits_at_once = statement.commits_at_once();
+                    failure.error = tell_effect(failure.error, commits_at_once, completed);
+                }
+                return Err(failure);
             }
             retry.begin_attempt();
         }
@@ -176,8 +177,7 @@ impl Dispatch {
         }
         lease.hold(selection.fallback_permit.take());
         let reason = retry.cause.unwrap_or(selection.decision.reason);
-        let tracking =
-            selection.tracking(self.effective_consistency(), retry.write_under_way.take());
+        let tracking = selection.tracking(self.effective_consistency(), retry);
         lease.tracker = Some(self.tracker(reason, retry, Some(tracking)));
         Ok(Some(lease))
     }

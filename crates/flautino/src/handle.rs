@@ -209,7 +209,7 @@ impl Handle {
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
         let dispatch = self.dispatch.clone();
         let keep = |lease| std::future::ready(Ok(lease));
-        async move { dispatch.run(Access::Write, None, keep).await }
+        async move { Ok(dispatch.run(Access::Write, None, keep).await?) }
     }
 
     /// Begins a transaction.
@@ -250,10 +250,10 @@ impl Handle {
                 let options = &options;
                 async move {
                     let begun = Transaction::begin(lease, options).await;
-                    begun.map_err(|error| Failure { error, phase: Phase::Beginning })
+                    begun.map_err(|error| Failure::new(error, Phase::Beginning))
                 }
             };
-            dispatch.run(access, None, begin).await
+            Ok(dispatch.run(access, None, begin).await?)
         }
     }
 

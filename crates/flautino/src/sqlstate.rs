@@ -10,6 +10,7 @@ pub(crate) const CRASH_SHUTDOWN: &str = "57P02";
 pub(crate) const DEADLOCK_DETECTED: &str = "40P01";
 pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
 pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub(crate) const INTERNAL_ERROR: &str = "XX000";
 pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
 pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
 pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
@@ -57,6 +58,26 @@ pub(crate) fn said_by(error: &sqlx::Error, code: &str, routine: &str) -> bool {
 /// not change result type"). It will fail so each time on that connection.
 pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
     said_by(error, FEATURE_NOT_SUPPORTED, "RevalidateCachedQuery")
+}
+
+/// Whether a standby refused the statement because it is one: the statement writes, or reads what only
+/// a primary has. The server's own routines say so, so neither a value nor a function of the user's is to
+/// blame.
+pub(crate) fn needs_primary(error: &sqlx::Error) -> bool {
+    let Some(error) = server_error(error) else { return false };
+    let routine = error.routine().unwrap_or_default();
+    match error.code() {
+        READ_ONLY_TRANSACTION => routine.starts_with("PreventCommand"),
+        // Writes that the server does not guard, such as of large objects before version 16.
+        INTERNAL_ERROR => {
+            matches!(routine, "GetNewObjectId" | "GetNewTransactionId" | "XLogBeginInsert")
+        }
+        // An unlogged table.
+        FEATURE_NOT_SUPPORTED => routine == "get_relation_info",
+        // The position of the log that is written.
+        OBJECT_NOT_IN_PREREQUISITE_STATE => error.file() == Some("xlogfuncs.c"),
+        _ => false,
+    }
 }
 
 /// Whether the server sent the error and keeps the session: the error is neither FATAL nor PANIC.

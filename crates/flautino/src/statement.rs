@@ -52,7 +52,7 @@ impl Statement {
         Self { sql, arguments: None, persistent: false, prepared: None, plan }
     }
 
-    pub(crate) fn plan(&self) -> &Plan {
+    pub(crate) fn plan(&self) -> &Arc<Plan> {
         &self.plan
     }
 

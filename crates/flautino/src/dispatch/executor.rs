@@ -1,7 +1,13 @@
 //! sqlx's `Executor` on top of the loop: how a handle runs, streams and prepares a statement.
 
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
 use futures_core::Stream;
 use futures_util::StreamExt;
+use sqlx::{Either, Row, ValueRef};
 
 use super::Dispatch;
 use super::retry::{Failure, Phase};
@@ -9,8 +15,11 @@ use crate::lease::executor::{Answer, Item, Source, Start};
 use crate::lease::{Lease, tell_effect};
 use crate::statement::Statement;
 
-/// How many rows of a stream are taken together at most, if they have already arrived.
-const MAX_READ_AHEAD: usize = 128;
+/// How many rows of a stream are read ahead at most, if they have already arrived.
+const MAX_ROWS_AHEAD: usize = 128;
+/// How many bytes of rows are read ahead at most, but for the row that exceeds it. The row that the
+/// caller gets next is not counted.
+const MAX_BYTES_AHEAD: usize = 256 * 1024;
 
 /// Runs each statement on the node that the router selects.
 pub(crate) struct RoutedExecutor(Dispatch);
@@ -28,33 +37,39 @@ impl Source for RoutedExecutor {
             async move {
                 let mut completed = false;
                 let result = lease.run(statement, &mut completed).await;
-                result.map_err(|error| Failure { error, phase: Phase::Executing { completed } })
+                result.map_err(|error| Failure::new(error, Phase::Executing { completed }))
             }
         };
         let access = self.0.access(&statement);
-        self.0.run(access, Some(&statement), execute).await
+        Ok(self.0.run(access, Some(&statement), execute).await?)
     }
 
     /// Holds the first rows back until all that have arrived are read. If a small result ends in an
-    /// error, the caller has received none of it, and the statement can be run again.
+    /// error, the caller has received none of it, and the statement can be run again. Where it is
+    /// not, the caller gets the rows and then the error.
     fn stream(
         &mut self,
         statement: Statement,
     ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
         let dispatch = &self.0;
-        async_stream::try_stream! {
+        async_stream::stream! {
             let access = dispatch.access(&statement);
             let commits_at_once = statement.commits_at_once();
-            let execute = |lease: Lease| first_chunk(lease, statement.clone());
-            let (first, mut rest) = dispatch.run(access, Some(&statement), execute).await?;
-            let mut chunk = Some(first);
-            let mut completed = false;
-            while let Some(items) = chunk {
-                for item in items {
-                    completed |= item.as_ref().is_ok_and(Item::is_left);
-                    yield item.map_err(|error| tell_effect(error, commits_at_once, completed))?;
+            let execute = |lease: Lease| read_ahead(Lease::stream(lease, statement.clone()));
+            match dispatch.run(access, Some(&statement), execute).await {
+                Ok(mut items) => {
+                    let mut completed = false;
+                    while let Some(item) = items.next().await {
+                        completed |= item.as_ref().is_ok_and(Item::is_left);
+                        yield item.map_err(|error| tell_effect(error, commits_at_once, completed));
+                    }
                 }
-                chunk = rest.next().await;
+                Err(Failure { error, held_back, .. }) => {
+                    for item in held_back {
+                        yield Ok(item);
+                    }
+                    yield Err(error);
+                }
             }
         }
     }
@@ -69,32 +84,91 @@ impl Source for RoutedExecutor {
             async move {
                 let phase = Phase::Executing { completed: false };
                 let result = lease.prepare(statement, start).await;
-                result.map_err(|error| Failure { error, phase })
+                result.map_err(|error| Failure::new(error, phase))
             }
         };
         let access = self.0.access(&statement);
-        self.0.run(access, Some(&statement), execute).await
+        Ok(self.0.run(access, Some(&statement), execute).await?)
     }
 }
 
-/// Rows that arrived together.
-type Chunk = Vec<Result<Item, sqlx::Error>>;
-
-/// Reads the first chunk of a result. Fails if that chunk ends in an error.
-async fn first_chunk(
-    lease: Lease,
-    statement: Statement,
-) -> Result<(Chunk, impl Stream<Item = Chunk> + Send + Unpin), Failure> {
-    let mut chunks = Box::pin(Lease::stream(lease, statement).ready_chunks(MAX_READ_AHEAD));
-    let mut first = chunks.next().await.unwrap_or_default();
-    match first.pop() {
+/// Reads the first items of a result. Fails if they end in an error.
+async fn read_ahead<S>(items: S) -> Result<ReadAhead<S>, Failure>
+where
+    S: Stream<Item = Result<Item, sqlx::Error>>,
+{
+    let mut items = ReadAhead { source: Some(Box::pin(items)), arrived: VecDeque::new() };
+    poll_fn(|cx| items.poll_arrived(cx)).await;
+    match items.arrived.pop_back() {
         Some(Err(error)) => {
-            let completed = first.iter().flatten().any(Item::is_left);
-            Err(Failure { error, phase: Phase::Executing { completed } })
+            let held_back: Vec<_> = items.arrived.into_iter().flatten().collect();
+            let completed = held_back.iter().any(Item::is_left);
+            let phase = Phase::Executing { completed };
+            Err(Failure { error, phase, held_back })
         }
         last => {
-            first.extend(last);
-            Ok((first, chunks))
+            items.arrived.extend(last);
+            Ok(items)
         }
     }
+}
+
+/// A result of which all that has arrived is read together, within bounds. So its connection is
+/// mostly given back before the caller takes the last rows.
+struct ReadAhead<S> {
+    /// `None` once the result is read to its end or has failed, so that nothing holds its
+    /// connection.
+    source: Option<Pin<Box<S>>>,
+    arrived: VecDeque<Result<Item, sqlx::Error>>,
+}
+
+impl<S> ReadAhead<S>
+where
+    S: Stream<Item = Result<Item, sqlx::Error>>,
+{
+    /// Reads what has arrived, up to the bounds. Waits until there is something, or the end.
+    fn poll_arrived(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut bytes = 0;
+        while let Some(source) = &mut self.source
+            && self.arrived.len() < MAX_ROWS_AHEAD
+            && bytes < MAX_BYTES_AHEAD
+        {
+            match source.as_mut().poll_next(cx) {
+                Poll::Ready(Some(item)) => {
+                    match &item {
+                        Ok(item) if !self.arrived.is_empty() => bytes += size_of(item),
+                        Ok(_) => {}
+                        Err(_) => self.source = None,
+                    }
+                    self.arrived.push_back(item);
+                }
+                Poll::Ready(None) => self.source = None,
+                Poll::Pending if self.arrived.is_empty() => return Poll::Pending,
+                Poll::Pending => break,
+            }
+        }
+        Poll::Ready(())
+    }
+}
+
+impl<S> Stream for ReadAhead<S>
+where
+    S: Stream<Item = Result<Item, sqlx::Error>>,
+{
+    type Item = Result<Item, sqlx::Error>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        if self.arrived.is_empty() {
+            ready!(self.poll_arrived(cx));
+        }
+        Poll::Ready(self.arrived.pop_front())
+    }
+}
+
+/// How many bytes of values an item has.
+fn size_of(item: &Item) -> usize {
+    let Either::Right(row) = item else { return 0 };
+    let values = (0..row.len()).filter_map(|column| row.try_get_raw(column).ok());
+    let values = values.filter(|value| !value.is_null()).filter_map(|value| value.as_bytes().ok());
+    values.map(<[u8]>::len).sum()
 }

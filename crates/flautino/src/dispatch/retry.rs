@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::error::{AcquireStep, Error};
+use crate::lease::executor::Item;
 use crate::monitor::WriteUnderWay;
 use crate::node::Node;
 use crate::router::{Access, ExcludedNodes, NodeView, Reason, Role, Snapshot, Target};
@@ -16,7 +17,8 @@ use crate::sqlstate::{
     ADMIN_SHUTDOWN, DEADLOCK_DETECTED, FEATURE_NOT_SUPPORTED, INVALID_SCHEMA_NAME,
     OBJECT_NOT_IN_PREREQUISITE_STATE, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE,
     TOO_MANY_CONNECTIONS, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE,
-    is_connection_lost, refuses_role_or_database, said_by, server_keeps_session, sqlstate,
+    is_connection_lost, is_outdated, needs_primary, refuses_role_or_database, said_by,
+    server_keeps_session, sqlstate,
 };
 use crate::statement::Statement;
 
@@ -30,6 +32,21 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 pub(crate) struct Failure {
     pub(crate) error: sqlx::Error,
     pub(crate) phase: Phase,
+    /// What a stream had read of the result before the error, none of which the caller has
+    /// received.
+    pub(crate) held_back: Vec<Item>,
+}
+
+impl Failure {
+    pub(crate) fn new(error: sqlx::Error, phase: Phase) -> Self {
+        Self { error, phase, held_back: Vec::new() }
+    }
+}
+
+impl From<Failure> for sqlx::Error {
+    fn from(failure: Failure) -> Self {
+        failure.error
+    }
 }
 
 /// How far an attempt had come when it failed.
@@ -86,8 +103,12 @@ pub(super) struct Retry {
     pub(super) retries_left: u32,
     /// Why the statement is being run again. `None` on the first attempt.
     pub(super) cause: Option<Reason>,
-    /// Set when a standby could not run the statement: all further attempts go to the primary.
+    /// Whether a replica could not run the statement. It counts as a write from then on, so that
+    /// all further attempts go to the primary.
     pub(super) to_primary: bool,
+    /// Whether a replica refused the statement, perhaps because it is a replica. If the primary
+    /// runs it, then so it was.
+    pub(super) was_refused: bool,
     /// The incarnations of the nodes on which the statement failed.
     excluded: Vec<u64>,
     /// Whether the attempt was routed: the engine had replicas when it began.
@@ -131,6 +152,7 @@ impl Retry {
             retries_left: retries,
             cause: None,
             to_primary: false,
+            was_refused: false,
             excluded: Vec::new(),
             is_routed: false,
             attempt: Attempt { incarnation: 0, on_replica: false, on_writer: true },
@@ -194,9 +216,7 @@ impl Retry {
         sent: Option<Sent<'_>>,
     ) -> bool {
         let is_harmless = match self.target {
-            // A statement that a standby refused may write, although the classifier calls it a
-            // read.
-            Target::Auto | Target::Primary => access == Access::Read && !self.to_primary,
+            Target::Auto | Target::Primary => access == Access::Read,
             Target::Replica => self.attempt.on_replica || access == Access::Read,
             Target::Node(()) => false,
         };
@@ -204,10 +224,9 @@ impl Retry {
             return false;
         }
         let code = sqlstate(error).unwrap_or_default();
-        if self.attempt.on_replica && self.target == Target::Auto && primary_may_succeed(&code) {
-            if let (Some(sent), READ_ONLY_TRANSACTION | FEATURE_NOT_SUPPORTED) = (sent, &*code) {
-                sent.statement.plan().rescue();
-            }
+        let may_succeed = primary_may_succeed(&code) || needs_primary(error);
+        if self.attempt.on_replica && self.target == Target::Auto && may_succeed {
+            self.was_refused = sent.is_some() && may_be_refused_for_good(error, &code);
             self.cause = Some(Reason::Rescued);
             self.to_primary = true;
             return true;
@@ -336,6 +355,18 @@ fn primary_may_succeed(code: &str) -> bool {
             | UNDEFINED_OBJECT
             | INVALID_SCHEMA_NAME
     )
+}
+
+/// Whether a standby that fails with this error may do so each time, because it is a standby. It may
+/// also fail for a value of the statement's, as the primary would: only the primary can tell.
+fn may_be_refused_for_good(error: &sqlx::Error, code: &str) -> bool {
+    let may_be = matches!(
+        code,
+        READ_ONLY_TRANSACTION | OBJECT_NOT_IN_PREREQUISITE_STATE | FEATURE_NOT_SUPPORTED
+    );
+    // A materialized view is empty until the standby has replayed `REFRESH`.
+    let is_behind = said_by(error, OBJECT_NOT_IN_PREREQUISITE_STATE, "ExecOpenScanRelation");
+    may_be && !is_behind && !is_outdated(error)
 }
 
 /// Whether the text may have committed something before the server reached an outdated statement in

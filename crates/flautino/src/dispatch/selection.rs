@@ -13,7 +13,7 @@ use super::retry::Retry;
 use crate::config::{Fallback, RoutingMode};
 use crate::error::{Error, UnknownNode};
 use crate::lease::{Lease, Tracking};
-use crate::monitor::{ClusterState, Monitor, WriteUnderWay};
+use crate::monitor::{ClusterState, Monitor};
 use crate::node::Node;
 use crate::router::{
     Access, Consistency, Decision, Exclusion, Floor, Load, NodeView, Reason, Request, Target,
@@ -79,11 +79,7 @@ impl Selection {
     }
 
     /// What the lease has to report to the session about statements on this node.
-    pub(super) fn tracking(
-        &self,
-        level: Consistency,
-        write_under_way: Option<WriteUnderWay>,
-    ) -> Tracking {
+    pub(super) fn tracking(&self, level: Consistency, retry: &mut Retry) -> Tracking {
         let Self { decision, state, .. } = self;
         let excluded = self.view().excluded.as_ref();
         // A position of another cluster cannot be compared with those of this one, so reads there
@@ -93,7 +89,8 @@ impl Selection {
         let is_named = decision.reason == Reason::NamedNode;
         let is_writer = decision.as_writer || (is_named && decision.node == state.snapshot.writer);
         let remembers_reads = !is_foreign && level == Consistency::Session;
-        Tracking::new(self.view().incarnation, is_writer, remembers_reads, write_under_way)
+        let tracking = Tracking::new(self.view().incarnation, is_writer, remembers_reads);
+        tracking.for_write(retry.write_under_way.take(), retry.was_refused)
     }
 }
 
@@ -224,9 +221,6 @@ impl Dispatch {
 fn decide(mode: RoutingMode, request: &Request, retry: &Retry, state: &ClusterState) -> Decision {
     let snapshot = &state.snapshot;
     let is_read = request.access == Access::Read;
-    if retry.to_primary {
-        return Decision::writer(snapshot, Reason::Rescued);
-    }
     if is_read && request.target == Target::Auto && mode == RoutingMode::Primary {
         return Decision::writer(snapshot, Reason::PrimaryMode);
     }

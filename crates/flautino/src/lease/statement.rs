@@ -1,6 +1,7 @@
 //! How a statement is sent over a lease, and what is known of the connection afterwards.
 
 use std::borrow::BorrowMut;
+use std::sync::Arc;
 
 use futures_core::Stream;
 use futures_util::{StreamExt, TryStreamExt};
@@ -9,21 +10,23 @@ use tracing::Instrument;
 
 use super::cancel::{Cancellation, run_cancellable};
 use super::executor::{Answer, Item, Source, Start};
-use super::{Failures, Lease, LeaseState, LeasedConnection, pooler};
+use super::{Failures, Lease, LeaseState, LeasedConnection, Tracker, pooler};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::Node;
 use crate::router::Reason;
+use crate::sql::Plan;
 use crate::sqlstate::{
     ADMIN_SHUTDOWN, CRASH_SHUTDOWN, DEADLOCK_DETECTED, READ_ONLY_TRANSACTION,
-    SERIALIZATION_FAILURE, has_code, is_connection_lost, is_outdated, server_keeps_session,
-    sqlstate,
+    SERIALIZATION_FAILURE, has_code, is_connection_lost, is_outdated, needs_primary, said_by,
+    server_keeps_session, sqlstate,
 };
 use crate::statement::{PoolerMode, Statement};
 
 /// A statement that is about to be sent, or was sent.
-#[derive(Clone, Copy)]
 struct RunningStatement {
+    /// What is known of its text.
+    plan: Arc<Plan>,
     mode: PoolerMode,
     /// Why it runs on this node, for the log.
     reason: Option<Reason>,
@@ -50,7 +53,7 @@ impl Lease {
         };
         let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
-        self.end_statement(running, &result);
+        self.end_statement(&running, &result);
         result
     }
 
@@ -70,7 +73,7 @@ impl Lease {
         };
         let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
-        self.end_statement(running, &result);
+        self.end_statement(&running, &result);
         result
     }
 
@@ -117,7 +120,7 @@ impl Lease {
                 }
             }
             log_entry.finish(&result);
-            lease.end_statement(running, &result);
+            lease.end_statement(&running, &result);
             if let Err(error) = result {
                 yield Err(error);
             }
@@ -150,10 +153,18 @@ impl Lease {
         });
         self.node.gauges.count_statement();
         let changes_session = statement.may_change_session();
-        Ok((statement, RunningStatement { mode, reason, changes_session, before }))
+        let plan = Arc::clone(statement.plan());
+        Ok((statement, RunningStatement { plan, mode, reason, changes_session, before }))
     }
 
-    fn end_statement<T>(&mut self, running: RunningStatement, result: &Result<T, sqlx::Error>) {
+    fn end_statement<T>(&mut self, running: &RunningStatement, result: &Result<T, sqlx::Error>) {
+        let is_write = match result {
+            Ok(_) => self.tracker.as_ref().is_some_and(Tracker::was_refused),
+            Err(error) => self.node.server.is_replica() && needs_primary(error),
+        };
+        if is_write {
+            running.plan.rescue();
+        }
         if let Some(tracker) = &mut self.tracker {
             tracker.statement_ended(&self.node, self.in_transaction);
         }
@@ -247,10 +258,12 @@ impl Lease {
 
     fn note_error(&mut self, error: &sqlx::Error) {
         self.failures.any = true;
-        match sqlstate(error).as_deref() {
-            Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) => self.failures.retryable = true,
-            Some(READ_ONLY_TRANSACTION) if self.expects_writes => self.node.refused_a_write(),
-            _ => {}
+        if matches!(sqlstate(error).as_deref(), Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED)) {
+            self.failures.retryable = true;
+        }
+        // A function of the user's may raise the code too, which says nothing about the server.
+        if self.expects_writes && said_by(error, READ_ONLY_TRANSACTION, "PreventCommand") {
+            self.node.refused_a_write();
         }
     }
 

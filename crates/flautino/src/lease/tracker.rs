@@ -56,6 +56,8 @@ pub(crate) struct Tracking {
     /// Tells the monitor that a write is under way. Before it asks for a position the monitor waits a
     /// little for such writes, so that one answer serves several tokens.
     monitor_write: Option<WriteUnderWay>,
+    /// A replica refused the statement that the lease was taken for.
+    was_refused: bool,
     /// Tells the session that a write is under way.
     session_write: Option<SessionWrite>,
     /// Tells the session that the app has the connection itself, and may be writing on it.
@@ -99,14 +101,19 @@ impl Tracker {
         self.reason
     }
 
+    /// Whether a replica refused the statement that the lease was taken for.
+    pub(super) fn was_refused(&self) -> bool {
+        self.tracking.as_ref().is_some_and(|tracking| tracking.was_refused)
+    }
+
     pub(super) fn statement_starts(&mut self, statement: &Statement, node: &Node) {
         self.decisions.count(self.reason);
         self.is_running = true;
         self.requested_at.get_or_insert_with(Instant::now);
         if let Some(tracking) = &mut self.tracking
             && tracking.is_writer
-            // A standby has refused this statement, so it writes, whatever the classifier says.
-            && (self.reason == Reason::Rescued
+            // What a replica refused writes, whatever the classifier says.
+            && (tracking.monitor_write.is_some()
                 || node.classifier().access(statement.plan(), statement.text()) == Access::Write)
         {
             tracking.note_schema(&statement.plan().traits);
@@ -171,25 +178,25 @@ impl Tracker {
 }
 
 impl Tracking {
-    /// See the fields. `monitor_write` is the write that the lease was taken for, if it is known to be
-    /// one.
-    pub(crate) fn new(
-        incarnation: u64,
-        is_writer: bool,
-        remembers_reads: bool,
-        monitor_write: Option<WriteUnderWay>,
-    ) -> Self {
+    /// See the fields.
+    pub(crate) fn new(incarnation: u64, is_writer: bool, remembers_reads: bool) -> Self {
         Self {
             incarnation,
             is_writer,
             remembers_reads,
-            monitor_write,
+            monitor_write: None,
+            was_refused: false,
             session_write: None,
             unwatched_write: None,
             schema: SchemaChange::None,
             uncommitted: SchemaChange::None,
             is_unwatched: false,
         }
+    }
+
+    /// The lease is taken for this write. `was_refused` says whether a replica refused it.
+    pub(crate) fn for_write(self, write: Option<WriteUnderWay>, was_refused: bool) -> Self {
+        Self { monitor_write: write, was_refused, ..self }
     }
 
     fn writes_ended(&mut self, monitor: &Monitor) {

@@ -59,4 +59,5 @@ mod server_faults;
 mod session_state;
 mod sqlx_pool;
 mod sqlx_pool_roles;
+mod streams;
 mod uncancellable;
