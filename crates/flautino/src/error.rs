@@ -70,6 +70,17 @@ pub enum Error {
         sent: bool,
     },
 
+    /// What was sent before on this connection was given up (by a timeout, say), and the server did not
+    /// end it within a second. The connection is closed, and an open transaction on it is rolled back.
+    #[error(
+        "what was given up on this connection to node `{node}` goes on at the server, which did not end \
+         it within a second; the connection is closed, and an open transaction on it is rolled back"
+    )]
+    NotEnded {
+        /// The node's name.
+        node: String,
+    },
+
     /// No replica could serve a read, and the primary has no connection left for such reads: see
     /// [`Fallback`](crate::Fallback).
     #[error(
@@ -114,8 +125,8 @@ pub enum Error {
 
     /// The server had aborted the transaction before `commit`, so nothing was committed.
     #[error(
-        "the transaction was not committed: a statement in it had failed and the server rolled it \
-         back; roll back to a savepoint to go on after an error"
+        "the transaction was not committed: a statement in it had failed or was given up, and the \
+         server rolled it back; roll back to a savepoint to go on after an error"
     )]
     CommitAborted,
 

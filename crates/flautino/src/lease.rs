@@ -5,7 +5,7 @@
 //! - `statement`: how a statement is sent over it
 //! - `executor`: sqlx's `Executor` over a lease, a handle or a transaction
 //! - `tracker`: what the handle's session learns of the statements
-//! - `cancel`: what cancels a statement
+//! - `cancel`: what ends a statement early
 //! - `pooler`: the transaction around a statement behind PgBouncer
 
 mod cancel;
@@ -25,13 +25,15 @@ use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
 
-use self::cancel::{Cancellation, run_cancellable};
+pub(crate) use self::cancel::Step;
+use self::cancel::{Cancellation, run_cancellable, run_unwatched};
 use self::executor::executor_through;
 pub(crate) use self::statement::tell_effect;
 pub(crate) use self::tracker::{Decisions, Tracker, Tracking};
 use crate::logging::Values;
 use crate::node::{InFlight, Node, PooledConnection};
 use crate::sql::Classifier;
+use crate::sqlstate::{QUERY_CANCELED, has_code};
 
 /// How long a write that is under way may still be answered after its node is found to be down. A server
 /// that shuts down uses this time to say whether the write was committed.
@@ -43,7 +45,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 /// Statements go through `&mut lease`, or through the [`PgConnection`] it dereferences to. When
 /// the lease is dropped the session is reset (`RESET ALL`, locks, cursors, temporary tables)
 /// before anyone else gets the connection; if a statement was under way, that is cancelled at the
-/// server first.
+/// server first. So it is when the lease goes on after a statement that was given up (by a timeout,
+/// say); where the server does not end it within a second, the next one fails with
+/// [`Error::NotEnded`](crate::Error::NotEnded).
 ///
 /// ```no_run
 /// # async fn f(engine: flautino::Engine) -> Result<(), sqlx::Error> {
@@ -83,11 +87,21 @@ enum LeaseState {
     Clean,
     /// No statement of the lease is under way, but the session may have changed.
     Used,
-    /// A statement was sent, and its result is not read to the end.
+    /// A statement was sent, and its result is not read to the end. Whoever waited for it gave it up, if
+    /// the lease is free.
     Busy,
+    /// A stream gave out a row and was then dropped: nobody wants the rest, but nobody gave up waiting.
+    HalfRead,
     /// The connection is lost, or sqlx keeps a prepared statement on it that does not fit its tables any
     /// more.
     Unusable,
+}
+
+impl LeaseState {
+    /// Whether the rest of a result has still to be read.
+    fn is_pending(self) -> bool {
+        matches!(self, Self::Busy | Self::HalfRead)
+    }
 }
 
 /// What went wrong on a lease.
@@ -173,23 +187,57 @@ impl Lease {
     /// what it sends, for the log.
     pub(crate) async fn control<T>(
         &mut self,
+        step: Step,
         sql: &str,
-        step: impl for<'a> FnOnce(&'a mut PgConnection) -> BoxFuture<'a, Result<T, sqlx::Error>> + Send,
+        run: impl for<'a> FnOnce(&'a mut PgConnection) -> BoxFuture<'a, Result<T, sqlx::Error>> + Send,
     ) -> Result<T, sqlx::Error> {
+        if step == Step::Undo && self.state == LeaseState::HalfRead {
+            self.state = LeaseState::Busy;
+        }
         self.make_ready().await?;
         let before = self.begin_use();
-        let (connection, node, cancellation) = self.parts();
+        let is_unwatched = self.failures.unwatched;
+        let Parts { connection, node, cancellation, .. } = self.parts();
         let log_entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
-        let result = run_cancellable(cancellation, step(connection)).await;
+        let running = async {
+            match is_unwatched {
+                true => run_unwatched(cancellation, step, run(connection)).await,
+                false => run(connection).await,
+            }
+        };
+        let result = run_cancellable(cancellation, running).await;
         log_entry.finish(&result);
         self.end_use(before, false, &result);
         result
     }
 
+    /// Rolls back sqlx's innermost transaction or savepoint. What still runs in it is cancelled. `sql` is
+    /// what is sent, for the log.
+    pub(crate) async fn roll_back(&mut self, sql: &str) -> Result<(), sqlx::Error> {
+        let mut attempts_left = 2;
+        loop {
+            let rolled_back = self.control(Step::Undo, sql, |connection| {
+                Box::pin(PgTransactionManager::rollback(connection))
+            });
+            match rolled_back.await {
+                // The cancel came late, and hit the rollback itself.
+                Err(error) if attempts_left > 0 && has_code(&error, QUERY_CANCELED) => {
+                    attempts_left -= 1;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Whether what was sent last may still run.
+    pub(crate) fn is_pending(&self) -> bool {
+        self.state.is_pending()
+    }
+
     /// Queues the rollback of sqlx's innermost transaction or savepoint, which sqlx sends together with
     /// the next statement. `sql` is what it sends, for the log.
     pub(crate) fn queue_rollback(&mut self, sql: &str) {
-        let (connection, node, _) = self.parts();
+        let Parts { connection, node, .. } = self.parts();
         // The log entry has no end, because the result is read with that of the next statement.
         let _log_entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
         PgTransactionManager::start_rollback(connection);
@@ -228,18 +276,27 @@ impl Lease {
         self.node.classifier()
     }
 
-    /// The connection, its node, and what cancels a statement on it.
-    fn parts(&mut self) -> (&mut PgConnection, &Node, Option<Cancellation<'_>>) {
+    fn parts(&mut self) -> Parts<'_> {
         let grace = if self.expects_writes { SHUTDOWN_GRACE } else { Duration::ZERO };
-        match self.connection.as_mut() {
+        let (connection, cancellation) = match self.connection.as_mut() {
             Some(LeasedConnection::Pooled(pooled)) => {
-                let (connection, epoch, pool) = pooled.parts();
-                (connection, &self.node, Some(Cancellation { epoch, pool, grace }))
+                let (connection, epoch, pool, backend) = pooled.parts();
+                (connection, Some(Cancellation { epoch, pool, backend, grace }))
             }
-            Some(LeasedConnection::Single(connection)) => (connection, &self.node, None),
+            Some(LeasedConnection::Single(connection)) => (connection, None),
             None => unreachable!("a lease has its connection until it is dropped"),
-        }
+        };
+        Parts { connection, node: &self.node, cancellation, state: &mut self.state }
     }
+}
+
+/// The parts of a lease that running a statement needs at the same time.
+struct Parts<'a> {
+    connection: &'a mut PgConnection,
+    node: &'a Node,
+    /// What cancels a statement on the connection.
+    cancellation: Option<Cancellation<'a>>,
+    state: &'a mut LeaseState,
 }
 
 executor_through!(&'c mut Lease, |lease, _statement| {
@@ -266,7 +323,7 @@ impl DerefMut for Lease {
         if let Some(tracker) = &mut self.tracker {
             tracker.mark_unwatched();
         }
-        self.parts().0
+        self.parts().connection
     }
 }
 
@@ -279,7 +336,7 @@ impl AsMut<PgConnection> for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         if let Some(tracker) = &mut self.tracker
-            && self.state != LeaseState::Busy
+            && !self.state.is_pending()
         {
             tracker.finish();
         }
@@ -290,7 +347,7 @@ impl Drop for Lease {
         };
         match self.state {
             // Dropping the connection recovers it: the statement may still run.
-            LeaseState::Busy => drop(connection),
+            LeaseState::Busy | LeaseState::HalfRead => drop(connection),
             LeaseState::Unusable => drop(connection.discard()),
             LeaseState::Clean if !self.in_transaction => connection.release(),
             LeaseState::Clean | LeaseState::Used => connection.reset(),

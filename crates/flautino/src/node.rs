@@ -27,6 +27,7 @@ use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+pub(crate) use self::backend::{Backend, drain};
 pub(crate) use self::extensions::create_extensions;
 pub(crate) use self::gauges::{Gauges, InFlight};
 pub use self::hooks::{ConnectionHook, hook};

@@ -14,6 +14,7 @@ pub(crate) const INTERNAL_ERROR: &str = "XX000";
 pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
 pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
 pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
+pub(crate) const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: &str = "25P03";
 pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
 pub(crate) const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
 pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
@@ -52,6 +53,14 @@ pub(crate) fn said_by(error: &sqlx::Error, code: &str, routine: &str) -> bool {
     server_error(error).is_some_and(|error| {
         error.code() == code && error.routine().is_some_and(|name| name.starts_with(routine))
     })
+}
+
+/// Whether the server ended the session because its transaction was idle for too long
+/// (`idle_in_transaction_session_timeout`). It then has not read what was sent last: its timer runs only
+/// while it waits for a command, and it is turned off, and asked a last time, before the command is
+/// looked at.
+pub(crate) fn ended_while_idle(error: &sqlx::Error) -> bool {
+    said_by(error, IDLE_IN_TRANSACTION_SESSION_TIMEOUT, "ProcessInterrupts")
 }
 
 /// Whether a statement was refused because it was prepared before its tables changed ("cached plan must

@@ -1,17 +1,54 @@
-//! Cancels statements on this side, because their node is found to be down or superseded, or because the
-//! engine closes.
+//! Ends statements early: on this side, because their node is found to be down or superseded or because
+//! the engine closes; at the server, because they were given up.
 
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::node::{EndReason, Epoch, NodePool};
+use sqlx::PgConnection;
+
+use crate::error::Error;
+use crate::node::{Backend, EndReason, Epoch, NodePool, drain};
+
+/// How long a statement that was given up may take to end outside a pool, where nothing cancels it.
+const END_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a step waits for what was sent before over the bare connection, where nobody can know
+/// whether that was given up, before it is cancelled. A result that flows is read on for as long as it
+/// does.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// The same for a step that undoes what it waits for.
+const UNDO_PATIENCE: Duration = Duration::from_millis(200);
+
+/// A step of a transaction: what may be done to a statement before it that did not end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// `BEGIN` and `COMMIT`, which may take long by themselves.
+    Long,
+    /// `SAVEPOINT` and `RELEASE`, which take no time by themselves.
+    Short,
+    /// `ROLLBACK` and `ROLLBACK TO`, which undo what was before, so that it may be cancelled.
+    Undo,
+}
+
+impl Step {
+    fn patience(self) -> Option<Duration> {
+        match self {
+            Self::Long => None,
+            Self::Short => Some(PATIENCE),
+            Self::Undo => Some(UNDO_PATIENCE),
+        }
+    }
+}
 
 /// What can cancel a statement on a pooled connection.
 #[derive(Clone, Copy)]
 pub(super) struct Cancellation<'a> {
     /// The epoch of the connection: the statement is cancelled when it is ended.
     pub(super) epoch: &'a Epoch,
-    pub(super) pool: &'a NodePool,
+    pub(super) pool: &'a Arc<NodePool>,
+    /// The server process behind the connection. `None` where it is not known, so that nothing can be
+    /// cancelled at the server: behind a pooler, and in a pool of the app's own.
+    pub(super) backend: Option<Backend>,
     /// How long the statement may still be answered after its node is found to be down.
     pub(super) grace: Duration,
 }
@@ -21,7 +58,7 @@ pub(super) async fn run_cancellable<T>(
     cancellation: Option<Cancellation<'_>>,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let Some(Cancellation { epoch, pool, grace }) = cancellation else { return work.await };
+    let Some(Cancellation { epoch, pool, grace, .. }) = cancellation else { return work.await };
     let mut work = pin!(work);
     if let Some(result) = epoch.run(work.as_mut()).await {
         return result;
@@ -36,5 +73,36 @@ pub(super) async fn run_cancellable<T>(
     match tokio::time::timeout(grace, next.run(work)).await {
         Ok(Some(result)) => result,
         Ok(None) | Err(_) => Err(pool.end_error(epoch, true)),
+    }
+}
+
+/// Ends a statement that was given up: has the server cancel it, where that can be, and reads the rest of
+/// its result. Fails with [`Error::NotEnded`] if that takes too long.
+pub(super) async fn end_given_up(
+    cancellation: Option<Cancellation<'_>>,
+    node: &str,
+    connection: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
+    match cancellation {
+        Some(Cancellation { pool, backend, .. }) => pool.end_statement(backend, connection).await,
+        None => match tokio::time::timeout(END_TIMEOUT, drain(connection)).await {
+            Ok(result) => result,
+            Err(_) => Err(Error::NotEnded { node: node.to_owned() }.into()),
+        },
+    }
+}
+
+/// Runs a step after the app had the connection itself. If nothing comes from the server for too long,
+/// what was sent before was given up, and is ended.
+pub(super) async fn run_unwatched<T>(
+    cancellation: Option<Cancellation<'_>>,
+    step: Step,
+    work: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
+    match (cancellation, step.patience()) {
+        (Some(Cancellation { pool, backend, .. }), Some(patience)) => {
+            pool.run_short(backend, patience, work).await
+        }
+        _ => work.await,
     }
 }

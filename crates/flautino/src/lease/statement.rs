@@ -8,12 +8,12 @@ use futures_util::{StreamExt, TryStreamExt};
 use sqlx::{Connection, Either, PgConnection};
 use tracing::Instrument;
 
-use super::cancel::{Cancellation, run_cancellable};
+use super::cancel::{Cancellation, end_given_up, run_cancellable};
 use super::executor::{Answer, Item, Source, Start};
-use super::{Failures, Lease, LeaseState, LeasedConnection, Tracker, pooler};
+use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, pooler};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
-use crate::node::Node;
+use crate::node::{Node, drain};
 use crate::router::Reason;
 use crate::sql::Plan;
 use crate::sqlstate::{
@@ -44,7 +44,7 @@ impl Lease {
         completed: &mut bool,
     ) -> Result<T, sqlx::Error> {
         let (statement, running) = self.begin_statement(statement).await?;
-        let (connection, node, cancellation) = self.parts();
+        let Parts { connection, node, cancellation, .. } = self.parts();
         let (span, mut log_entry) = running.log(node, &statement);
         let work = async {
             pooler::begin(running.mode, connection).await?;
@@ -64,7 +64,7 @@ impl Lease {
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
         let (statement, running) = self.begin_statement(statement).await?;
-        let (connection, node, cancellation) = self.parts();
+        let Parts { connection, node, cancellation, .. } = self.parts();
         let (span, log_entry) = running.log(node, &statement);
         let work = async {
             pooler::begin(running.mode, connection).await?;
@@ -92,7 +92,7 @@ impl Lease {
                     return;
                 }
             };
-            let (connection, node, cancellation) = lease.parts();
+            let Parts { connection, node, cancellation, state } = lease.parts();
             let (span, mut log_entry) = running.log(node, &statement);
             let mut result = Ok(());
             if running.mode == PoolerMode::InTransaction {
@@ -106,7 +106,9 @@ impl Lease {
                     match run_cancellable(cancellation, next).instrument(span.clone()).await {
                         Ok(Some(item)) => {
                             log_item(&mut log_entry, &item);
+                            *state = LeaseState::HalfRead;
                             yield Ok(item);
+                            *state = LeaseState::Busy;
                         }
                         Ok(None) => break,
                         Err(error) => { result = Err(error); break; }
@@ -131,7 +133,7 @@ impl Lease {
     /// statement will fail as well.
     pub(crate) async fn forget_prepared(&mut self) {
         let before = self.begin_use();
-        let (connection, _, cancellation) = self.parts();
+        let Parts { connection, cancellation, .. } = self.parts();
         let forgetting = connection.clear_cached_statements();
         let result = run_cancellable(cancellation, forgetting).await;
         self.end_use(before, false, &result);
@@ -187,12 +189,13 @@ impl Lease {
 
     /// Prepares the connection for the next statement. Fails if its epoch is ended.
     ///
-    /// If the statement before was dropped half-way, this reads the rest of its result, since an error in
-    /// there would look like one of the next statement. It also ends the transaction that the statement
-    /// was wrapped in, which would else include the next statement.
+    /// If the statement before was given up, this has the server cancel it. If it was dropped half-way,
+    /// this reads the rest of its result, since an error in there would look like one of the next
+    /// statement. It also ends the transaction that the statement was wrapped in, which would else
+    /// include the next statement.
     pub(super) async fn make_ready(&mut self) -> Result<(), sqlx::Error> {
-        let (is_busy, is_wrapped) = (self.state == LeaseState::Busy, self.wrapped);
-        let (connection, _, cancellation) = self.parts();
+        let (before, is_wrapped) = (self.state, self.wrapped);
+        let Parts { connection, node, cancellation, .. } = self.parts();
         if let Some(Cancellation { epoch, pool, .. }) = cancellation
             && epoch.is_ended()
         {
@@ -201,12 +204,15 @@ impl Lease {
             self.failures.retryable |= matches!(Error::of(&error), Some(Error::NodeDown { .. }));
             return Err(error);
         }
-        if !is_busy {
+        if !before.is_pending() {
             return Ok(());
         }
         loop {
             let finishing = async {
-                connection.ping().await?;
+                match before {
+                    LeaseState::HalfRead => drain(connection).await?,
+                    _ => end_given_up(cancellation, node.name(), connection).await?,
+                }
                 if is_wrapped { pooler::end_abandoned(connection).await } else { Ok(()) }
             };
             match run_cancellable(cancellation, finishing).await {
@@ -217,6 +223,8 @@ impl Lease {
             }
         }
         self.wrapped = false;
+        // It may have failed in the meantime, and with it the transaction.
+        self.failures.any = true;
         Ok(())
     }
 
@@ -251,8 +259,10 @@ impl Lease {
             _ if outdated => LeaseState::Unusable,
             LeaseState::Unusable => LeaseState::Unusable,
             LeaseState::Clean if !changes_session => LeaseState::Clean,
-            // `Busy`: the statement before was dropped half-way, and `make_ready` has read the rest.
-            LeaseState::Clean | LeaseState::Used | LeaseState::Busy => LeaseState::Used,
+            // Where the statement before was dropped half-way, `make_ready` has read the rest.
+            LeaseState::Clean | LeaseState::Used | LeaseState::Busy | LeaseState::HalfRead => {
+                LeaseState::Used
+            }
         };
     }
 

@@ -1,10 +1,12 @@
-//! The server process behind a connection: how it is told apart from others, and how it is signalled.
+//! The server process behind a connection: how it is told apart from others, how it is signalled, and how
+//! the rest of what it sends is read.
 
 use std::collections::BTreeMap;
 
-use sqlx::PgConnection;
+use sqlx::{Connection, PgConnection};
 
 use super::sender::Sender;
+use crate::sqlstate::server_keeps_session;
 
 /// A server process. The start time tells it apart from a later process with the same number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,5 +54,15 @@ impl Sender {
             rows.join(", ")
         );
         self.send(connection, sql).await.map(drop)
+    }
+}
+
+/// Reads the rest of what the server sends, and ignores errors of the statement.
+pub(crate) async fn drain(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    loop {
+        match connection.ping().await {
+            Err(err) if server_keeps_session(&err) => {}
+            result => return result,
+        }
     }
 }

@@ -10,7 +10,7 @@
 //!   what the pool knows of it
 //! - `state`: idle connections and waiting callers
 //! - `recovery`: what happens to a connection that is not known to be clean
-//! - `signals`, `signal_queue`: how statements are cancelled at the server
+//! - `ending`, `signals`, `signal_queue`: how statements are cancelled at the server
 //! - `reaper`: how long connections stay idle, and how long they live
 //! - `epoch`: when all connections are replaced at once
 //! - `counts`: the pool's numbers, for the status
@@ -19,6 +19,7 @@
 mod checkout;
 mod connecting;
 pub(super) mod counts;
+mod ending;
 mod epoch;
 mod managed;
 mod permit;

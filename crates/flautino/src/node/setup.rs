@@ -8,7 +8,7 @@ use sqlx::{Connection, PgConnection, Row};
 use super::backend::Backend;
 use super::sender::Sender;
 use crate::config::NodeConfig;
-use crate::error::timed_out;
+use crate::error::Error;
 use crate::router::Role;
 use crate::sqlstate::{
     FEATURE_NOT_SUPPORTED, INVALID_PARAMETER_VALUE, UNDEFINED_OBJECT, server_keeps_session,
@@ -173,7 +173,7 @@ impl SessionSetup {
         // counts until it returns.
         let Ok(rows) = tokio::time::timeout(RESET_TIMEOUT, sender.send(connection, sql)).await
         else {
-            return Err(timed_out("the server did not reset a session in time"));
+            return Err(Error::NotEnded { node: sender.name.to_string() }.into());
         };
         let rows = rows?;
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;

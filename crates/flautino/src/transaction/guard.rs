@@ -10,9 +10,9 @@ use sqlx_postgres::PgTransactionManager;
 use super::options::TransactionOptions;
 use crate::error::Error;
 use crate::lease::executor::executor_through;
-use crate::lease::{Failures, Lease};
+use crate::lease::{Failures, Lease, Step};
 use crate::sql::Classifier;
-use crate::sqlstate::{CONNECTION_CLASS, server_keeps_session, sqlstate};
+use crate::sqlstate::{CONNECTION_CLASS, ended_while_idle, server_keeps_session, sqlstate};
 use crate::statement::Statement;
 
 /// A command that tells whether a transaction is open and not aborted: it fails in an aborted
@@ -24,6 +24,11 @@ pub(super) const CHECK: &str = "SAVEPOINT flautino_check";
 /// Statements go through `&mut tx`, or through the [`PgConnection`] it dereferences to. After the
 /// latter, `commit` needs one more round trip: flautino has not seen whether a statement failed, so
 /// it first asks the server whether the transaction is aborted.
+///
+/// A statement that was given up (its future was dropped: by a timeout, a `select!`) is cancelled when
+/// the transaction goes on, so that it does not hold up what follows. The transaction is aborted then;
+/// a savepoint's rollback undoes that. Over the bare connection sqlx waits for the statement instead;
+/// `rollback` cancels it after 200 ms in which nothing came, `commit` after a second.
 pub struct Transaction {
     pub(super) lease: Lease,
     /// Set while a savepoint is created or released, and ever after if that was cancelled or
@@ -42,7 +47,7 @@ impl Transaction {
         let statement = AssertSqlSafe(sql.clone()).into_sql_str();
         // If this is cancelled, the lease is dropped while busy, and its connection is recovered.
         lease
-            .control(&sql, |connection| {
+            .control(Step::Long, &sql, |connection| {
                 Box::pin(PgTransactionManager::begin(connection, Some(statement)))
             })
             .await?;
@@ -85,10 +90,13 @@ impl Transaction {
     ///
     /// # Errors
     ///
-    /// - [`Error::CommitAborted`] if a statement had failed, so that the server rolled back;
+    /// - [`Error::CommitAborted`] if a statement had failed, so that the server rolled back, or was
+    ///   given up (by a timeout, say): it is cancelled, unless it has ended by then;
+    /// - [`Error::NotEnded`] if the server did not end it within a second;
     /// - [`Error::CommitUnknown`] if the connection was lost before the server's answer;
     /// - [`Error::TransactionLost`] if a savepoint was cancelled half-way or left open;
-    /// - otherwise the server's error; nothing is committed then.
+    /// - otherwise the server's error; nothing is committed then, as after 25P03
+    ///   (`idle_in_transaction_session_timeout`).
     ///
     /// # Cancellation
     ///
@@ -110,9 +118,9 @@ impl Transaction {
             self.try_rollback().await?;
             return Err(Error::CommitAborted.into());
         }
-        let commit = self
-            .lease
-            .control("COMMIT", |connection| Box::pin(PgTransactionManager::commit(connection)));
+        let commit = self.lease.control(Step::Long, "COMMIT", |connection| {
+            Box::pin(PgTransactionManager::commit(connection))
+        });
         match commit.await {
             Ok(()) => {
                 self.lease.set_in_transaction(false, false);
@@ -123,11 +131,13 @@ impl Transaction {
         }
     }
 
-    /// Rolls back. Dropping the transaction does so too, in the background.
+    /// Rolls back. Dropping the transaction does so too, in the background. A statement that was given
+    /// up (by a timeout, say) is cancelled, and not waited for.
     ///
     /// # Errors
     ///
-    /// The connection's error. The server rolls back by itself then.
+    /// The connection's error, or [`Error::NotEnded`] where what was given up cannot be cancelled, as
+    /// behind PgBouncer. The server rolls back by itself then.
     ///
     /// # Cancellation
     ///
@@ -139,10 +149,7 @@ impl Transaction {
     async fn try_rollback(&mut self) -> Result<(), sqlx::Error> {
         // More than one level is open only if a savepoint was leaked.
         while PgTransactionManager::get_transaction_depth(&self.lease) > 0 {
-            let rollback = self.lease.control("ROLLBACK", |connection| {
-                Box::pin(PgTransactionManager::rollback(connection))
-            });
-            rollback.await?;
+            self.lease.roll_back("ROLLBACK").await?;
         }
         if !self.lost {
             self.lease.set_in_transaction(false, false);
@@ -186,7 +193,8 @@ impl Transaction {
     pub(super) async fn is_intact(&mut self) -> Result<bool, sqlx::Error> {
         match self.send(CHECK.to_owned()).await {
             Ok(()) => Ok(true),
-            Err(sqlx::Error::Database(_)) => Ok(false),
+            Err(err) if server_keeps_session(&err) => Ok(false),
+            // The connection is lost, so the server rolls back.
             Err(err) => Err(err),
         }
     }
@@ -194,7 +202,8 @@ impl Transaction {
     /// Sends a command that sqlx does not count as a level.
     pub(super) async fn send(&mut self, sql: String) -> Result<(), sqlx::Error> {
         let statement = Statement::simple(AssertSqlSafe(sql.clone()).into_sql_str());
-        let sent = self.lease.control(&sql, |connection| connection.execute(statement));
+        let sent =
+            self.lease.control(Step::Short, &sql, |connection| connection.execute(statement));
         sent.await.map(drop)
     }
 
@@ -269,11 +278,15 @@ impl fmt::Debug for Transaction {
 }
 
 /// Whether an error of `COMMIT` proves that nothing was committed: `COMMIT` was not sent, or the
-/// server refused it and kept the session. An error of class 08 proves nothing: it comes from a
-/// pooler that has lost its server.
+/// server refused it and kept the session, or had ended the session before it read it. An error of
+/// class 08 proves nothing: it comes from a pooler that has lost its server. Nor do 57P01
+/// (`pg_terminate_backend`, a shutdown) and 25P04 (`transaction_timeout`), which a server may send
+/// after its commit record is written.
 fn refuses_commit(err: &sqlx::Error) -> bool {
     let code = sqlstate(err).unwrap_or_default();
     let was_sent =
         !matches!(Error::of(err), Some(Error::NodeDown { sent: false, .. } | Error::Closed { .. }));
-    !was_sent || (server_keeps_session(err) && !code.starts_with(CONNECTION_CLASS))
+    !was_sent
+        || ended_while_idle(err)
+        || (server_keeps_session(err) && !code.starts_with(CONNECTION_CLASS))
 }

@@ -8,8 +8,8 @@ use sqlx_postgres::PgTransactionManager;
 
 use super::guard::{CHECK, Transaction};
 use crate::error::Error;
-use crate::lease::Failures;
 use crate::lease::executor::executor_through;
+use crate::lease::{Failures, Step};
 use crate::sql::quoted;
 
 /// Part of a transaction that can be undone on its own. Dropped, it rolls back to its start.
@@ -72,7 +72,9 @@ impl Transaction {
         self.lost = true;
         let log = format!("SAVEPOINT _sqlx_savepoint_{}", self.depth());
         self.lease
-            .control(&log, |connection| Box::pin(PgTransactionManager::begin(connection, None)))
+            .control(Step::Short, &log, |connection| {
+                Box::pin(PgTransactionManager::begin(connection, None))
+            })
             .await?;
         if let Some(name) = name {
             self.send(format!("SAVEPOINT {}", quoted(name))).await?;
@@ -106,10 +108,9 @@ impl Savepoint<'_> {
         // Once `RELEASE` is sent, the savepoint may be gone, so that nothing can be rolled back to
         // it.
         self.transaction.lost = true;
-        let release = self
-            .transaction
-            .lease
-            .control(&log, |connection| Box::pin(PgTransactionManager::commit(connection)));
+        let release = self.transaction.lease.control(Step::Short, &log, |connection| {
+            Box::pin(PgTransactionManager::commit(connection))
+        });
         let released = release.await;
         self.transaction.lost = false;
         released?;
@@ -118,7 +119,7 @@ impl Savepoint<'_> {
     }
 
     /// Undoes the changes since the savepoint. The transaction goes on, even if one of its
-    /// statements had failed.
+    /// statements had failed. One that was given up is cancelled.
     ///
     /// # Errors
     ///
@@ -130,11 +131,7 @@ impl Savepoint<'_> {
     pub async fn rollback(mut self) -> Result<(), sqlx::Error> {
         self.ensure_innermost()?;
         let log = format!("ROLLBACK TO {}", self.name());
-        let rollback = self
-            .transaction
-            .lease
-            .control(&log, |connection| Box::pin(PgTransactionManager::rollback(connection)));
-        rollback.await?;
+        self.transaction.lease.roll_back(&log).await?;
         self.open = false;
         self.forget_failures();
         Ok(())
@@ -185,7 +182,10 @@ impl Drop for Savepoint<'_> {
         if self.open && self.ensure_innermost().is_ok() {
             let log = format!("ROLLBACK TO {}", self.name());
             self.transaction.lease.queue_rollback(&log);
-            self.forget_failures();
+            // The cancel of a statement that still runs may hit the rollback that is queued behind it.
+            if !self.transaction.lease.is_pending() {
+                self.forget_failures();
+            }
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use flautino::Error;
-use flautino_lab::{Lab, ask, until_running, wait_until};
+use flautino::{Error, Transaction, TransactionOptions};
+use flautino_lab::{Lab, ask, sessions_of, sqlstate, until_running, wait_until};
 use sqlx::PgConnection;
 
 async fn insert(connection: &mut PgConnection, value: i32) -> Result<(), sqlx::Error> {
@@ -64,4 +64,38 @@ async fn a_commit_that_waits_for_a_standby_when_its_backend_is_ended_is_not_call
     let stored = format!("SELECT count(*) FROM t WHERE a = {value}");
     assert_eq!(ask::<i64>(node, &stored).await, 1, "it was committed after all");
     engine.close_within(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_commit_after_the_server_ended_the_idle_transaction_is_known_to_be_undone() {
+    let lab = Lab::named("idle").table("t (a int)").connections(1);
+    let lab = lab.setting("idle_in_transaction_session_timeout", "200ms").start().await;
+    let ended = async || sessions_of(lab.primary(), "idle").await == 0;
+    for bare in [false, true] {
+        let mut tx = lab.db.begin().await.unwrap();
+        if bare {
+            insert(&mut tx, 1).await.unwrap();
+        } else {
+            sqlx::query("INSERT INTO t VALUES (1)").execute(&mut tx).await.unwrap();
+        }
+        wait_until("the session is ended", ended).await;
+        let err = tx.commit().await.unwrap_err();
+        assert_eq!(sqlstate(&err), "25P03", "{err:?}");
+        assert_eq!(ask::<i64>(lab.primary(), "SELECT count(*) FROM t").await, 0);
+    }
+    // So it is run again, where that is wanted.
+    let attempts = std::cell::Cell::new(0);
+    let options = TransactionOptions { retries: 1, ..TransactionOptions::default() };
+    let work = async |tx: &mut Transaction| {
+        attempts.set(attempts.get() + 1);
+        sqlx::query("INSERT INTO t VALUES (1)").execute(&mut *tx).await?;
+        if attempts.get() == 1 {
+            wait_until("the session is ended", ended).await;
+        }
+        Ok::<_, sqlx::Error>(())
+    };
+    lab.db.transaction_with(options, work).await.unwrap();
+    assert_eq!(attempts.get(), 2);
+    assert_eq!(ask::<i64>(lab.primary(), "SELECT count(*) FROM t").await, 1);
+    lab.engine.close().await;
 }

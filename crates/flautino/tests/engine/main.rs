@@ -29,6 +29,7 @@ mod extensions;
 mod first_come;
 mod from_pool;
 mod full_server;
+mod given_up;
 mod hooks;
 mod hooks_everywhere;
 mod invariants;

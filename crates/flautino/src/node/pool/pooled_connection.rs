@@ -11,6 +11,7 @@ use super::epoch::Epoch;
 use super::managed::ManagedConnection;
 use super::permit::Permit;
 use super::recovery::Recovery;
+use crate::node::backend::Backend;
 
 /// A checked-out connection, with its permit. When it is dropped, it is recovered, because a statement
 /// may still run on it. A caller who knows that none does calls one of the methods instead.
@@ -52,10 +53,14 @@ impl PooledConnection {
         self.inner_mut().1.budget = budget;
     }
 
-    /// The connection, with the epoch and the pool, which can cancel what runs on it.
-    pub(crate) fn parts(&mut self) -> (&mut PgConnection, &Arc<Epoch>, &Arc<NodePool>) {
+    /// The connection, with what can cancel a statement on it: the epoch, the pool, and the backend if
+    /// it is known.
+    pub(crate) fn parts(
+        &mut self,
+    ) -> (&mut PgConnection, &Arc<Epoch>, &Arc<NodePool>, Option<Backend>) {
         let (managed, permit) = self.inner_mut();
-        (&mut managed.connection, &managed.epoch, &permit.pool)
+        let backend = managed.registration.backend;
+        (&mut managed.connection, &managed.epoch, &permit.pool, backend)
     }
 
     /// Gives it back as it is: nothing runs on it, and its session is unchanged.

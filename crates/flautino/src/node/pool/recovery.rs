@@ -4,35 +4,27 @@
 //! cancelled, over another connection, and what the server still sends is read to its end; then it is
 //! reset. Only where this takes too long is the server's process ended.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{Connection, PgConnection};
+use sqlx::PgConnection;
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use super::epoch::EndReason;
 use super::managed::ManagedConnection;
 use super::permit::Permit;
-use super::signal_queue::Delivery;
 use super::{NodePool, close_managed};
-use crate::backoff::Backoff;
-use crate::error::timed_out;
 use crate::logging::Values;
-use crate::node::backend::{Backend, Signal};
+use crate::node::backend::{Signal, drain};
 use crate::node::server::Server;
-use crate::sqlstate::{IN_FAILED_TRANSACTION, QUERY_CANCELED, has_code, server_keeps_session};
+use crate::sqlstate::{IN_FAILED_TRANSACTION, QUERY_CANCELED, has_code, is_connection_lost};
 
-/// How long a cancelled statement may take to end. Resetting the session after that may take as long
-/// again, and so may terminating the backend where the reset fails.
+/// How long resetting a session may take, after a statement on it has ended, which may take as long. So
+/// may terminating the backend where either fails.
 const RECOVERY_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a reset may take before the pool assumes that a statement still runs on the session.
 const QUICK_RESET_TIMEOUT: Duration = Duration::from_millis(200);
-/// How long an abandoned statement may go on before it is cancelled.
-const CANCEL_DELAY: Duration = Duration::from_millis(1);
-/// How long a cancelled statement has until it is cancelled again; doubled each time.
-const CANCEL_PAUSE: Duration = Duration::from_millis(20);
 
 /// What has to be done before a connection can be checked out again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,8 +87,8 @@ impl NodePool {
         {
             return result;
         }
-        if let Some(backend) = registration.backend {
-            self.cancel_and_drain(connection, backend).await?;
+        if registration.backend.is_some() {
+            self.end_statement(registration.backend, connection).await?;
         }
         if has_hook {
             // A cancel that comes late hits this round trip and not the hook.
@@ -106,35 +98,6 @@ impl NodePool {
             }
         }
         reset(&self.server, connection).await
-    }
-
-    /// Cancels the statement, again and again, until the rest of its result is read. Fails if one of the
-    /// cancels may still be under way then.
-    async fn cancel_and_drain(
-        self: &Arc<Self>,
-        connection: &mut PgConnection,
-        backend: Backend,
-    ) -> Result<(), sqlx::Error> {
-        // Many statements end by themselves in this time, and a cancel that reaches the server before
-        // the statement does nothing.
-        tokio::time::sleep(CANCEL_DELAY).await;
-        let mut drained = pin!(drain(connection));
-        let mut backoff = Backoff::new(CANCEL_PAUSE, RECOVERY_TIMEOUT);
-        let mut none_under_way = true;
-        loop {
-            // Nothing is read while the signal is sent: sqlx reads a large result without yielding, so
-            // that nothing else would run on this thread.
-            none_under_way &= self.signal(backend, Signal::Cancel).await != Delivery::Unknown;
-            match tokio::time::timeout(backoff.next_pause(), &mut drained).await {
-                Ok(Ok(())) if !none_under_way => {
-                    return Err(timed_out(
-                        "the server did not confirm a cancel, which may come late",
-                    ));
-                }
-                Ok(result) => return result,
-                Err(_) => {}
-            }
-        }
     }
 }
 
@@ -155,8 +118,9 @@ async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: 
             tracing::debug!(node = %pool.name(), ?outcome, "a connection could not be reset and is closed");
         }
     }
+    // `NotEnded`, a statement that goes on or a session that is not reset in time, is no lost connection.
     let may_still_run = match &outcome {
-        Ok(Err(error)) => server_keeps_session(error),
+        Ok(Err(error)) => !is_connection_lost(error),
         _ => true,
     };
     if let (Some(backend), true) = (managed.registration.backend, may_still_run) {
@@ -166,16 +130,6 @@ async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: 
             tokio::time::timeout(RECOVERY_TIMEOUT, pool.signal(backend, Signal::Terminate)).await;
     }
     pool.discard(managed);
-}
-
-/// Reads the rest of what the server sends, and ignores errors of the statement.
-async fn drain(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    loop {
-        match connection.ping().await {
-            Err(err) if server_keeps_session(&err) => {}
-            result => return result,
-        }
-    }
 }
 
 /// Resets the session, after it has rolled back any open transaction. Returns `Ok(false)` if the session
