@@ -8,15 +8,16 @@ use sqlx::{Connection, Either, PgConnection};
 use tracing::Instrument;
 
 use super::cancel::{Cancellation, run_cancellable};
-use super::executor::{Answer, Item, Source, Start};
+use super::executor::{Answer, Item, Start};
 use super::{Failures, Lease, LeaseState, LeasedConnection, pooler};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::Node;
 use crate::router::Reason;
+use crate::sql::Leftover;
 use crate::sqlstate::{
     DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, is_connection_lost,
-    is_outdated, server_keeps_session, sqlstate,
+    is_outdated, is_refused_by_driver, may_have_outdated_types, server_keeps_session, sqlstate,
 };
 use crate::statement::{PoolerMode, Statement};
 
@@ -27,6 +28,7 @@ struct RunningStatement {
     /// Why it runs on this node, for the log.
     reason: Option<Reason>,
     changes_session: bool,
+    has_values: bool,
     /// What was known of the connection before.
     before: (LeaseState, Failures),
 }
@@ -50,6 +52,7 @@ impl Lease {
         let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
         self.end_statement(running, &result);
+        self.forget_outdated().await;
         result
     }
 
@@ -70,6 +73,7 @@ impl Lease {
         let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
         self.end_statement(running, &result);
+        self.forget_outdated().await;
         result
     }
 
@@ -117,20 +121,29 @@ impl Lease {
             }
             log_entry.finish(&result);
             lease.end_statement(running, &result);
+            lease.forget_outdated().await;
             if let Err(error) = result {
                 yield Err(error);
             }
         }
     }
 
-    /// Closes the statements that sqlx keeps prepared on the connection. An error is ignored: the next
-    /// statement will fail as well.
+    /// Has sqlx forget the statements that it keeps prepared on the connection, and the numbers of types.
+    /// An error is ignored: the next statement will fail as well.
     pub(crate) async fn forget_prepared(&mut self) {
         let before = self.begin_use();
         let (connection, _, cancellation) = self.parts();
         let forgetting = connection.clear_cached_statements();
         let result = run_cancellable(cancellation, forgetting).await;
+        self.outdated &= result.is_err();
         self.end_use(before, false, &result);
+    }
+
+    /// The same, if what sqlx remembers is outdated.
+    async fn forget_outdated(&mut self) {
+        if self.outdated && matches!(self.state, LeaseState::Clean | LeaseState::Used) {
+            self.forget_prepared().await;
+        }
     }
 
     /// Marks the lease as busy with a statement. The caller sends the statement, and then calls
@@ -139,6 +152,12 @@ impl Lease {
         &mut self,
         statement: Statement,
     ) -> Result<(Statement, RunningStatement), sqlx::Error> {
+        if self.node.server.sender.is_pooler
+            && let Some(Leftover { what, instead }) = statement.leftover()
+        {
+            let node = self.node().to_owned();
+            return Err(Error::SharedSession { node, what, instead }.into());
+        }
         let (statement, mode) = self.for_node(statement);
         self.make_ready().await?;
         let before = self.begin_use();
@@ -149,7 +168,9 @@ impl Lease {
         });
         self.node.gauges.count_statement();
         let changes_session = statement.may_change_session();
-        Ok((statement, RunningStatement { mode, reason, changes_session, before }))
+        let has_values = statement.has_values();
+        self.outdated |= statement.drops_prepared();
+        Ok((statement, RunningStatement { mode, reason, changes_session, has_values, before }))
     }
 
     fn end_statement<T>(&mut self, running: RunningStatement, result: &Result<T, sqlx::Error>) {
@@ -157,6 +178,7 @@ impl Lease {
             tracker.statement_ended(&self.node, self.in_transaction);
         }
         self.end_use(running.before, running.changes_session, result);
+        self.outdated |= running.has_values && result.as_ref().is_err_and(may_have_outdated_types);
     }
 
     /// Adapts a statement to its node: whether it is prepared under a name, and wrapped in a transaction.
@@ -190,6 +212,7 @@ impl Lease {
             return Err(error);
         }
         if !is_busy {
+            self.forget_outdated().await;
             return Ok(());
         }
         loop {
@@ -205,6 +228,9 @@ impl Lease {
             }
         }
         self.wrapped = false;
+        if self.outdated {
+            self.forget_prepared().await;
+        }
         Ok(())
     }
 
@@ -226,19 +252,27 @@ impl Lease {
     ) {
         let (state, failures) = before;
         self.failures = failures;
-        if let Err(error) = result {
-            self.note_error(error);
-            if !server_keeps_session(error) {
-                return self.note_no_server_answer(error);
+        let mut is_unchanged = !changes_session;
+        match result {
+            Err(error) if is_refused_by_driver(error) => {
+                self.failures.any = true;
+                // Else sqlx may have prepared the statement and not kept it.
+                is_unchanged &= matches!(error, sqlx::Error::TypeNotFound { .. });
             }
+            Err(error) => {
+                self.note_error(error);
+                if !server_keeps_session(error) {
+                    return self.note_no_server_answer(error);
+                }
+                self.outdated |= is_outdated(error);
+                self.node.gauges.record_answer();
+            }
+            Ok(_) => self.node.gauges.record_answer(),
         }
-        self.node.gauges.record_answer();
         self.wrapped = false;
-        let outdated = result.as_ref().is_err_and(is_outdated);
         self.state = match state {
-            _ if outdated => LeaseState::Unusable,
             LeaseState::Unusable => LeaseState::Unusable,
-            LeaseState::Clean if !changes_session => LeaseState::Clean,
+            LeaseState::Clean if is_unchanged => LeaseState::Clean,
             // `Busy`: the statement before was dropped half-way, and `make_ready` has read the rest.
             LeaseState::Clean | LeaseState::Used | LeaseState::Busy => LeaseState::Used,
         };
@@ -249,7 +283,7 @@ impl Lease {
         match sqlstate(error).as_deref() {
             Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) => self.failures.retryable = true,
             Some(READ_ONLY_TRANSACTION) if self.expects_writes => self.node.refused_a_write(),
-            _ => {}
+            _ => self.failures.retryable |= is_outdated(error),
         }
     }
 
@@ -300,26 +334,5 @@ fn log_item(log_entry: &mut Entry<'_>, item: &Item) {
     match item {
         Either::Left(done) => log_entry.rows_affected(done.rows_affected()),
         Either::Right(row) => log_entry.row(row),
-    }
-}
-
-impl Source for &mut Lease {
-    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
-        Lease::run(self, statement, &mut false).await
-    }
-
-    fn stream(
-        &mut self,
-        statement: Statement,
-    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
-        Lease::stream(&mut **self, statement)
-    }
-
-    fn prepare<T: Send>(
-        &mut self,
-        statement: Statement,
-        start: impl Start<T>,
-    ) -> impl Future<Output = Result<T, sqlx::Error>> + Send {
-        Lease::prepare(self, statement, start)
     }
 }
