@@ -16,7 +16,7 @@ mod quote;
 mod traits;
 
 pub(crate) use self::classify::{Catalogue, Classifier, Plan};
-pub(crate) use self::leaves::{Leftover, drops_prepared, leftover};
+pub(crate) use self::leaves::{Leftover, copies_rows, drops_prepared, leftover};
 pub(crate) use self::lexer::{Token, Tokens};
 pub(crate) use self::names::{HARMLESS, SERVER_VIEWS};
 pub(crate) use self::quote::{literal, quoted};

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgArguments, PgStatement};
 use sqlx::{Arguments, Execute, Postgres, SqlStr};
 
 use crate::error::Error;
-use crate::sql::{Classifier, Leftover, Plan, Tokens, drops_prepared, leftover};
+use crate::sql::{Classifier, Leftover, Plan, Tokens, copies_rows, drops_prepared, leftover};
 use crate::sqlstate::{
     SQLX_STATEMENT, is_outdated, may_have_outdated_types, must_prepare_anew, was_refused_unrun,
 };
@@ -98,7 +98,20 @@ impl Statement {
 
     /// What it would leave behind in its session.
     pub(crate) fn leftover(&self) -> Option<Leftover> {
-        leftover(self.text())
+        self.may_change_session().then(|| leftover(self.text())).flatten()
+    }
+
+    /// Refuses `COPY` from and to the client: sqlx would not answer the server's messages, and the
+    /// connection would be of no more use.
+    pub(crate) fn refuse_copy(&self) -> Result<(), sqlx::Error> {
+        if self.may_change_session() && copies_rows(self.text()) {
+            return Err(sqlx::Error::InvalidArgument(
+                "`COPY … FROM STDIN` and `COPY … TO STDOUT` cannot be sent as a query; take a connection \
+                 with `acquire`, and use sqlx's `copy_in_raw` or `copy_out_raw` on it"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
     }
 
     /// Whether the server refused it with this error because of what sqlx remembers for the connection,

@@ -78,7 +78,7 @@ impl Lease {
     fn to_run_again(&self, statement: &Statement) -> Option<Statement> {
         let in_transaction =
             self.in_transaction || PgTransactionManager::get_transaction_depth(self) > 0;
-        (!in_transaction && self.node.server.sender.keeps_prepared).then(|| statement.clone())
+        (!in_transaction).then(|| statement.clone())
     }
 }
 

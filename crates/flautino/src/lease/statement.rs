@@ -152,6 +152,7 @@ impl Lease {
         &mut self,
         statement: Statement,
     ) -> Result<(Statement, RunningStatement), sqlx::Error> {
+        statement.refuse_copy()?;
         if self.node.server.sender.is_pooler
             && let Some(Leftover { what, instead }) = statement.leftover()
         {

@@ -29,6 +29,11 @@ pub(crate) fn drops_prepared(sql: &str, prefix: &str) -> bool {
     commands(sql).iter().any(|command| command.drops_prepared(prefix))
 }
 
+/// Whether a command of the text copies rows from or to the client, which takes messages of its own.
+pub(crate) fn copies_rows(sql: &str) -> bool {
+    commands(sql).iter().any(Command::copies_rows)
+}
+
 /// What the text would leave behind in its session, for whoever gets that next.
 pub(crate) fn leftover(sql: &str) -> Option<Leftover> {
     commands(sql).iter().find_map(Command::leftover)
@@ -103,6 +108,12 @@ impl<'a> Command<'a> {
         self.is(0, &["do"])
             && (1..self.tokens.len())
                 .any(|at| self.text(at).to_ascii_lowercase().contains("deallocate"))
+    }
+
+    fn copies_rows(&self) -> bool {
+        self.is(0, &["copy"])
+            && (1..self.tokens.len())
+                .any(|at| self.is(at, &["stdin", "stdout"]) && self.is(at - 1, &["from", "to"]))
     }
 
     fn leftover(&self) -> Option<Leftover> {
@@ -272,6 +283,20 @@ mod tests {
             "",
         ] {
             assert!(!drops_prepared(sql, "sqlx_s_"), "{sql}");
+        }
+    }
+
+    #[test]
+    fn copies_from_and_to_the_client_are_found() {
+        for sql in
+            ["copy t from stdin", "COPY (select 1) TO STDOUT (format csv)", "a; copy t to stdout"]
+        {
+            assert!(copies_rows(sql), "{sql}");
+        }
+        for sql in
+            ["copy t from '/tmp/stdin'", "copy stdin to program 'x'", "select copy from stdin"]
+        {
+            assert!(!copies_rows(sql), "{sql}");
         }
     }
 

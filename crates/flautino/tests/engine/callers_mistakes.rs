@@ -39,7 +39,7 @@ impl Encode<'_, Postgres> for Broken {
     }
 }
 
-const MISTAKES: [&str; 8] = [
+const MISTAKES: [&str; 11] = [
     "70,000 values",
     "70,000 values in a stream",
     "an unknown type",
@@ -48,6 +48,9 @@ const MISTAKES: [&str; 8] = [
     "prepared with an unknown type",
     "a value that cannot be encoded",
     "a type that sqlx cannot read",
+    "COPY as a query",
+    "COPY as a text",
+    "COPY in a stream",
 ];
 
 async fn make<'c>(
@@ -79,6 +82,14 @@ async fn make<'c>(
         }
         "a value that cannot be encoded" => {
             sqlx::query("SELECT 4, $1").bind(Broken).execute(db).await.map(drop)
+        }
+        "COPY as a query" => sqlx::query("COPY (SELECT 1) TO STDOUT").execute(db).await.map(drop),
+        "COPY as a text" => sqlx::raw_sql("SELECT 1; copy pg_temp.t (a) from /* */ stdin")
+            .execute(db)
+            .await
+            .map(drop),
+        "COPY in a stream" => {
+            sqlx::raw_sql("COPY pg_class TO STDOUT").fetch(db).try_next().await.map(drop)
         }
         // sqlx does not know what a multirange is.
         _ => sqlx::query("SELECT '{[1,2]}'::spans").execute(db).await.map(drop),

@@ -231,3 +231,80 @@ async fn a_transaction_that_may_be_tried_again_does_not_notice_and_neither_does_
     }
     engine.close().await;
 }
+
+/// Of a type that is named with its schema.
+#[derive(Debug, Clone, Copy, PartialEq, sqlx::Type)]
+#[sqlx(type_name = "other.mood", rename_all = "lowercase")]
+enum OtherMood {
+    Calm,
+}
+
+#[tokio::test]
+async fn neither_does_who_changes_the_search_path_between_types_of_one_name() {
+    let Lab { cluster, engine, db, .. } = start("types_path").await;
+    let other = "CREATE SCHEMA other; CREATE TYPE other.mood AS ENUM ('happy', 'sad', 'calm'); \
+                 CREATE TABLE other.t (m other.mood)";
+    cluster.primary().execute(other).await.unwrap();
+    let mut lease = db.acquire().await.unwrap();
+    for round in 0..4 {
+        for schema in ["public", "other"] {
+            let path = sqlx::AssertSqlSafe(format!("SET search_path = {schema}"));
+            sqlx::query(path).execute(&mut lease).await.unwrap();
+            let insert = sqlx::query("INSERT INTO t (m) VALUES ($1)").bind(Mood::Sad);
+            let inserted = insert.execute(&mut lease).await;
+            inserted.unwrap_or_else(|error| panic!("{round}, {schema}: {error:?}"));
+            let sql = "SELECT count(*) FROM other.t WHERE m = $1";
+            let calm: i64 =
+                sqlx::query_scalar(sql).bind(OtherMood::Calm).fetch_one(&mut lease).await.unwrap();
+            assert_eq!(calm, 0);
+        }
+    }
+    drop(lease);
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_mistake_of_the_app_s_own_stays_an_error_and_is_told_as_it_is() {
+    let Lab { cluster: _cluster, engine, db, .. } = start("types_wrong").await;
+    for _ in 0..3 {
+        let wrong = sqlx::query("UPDATE t SET p = $1").bind(Mood::Sad).execute(&db).await;
+        assert_eq!(flautino_lab::sqlstate(&wrong.unwrap_err()), "42804");
+        let mut lease = db.acquire().await.unwrap();
+        let wrong = sqlx::query("SELECT $1 + 1").bind(Mood::Sad).fetch_one(&mut lease).await;
+        assert_eq!(flautino_lab::sqlstate(&wrong.map(drop).unwrap_err()), "42883");
+        // In a transaction that the app began by itself, too.
+        sqlx::raw_sql("BEGIN").execute(&mut lease).await.unwrap();
+        let wrong = sqlx::query("UPDATE t SET p = $1").bind(Mood::Sad).execute(&mut lease).await;
+        assert_eq!(flautino_lab::sqlstate(&wrong.unwrap_err()), "42804");
+        sqlx::raw_sql("ROLLBACK").execute(&mut lease).await.unwrap();
+    }
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn nor_does_it_matter_where_no_statement_is_kept_prepared() {
+    for pgbouncer in [false, true] {
+        let Lab { cluster, engine, db, .. } = Lab::named("types_unprepared")
+            .sql(MAKE)
+            .connections(u32::try_from(CONNECTIONS).unwrap())
+            .config(move |config| {
+                config.main.pgbouncer = pgbouncer;
+                config.main.statement_cache_capacity = Some(0);
+            })
+            .start()
+            .await;
+        for by in USES {
+            use_everywhere(&db).await;
+            change(cluster.primary(), CHANGES[0].1).await;
+            let mut lease = db.acquire().await.unwrap();
+            let used = use_by(&mut lease, by).await;
+            used.unwrap_or_else(|error| panic!("{pgbouncer}, {by}: {error:?}"));
+            drop(lease);
+            for _ in 0..=CONNECTIONS {
+                let used = use_by(&db, by).await;
+                used.unwrap_or_else(|error| panic!("{pgbouncer}, {by}: {error:?}"));
+            }
+        }
+        engine.close().await;
+    }
+}

@@ -3,7 +3,7 @@
 use flautino::Handle;
 use flautino_lab::{Lab, pid};
 use futures_util::TryStreamExt;
-use sqlx::{AssertSqlSafe, Executor, Postgres};
+use sqlx::{AssertSqlSafe, Executor, Postgres, Row};
 
 /// Commands that drop them all.
 const DROPS: [&str; 7] = [
@@ -142,17 +142,13 @@ async fn one_that_is_dropped_by_its_name_is_prepared_anew() {
     let names = "SELECT name FROM pg_prepared_statements WHERE statement = 'SELECT $1::int4'";
     for quoted in [false, true] {
         assert_eq!(known(&db).await.unwrap(), 7);
-        let name: String = sqlx::raw_sql(names).fetch_one(&db).await.map(get_name).unwrap();
+        let name: String = sqlx::raw_sql(names).fetch_one(&db).await.unwrap().get(0);
         let name = if quoted { format!("\"{name}\"") } else { name };
         let sql = AssertSqlSafe(format!("DEALLOCATE {name}"));
         sqlx::query(sql).execute(&db).await.unwrap();
         assert_eq!(known(&db).await.unwrap(), 7);
     }
     engine.close().await;
-}
-
-fn get_name(row: sqlx::postgres::PgRow) -> String {
-    sqlx::Row::get(&row, 0)
 }
 
 #[tokio::test]
