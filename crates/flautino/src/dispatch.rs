@@ -26,7 +26,6 @@ use crate::node::Node;
 use crate::router::{Access, Consistency, Reason, Target};
 use crate::session::Session;
 use crate::sql::{Classifier, Plan};
-use crate::sqlstate::is_outdated;
 use crate::statement::Statement;
 
 /// How often one attempt may select a node anew, because its node changed while it waited for a
@@ -214,9 +213,8 @@ impl Dispatch {
         failure: &Failure,
     ) -> bool {
         let sent = failure.phase.sent(statement);
-        if let Some(Sent { statement, .. }) = sent
-            && retry.may_prepare_anew(statement, is_outdated(&failure.error))
-        {
+        let is_outdated = sent.is_some_and(|sent| sent.statement.is_outdated_by(&failure.error));
+        if retry.may_prepare_anew(is_outdated) {
             return true;
         }
         if retry.may_run_elsewhere(access, &failure.error, sent) {

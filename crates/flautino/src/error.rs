@@ -119,6 +119,22 @@ pub enum Error {
         node: String,
     },
 
+    /// A statement whose effect stays in its session, such as `SET`, on a node behind PgBouncer
+    /// ([`pgbouncer`](crate::NodeConfig::pgbouncer)), which gives the session to other clients after each
+    /// transaction. It was not sent.
+    #[error(
+        "`{what}` acts on a session that PgBouncer gives to other clients too (node `{node}`, \
+         `pgbouncer = true`), so it was not sent; {instead}"
+    )]
+    SharedSession {
+        /// The node's name.
+        node: String,
+        /// The command or the function.
+        what: String,
+        /// What to do instead.
+        instead: &'static str,
+    },
+
     /// The engine has no node of that name.
     #[error(transparent)]
     UnknownNode(#[from] UnknownNode),

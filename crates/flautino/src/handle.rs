@@ -293,8 +293,9 @@ impl Handle {
 
     /// As [`transaction`](Handle::transaction), with options. With
     /// [`retries`](TransactionOptions::retries) above 0 the whole closure runs again after a
-    /// serialization failure (40001), a deadlock (40P01), or a connection that was lost before
-    /// `COMMIT` was sent, so it must not have effects outside the transaction.
+    /// serialization failure (40001), a deadlock (40P01), a connection that was lost before `COMMIT`
+    /// was sent, or a statement whose tables or types changed since sqlx prepared it, so it must not
+    /// have effects outside the transaction.
     ///
     /// # Errors
     ///

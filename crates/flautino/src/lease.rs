@@ -3,6 +3,7 @@
 //!
 //! - here: the guard
 //! - `statement`: how a statement is sent over it
+//! - `source`: how one is run again, where sqlx remembered what is outdated
 //! - `executor`: sqlx's `Executor` over a lease, a handle or a transaction
 //! - `tracker`: what the handle's session learns of the statements
 //! - `cancel`: what ends a statement early
@@ -11,6 +12,7 @@
 mod cancel;
 pub(crate) mod executor;
 mod pooler;
+mod source;
 mod statement;
 mod tracker;
 
@@ -64,6 +66,9 @@ pub struct Lease {
     in_transaction: bool,
     /// Whether the statement under way is wrapped in a transaction of its own, for PgBouncer.
     wrapped: bool,
+    /// sqlx remembers prepared statements or types that the session does not have any more, and has to
+    /// forget them before the next statement.
+    outdated: bool,
     /// Whether a write is expected, so that one that is refused as read-only means that the server is not
     /// the primary any more.
     expects_writes: bool,
@@ -92,8 +97,7 @@ enum LeaseState {
     Busy,
     /// A stream gave out a row and was then dropped: nobody wants the rest, but nobody gave up waiting.
     HalfRead,
-    /// The connection is lost, or sqlx keeps a prepared statement on it that does not fit its tables any
-    /// more.
+    /// The connection is lost.
     Unusable,
 }
 
@@ -109,8 +113,8 @@ impl LeaseState {
 pub(crate) struct Failures {
     /// A statement failed, or its result was not read to the end, so an open transaction may have failed.
     pub(crate) any: bool,
-    /// A statement failed with 40001 or 40P01, or the connection was lost. The whole transaction may be
-    /// run again, unless its `COMMIT` was sent.
+    /// A statement failed with 40001 or 40P01 or was outdated, or the connection was lost. The whole
+    /// transaction may be run again, unless its `COMMIT` was sent.
     pub(crate) retryable: bool,
     /// The app got the connection itself, so statements may have failed without the lease's knowledge.
     pub(crate) unwatched: bool,
@@ -138,6 +142,7 @@ impl Lease {
             node: Arc::clone(node),
             in_transaction: false,
             wrapped: false,
+            outdated: false,
             expects_writes: true,
             failures: Failures::default(),
             tracker: None,
@@ -349,6 +354,7 @@ impl Drop for Lease {
             // Dropping the connection recovers it: the statement may still run.
             LeaseState::Busy | LeaseState::HalfRead => drop(connection),
             LeaseState::Unusable => drop(connection.discard()),
+            _ if self.outdated => drop(connection.discard()),
             LeaseState::Clean if !self.in_transaction => connection.release(),
             LeaseState::Clean | LeaseState::Used => connection.reset(),
         }

@@ -159,6 +159,14 @@ impl Node {
 
     /// Makes a pool that [`use_pool`](Self::use_pool) puts to use.
     pub(crate) fn build_pool(&self, config: &PoolConfig) -> Arc<NodePool> {
+        if self.server.sender.is_pooler && self.hooks.get().run_at_checkout() {
+            tracing::warn!(
+                node = %self.name(),
+                "`after_connect` and `before_acquire` run on connections to PgBouncer: what they set in \
+                 a session stays on one of its servers, for whoever comes next, and is not there for \
+                 this app's other statements; use `SET LOCAL` in transactions instead"
+            );
+        }
         NodePool::new(&self.server, config.clone(), self.hooks.get(), self.tasks.clone())
     }
 

@@ -8,6 +8,7 @@
 //! - `catalogue`: what the server's catalogue says of names
 //! - `judge`: read or write
 //! - `classify`: verdicts that are kept
+//! - `leaves`: prepared statements that a text drops, and what a text leaves to other clients of a session
 //! - `quote`: names and values as SQL text
 
 mod builtins;
@@ -15,6 +16,7 @@ mod catalogue;
 mod classify;
 mod judge;
 mod keywords;
+mod leaves;
 mod lexer;
 mod names;
 mod quote;
@@ -23,6 +25,7 @@ mod traits;
 pub(crate) use self::builtins::{Builtin, extension_names, names, relation_names};
 pub(crate) use self::catalogue::{Catalogue, HiddenUse};
 pub(crate) use self::classify::{Classifier, Plan};
+pub(crate) use self::leaves::{Leftover, copies_rows, drops_prepared, leftover};
 pub(crate) use self::lexer::{Token, Tokens};
 pub(crate) use self::quote::{literal, quoted};
 pub(crate) use self::traits::StatementTraits;

@@ -5,16 +5,20 @@ use std::borrow::Cow;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
+pub(crate) const CANNOT_COERCE: &str = "42846";
 pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
 pub(crate) const CRASH_SHUTDOWN: &str = "57P02";
+pub(crate) const DATATYPE_MISMATCH: &str = "42804";
 pub(crate) const DEADLOCK_DETECTED: &str = "40P01";
 pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
+pub(crate) const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: &str = "25P03";
 pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
 pub(crate) const INTERNAL_ERROR: &str = "XX000";
 pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
 pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
 pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
-pub(crate) const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: &str = "25P03";
+pub(crate) const INVALID_STATEMENT_NAME: &str = "26000";
+pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
 pub(crate) const IN_FAILED_TRANSACTION: &str = "25P02";
 pub(crate) const OBJECT_NOT_IN_PREREQUISITE_STATE: &str = "55000";
 pub(crate) const PROTOCOL_VIOLATION: &str = "08P01";
@@ -26,6 +30,9 @@ pub(crate) const UNDEFINED_COLUMN: &str = "42703";
 pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
 pub(crate) const UNDEFINED_OBJECT: &str = "42704";
 pub(crate) const UNDEFINED_TABLE: &str = "42P01";
+
+/// What sqlx begins the names of the statements with that it keeps prepared.
+pub(crate) const SQLX_STATEMENT: &str = "sqlx_s_";
 
 /// The class of connection errors. A pooler reports a server that it has lost so.
 pub(crate) const CONNECTION_CLASS: &str = "08";
@@ -63,10 +70,79 @@ pub(crate) fn ended_while_idle(error: &sqlx::Error) -> bool {
     said_by(error, IDLE_IN_TRANSACTION_SESSION_TIMEOUT, "ProcessInterrupts")
 }
 
-/// Whether a statement was refused because it was prepared before its tables changed ("cached plan must
-/// not change result type"). It will fail so each time on that connection.
+/// Whether a statement was refused because of what sqlx remembers for its connection: a prepared
+/// statement that was dropped, or was prepared before its tables changed, or the number of a type that
+/// was dropped. It will fail so each time on that connection, until sqlx forgets.
 pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
-    said_by(error, FEATURE_NOT_SUPPORTED, "RevalidateCachedQuery")
+    let Some(server) = server_error(error) else { return false };
+    match server.code() {
+        // "cached plan must not change result type"
+        FEATURE_NOT_SUPPORTED => said_by(error, FEATURE_NOT_SUPPORTED, "RevalidateCachedQuery"),
+        // Named as sqlx names them; another one is the user's own.
+        INVALID_STATEMENT_NAME => server.message().contains(SQLX_STATEMENT),
+        // Raised by routines in many places. The server does not translate its internal errors.
+        INTERNAL_ERROR => server.message().starts_with("cache lookup failed for "),
+        // "type with OID … does not exist", "type … is only a shell"
+        UNDEFINED_OBJECT => said_by(error, UNDEFINED_OBJECT, "lookup_type_cache"),
+        _ => false,
+    }
+}
+
+/// Whether a value may have been refused because sqlx remembers a number for its type that belongs to
+/// another type by now: one was renamed, and another got its name. It may as well be the app's mistake.
+pub(crate) fn may_have_outdated_types(error: &sqlx::Error) -> bool {
+    let Some(server) = server_error(error) else { return false };
+    match server.code() {
+        DATATYPE_MISMATCH | CANNOT_COERCE | UNDEFINED_FUNCTION if server.r#where().is_none() => {
+            true
+        }
+        code => is_refused_value(code, server.routine()),
+    }
+}
+
+/// Whether the server refused a value as it read it, because it knows the value's type otherwise: it has
+/// no such label, or other fields.
+pub(crate) fn lacks_value(error: &sqlx::Error) -> bool {
+    server_error(error).is_some_and(|error| is_refused_value(error.code(), error.routine()))
+}
+
+fn is_refused_value(code: &str, routine: Option<&str>) -> bool {
+    matches!(
+        (code, routine),
+        (INVALID_TEXT_REPRESENTATION, Some("enum_recv" | "enum_in"))
+            | (DATATYPE_MISMATCH, Some("array_recv" | "record_recv"))
+    )
+}
+
+/// Whether the server refused a statement before it ran, given that it [is outdated](is_outdated): as it
+/// looked for it, planned it or read its values, and not inside a procedure that it calls.
+pub(crate) fn was_refused_unrun(error: &sqlx::Error) -> bool {
+    server_error(error).is_some_and(|error| {
+        let reads_values = ["getTypeBinaryInputInfo", "enum_recv", "array_recv", "record_recv"];
+        error.r#where().is_none()
+            || error.routine().is_some_and(|name| reads_values.contains(&name))
+    })
+}
+
+/// Whether sqlx's prepared statement is missing, or does not fit its tables any more.
+pub(crate) fn must_prepare_anew(error: &sqlx::Error) -> bool {
+    is_outdated(error)
+        && (has_code(error, INVALID_STATEMENT_NAME) || has_code(error, FEATURE_NOT_SUPPORTED))
+}
+
+/// Whether sqlx itself refused the statement: a type that the server does not have, a value that cannot
+/// be encoded or is too long, a type that sqlx cannot read. Nothing of the statement was sent, or all
+/// that was sent is answered, so that the connection is as good as before.
+pub(crate) fn is_refused_by_driver(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::TypeNotFound { .. }
+        | sqlx::Error::Encode(_)
+        | sqlx::Error::InvalidArgument(_)
+        | sqlx::Error::ColumnDecode { .. } => true,
+        // From `put_length_prefixed`, before the message is in the buffer.
+        sqlx::Error::Protocol(text) => text.starts_with("message size out of range"),
+        _ => false,
+    }
 }
 
 /// Whether a standby refused the statement because it is one: the statement writes, or reads what only
@@ -105,7 +181,7 @@ pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
             | sqlx::Error::Protocol(_)
             | sqlx::Error::WorkerCrashed
     );
-    may_be_lost && !server_keeps_session(error)
+    may_be_lost && !server_keeps_session(error) && !is_refused_by_driver(error)
 }
 
 /// Whether the server refuses the user, the password or the database, and so will refuse the next

@@ -7,7 +7,13 @@ use sqlx::postgres::{PgArguments, PgStatement};
 use sqlx::{Arguments, Execute, Postgres, SqlStr};
 
 use crate::error::Error;
-use crate::sql::{Classifier, Plan};
+use crate::sql::{Classifier, Leftover, Plan, Tokens, copies_rows, drops_prepared, leftover};
+use crate::sqlstate::{
+    SQLX_STATEMENT, is_outdated, may_have_outdated_types, must_prepare_anew, was_refused_unrun,
+};
+
+/// How many values the protocol can carry for one statement.
+const MAX_VALUES: usize = u16::MAX as usize;
 
 /// A statement with all that sqlx needs to send it. A clone of it can be sent again.
 #[derive(Debug, Clone)]
@@ -24,7 +30,8 @@ pub(crate) struct Statement {
 }
 
 impl Statement {
-    /// Takes a query of sqlx apart. Fails if a value cannot be encoded; nothing has been sent then.
+    /// Takes a query of sqlx apart. Fails if a value cannot be encoded or there are too many; nothing has
+    /// been sent then.
     pub(crate) fn split<'q, E: Execute<'q, Postgres>>(
         mut query: E,
         classifier: &Classifier,
@@ -34,6 +41,14 @@ impl Statement {
         let persistent = query.persistent();
         let prepared = query.statement().cloned();
         let arguments = query.take_arguments().map_err(sqlx::Error::Encode)?;
+        let values = arguments.as_ref().map_or(0, Arguments::len);
+        if values > MAX_VALUES {
+            // The same kind of error as sqlx's own, which comes only after a connection was taken.
+            return Err(sqlx::Error::Protocol(format!(
+                "too many values for one statement: {values}, and PostgreSQL takes at most \
+                 {MAX_VALUES}; send several statements, or arrays that `unnest` takes apart"
+            )));
+        }
         let sql = query.sql();
         let plan = classifier.plan(sql.as_str());
         Ok(Self { sql, arguments, persistent, prepared, plan })
@@ -81,6 +96,51 @@ impl Statement {
     /// Whether it may leave something behind in the session: a setting, a lock, a cursor.
     pub(crate) fn may_change_session(&self) -> bool {
         self.plan.traits.may_change_session
+    }
+
+    /// Whether it drops prepared statements that sqlx counts on.
+    pub(crate) fn drops_prepared(&self) -> bool {
+        self.may_change_session() && drops_prepared(self.text(), SQLX_STATEMENT)
+    }
+
+    /// What it would leave behind in its session.
+    pub(crate) fn leftover(&self) -> Option<Leftover> {
+        self.may_change_session().then(|| leftover(self.text())).flatten()
+    }
+
+    /// Refuses `COPY` from and to the client: sqlx would not answer the server's messages, and the
+    /// connection would be of no more use.
+    pub(crate) fn refuse_copy(&self) -> Result<(), sqlx::Error> {
+        if self.may_change_session() && copies_rows(self.text()) {
+            return Err(sqlx::Error::InvalidArgument(
+                "`COPY … FROM STDIN` and `COPY … TO STDOUT` cannot be sent as a query; take a connection \
+                 with `acquire`, and use sqlx's `copy_in_raw` or `copy_out_raw` on it"
+                    .to_owned(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Whether the server refused it with this error because of what sqlx remembers for the connection,
+    /// and running it again is harmless.
+    pub(crate) fn is_outdated_by(&self, error: &sqlx::Error) -> bool {
+        let is_outdated =
+            is_outdated(error) || (self.has_values() && may_have_outdated_types(error));
+        is_outdated && !self.may_have_committed(error)
+    }
+
+    /// Whether the text may have committed something before the server reached what it refused.
+    fn may_have_committed(&self, error: &sqlx::Error) -> bool {
+        let traits = &self.plan.traits;
+        if traits.is_query || traits.multiple_commands {
+            return traits.multiple_commands;
+        }
+        let first = Tokens::of(self.text()).next();
+        match first {
+            Some((word, _)) if word.is_any(&["call", "do"]) => !was_refused_unrun(error),
+            // As `VACUUM`.
+            _ => !must_prepare_anew(error),
+        }
     }
 
     /// Refuses a lone `BEGIN`, `COMMIT` and the like. For a handle, whose next statement may run on

@@ -72,8 +72,16 @@ settings! {
         pub connect_timeout: Option<Duration> as Time,
         /// The node is PgBouncer in transaction mode: nothing is prepared, no session setting is
         /// made, and each statement with values goes in a transaction of its own, so that its
-        /// protocol steps reach one server, at three more round trips. Default: `false`. Do not
-        /// leave it out: to end an abandoned statement flautino has the server process that ran it
+        /// protocol steps reach one server, at three more round trips. Default: `false`.
+        ///
+        /// What would stay in a session that PgBouncer gives to other clients, such as `SET`, is
+        /// refused with [`Error::SharedSession`](crate::Error::SharedSession); what a function, a
+        /// trigger, a hook or the bare connection of a lease leaves there is not seen.
+        /// `statement_timeout`, `client_check_interval`, `statement_cache_capacity` and
+        /// `extra_float_digits` would have no effect, and are errors beside it. `options` need
+        /// PgBouncer's consent, and `application_name` has an effect: PgBouncer passes it on.
+        ///
+        /// Do not leave it out: to end an abandoned statement flautino has the server process that ran it
         /// cancel it, and behind a pooler that process may serve somebody else by then.
         pub pgbouncer: bool,
     }
@@ -82,12 +90,13 @@ settings! {
 impl NodeConfig {
     /// Whether sqlx keeps statements prepared; with a capacity of 0 it would leak them.
     pub(crate) fn keeps_prepared(&self) -> bool {
-        let in_url = || {
-            let url = Url::parse(self.url.as_deref()?).ok()?;
-            let mut pairs = url.query_pairs();
-            pairs.find(|(key, _)| key == "statement-cache-capacity")?.1.parse().ok()
-        };
-        self.statement_cache_capacity.or_else(in_url) != Some(0)
+        self.statement_cache_capacity.or_else(|| self.capacity_in_url()) != Some(0)
+    }
+
+    fn capacity_in_url(&self) -> Option<usize> {
+        let url = Url::parse(self.url.as_deref()?).ok()?;
+        let mut pairs = url.query_pairs();
+        pairs.find(|(key, _)| key == "statement-cache-capacity")?.1.parse().ok()
     }
 
     /// What sqlx connects with. `prefix` is the path of this node's keys in the configuration.
@@ -124,6 +133,9 @@ impl NodeConfig {
         } = self;
         let place = Place { origin, prefix };
         self.check_times(place)?;
+        if *pgbouncer {
+            self.check_pooled(place)?;
+        }
         let mut options = PgConnectOptions::from_str(self.address(place)?.as_str())
             .map_err(|err| place.error("url", source_text(err)))?;
 
@@ -178,6 +190,43 @@ impl NodeConfig {
             options = options.statement_cache_capacity(0).extra_float_digits(None);
         }
         Ok(options)
+    }
+
+    /// Refuses settings of a session that would have no effect behind PgBouncer.
+    fn check_pooled(&self, place: Place<'_>) -> Result<(), ConfigError> {
+        let role = "set it for the role on the server instead";
+        let statement_timeout = self.statement_timeout.is_some_and(|time| !time.is_zero());
+        let client_check_interval = self.client_check_interval.is_some_and(|time| !time.is_zero());
+        let cache = self.statement_cache_capacity.is_some_and(|capacity| capacity > 0);
+        let cache_in_url = self.capacity_in_url().is_some_and(|capacity| capacity > 0);
+        let nothing_kept = "no statement is kept prepared; leave it out, or set it to 0";
+        let refused = [
+            (
+                statement_timeout,
+                "statement_timeout",
+                format!("{role}: `ALTER ROLE … SET statement_timeout = '…'`"),
+            ),
+            (
+                client_check_interval,
+                "client_check_interval",
+                "the server's client is PgBouncer; leave it out, or set it to 0".to_owned(),
+            ),
+            (cache, "statement_cache_capacity", nothing_kept.to_owned()),
+            (cache_in_url, "url", format!("`statement-cache-capacity`: {nothing_kept}")),
+            (
+                self.extra_float_digits.is_some(),
+                "extra_float_digits",
+                format!("{role}: `ALTER ROLE … SET extra_float_digits = …`"),
+            ),
+        ];
+        match refused.into_iter().find(|(is_set, ..)| *is_set) {
+            Some((_, key, fix)) => {
+                let message =
+                    format!("has no effect with `{}pgbouncer = true`: {fix}", place.prefix);
+                Err(place.error(key, message))
+            }
+            None => Ok(()),
+        }
     }
 
     fn check_times(&self, place: Place<'_>) -> Result<(), ConfigError> {

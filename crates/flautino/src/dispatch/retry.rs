@@ -12,12 +12,11 @@ use crate::lease::executor::Item;
 use crate::monitor::WriteUnderWay;
 use crate::node::Node;
 use crate::router::{Access, ExcludedNodes, NodeView, Reason, Role, Snapshot, Target};
-use crate::sql::Tokens;
 use crate::sqlstate::{
     ADMIN_SHUTDOWN, DEADLOCK_DETECTED, FEATURE_NOT_SUPPORTED, INVALID_SCHEMA_NAME,
     OBJECT_NOT_IN_PREREQUISITE_STATE, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE,
     TOO_MANY_CONNECTIONS, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE,
-    is_connection_lost, is_outdated, needs_primary, refuses_role_or_database, said_by,
+    is_connection_lost, is_outdated, lacks_value, needs_primary, refuses_role_or_database, said_by,
     server_keeps_session, sqlstate,
 };
 use crate::statement::Statement;
@@ -123,8 +122,7 @@ pub(super) struct Retry {
     reselections: u32,
     /// Counts the statement as a write under way until its lease counts it.
     pub(super) write_under_way: Option<WriteUnderWay>,
-    /// Whether the previous attempt failed because its connection had prepared the statement before
-    /// the statement's tables changed.
+    /// Whether the previous attempt failed because of what sqlx remembered for its connection.
     pub(super) is_outdated: bool,
     /// Whether an attempt on a single-node engine has lost its connection.
     has_lost_connection: bool,
@@ -224,7 +222,7 @@ impl Retry {
             return false;
         }
         let code = sqlstate(error).unwrap_or_default();
-        let may_succeed = primary_may_succeed(&code) || needs_primary(error);
+        let may_succeed = primary_may_succeed(error, &code) || needs_primary(error);
         if self.attempt.on_replica && self.target == Target::Auto && may_succeed {
             self.was_refused = sent.is_some() && may_be_refused_for_good(error, &code);
             self.cause = Some(Reason::Rescued);
@@ -294,13 +292,9 @@ impl Retry {
         may_resend
     }
 
-    /// Whether to prepare the statement anew and run it again. `is_outdated` says whether the
-    /// server did not run it, because its tables changed after it was prepared. Never twice in a
-    /// row.
-    pub(super) fn may_prepare_anew(&mut self, statement: &Statement, is_outdated: bool) -> bool {
-        if may_commit_early(statement) {
-            return false;
-        }
+    /// Whether to have sqlx forget what it remembers for the connection and run the statement again.
+    /// `is_outdated` says whether the server refused it because of that. Never twice in a row.
+    pub(super) fn may_prepare_anew(&mut self, is_outdated: bool) -> bool {
         let was_outdated = std::mem::replace(&mut self.is_outdated, is_outdated);
         is_outdated && !was_outdated
     }
@@ -340,10 +334,10 @@ impl Retry {
     }
 }
 
-/// Whether the primary may succeed where a standby failed with this code. A standby is read-only,
-/// and has neither unlogged tables nor serializable transactions. It also does not know a new
-/// relation, column, function or type until it has replayed the migration that created it.
-fn primary_may_succeed(code: &str) -> bool {
+/// Whether the primary may succeed where a standby failed. A standby is read-only, and has neither
+/// unlogged tables nor serializable transactions. It also does not know a new relation, column,
+/// function, type or label until it has replayed the migration that created it.
+fn primary_may_succeed(error: &sqlx::Error, code: &str) -> bool {
     matches!(
         code,
         READ_ONLY_TRANSACTION
@@ -354,7 +348,9 @@ fn primary_may_succeed(code: &str) -> bool {
             | UNDEFINED_FUNCTION
             | UNDEFINED_OBJECT
             | INVALID_SCHEMA_NAME
-    )
+    ) || matches!(error, sqlx::Error::TypeNotFound { .. })
+        || lacks_value(error)
+        || is_outdated(error)
 }
 
 /// Whether a standby that fails with this error may do so each time, because it is a standby. It may
@@ -367,14 +363,6 @@ fn may_be_refused_for_good(error: &sqlx::Error, code: &str) -> bool {
     // A materialized view is empty until the standby has replayed `REFRESH`.
     let is_behind = said_by(error, OBJECT_NOT_IN_PREREQUISITE_STATE, "ExecOpenScanRelation");
     may_be && !is_behind && !is_outdated(error)
-}
-
-/// Whether the text may have committed something before the server reached an outdated statement in
-/// it.
-fn may_commit_early(statement: &Statement) -> bool {
-    let first = Tokens::of(statement.text()).next();
-    statement.plan().traits.multiple_commands
-        || first.is_some_and(|(word, _)| word.is_any(&["call", "do"]))
 }
 
 #[cfg(test)]

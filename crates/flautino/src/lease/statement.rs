@@ -4,22 +4,22 @@ use std::borrow::BorrowMut;
 use std::sync::Arc;
 
 use futures_core::Stream;
-use futures_util::{StreamExt, TryStreamExt};
+use futures_util::TryStreamExt;
 use sqlx::{Connection, Either, PgConnection};
 use tracing::Instrument;
 
 use super::cancel::{Cancellation, end_given_up, run_cancellable};
-use super::executor::{Answer, Item, Source, Start};
+use super::executor::{Answer, Item, Start};
 use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, pooler};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::{Node, drain};
 use crate::router::Reason;
-use crate::sql::Plan;
+use crate::sql::{Leftover, Plan};
 use crate::sqlstate::{
     ADMIN_SHUTDOWN, CRASH_SHUTDOWN, DEADLOCK_DETECTED, READ_ONLY_TRANSACTION,
-    SERIALIZATION_FAILURE, has_code, is_connection_lost, is_outdated, needs_primary, said_by,
-    server_keeps_session, sqlstate,
+    SERIALIZATION_FAILURE, has_code, is_connection_lost, is_outdated, is_refused_by_driver,
+    may_have_outdated_types, needs_primary, said_by, server_keeps_session, sqlstate,
 };
 use crate::statement::{PoolerMode, Statement};
 
@@ -31,6 +31,7 @@ struct RunningStatement {
     /// Why it runs on this node, for the log.
     reason: Option<Reason>,
     changes_session: bool,
+    has_values: bool,
     /// What was known of the connection before.
     before: (LeaseState, Failures),
 }
@@ -54,6 +55,7 @@ impl Lease {
         let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
         self.end_statement(&running, &result);
+        self.forget_outdated().await;
         result
     }
 
@@ -74,6 +76,7 @@ impl Lease {
         let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
         self.end_statement(&running, &result);
+        self.forget_outdated().await;
         result
     }
 
@@ -123,20 +126,29 @@ impl Lease {
             }
             log_entry.finish(&result);
             lease.end_statement(&running, &result);
+            lease.forget_outdated().await;
             if let Err(error) = result {
                 yield Err(error);
             }
         }
     }
 
-    /// Closes the statements that sqlx keeps prepared on the connection. An error is ignored: the next
-    /// statement will fail as well.
+    /// Has sqlx forget the statements that it keeps prepared on the connection, and the numbers of types.
+    /// An error is ignored: the next statement will fail as well.
     pub(crate) async fn forget_prepared(&mut self) {
         let before = self.begin_use();
         let Parts { connection, cancellation, .. } = self.parts();
         let forgetting = connection.clear_cached_statements();
         let result = run_cancellable(cancellation, forgetting).await;
+        self.outdated &= result.is_err();
         self.end_use(before, false, &result);
+    }
+
+    /// The same, if what sqlx remembers is outdated.
+    async fn forget_outdated(&mut self) {
+        if self.outdated && matches!(self.state, LeaseState::Clean | LeaseState::Used) {
+            self.forget_prepared().await;
+        }
     }
 
     /// Marks the lease as busy with a statement. The caller sends the statement, and then calls
@@ -145,6 +157,13 @@ impl Lease {
         &mut self,
         statement: Statement,
     ) -> Result<(Statement, RunningStatement), sqlx::Error> {
+        statement.refuse_copy()?;
+        if self.node.server.sender.is_pooler
+            && let Some(Leftover { what, instead }) = statement.leftover()
+        {
+            let node = self.node().to_owned();
+            return Err(Error::SharedSession { node, what, instead }.into());
+        }
         let (statement, mode) = self.for_node(statement);
         self.make_ready().await?;
         let before = self.begin_use();
@@ -155,8 +174,13 @@ impl Lease {
         });
         self.node.gauges.count_statement();
         let changes_session = statement.may_change_session();
+        let has_values = statement.has_values();
+        self.outdated |= statement.drops_prepared();
         let plan = Arc::clone(statement.plan());
-        Ok((statement, RunningStatement { plan, mode, reason, changes_session, before }))
+        Ok((
+            statement,
+            RunningStatement { plan, mode, reason, changes_session, has_values, before },
+        ))
     }
 
     fn end_statement<T>(&mut self, running: &RunningStatement, result: &Result<T, sqlx::Error>) {
@@ -171,6 +195,7 @@ impl Lease {
             tracker.statement_ended(&self.node, self.in_transaction);
         }
         self.end_use(running.before, running.changes_session, result);
+        self.outdated |= running.has_values && result.as_ref().is_err_and(may_have_outdated_types);
     }
 
     /// Adapts a statement to its node: whether it is prepared under a name, and wrapped in a transaction.
@@ -205,6 +230,7 @@ impl Lease {
             return Err(error);
         }
         if !before.is_pending() {
+            self.forget_outdated().await;
             return Ok(());
         }
         loop {
@@ -225,6 +251,9 @@ impl Lease {
         self.wrapped = false;
         // It may have failed in the meantime, and with it the transaction.
         self.failures.any = true;
+        if self.outdated {
+            self.forget_prepared().await;
+        }
         Ok(())
     }
 
@@ -246,19 +275,27 @@ impl Lease {
     ) {
         let (state, failures) = before;
         self.failures = failures;
-        if let Err(error) = result {
-            self.note_error(error);
-            if !server_keeps_session(error) {
-                return self.note_no_server_answer(error);
+        let mut is_unchanged = !changes_session;
+        match result {
+            Err(error) if is_refused_by_driver(error) => {
+                self.failures.any = true;
+                // Else sqlx may have prepared the statement and not kept it.
+                is_unchanged &= matches!(error, sqlx::Error::TypeNotFound { .. });
             }
+            Err(error) => {
+                self.note_error(error);
+                if !server_keeps_session(error) {
+                    return self.note_no_server_answer(error);
+                }
+                self.outdated |= is_outdated(error);
+                self.node.gauges.record_answer();
+            }
+            Ok(_) => self.node.gauges.record_answer(),
         }
-        self.node.gauges.record_answer();
         self.wrapped = false;
-        let outdated = result.as_ref().is_err_and(is_outdated);
         self.state = match state {
-            _ if outdated => LeaseState::Unusable,
             LeaseState::Unusable => LeaseState::Unusable,
-            LeaseState::Clean if !changes_session => LeaseState::Clean,
+            LeaseState::Clean if is_unchanged => LeaseState::Clean,
             // Where the statement before was dropped half-way, `make_ready` has read the rest.
             LeaseState::Clean | LeaseState::Used | LeaseState::Busy | LeaseState::HalfRead => {
                 LeaseState::Used
@@ -268,8 +305,9 @@ impl Lease {
 
     fn note_error(&mut self, error: &sqlx::Error) {
         self.failures.any = true;
-        if matches!(sqlstate(error).as_deref(), Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED)) {
-            self.failures.retryable = true;
+        match sqlstate(error).as_deref() {
+            Some(SERIALIZATION_FAILURE | DEADLOCK_DETECTED) => self.failures.retryable = true,
+            _ => self.failures.retryable |= is_outdated(error),
         }
         // A function of the user's may raise the code too, which says nothing about the server.
         if self.expects_writes && said_by(error, READ_ONLY_TRANSACTION, "PreventCommand") {
@@ -339,34 +377,5 @@ fn log_item(log_entry: &mut Entry<'_>, item: &Item) {
     match item {
         Either::Left(done) => log_entry.rows_affected(done.rows_affected()),
         Either::Right(row) => log_entry.row(row),
-    }
-}
-
-impl Source for &mut Lease {
-    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
-        let mut completed = false;
-        let commits_at_once = self.in_transaction || statement.commits_at_once();
-        let result = Lease::run(self, statement, &mut completed).await;
-        result.map_err(|error| tell_effect(error, commits_at_once, completed))
-    }
-
-    fn stream(
-        &mut self,
-        statement: Statement,
-    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
-        let mut completed = false;
-        let commits_at_once = self.in_transaction || statement.commits_at_once();
-        Lease::stream(&mut **self, statement).map(move |item| {
-            completed |= item.as_ref().is_ok_and(Either::is_left);
-            item.map_err(|error| tell_effect(error, commits_at_once, completed))
-        })
-    }
-
-    fn prepare<T: Send>(
-        &mut self,
-        statement: Statement,
-        start: impl Start<T>,
-    ) -> impl Future<Output = Result<T, sqlx::Error>> + Send {
-        Lease::prepare(self, statement, start)
     }
 }

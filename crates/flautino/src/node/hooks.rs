@@ -98,7 +98,7 @@ impl HookCell {
 
 impl Hooks {
     /// Whether a checkout may have to run a hook.
-    pub(super) fn run_at_checkout(&self) -> bool {
+    pub(crate) fn run_at_checkout(&self) -> bool {
         self.after_connect.is_some() || self.before_acquire.is_some()
     }
 

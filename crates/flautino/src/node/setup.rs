@@ -11,8 +11,8 @@ use crate::config::NodeConfig;
 use crate::error::Error;
 use crate::router::Role;
 use crate::sqlstate::{
-    FEATURE_NOT_SUPPORTED, INVALID_PARAMETER_VALUE, UNDEFINED_OBJECT, server_keeps_session,
-    sqlstate,
+    FEATURE_NOT_SUPPORTED, INVALID_PARAMETER_VALUE, UNDEFINED_OBJECT, said_by,
+    server_keeps_session, sqlstate,
 };
 
 /// The oldest version that is supported.
@@ -41,6 +41,9 @@ pub(crate) struct SessionSetup {
     external: bool,
     /// The server refused `client_connection_check_interval`, so it is not set any more.
     client_check_refused: AtomicBool,
+    /// The server is a standby whose default isolation level is serializable, which it does not accept.
+    /// Set by the first session that it refuses; what is done for it asks the server again each time.
+    lowers_isolation: AtomicBool,
     /// The server does not tell which process serves a session, so it is not asked any more.
     hides_backend: AtomicBool,
 }
@@ -79,6 +82,11 @@ const ROLE_AND_BACKEND: &str = concat!(
 /// write.
 const READ_ONLY_ON_STANDBY: &str =
     "SELECT set_config('default_transaction_read_only', 'on', false) WHERE pg_is_in_recovery()";
+/// For the transaction of the set-up alone, which cannot read anything at the default level.
+const READ_AT_ALL: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ; ";
+/// Gives a standby's sessions the highest default level that a standby accepts.
+const LOWER_ISOLATION_ON_STANDBY: &str = "SELECT set_config('default_transaction_isolation', 'repeatable read', false) \
+     WHERE pg_is_in_recovery() AND current_setting('default_transaction_isolation') = 'serializable'";
 
 impl SessionSetup {
     pub(crate) fn new(config: &NodeConfig) -> Self {
@@ -88,6 +96,7 @@ impl SessionSetup {
             pooler: config.pgbouncer,
             external: false,
             client_check_refused: AtomicBool::new(false),
+            lowers_isolation: AtomicBool::new(false),
             hides_backend: AtomicBool::new(false),
         }
     }
@@ -100,6 +109,7 @@ impl SessionSetup {
             pooler: false,
             external: true,
             client_check_refused: AtomicBool::new(false),
+            lowers_isolation: AtomicBool::new(false),
             hides_backend: AtomicBool::new(false),
         }
     }
@@ -118,10 +128,16 @@ impl SessionSetup {
     ) -> Result<ServerInfo, sqlx::Error> {
         loop {
             let asks_backend = self.owns_sessions() && !self.hides_backend.load(Ordering::Relaxed);
-            let mut sql = self.commands(connection).unwrap_or_default();
+            let lowers_isolation = self.lowers_isolation.load(Ordering::Relaxed);
+            let mut sql = String::from(if lowers_isolation { READ_AT_ALL } else { "" });
+            sql.push_str(&self.commands(connection).unwrap_or_default());
             sql.push_str(if asks_backend { ROLE_AND_BACKEND } else { ROLE });
             match sender.send(connection, sql).await {
                 Ok(rows) => return ServerInfo::read(rows.last().ok_or(sqlx::Error::RowNotFound)?),
+                Err(err) if !lowers_isolation && is_isolation_refused(&err) => {
+                    self.lowers_isolation.store(true, Ordering::Relaxed);
+                    tracing::debug!(node = %sender.name, error = %err, "sessions get a lower default isolation level");
+                }
                 Err(err) if self.is_interval_refused(connection, &err) => {
                     self.client_check_refused.store(true, Ordering::Relaxed);
                     tracing::warn!(
@@ -179,7 +195,8 @@ impl SessionSetup {
         let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
         let (clean, prepared): (bool, i64) = (row.try_get(0)?, row.try_get(1)?);
         let known = i64::try_from(connection.cached_statements_size()).unwrap_or(i64::MAX);
-        if prepared > known + MAX_UNKNOWN_PREPARED {
+        // Fewer: somebody dropped statements that sqlx counts on.
+        if prepared < known || prepared > known + MAX_UNKNOWN_PREPARED {
             connection.clear_cached_statements().await?;
             sender.send(connection, "DEALLOCATE ALL".to_owned()).await?;
         }
@@ -200,7 +217,11 @@ impl SessionSetup {
         if let Some(timeout) = self.statement_timeout {
             commands = format!("{commands}SET statement_timeout = {}; ", timeout.as_millis());
         }
-        Some(format!("{commands}{READ_ONLY_ON_STANDBY}; "))
+        commands = format!("{commands}{READ_ONLY_ON_STANDBY}; ");
+        if self.lowers_isolation.load(Ordering::Relaxed) {
+            commands = format!("{commands}{LOWER_ISOLATION_ON_STANDBY}; ");
+        }
+        Some(commands)
     }
 
     /// Whether to set `client_connection_check_interval`.
@@ -211,6 +232,11 @@ impl SessionSetup {
             && !self.client_check_interval.is_zero()
             && !self.client_check_refused.load(Ordering::Relaxed)
     }
+}
+
+/// Whether a standby refuses to read at the default isolation level, which is serializable.
+fn is_isolation_refused(error: &sqlx::Error) -> bool {
+    said_by(error, FEATURE_NOT_SUPPORTED, "GetSerializableTransactionSnapshot")
 }
 
 impl ServerInfo {

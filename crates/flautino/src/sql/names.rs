@@ -51,7 +51,7 @@ impl<'a> Name<'a> {
     }
 
     /// Folded, or without its quotes and escapes; `None` if it has an escape that is none.
-    fn spelt(self) -> Option<Cow<'a, str>> {
+    pub(super) fn spelt(self) -> Option<Cow<'a, str>> {
         match self {
             Self::Folded(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
                 Some(text.to_ascii_lowercase().into())

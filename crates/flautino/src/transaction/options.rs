@@ -21,8 +21,8 @@ pub struct TransactionOptions {
     /// to a serialization failure. Default: `false`.
     pub deferrable: bool,
     /// How often [`Handle::transaction_with`](crate::Handle::transaction_with) runs its closure
-    /// again after a serialization failure, a deadlock, or a connection that was lost before the
-    /// server read `COMMIT`. Default: 0.
+    /// again after a serialization failure, a deadlock, a connection that was lost before the server
+    /// read `COMMIT`, or a statement whose tables or types changed since it was prepared. Default: 0.
     pub retries: u32,
 }
 

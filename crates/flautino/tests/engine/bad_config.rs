@@ -65,6 +65,12 @@ const BAD: &[(&str, &str)] = &[
     ("port = 'hunter2'", "port"),
     ("ssl_mode = 'sometimes'", "ssl_mode"),
     ("log_statements = 'loud'", "log_statements"),
+    ("pgbouncer = true\nstatement_timeout = '5s'", "statement_timeout"),
+    ("pgbouncer = true\nclient_check_interval = '5s'", "client_check_interval"),
+    ("pgbouncer = true\nstatement_cache_capacity = 10", "statement_cache_capacity"),
+    ("pgbouncer = true\nurl = 'postgres://h/db?statement-cache-capacity=10'", "url"),
+    ("pgbouncer = true\nextra_float_digits = 3", "extra_float_digits"),
+    ("[extra_nodes.a]\npgbouncer = true\nstatement_timeout = 1", "extra_nodes.a.statement_timeout"),
 ];
 
 #[test]

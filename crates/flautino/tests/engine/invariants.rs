@@ -65,7 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("node", &["logging", "statement", "sql", "config", "router", "sqlstate", "error", "backoff"]),
     ("session", &["router"]),
     ("logging", &["statement", "sql", "router"]),
-    ("statement", &["sql", "error"]),
+    ("statement", &["sql", "sqlstate", "error"]),
     ("sql", &["router"]),
     ("config", &["router", "error"]),
     ("router", &[]),

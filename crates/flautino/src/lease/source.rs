@@ -1,0 +1,98 @@
+//! How a lease runs what is sent through it. A statement that was refused because sqlx remembered what is
+//! outdated is run again: outside of a transaction that is harmless, and inside it cannot work.
+
+use std::pin::pin;
+
+use futures_core::Stream;
+use futures_util::StreamExt;
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+
+use super::executor::{Answer, Item, Source, Start};
+use super::{Lease, tell_effect};
+use crate::sqlstate::{IN_FAILED_TRANSACTION, has_code};
+use crate::statement::Statement;
+
+impl Source for &mut Lease {
+    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
+        let again = self.to_run_again(&statement);
+        let commits_at_once = self.in_transaction || statement.commits_at_once();
+        let mut completed = false;
+        let result = match (Lease::run(self, statement, &mut completed).await, again) {
+            (Err(error), Some(again)) if again.is_outdated_by(&error) => {
+                let result = Lease::run(self, again, &mut completed).await;
+                result.map_err(|second| instead_of(second, error))
+            }
+            (result, _) => result,
+        };
+        result.map_err(|error| tell_effect(error, commits_at_once, completed))
+    }
+
+    fn stream(
+        &mut self,
+        statement: Statement,
+    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
+        let lease = &mut **self;
+        let commits_at_once = lease.in_transaction || statement.commits_at_once();
+        let items = async_stream::stream! {
+            let mut again = lease.to_run_again(&statement);
+            let mut refused = None;
+            {
+                let mut items = pin!(Lease::stream(&mut *lease, statement));
+                while let Some(item) = items.next().await {
+                    match (item, again.take()) {
+                        (Err(error), Some(statement)) if statement.is_outdated_by(&error) => {
+                            refused = Some((error, statement));
+                        }
+                        (item, _) => yield item,
+                    }
+                }
+            }
+            if let Some((error, statement)) = refused {
+                let mut first = Some(error);
+                let mut items = pin!(Lease::stream(lease, statement));
+                while let Some(item) = items.next().await {
+                    match (item, first.take()) {
+                        (Err(second), Some(error)) => yield Err(instead_of(second, error)),
+                        (item, _) => yield item,
+                    }
+                }
+            }
+        };
+        let mut completed = false;
+        items.map(move |item| {
+            completed |= item.as_ref().is_ok_and(Item::is_left);
+            item.map_err(|error| tell_effect(error, commits_at_once, completed))
+        })
+    }
+
+    async fn prepare<T: Send>(
+        &mut self,
+        statement: Statement,
+        start: impl Start<T>,
+    ) -> Result<T, sqlx::Error> {
+        let again = self.to_run_again(&statement);
+        match (Lease::prepare(self, statement, &start).await, again) {
+            (Err(error), Some(again)) if again.is_outdated_by(&error) => {
+                let result = Lease::prepare(self, again, &start).await;
+                result.map_err(|second| instead_of(second, error))
+            }
+            (result, _) => result,
+        }
+    }
+}
+
+impl Lease {
+    /// The statement, if it may be run again on this lease after it was refused.
+    fn to_run_again(&self, statement: &Statement) -> Option<Statement> {
+        let in_transaction =
+            self.in_transaction || PgTransactionManager::get_transaction_depth(self) > 0;
+        (!in_transaction).then(|| statement.clone())
+    }
+}
+
+/// The error of a statement that was run again. In a transaction that the app began by itself, the first
+/// error is the one that says something.
+fn instead_of(second: sqlx::Error, first: sqlx::Error) -> sqlx::Error {
+    if has_code(&second, IN_FAILED_TRANSACTION) { first } else { second }
+}
