@@ -324,7 +324,15 @@ mod tests {
             names.iter().map(|name| Box::from(*name)).collect()
         };
         Catalogue {
-            functions: names(&["grab", "grab_row", "calm", "numeric", "generate_series"]),
+            functions: names(&[
+                "grab",
+                "grab_row",
+                "calm",
+                "numeric",
+                "generate_series",
+                "now",
+                "abs",
+            ]),
             volatile: names(&["grab", "grab_row"]),
             attributes: names(&["grab_row"]),
             anywhere: names(&["grabbing_view", "grabbed", "order"]),

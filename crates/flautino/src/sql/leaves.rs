@@ -240,7 +240,7 @@ impl<'a> Command<'a> {
                 "(" if depth == 0 => depth = 1,
                 ")" if depth == 1 => return is_true && !is_else,
                 "," if depth == 1 => (is_true, is_else) = (false, false),
-                ":" | "=" | ">" => {}
+                ":" | "=>" => {}
                 "(" => depth += 1,
                 ")" => depth -= 1,
                 _ if self.is(at, &["true"]) => is_true = true,
