@@ -18,26 +18,31 @@ use crate::backoff::Backoff;
 use crate::error::timed_out;
 use crate::node::{Node, Server};
 use crate::sql::{Classifier, HiddenUse};
-use crate::sqlstate::server_keeps_session;
+use crate::sqlstate::{is_connection_lost, server_keeps_session};
 
 /// How often the primary is asked for the fingerprint at least. `probe_interval` may make it longer.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A check takes the server at most this share of the time: after one that took 100 ms the next waits
 /// 2 s. A check that is requested, or a whole reading, takes twice that share.
 const CHECK_SHARE: u32 = 20;
+/// How long a doubt may wait for its reading, because the one before took long.
+const MAX_REST: Duration = Duration::from_secs(10);
 /// The pause before the next attempt if no node answered.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The first and the longest pause after the server refused or needed too long; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const MAX_PAUSE: Duration = Duration::from_secs(300);
-/// For how long what cannot be followed is trusted to leave the schema alone, after it did so.
+/// For how long, at least, what cannot be followed is trusted to leave the schema alone, after it did
+/// so. Longer than its check took by far, so that reads mostly reach replicas.
 const TRUST: Duration = Duration::from_secs(1);
 
 /// The readings so far, which are the base of the next.
 #[derive(Default)]
 pub(super) struct Readings {
-    /// To the server that was read, for the next check.
-    connection: Option<(Weak<Server>, PgConnection)>,
+    /// The server that was read.
+    server: Weak<Server>,
+    /// To that server, for the next check.
+    connection: Option<PgConnection>,
     /// The fingerprint of the catalogue that the classifier knows.
     fingerprint: Option<Box<str>>,
     expressions: Expressions,
@@ -57,14 +62,29 @@ impl Readings {
         settles: bool,
     ) -> Result<Refreshed, sqlx::Error> {
         let doubt = if settles { classifier.latest_doubt() } else { self.first_doubt };
-        let mut connection = match self.connection.take() {
-            Some((of, connection)) if of.as_ptr() == Arc::as_ptr(server) => connection,
+        if self.server.as_ptr() != Arc::as_ptr(server) {
+            self.server = Arc::downgrade(server);
+            self.connection = None;
+            self.expressions = Expressions::default();
+        }
+        let checked = match self.connection.take() {
+            Some(mut connection) => {
+                let fingerprint = catalogue::fingerprint(&server.sender, &mut connection).await;
+                Some((connection, fingerprint))
+            }
+            None => None,
+        };
+        let (mut connection, fingerprint) = match checked {
+            Some((connection, Ok(fingerprint))) => (connection, fingerprint),
+            Some((_, Err(error))) if !is_connection_lost(&error) => return Err(error),
+            // The server may be another one by now.
             _ => {
                 self.fingerprint = None;
-                server.connect_beside("flautino catalogue").await?
+                let mut connection = catalogue::connect(server).await?;
+                let fingerprint = catalogue::fingerprint(&server.sender, &mut connection).await?;
+                (connection, fingerprint)
             }
         };
-        let fingerprint = catalogue::fingerprint(&server.sender, &mut connection).await?;
         let has_changed = self.fingerprint.as_ref() != Some(&fingerprint);
         let mut refreshed = Refreshed::Unchanged;
         if has_changed {
@@ -75,7 +95,7 @@ impl Readings {
         } else {
             classifier.settle(doubt);
         }
-        self.connection = Some((Arc::downgrade(server), connection));
+        self.connection = Some(connection);
         Ok(refreshed)
     }
 }
@@ -125,7 +145,8 @@ impl Monitor {
                         self.report_catalogue(node);
                     }
                     if was_suspected && refreshed == Refreshed::Unchanged {
-                        *self.trusted_until.lock() = Some(Instant::now() + TRUST);
+                        let trust = TRUST.max(began.elapsed() * CHECK_SHARE);
+                        *self.trusted_until.lock() = Some(Instant::now() + trust);
                     }
                     // A replica is read only until there is a primary.
                     return if is_primary { Next::After(began.elapsed()) } else { Next::Soon };
@@ -201,7 +222,7 @@ impl Monitor {
     /// Closes the connection over which the catalogue is read.
     pub(super) async fn close_catalogue(&self) {
         let connection = self.readings.lock().await.connection.take();
-        if let Some((_, connection)) = connection {
+        if let Some(connection) = connection {
             let _ = connection.close().await;
         }
     }
@@ -226,7 +247,7 @@ impl Monitor {
                 tracing::debug!(node = %node.name(), ?outcome, "the catalogue could not be read");
             }
             // Such a reading is rare, so its connection is not kept, and neither is the fingerprint.
-            if let Some((_, connection)) = readings.connection.take() {
+            if let Some(connection) = readings.connection.take() {
                 let _ = connection.close().await;
             }
             readings.last = Some((began, known));
@@ -260,10 +281,10 @@ async fn keep_reading(
             Next::Later => tokio::time::sleep(backoff.next_pause()).await,
             Next::After(took) => {
                 backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-                let least = (took * (CHECK_SHARE / 2)).min(MAX_PAUSE);
+                let pause = (took * CHECK_SHARE).max(interval);
+                let least = (took * (CHECK_SHARE / 2)).min(MAX_REST);
                 tokio::time::sleep(least).await;
-                let rest =
-                    (least * 2).max(interval).min(MAX_PAUSE.max(interval)).saturating_sub(least);
+                let rest = pause.saturating_sub(least);
                 let _ = tokio::time::timeout(rest, wanted.notified()).await;
             }
         }
