@@ -8,7 +8,7 @@
 //! - here: the start, the end and the loops
 //! - `asking`, `probe`: one probe of one node, and its SQL
 //! - `positions`, `writes`: positions for tokens, and the writes that they wait for
-//! - `reading`: when the server's catalogue is read for the classifier
+//! - `reading`, `readings`: when the server's catalogue is read for the classifier, and whether it must be
 //! - `catalogue`, `closure`: what it says of functions, views and types, and what leads to a write
 //! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
@@ -19,6 +19,7 @@ mod positions;
 mod probe;
 mod publish;
 mod reading;
+mod readings;
 mod state;
 mod writes;
 
@@ -33,7 +34,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use self::reading::Readings;
+use self::readings::Readings;
 use self::state::place;
 pub(crate) use self::state::{ClusterState, Nodes};
 pub(crate) use self::writes::WriteUnderWay;

@@ -66,7 +66,9 @@ settings! {
         pub failover_timeout: Duration as Time = Duration::from_secs(10),
         /// How often each node is probed, on a connection of its own; a tenth or two sooner, by
         /// chance. Default: 500 ms, so that a node that stops answering is out of use within 1.5 s.
-        /// 50 ms at the least.
+        /// 50 ms at the least. The primary's catalogue is looked at as often, at most once a second:
+        /// so long after another program has made a view over a volatile function, or the like, it may
+        /// be read on a replica.
         pub probe_interval: Duration as Time = Duration::from_millis(500),
         /// How long a probe may take, connecting included. A token waits for its position twice as
         /// long at most, since a probe may be under way; and as long again for the primary's where

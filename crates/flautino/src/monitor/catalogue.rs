@@ -12,9 +12,9 @@ use std::time::Duration;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
-use self::queries::{EXPRESSIONS, FACTS, FINGERPRINT, NAMES, STORED};
+use self::queries::{EXPRESSIONS, FACTS, FINGERPRINT, LIMITED, NAMES, SESSION_LIMIT, STORED};
 use super::closure::{Graph, Kind, Object, references};
-use crate::node::Sender;
+use crate::node::{Sender, Server};
 use crate::sql::{Builtin, Catalogue, HiddenUse, extension_names, names, relation_names};
 
 /// How long the server may take for each message.
@@ -40,12 +40,26 @@ struct Expression {
     refers_to: Box<[Object]>,
 }
 
+/// Connects to the server, to read its catalogue.
+pub(super) async fn connect(server: &Server) -> Result<PgConnection, sqlx::Error> {
+    let mut connection = server.connect_beside("flautino catalogue").await?;
+    if !server.sender.is_pooler {
+        let limit = SESSION_LIMIT.replace("{timeout}", &TIMEOUT.as_millis().to_string());
+        server.sender.send(&mut connection, limit).await?;
+    }
+    Ok(connection)
+}
+
 /// Returns a text that changes when the catalogue does.
 pub(super) async fn fingerprint(
     sender: &Sender,
     connection: &mut PgConnection,
 ) -> Result<Box<str>, sqlx::Error> {
-    let rows = send(sender, connection, FINGERPRINT.to_owned()).await?;
+    let rows = match sender.is_pooler {
+        true => send(sender, connection, FINGERPRINT).await?,
+        // Most of its time would go into the planning.
+        false => sender.send_prepared(connection, FINGERPRINT).await?,
+    };
     let row = rows.first().ok_or(sqlx::Error::RowNotFound)?;
     Ok(row.try_get::<&str, _>(0)?.into())
 }
@@ -66,7 +80,7 @@ pub(super) async fn read(
         .replace("{extensions_anywhere}", &list(extension_names(Builtin::AnyNode)))
         .replace("{relations_anywhere}", &list(relation_names(Builtin::AnyNode)))
         .replace("{stored}", &stored);
-    let mut facts = Facts::of(&send(sender, connection, facts).await?)?;
+    let mut facts = Facts::of(&send(sender, connection, &facts).await?)?;
     let places: HashSet<_> = facts.stored.iter().map(|stored| stored.place).collect();
     known.0.retain(|place, _| places.contains(place));
     let changed: Vec<_> = facts.stored.iter().filter(|stored| !known.has(stored)).collect();
@@ -83,7 +97,7 @@ pub(super) async fn read(
     let names = NAMES
         .replace("{relations}", &oids(&tainted, &[Kind::Relation]))
         .replace("{types}", &oids(&tainted, &[Kind::Type, Kind::CastTarget]));
-    for row in send(sender, connection, names).await? {
+    for row in send(sender, connection, &names).await? {
         catalogue.anywhere.insert(row.try_get::<&str, _>(0)?.into());
     }
     Ok(catalogue)
@@ -95,15 +109,15 @@ fn oids(objects: &HashSet<Object>, kinds: &[Kind]) -> String {
     format!("{{{}}}", oids.join(","))
 }
 
-/// Sends the query in one message, which is one transaction, so that `SET LOCAL` ends with it: behind
-/// PgBouncer other clients use the session too.
+/// Sends the query in one message, within [`TIMEOUT`].
 async fn send(
     sender: &Sender,
     connection: &mut PgConnection,
-    query: String,
+    query: &str,
 ) -> Result<Vec<PgRow>, sqlx::Error> {
-    let timeout = TIMEOUT.as_millis();
-    sender.send(connection, format!("SET LOCAL statement_timeout = {timeout}; {query}")).await
+    let timeout = TIMEOUT.as_millis().to_string();
+    let message = LIMITED.replace("{timeout}", &timeout).replace("{query}", query);
+    sender.send(connection, message).await
 }
 
 impl Expressions {
@@ -123,7 +137,7 @@ impl Expressions {
             wanted.iter().map(|Stored { place: (place, key), .. }| format!("('{place}',{key})"));
         let places = places.collect::<Vec<_>>().join(",");
         let sql = EXPRESSIONS.replace("{stored}", stored).replace("{places}", &places);
-        for row in send(sender, connection, sql).await? {
+        for row in send(sender, connection, &sql).await? {
             let (place, version): (&str, &str) = (row.try_get(0)?, row.try_get(2)?);
             let tree: Option<&str> = row.try_get(3)?;
             let place = (place.chars().next().unwrap_or_default(), oid(row.try_get(1)?));

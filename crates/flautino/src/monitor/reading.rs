@@ -9,86 +9,31 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 use tokio::sync::Notify;
 
-use super::catalogue::{self, Expressions, TIMEOUT};
+use super::catalogue::TIMEOUT;
+use super::readings::Refreshed;
 use super::{ClusterState, Monitor};
 use crate::backoff::Backoff;
 use crate::error::timed_out;
-use crate::node::{Node, Server};
-use crate::sql::{Classifier, HiddenUse};
+use crate::node::Node;
+use crate::sql::HiddenUse;
 use crate::sqlstate::server_keeps_session;
 
 /// How often the primary is asked for the fingerprint at least. `probe_interval` may make it longer.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// A check takes the server at most this share of the time: after one that took 100 ms the next waits
-/// 2 s. A check that is requested, or a whole reading, takes twice that share.
+/// 2 s. One that is requested waits half as long.
 const CHECK_SHARE: u32 = 20;
 /// The pause before the next attempt if no node answered.
 const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// The first and the longest pause after the server refused or needed too long; it doubles each time.
 const FIRST_PAUSE: Duration = Duration::from_secs(5);
 const MAX_PAUSE: Duration = Duration::from_secs(300);
-/// For how long what cannot be followed is trusted to leave the schema alone, after it did so.
+/// For how long, at least, what cannot be followed is trusted to leave the schema alone, after it did
+/// so. Longer than its check took by far, so that reads mostly reach replicas.
 const TRUST: Duration = Duration::from_secs(1);
-
-/// The readings so far, which are the base of the next.
-#[derive(Default)]
-pub(super) struct Readings {
-    /// To the server that was read, for the next check.
-    connection: Option<(Weak<Server>, PgConnection)>,
-    /// The fingerprint of the catalogue that the classifier knows.
-    fingerprint: Option<Box<str>>,
-    expressions: Expressions,
-    /// The doubt that there was when the monitor started, since nothing was known.
-    first_doubt: u64,
-    /// When the last reading of an engine of one node began, and whether it succeeded.
-    last: Option<(Instant, bool)>,
-}
-
-impl Readings {
-    /// Has the classifier know the server's catalogue as it is now. With `settles`, so that no doubt
-    /// remains that was raised before; else the server may not have seen what raised it.
-    async fn refresh(
-        &mut self,
-        server: &Arc<Server>,
-        classifier: &Classifier,
-        settles: bool,
-    ) -> Result<Refreshed, sqlx::Error> {
-        let doubt = if settles { classifier.latest_doubt() } else { self.first_doubt };
-        let mut connection = match self.connection.take() {
-            Some((of, connection)) if of.as_ptr() == Arc::as_ptr(server) => connection,
-            _ => {
-                self.fingerprint = None;
-                server.connect_beside("flautino catalogue").await?
-            }
-        };
-        let fingerprint = catalogue::fingerprint(&server.sender, &mut connection).await?;
-        let has_changed = self.fingerprint.as_ref() != Some(&fingerprint);
-        let mut refreshed = Refreshed::Unchanged;
-        if has_changed {
-            let expressions = &mut self.expressions;
-            let catalogue = catalogue::read(&server.sender, &mut connection, expressions).await?;
-            refreshed = Refreshed::Changed { differs: classifier.learn(catalogue, doubt) };
-            self.fingerprint = Some(fingerprint);
-        } else {
-            classifier.settle(doubt);
-        }
-        self.connection = Some((Arc::downgrade(server), connection));
-        Ok(refreshed)
-    }
-}
-
-/// What a check found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refreshed {
-    Unchanged,
-    /// It was read; `differs` if that changed what is known.
-    Changed {
-        differs: bool,
-    },
-}
 
 impl Monitor {
     /// Reads the catalogue for the first time since the monitor started. Until that has succeeded, all
@@ -103,7 +48,6 @@ impl Monitor {
     /// in the catalogue go to the primary. Returns when to do so again.
     async fn read_catalogue(&self) -> Next {
         let mut readings = self.readings.lock().await;
-        let began = Instant::now();
         let was_suspected = self.is_suspected.swap(false, Ordering::AcqRel);
         let ClusterState { nodes, snapshot } = &*self.state().clone();
         let others = (0..nodes.len()).filter(|number| {
@@ -121,14 +65,27 @@ impl Monitor {
             let refreshing = readings.refresh(&node.server, &self.classifier, is_primary);
             let error = match tokio::time::timeout(TIMEOUT * 2, refreshing).await {
                 Ok(Ok(refreshed)) => {
-                    if refreshed == (Refreshed::Changed { differs: true }) {
-                        self.report_catalogue(node);
-                    }
-                    if was_suspected && refreshed == Refreshed::Unchanged {
-                        *self.trusted_until.lock() = Some(Instant::now() + TRUST);
-                    }
+                    let next = match refreshed {
+                        Refreshed::Postponed { rest } => {
+                            self.is_suspected.fetch_or(was_suspected, Ordering::AcqRel);
+                            return Next::In(rest);
+                        }
+                        Refreshed::Unchanged { check } => {
+                            if was_suspected {
+                                let trust = TRUST.max(check * CHECK_SHARE);
+                                *self.trusted_until.lock() = Some(Instant::now() + trust);
+                            }
+                            Next::After(check)
+                        }
+                        Refreshed::Read { check, differs } => {
+                            if differs {
+                                self.report_catalogue(node);
+                            }
+                            Next::After(check)
+                        }
+                    };
                     // A replica is read only until there is a primary.
-                    return if is_primary { Next::After(began.elapsed()) } else { Next::Soon };
+                    return if is_primary { next } else { Next::In(RETRY_PAUSE) };
                 }
                 Ok(Err(error)) => error,
                 Err(_) => timed_out("no answer in time"),
@@ -144,7 +101,7 @@ impl Monitor {
                 return Next::Later;
             }
         }
-        Next::Soon
+        Next::In(RETRY_PAUSE)
     }
 
     /// Logs that the catalogue has changed, and what it holds that makes every query a write.
@@ -201,7 +158,7 @@ impl Monitor {
     /// Closes the connection over which the catalogue is read.
     pub(super) async fn close_catalogue(&self) {
         let connection = self.readings.lock().await.connection.take();
-        if let Some((_, connection)) = connection {
+        if let Some(connection) = connection {
             let _ = connection.close().await;
         }
     }
@@ -226,7 +183,7 @@ impl Monitor {
                 tracing::debug!(node = %node.name(), ?outcome, "the catalogue could not be read");
             }
             // Such a reading is rare, so its connection is not kept, and neither is the fingerprint.
-            if let Some((_, connection)) = readings.connection.take() {
+            if let Some(connection) = readings.connection.take() {
                 let _ = connection.close().await;
             }
             readings.last = Some((began, known));
@@ -239,10 +196,10 @@ impl Monitor {
 /// When the catalogue is to be looked at again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Next {
-    /// After the usual interval, or when it is requested. The last time took so long.
+    /// After the usual interval, or when it is requested. The last check took so long.
     After(Duration),
-    /// After [`RETRY_PAUSE`], since no primary answered.
-    Soon,
+    /// After this time, since no primary answered or the last reading took long.
+    In(Duration),
     /// After a growing pause, since the server refused.
     Later,
 }
@@ -256,14 +213,14 @@ async fn keep_reading(
     let mut backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
     loop {
         match next {
-            Next::Soon => tokio::time::sleep(RETRY_PAUSE).await,
+            Next::In(pause) => tokio::time::sleep(pause).await,
             Next::Later => tokio::time::sleep(backoff.next_pause()).await,
             Next::After(took) => {
                 backoff = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-                let least = (took * (CHECK_SHARE / 2)).min(MAX_PAUSE);
+                let pause = (took * CHECK_SHARE).max(interval);
+                let least = took * (CHECK_SHARE / 2);
                 tokio::time::sleep(least).await;
-                let rest =
-                    (least * 2).max(interval).min(MAX_PAUSE.max(interval)).saturating_sub(least);
+                let rest = pause.saturating_sub(least);
                 let _ = tokio::time::timeout(rest, wanted.notified()).await;
             }
         }

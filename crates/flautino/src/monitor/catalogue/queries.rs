@@ -1,5 +1,12 @@
 //! The queries that read the catalogue. What stands in braces is filled in.
 
+/// Bounds the statements of a session of its own.
+pub(super) const SESSION_LIMIT: &str = "SET statement_timeout = {timeout}";
+
+/// Bounds one message, which is one transaction, so that the setting ends with it: behind PgBouncer
+/// other clients use the session too.
+pub(super) const LIMITED: &str = "SET LOCAL statement_timeout = {timeout}; {query}";
+
 /// Returns a text that changes when any object of the catalogue does that matters here. A row's `xmin` is the transaction that wrote it, and `VACUUM` and `ANALYZE`
 /// leave it as it is. Of relations only what matters is looked at, since `TRUNCATE` and the like write
 /// their rows too. Temporary objects are left out: only their own session sees them.
@@ -7,9 +14,9 @@ pub(super) const FINGERPRINT: &str = "WITH temporary AS MATERIALIZED (
         SELECT oid FROM pg_namespace WHERE nspname ~ '^pg_(toast_)?temp_'
     ),
     written (weight, oid, xmin) AS (
-        SELECT 1, oid, xmin FROM pg_proc
+        SELECT 1, oid, xmin FROM pg_proc WHERE oid >= 16384
         UNION ALL SELECT 3, r.oid, r.xmin FROM pg_rewrite r JOIN pg_class c ON c.oid = ev_class
-        WHERE ev_type = '1' AND relnamespace NOT IN (SELECT oid FROM temporary)
+        WHERE r.ev_class >= 16384 AND relnamespace NOT IN (SELECT oid FROM temporary)
         UNION ALL SELECT 5, oid, xmin FROM pg_type WHERE oid >= 16384
             AND typrelid = 0 AND typcategory <> 'A'
             AND typnamespace NOT IN (SELECT oid FROM temporary)
@@ -30,7 +37,7 @@ pub(super) const FINGERPRINT: &str = "WITH temporary AS MATERIALIZED (
         FROM pg_attribute WHERE atttypid >= 16384
         UNION ALL SELECT 25::int8 * hashint8(oid::int8 << 32 | relnatts << 18 | relkind::int << 10
             | relpersistence::int << 1 | relrowsecurity::int) + 27::int8 * hashname(relname)
-        FROM pg_class WHERE relkind NOT IN ('i', 'I', 't')
+        FROM pg_class WHERE oid >= 16384 AND relkind NOT IN ('i', 'I', 't')
             AND relnamespace NOT IN (SELECT oid FROM temporary)
     )
     SELECT count(*)::text || ' ' || coalesce(sum(hash), 0)::text FROM hashes";
