@@ -25,6 +25,22 @@ pub(crate) fn builtin(name: &str) -> Option<Builtin> {
     TABLE.get(name).copied()
 }
 
+/// Whether the function is [`Builtin::Primary`] only because it makes a value of a type that is given
+/// as a value: where no type leads to a volatile function, it may be called on any node.
+#[allow(dead_code, reason = "for the classifier")]
+pub(crate) fn makes_a_named_type(name: &str) -> bool {
+    const NAMES: [&str; 7] = [
+        "array_in",
+        "domain_in",
+        "multirange_in",
+        "pg_input_error_info",
+        "pg_input_is_valid",
+        "range_in",
+        "record_in",
+    ];
+    NAMES.contains(&name)
+}
+
 /// The verdict on a function of an extension, written in C, if `provolatile` does not say it: by
 /// itself a volatile function is a write, and any other is none.
 pub(crate) fn extension_function(name: &str) -> Option<Builtin> {
@@ -152,6 +168,7 @@ mod tests {
         for name in ["", "no_such_function", "Abs", "crosstab", "[any]"] {
             assert_eq!(builtin(name), None, "{name}");
         }
+        assert!(makes_a_named_type("pg_input_is_valid") && !makes_a_named_type("nextval"));
         assert_eq!(extension_function("crosstab"), Some(Builtin::Primary));
         assert_eq!(extension_function("gen_salt"), Some(Builtin::AnyNode));
         assert_eq!(builtin_relation("pg_stat_activity"), Some(Builtin::Primary));
