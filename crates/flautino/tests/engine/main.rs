@@ -3,6 +3,7 @@
 
 mod abandoned;
 mod abandoned_load;
+mod as_with_sqlx;
 mod bad_config;
 mod before_open;
 mod begin;
