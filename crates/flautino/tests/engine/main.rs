@@ -28,6 +28,7 @@ mod executors;
 mod extensions;
 mod first_come;
 mod from_pool;
+mod from_pool_hooks;
 mod full_server;
 mod hooks;
 mod hooks_everywhere;
