@@ -148,7 +148,11 @@ impl Error {
     #[must_use]
     pub fn of(err: &sqlx::Error) -> Option<&Self> {
         match err {
-            sqlx::Error::Io(io) => io.get_ref()?.downcast_ref(),
+            sqlx::Error::Io(io) => {
+                let inner = io.get_ref()?;
+                let explained = || inner.downcast_ref().map(|AlreadyHolds { error, .. }| error);
+                inner.downcast_ref().or_else(explained)
+            }
             _ => None,
         }
     }
@@ -157,6 +161,37 @@ impl Error {
 impl From<Error> for sqlx::Error {
     fn from(err: Error) -> Self {
         Self::Io(io::Error::other(err))
+    }
+}
+
+/// An [`Error`] of a caller who waited for a connection while it had others, and perhaps for itself.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{error}; the handle that asked and its clones hold {held} of them, in a transaction, a lease or a \
+     stream of rows that is open: nest statements in that one (`&mut tx`), and transactions as its \
+     savepoints (`tx.begin()`)"
+)]
+pub(crate) struct AlreadyHolds {
+    error: Error,
+    held: u32,
+}
+
+impl AlreadyHolds {
+    /// Adds to the error that the caller holds connections, if all of them were in use.
+    pub(crate) fn explain(err: sqlx::Error, held: u32) -> sqlx::Error {
+        let is_full = match Error::of(&err) {
+            Some(Error::AcquireTimeout { step, .. }) => {
+                matches!(step, AcquireStep::WaitingForSlot | AcquireStep::WaitingForAppPool)
+            }
+            _ => false,
+        };
+        match err {
+            sqlx::Error::Io(io) if is_full && held > 0 => match io.downcast() {
+                Ok(error) => sqlx::Error::Io(io::Error::other(Self { error, held })),
+                Err(io) => sqlx::Error::Io(io),
+            },
+            err => err,
+        }
     }
 }
 
@@ -176,6 +211,9 @@ pub enum AcquireStep {
     Connecting,
     /// A hook of the app's own ran on the connection.
     Hook,
+    /// The pool that was given to [`Engine::from_pool`](crate::Engine::from_pool) gave none: other code
+    /// used its connections, or it could make none.
+    WaitingForAppPool,
 }
 
 impl AcquireStep {
@@ -186,6 +224,10 @@ impl AcquireStep {
             }
             Self::Connecting => "look whether the server is up, and takes more connections",
             Self::Hook => "look at `after_connect` and `before_acquire`",
+            Self::WaitingForAppPool => {
+                "look for other code that holds connections of the pool given to `Engine::from_pool`, \
+                 or raise its `max_connections`; if none does, the server gives it no connection"
+            }
         }
     }
 }
@@ -196,6 +238,7 @@ impl std::fmt::Display for AcquireStep {
             Self::WaitingForSlot => "waiting for a free connection",
             Self::Connecting => "connecting to the server",
             Self::Hook => "running the engine's hooks",
+            Self::WaitingForAppPool => "waiting for a free connection of the app's own pool",
         })
     }
 }

@@ -75,6 +75,7 @@ impl Tracker {
         tracking: Option<Tracking>,
     ) -> Self {
         let requested_at = Some(requested_at);
+        session.lease_taken();
         Self { decisions, monitor, session, reason, tracking, requested_at, is_running: false }
     }
 
@@ -190,6 +191,7 @@ impl Tracking {
 
 impl Drop for Tracker {
     fn drop(&mut self) {
+        self.session.lease_returned();
         // A statement that was dropped half-way may have returned rows before.
         if let (true, Some(tracking)) = (self.is_running, &self.tracking) {
             tracking.read_ended(&self.session);

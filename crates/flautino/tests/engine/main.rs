@@ -45,6 +45,7 @@ mod log_responses;
 mod log_secrets;
 mod migrations;
 mod min_connections;
+mod nested;
 mod nodes;
 mod open_failures;
 mod outdated;
