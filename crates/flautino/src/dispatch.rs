@@ -19,7 +19,7 @@ use std::sync::Arc;
 pub(crate) use self::budget::FallbackBudget;
 pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
-use crate::error::Error;
+use crate::error::{AlreadyHolds, Error};
 use crate::lease::{Decisions, Lease, Tracker, Tracking, tell_effect};
 use crate::monitor::Monitor;
 use crate::node::Node;
@@ -121,7 +121,10 @@ impl Dispatch {
                 }
                 // The cluster changed in the meantime, so a node is selected anew.
                 Ok(None) => continue,
-                Err(error) => Failure::new(error, Phase::Leasing),
+                Err(error) => {
+                    let error = AlreadyHolds::explain(error, self.session.leases());
+                    Failure::new(error, Phase::Leasing)
+                }
             };
             if !self.may_retry(access, statement, &mut retry, &failure).await {
                 if let Some(Sent { statement, completed }) = failure.phase.sent(statement) {

@@ -91,10 +91,18 @@ impl Engine {
     /// Makes an engine of one node over a pool of the app's own, for `#[sqlx::test]` and for apps that
     /// move over step by step. The engine counts as open, and [`close`](Engine::close) closes the pool.
     ///
-    /// Each lease takes a connection from that pool and gives it back, so the pool's own settings and
-    /// hooks apply, and so do the pings that sqlx sends each time. The engine sets up no session, and
-    /// closes a connection whose session was changed instead of resetting it. The engine's hooks do not
-    /// run.
+    /// Each statement outside a transaction, each transaction and each lease takes a connection from that
+    /// pool, in the caller's task, and gives it back at its end. So the pool's own limits, timeouts and
+    /// hooks apply, and so do the pings that sqlx sends each time: `before_acquire` and `after_release` run
+    /// between every two users, and `after_release` runs in a task of its own, as ever with sqlx. The
+    /// engine keeps no connection for itself.
+    ///
+    /// The engine sets up no session, and closes a connection whose session was changed, or on which a
+    /// statement was given up, instead of resetting it. The engine's own hooks do not run.
+    ///
+    /// A pool that is closed stays so. If the engine is opened after `close`, it makes another one with the
+    /// same options, limits and hooks, which [`pool`](Engine::pool) returns; the settings of
+    /// [`open_with`](Engine::open_with) do not apply to it, and its report says so.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };

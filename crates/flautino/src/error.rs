@@ -185,7 +185,10 @@ impl Error {
     #[must_use]
     pub fn of(err: &sqlx::Error) -> Option<&Self> {
         match err {
-            sqlx::Error::AnyDriverError(own) => own.downcast_ref(),
+            sqlx::Error::AnyDriverError(own) => {
+                let explained = || own.downcast_ref().map(|AlreadyHolds { error, .. }| error);
+                own.downcast_ref().or_else(explained)
+            }
             _ => None,
         }
     }
@@ -195,6 +198,37 @@ impl From<Error> for sqlx::Error {
     fn from(err: Error) -> Self {
         // No `Io`: code that runs a statement again after an `Io` would do so after a `CommitUnknown`.
         Self::AnyDriverError(err.into())
+    }
+}
+
+/// An [`Error`] of a caller who waited for a connection while it had others, and perhaps for itself.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "{error}; the handle that asked and its clones hold {held} of them, in a transaction, a lease or a \
+     stream of rows that is open: nest statements in that one (`&mut tx`), and transactions as its \
+     savepoints (`tx.begin()`)"
+)]
+pub(crate) struct AlreadyHolds {
+    error: Error,
+    held: u32,
+}
+
+impl AlreadyHolds {
+    /// Adds to the error that the caller holds connections, if all of them were in use.
+    pub(crate) fn explain(err: sqlx::Error, held: u32) -> sqlx::Error {
+        let is_full = match Error::of(&err) {
+            Some(Error::AcquireTimeout { step, .. }) => {
+                matches!(step, AcquireStep::WaitingForSlot | AcquireStep::WaitingForAppPool)
+            }
+            _ => false,
+        };
+        match err {
+            sqlx::Error::AnyDriverError(own) if is_full && held > 0 => match own.downcast() {
+                Ok(error) => sqlx::Error::AnyDriverError(Box::new(Self { error: *error, held })),
+                Err(other) => sqlx::Error::AnyDriverError(other),
+            },
+            err => err,
+        }
     }
 }
 

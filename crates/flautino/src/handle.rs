@@ -20,8 +20,9 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 /// What queries go through; cheap to clone, and safe to hand to a task.
 ///
-/// `&Handle` and `Handle` are sqlx executors, so `query`, `query_as`, `query!`, `QueryBuilder`,
-/// streams and `migrate!` take them. A statement that only reads goes to a replica that is fresh
+/// `&Handle` is an sqlx executor, as `&PgPool` is: `query`, `query_as`, `query!`, `QueryBuilder` and
+/// `migrate!` take it, and so does `db.execute("…")` with `sqlx::Executor` imported. The futures and
+/// streams do not borrow the handle. A statement that only reads goes to a replica that is fresh
 /// enough for this session, every other one to the primary. In doubt, it is the primary.
 ///
 /// A handle from [`Engine::handle`](crate::Engine::handle) begins a session; its clones, and the
@@ -36,6 +37,9 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 /// let count: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await?;
 /// let replica = db.node("read_replica_1")?;
 /// sqlx::query("SELECT 1").execute(&replica).await?;
+///
+/// use sqlx::Executor;
+/// db.execute("CREATE INDEX ON notes (title)").await?;
 /// # Ok(()) }
 /// ```
 ///
@@ -249,7 +253,7 @@ impl Handle {
             let begin = |lease| {
                 let options = &options;
                 async move {
-                    let begun = Transaction::begin(lease, options).await;
+                    let begun = Transaction::begin_on(lease, options).await;
                     begun.map_err(|error| Failure::new(error, Phase::Beginning))
                 }
             };
@@ -336,16 +340,9 @@ impl Handle {
     }
 }
 
-executor_through!(Handle, |handle, statement| {
+executor_through!(&'_ Handle, |handle| handle.dispatch.clone(), |dispatch, statement| {
     match statement.refuse_lone_control() {
-        Ok(()) => Ok(RoutedExecutor::new(handle.dispatch)),
-        Err(err) => Err(err.into()),
-    }
-});
-
-executor_through!(&'c Handle, |handle, statement| {
-    match statement.refuse_lone_control() {
-        Ok(()) => Ok(RoutedExecutor::new(handle.dispatch.clone())),
+        Ok(()) => Ok(RoutedExecutor::new(dispatch)),
         Err(err) => Err(err.into()),
     }
 });
@@ -355,17 +352,19 @@ executor_through!(&'c Handle, |handle, statement| {
 /// `begin` through this trait returns sqlx's own transaction, whose `commit` reports success even
 /// if the server has aborted the transaction. [`Handle::begin`], which a plain `db.begin()` calls,
 /// does not.
-impl Acquire<'static> for &Handle {
+///
+/// It is for `&Handle` alone, as sqlx's is for `&Pool` alone. If `Handle` itself had it, a plain
+/// `db.begin()` would be sqlx's wherever the trait is imported, because a method that takes `self`
+/// comes before one that takes `&self`.
+impl<'c> Acquire<'c> for &'_ Handle {
     type Database = Postgres;
     type Connection = Lease;
 
-    fn acquire(self) -> BoxFuture<'static, Result<Lease, sqlx::Error>> {
+    fn acquire(self) -> BoxFuture<'c, Result<Lease, sqlx::Error>> {
         Box::pin(Handle::acquire(self))
     }
 
-    fn begin(
-        self,
-    ) -> BoxFuture<'static, Result<sqlx::Transaction<'static, Postgres>, sqlx::Error>> {
+    fn begin(self) -> BoxFuture<'c, Result<sqlx::Transaction<'c, Postgres>, sqlx::Error>> {
         let this = self.clone();
         Box::pin(async move {
             let node = this.dispatch.writer();

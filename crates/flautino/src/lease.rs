@@ -17,12 +17,13 @@ mod statement;
 mod tracker;
 
 use std::fmt;
+use std::future::ready;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Acquire, Connection, PgConnection, Postgres};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
@@ -156,8 +157,9 @@ impl Lease {
         self.node.name()
     }
 
-    /// Takes the connection out of the pool for good. The pool may make another one in its place, and
-    /// [`Engine::close`](crate::Engine::close) does not wait for this one.
+    /// Takes the connection out of the pool for good, as sqlx's `PoolConnection::detach` does. The pool
+    /// may make another one in its place, and [`Engine::close`](crate::Engine::close) does not wait for
+    /// this one.
     #[must_use]
     pub fn detach(mut self) -> PgConnection {
         match self.connection.take() {
@@ -168,7 +170,7 @@ impl Lease {
     }
 
     /// Closes the connection, which ends its session and releases what the session holds, such as
-    /// advisory locks.
+    /// advisory locks. Its place in the pool is free when it is closed, half a second later at most.
     ///
     /// # Errors
     ///
@@ -177,8 +179,12 @@ impl Lease {
     /// # Cancellation
     ///
     /// Cancel safe: the socket is closed without telling the server, which notices by itself.
-    pub async fn close(self) -> Result<(), sqlx::Error> {
-        self.detach().close().await
+    pub async fn close(mut self) -> Result<(), sqlx::Error> {
+        match self.connection.take() {
+            Some(LeasedConnection::Pooled(connection)) => connection.close().await,
+            Some(LeasedConnection::Single(connection)) => connection.close().await,
+            None => unreachable!("a lease has its connection until it is dropped"),
+        }
     }
 
     /// The session may have changed from now on, so that it is reset when the lease is dropped.
@@ -308,6 +314,24 @@ executor_through!(&'c mut Lease, |lease, _statement| {
     lease.mark_used();
     Ok(lease)
 });
+
+/// For code that is generic over sqlx's `Acquire`.
+///
+/// `begin` through this trait, which a plain `lease.begin()` calls where the trait is imported, returns
+/// sqlx's own transaction. Its `commit` reports success even if the server has aborted the transaction;
+/// that of [`Handle::begin`](crate::Handle::begin) does not.
+impl<'c> Acquire<'c> for &'c mut Lease {
+    type Database = Postgres;
+    type Connection = &'c mut PgConnection;
+
+    fn acquire(self) -> BoxFuture<'c, Result<&'c mut PgConnection, sqlx::Error>> {
+        Box::pin(ready(Ok(&mut **self)))
+    }
+
+    fn begin(self) -> BoxFuture<'c, Result<sqlx::Transaction<'c, Postgres>, sqlx::Error>> {
+        Box::pin(Connection::begin(&mut **self))
+    }
+}
 
 impl Deref for Lease {
     type Target = PgConnection;

@@ -13,6 +13,9 @@
 //! let db = engine.handle();
 //! let notes: Vec<(i64, String)> =
 //!     sqlx::query_as("SELECT id, title FROM notes ORDER BY id").fetch_all(&db).await?;
+//! // Or through its methods, with the trait imported.
+//! use sqlx::Executor;
+//! db.execute("VACUUM notes").await?;
 //!
 //! let mut tx = db.begin().await?;
 //! sqlx::query("DELETE FROM notes WHERE id = $1").bind(notes[0].0).execute(&mut tx).await?;

@@ -64,6 +64,8 @@ pub(crate) struct Node {
     /// When a refused write last made the node replace its connections.
     last_renewal: Mutex<Option<Instant>>,
     hooks: Arc<HookCell>,
+    /// The pool of the app's own that its connections come from, if it was made over one.
+    external: Option<PgPool>,
     /// The engine's tasks, which `close` waits for.
     tasks: TaskTracker,
 }
@@ -115,6 +117,7 @@ impl Node {
             connections: RwLock::new(Connections::Unpooled),
             last_renewal: Mutex::default(),
             hooks,
+            external: None,
             tasks,
         }
     }
@@ -122,13 +125,12 @@ impl Node {
     /// A node over an external pool; it counts as open.
     pub(crate) fn over_pool(name: &str, pool: PgPool, shared: &Shared) -> Self {
         let server = Server::behind_pool(name.into(), &pool, Arc::clone(&shared.logger));
-        let node =
-            Self::with_server(server, &NodeConfig::default(), &PoolConfig::default(), shared);
-        node.set_connections(Connections::Pooled(NodePool::over_external(
-            &node.server,
-            pool,
-            node.tasks.clone(),
-        )));
+        let config = PoolConfig::default();
+        let node = Self {
+            external: Some(pool),
+            ..Self::with_server(server, &NodeConfig::default(), &config, shared)
+        };
+        node.use_pool(node.build_pool(&config));
         node
     }
 
@@ -157,8 +159,12 @@ impl Node {
         self.pool().ok().flatten()
     }
 
-    /// Makes a pool that [`use_pool`](Self::use_pool) puts to use.
+    /// Makes a pool that [`use_pool`](Self::use_pool) puts to use. Over a pool of the app's own, that one's
+    /// options hold instead of `config`.
     pub(crate) fn build_pool(&self, config: &PoolConfig) -> Arc<NodePool> {
+        if let Some(pool) = &self.external {
+            return NodePool::over_external(&self.server, pool, self.tasks.clone());
+        }
         if self.server.sender.is_pooler && self.hooks.get().run_at_checkout() {
             tracing::warn!(
                 node = %self.name(),

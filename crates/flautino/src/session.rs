@@ -6,6 +6,7 @@ mod timings;
 mod token;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -22,6 +23,8 @@ use crate::router::{Consistency, Floor, Position, Reason, Role, Snapshot};
 pub(crate) struct Session {
     state: Mutex<State>,
     timings: Timings,
+    /// How many leases are taken for the session and not given back.
+    leases: AtomicU32,
 }
 
 /// What [`Session::token`] returns.
@@ -78,6 +81,21 @@ impl Session {
     /// Records where the session's statements go, from now on.
     pub(crate) fn record(&self) {
         self.timings.record();
+    }
+
+    /// A lease was taken for the session.
+    pub(crate) fn lease_taken(&self) {
+        self.leases.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A lease that was taken for the session was given back.
+    pub(crate) fn lease_returned(&self) {
+        self.leases.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// How many leases the session has.
+    pub(crate) fn leases(&self) -> u32 {
+        self.leases.load(Ordering::Relaxed)
     }
 
     /// Makes the session see what the token's session must see.

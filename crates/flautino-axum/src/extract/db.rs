@@ -1,8 +1,9 @@
 //! `Db`: the request's handle.
 
+use std::convert::Infallible;
 use std::ops::Deref;
 
-use axum_core::extract::FromRequestParts;
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use flautino::{Handle, Lease, Transaction};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
@@ -16,7 +17,8 @@ use crate::context::RequestContext;
 
 /// The request's [`Handle`]: an extractor, and an sqlx executor.
 ///
-/// Extracting it costs no I/O. Clones may go into spawned tasks. It has all methods of a [`Handle`],
+/// `&db` runs queries, and so does `db.execute("…")` with `sqlx::Executor` imported. Extracting it costs
+/// no I/O. Clones may go into spawned tasks. It has all methods of a [`Handle`],
 /// such as [`node`](Handle::node), [`begin`](Handle::begin) and [`acquire`](Handle::acquire).
 ///
 /// ```
@@ -36,6 +38,15 @@ impl<S: Sync> FromRequestParts<S> for Db {
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, LayerMissing> {
         Self::from_extensions(&parts.extensions)
+    }
+}
+
+/// `Option<Db>` is `None` on a route without an [`EngineLayer`](crate::EngineLayer).
+impl<S: Sync> OptionalFromRequestParts<S> for Db {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
+        Ok(Self::from_extensions(&parts.extensions).ok())
     }
 }
 
@@ -87,7 +98,7 @@ impl Deref for Db {
     }
 }
 
-impl<'c> Executor<'c> for &'c Db {
+impl<'c> Executor<'c> for &'_ Db {
     type Database = Postgres;
 
     fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<PgQueryResult, sqlx::Error>>
@@ -148,17 +159,15 @@ impl<'c> Executor<'c> for &'c Db {
 }
 
 /// For code that is generic over sqlx's `Acquire`; see that of [`Handle`].
-impl Acquire<'static> for &Db {
+impl<'c> Acquire<'c> for &'_ Db {
     type Database = Postgres;
     type Connection = Lease;
 
-    fn acquire(self) -> BoxFuture<'static, Result<Lease, sqlx::Error>> {
+    fn acquire(self) -> BoxFuture<'c, Result<Lease, sqlx::Error>> {
         Acquire::acquire(&self.0)
     }
 
-    fn begin(
-        self,
-    ) -> BoxFuture<'static, Result<sqlx::Transaction<'static, Postgres>, sqlx::Error>> {
+    fn begin(self) -> BoxFuture<'c, Result<sqlx::Transaction<'c, Postgres>, sqlx::Error>> {
         Acquire::begin(&self.0)
     }
 }

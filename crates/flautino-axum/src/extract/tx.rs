@@ -1,13 +1,13 @@
 //! `Tx`: the request's transaction.
 
-use axum_core::extract::FromRequestParts;
+use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use flautino::{Transaction, TransactionOptions};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use futures_util::TryStreamExt;
 use http::request::Parts;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Describe, Either, Execute, Executor, Postgres, SqlStr};
+use sqlx::{Acquire, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr};
 
 use super::rejection::{LayerMissing, TxRejection};
 use crate::context::{RequestContext, ResponseMade, Unavailable};
@@ -40,7 +40,10 @@ pub struct Tx {
 }
 
 impl Tx {
-    /// Returns the transaction, and begins it if it has not begun yet.
+    /// Returns the transaction, and begins it if it has not begun yet. It does not nest: for a part that
+    /// can be undone on its own, write `tx.begin().await?.savepoint().await?`.
+    ///
+    /// This method comes first also where sqlx's `Acquire` is imported, whose `begin` sets a savepoint.
     ///
     /// # Errors
     ///
@@ -75,6 +78,35 @@ impl Tx {
             }
         };
         Ok(self.transaction.insert(transaction))
+    }
+
+    /// Returns the connection itself, for functions that take `&mut PgConnection`. Begins the transaction
+    /// if it has not begun yet.
+    ///
+    /// ```
+    /// use flautino_axum::{DbError, Tx};
+    /// use sqlx::PgConnection;
+    ///
+    /// async fn store(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    ///     sqlx::query("INSERT INTO notes DEFAULT VALUES").execute(connection).await.map(drop)
+    /// }
+    ///
+    /// async fn handler(mut tx: Tx) -> Result<(), DbError> {
+    ///     store(tx.connection().await?).await?;
+    ///     Ok(())
+    /// }
+    /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::post(handler));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`begin`](Tx::begin) and [`Transaction::connection`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`begin`](Tx::begin).
+    pub async fn connection(&mut self) -> Result<&mut PgConnection, sqlx::Error> {
+        Ok(self.begin().await?.connection()?)
     }
 
     /// Commits now instead of after the handler.
@@ -136,6 +168,35 @@ impl<S: Sync> FromRequestParts<S> for Tx {
             Ok(transaction) => Ok(Self { context: context.clone(), transaction }),
             Err(Unavailable) => Err(TxRejection::InUse),
         }
+    }
+}
+
+/// `Option<Tx>` is `None` on a route without an [`EngineLayer`](crate::EngineLayer). Where there is one,
+/// it is `Some`, or rejected as `Tx` is: a transaction that somebody else holds is not an absent one.
+impl<S: Sync> OptionalFromRequestParts<S> for Tx {
+    type Rejection = TxRejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, TxRejection> {
+        match <Self as FromRequestParts<S>>::from_request_parts(parts, state).await {
+            Ok(tx) => Ok(Some(tx)),
+            Err(TxRejection::LayerMissing(_)) => Ok(None),
+            Err(rejection) => Err(rejection),
+        }
+    }
+}
+
+/// For code that is generic over sqlx's `Acquire`; see that of [`Transaction`]. It begins the transaction
+/// if that has not begun yet.
+impl<'c> Acquire<'c> for &'c mut Tx {
+    type Database = Postgres;
+    type Connection = &'c mut PgConnection;
+
+    fn acquire(self) -> BoxFuture<'c, Result<&'c mut PgConnection, sqlx::Error>> {
+        Box::pin(self.connection())
+    }
+
+    fn begin(self) -> BoxFuture<'c, Result<sqlx::Transaction<'c, Postgres>, sqlx::Error>> {
+        Box::pin(async move { Acquire::begin(Tx::begin(self).await?).await })
     }
 }
 

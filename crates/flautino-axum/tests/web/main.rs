@@ -3,6 +3,7 @@
 
 mod abandoned;
 mod abandoned_storm;
+mod as_with_sqlx;
 mod common;
 mod db;
 mod db_error;

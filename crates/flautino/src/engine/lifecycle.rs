@@ -56,6 +56,10 @@ impl EngineState {
         };
         warnings.extend(self.create_extensions().await);
         let pools: Vec<_> = nodes.iter().map(|node| node.build_pool(config)).collect();
+        if pools[0].is_external() && *config != self.config.pool {
+            let text = "is over a pool of the app's own, so its options hold, and not those of `open_with`";
+            warnings.push(format!("node `{}` {text}", nodes[0].name()));
+        }
         let roles: Vec<_> = nodes.iter().map(|node| node.server.role()).collect();
         warnings.extend(self.make_first_connections(&nodes, &pools).await?);
         for ((node, pool), role) in nodes.iter().zip(&pools).zip(roles) {
@@ -158,7 +162,11 @@ impl EngineState {
         nodes: &[Arc<Node>],
         pools: &[Arc<NodePool>],
     ) -> Result<Vec<String>, OpenError> {
-        let reachable = nodes.iter().zip(pools).filter(|(node, _)| node.server.trouble().is_none());
+        // A pool of the app's own connects when its options say so, and runs its hooks for its users.
+        let reachable = nodes
+            .iter()
+            .zip(pools)
+            .filter(|(node, pool)| node.server.trouble().is_none() && !pool.is_external());
         let first = reachable.map(async |(node, pool)| (node, pool.checkout(|| true).await));
         let mut warnings = Vec::new();
         for (node, first) in futures_util::future::join_all(first).await {

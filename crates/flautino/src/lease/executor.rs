@@ -12,13 +12,26 @@ use crate::statement::Statement;
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
 /// Implements [`Executor`] for a type, given an expression that makes a [`Source`] for a statement.
+///
+/// With three arguments, the first closure takes out of the type what the futures keep, before they
+/// are made. If that borrows nothing from the type, neither do they.
 macro_rules! executor_through {
     ($target:ty, |$this:ident, $statement:pat_param| $source:expr) => {
+        $crate::lease::executor::executor_through!($target, |$this| $this, |$this, $statement| {
+            $source
+        });
+    };
+    (
+        $target:ty,
+        |$this:ident| $kept:expr,
+        |$owner:ident, $statement:pat_param| $source:expr
+    ) => {
         impl<'c> ::sqlx::Executor<'c> for $target {
             type Database = ::sqlx::Postgres;
 
             $crate::lease::executor::collected! {
-                |$this, $statement| $source;
+                |$this| $kept;
+                |$owner, $statement| $source;
                 execute -> ::sqlx::postgres::PgQueryResult,
                 fetch_all -> Vec<::sqlx::postgres::PgRow>,
                 fetch_optional -> Option<::sqlx::postgres::PgRow>
@@ -39,8 +52,10 @@ macro_rules! executor_through {
                 E: 'q + ::sqlx::Execute<'q, Self::Database>,
             {
                 let statement = $crate::statement::Statement::split(query, self.classifier());
+                let $this = self;
+                let $owner = $kept;
                 $crate::lease::executor::fetch_many(async move {
-                    let ($this, statement) = (self, statement?);
+                    let statement = statement?;
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
                     Ok((source?, statement))
@@ -58,9 +73,10 @@ macro_rules! executor_through {
             where
                 'c: 'e,
             {
+                let statement = $crate::statement::Statement::text_of(sql, self.classifier());
+                let $this = self;
+                let $owner = $kept;
                 Box::pin(async move {
-                    let statement = $crate::statement::Statement::text_of(sql, self.classifier());
-                    let $this = self;
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
                     $crate::lease::executor::prepare_with(source?, statement, parameters).await
@@ -77,9 +93,10 @@ macro_rules! executor_through {
             where
                 'c: 'e,
             {
+                let statement = $crate::statement::Statement::text_of(sql, self.classifier());
+                let $this = self;
+                let $owner = $kept;
                 Box::pin(async move {
-                    let statement = $crate::statement::Statement::text_of(sql, self.classifier());
-                    let $this = self;
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
                     $crate::lease::executor::describe(source?, statement).await
@@ -93,7 +110,8 @@ pub(crate) use executor_through;
 /// Those methods of [`Executor`] that read a result to its end.
 macro_rules! collected {
     (
-        |$this:ident, $statement:pat_param| $source:expr;
+        |$this:ident| $kept:expr;
+        |$owner:ident, $statement:pat_param| $source:expr;
         $($method:ident -> $answer:ty),+
     ) => {
         $(fn $method<'e, 'q: 'e, E>(
@@ -105,8 +123,10 @@ macro_rules! collected {
             E: 'q + ::sqlx::Execute<'q, Self::Database>,
         {
             let statement = $crate::statement::Statement::split(query, self.classifier());
+            let $this = self;
+            let $owner = $kept;
             Box::pin(async move {
-                let ($this, statement) = (self, statement?);
+                let statement = statement?;
                 let $statement = &statement;
                 let source: Result<_, ::sqlx::Error> = $source;
                 $crate::lease::executor::run(source?, statement).await

@@ -94,6 +94,7 @@ impl Tracker {
         tracking: Option<Tracking>,
     ) -> Self {
         let requested_at = Some(requested_at);
+        session.lease_taken();
         Self { decisions, monitor, session, reason, tracking, requested_at, is_running: false }
     }
 
@@ -238,6 +239,7 @@ impl Tracking {
 
 impl Drop for Tracker {
     fn drop(&mut self) {
+        self.session.lease_returned();
         if let Some(tracking) = &mut self.tracking {
             // A statement that was dropped half-way may have returned rows before.
             if self.is_running {

@@ -14,6 +14,7 @@
 //! - `reaper`: how long connections stay idle, and how long they live
 //! - `epoch`: when all connections are replaced at once
 //! - `counts`: the pool's numbers, for the status
+//! - `external`: connections of a pool of the app's own, in place of all that
 //! - `sqlx_pool`: the `PgPool` beside
 
 mod checkout;
@@ -21,6 +22,7 @@ mod connecting;
 pub(super) mod counts;
 mod ending;
 mod epoch;
+mod external;
 mod managed;
 mod permit;
 pub(super) mod pooled_connection;
@@ -37,7 +39,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{PgConnection, PgPool};
 use tokio::runtime::Handle as Runtime;
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -89,8 +91,7 @@ pub(crate) struct NodePool {
 /// Where new connections come from.
 enum Connector {
     Server,
-    /// An external pool: one that the app made, and gave to `Engine::from_pool`. Each connection is
-    /// taken from it for one lease and goes back to it, so that the pool's own hooks run in between.
+    /// A pool of the app's own; see [`external`].
     External(PgPool),
 }
 
@@ -103,22 +104,6 @@ impl NodePool {
         tasks: TaskTracker,
     ) -> Arc<Self> {
         Self::build(server, Connector::Server, config, hooks, tasks)
-    }
-
-    /// A pool in front of an external one.
-    pub(crate) fn over_external(
-        server: &Arc<Server>,
-        pool: PgPool,
-        tasks: TaskTracker,
-    ) -> Arc<Self> {
-        let options = pool.options();
-        let config = PoolConfig {
-            max_connections: options.get_max_connections(),
-            acquire_timeout: options.get_acquire_timeout(),
-            connect_concurrency: options.get_max_connections(),
-            ..PoolConfig::default()
-        };
-        Self::build(server, Connector::External(pool), config, Hooks::default(), tasks)
     }
 
     fn build(
@@ -174,8 +159,8 @@ impl NodePool {
                 self.discard(managed);
             }
             DriverConnection::External(_) => {
-                // Dropping it gives it back to its own pool, which spawns a task.
-                let _context = self.runtime.get().map(Runtime::enter);
+                // Dropping it gives it back to its own pool.
+                let _context = self.enter_runtime();
                 drop(managed);
             }
             DriverConnection::Own(_) if managed.epoch.is_ended() => self.discard(managed),
@@ -193,8 +178,7 @@ impl NodePool {
         match managed.connection {
             DriverConnection::Own(connection) => connection,
             DriverConnection::External(connection) => {
-                // sqlx's pool may spawn a task that makes another one in its place.
-                let _context = self.runtime.get().map(Runtime::enter);
+                let _context = self.enter_runtime();
                 connection.detach()
             }
         }
@@ -243,16 +227,6 @@ impl NodePool {
         self.discard_external_idle();
     }
 
-    /// Discards the idle connections of the external pool, if there is one.
-    fn discard_external_idle(&self) {
-        if let Connector::External(pool) = &self.connector {
-            let _context = self.runtime.get().map(Runtime::enter);
-            while let Some(connection) = pool.try_acquire() {
-                drop(connection.detach());
-            }
-        }
-    }
-
     /// Ends everything that runs on a connection or waits for one, and replaces every connection.
     pub(crate) fn end(&self, reason: EndReason) {
         let (ended, outdated) = {
@@ -279,16 +253,10 @@ impl NodePool {
 
     /// Closes the idle connections, and tells the server so. Returns how many there were.
     pub(crate) async fn close_idle(&self) -> usize {
-        let idle = std::mem::take(&mut self.state.lock().idle);
         if let Connector::External(pool) = &self.connector {
-            let idle: Vec<_> = std::iter::from_fn(|| pool.try_acquire()).collect();
-            let count = idle.len();
-            let closing = idle
-                .into_iter()
-                .map(|connection| tokio::time::timeout(CLOSE_TIMEOUT, connection.close()));
-            futures_util::future::join_all(closing).await;
-            return count;
+            return Self::close_external_idle(pool).await;
         }
+        let idle = std::mem::take(&mut self.state.lock().idle);
         let count = idle.len();
         futures_util::future::join_all(idle.into_iter().map(|idle| close_managed(idle.managed)))
             .await;
@@ -379,9 +347,7 @@ impl Drop for NodePool {
 /// Closes a connection of this pool and tells the server so.
 async fn close_managed(managed: ManagedConnection) {
     let ManagedConnection { connection, registration, .. } = managed;
-    if let DriverConnection::Own(connection) = connection {
-        let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
-    }
+    let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
     // It counts until it is closed.
     drop(registration);
 }

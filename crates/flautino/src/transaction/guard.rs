@@ -1,9 +1,11 @@
 //! [`Transaction`]: the guard of an open transaction.
 
 use std::fmt;
+use std::future::ready;
 use std::ops::{Deref, DerefMut};
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
+use futures_core::future::BoxFuture;
+use sqlx::{Acquire, AssertSqlSafe, Connection, Executor, PgConnection, Postgres, SqlSafeStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
@@ -29,6 +31,9 @@ pub(super) const CHECK: &str = "SAVEPOINT flautino_check";
 /// the transaction goes on, so that it does not hold up what follows. The transaction is aborted then;
 /// a savepoint's rollback undoes that. Over the bare connection sqlx waits for the statement instead;
 /// `rollback` cancels it after 200 ms in which nothing came, `commit` after a second.
+///
+/// [`tx.begin()`](Transaction::begin) sets a savepoint, as it does with sqlx, whichever of sqlx's
+/// traits are imported.
 pub struct Transaction {
     pub(super) lease: Lease,
     /// Set while a savepoint is created or released, and ever after if that was cancelled or
@@ -39,7 +44,7 @@ pub struct Transaction {
 
 impl Transaction {
     /// Begins a transaction on this lease.
-    pub(crate) async fn begin(
+    pub(crate) async fn begin_on(
         mut lease: Lease,
         options: &TransactionOptions,
     ) -> Result<Self, sqlx::Error> {
@@ -84,6 +89,16 @@ impl Transaction {
     #[must_use]
     pub fn node(&self) -> &str {
         self.lease.node()
+    }
+
+    /// The connection itself, for functions that take `&mut PgConnection`; `&mut *tx` is the same.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::TransactionLost`]: the connection may no longer be in a transaction then.
+    pub fn connection(&mut self) -> Result<&mut PgConnection, Error> {
+        self.not_lost()?;
+        Ok(&mut self.lease)
     }
 
     /// Commits.
@@ -241,6 +256,26 @@ executor_through!(&'c mut Transaction, |transaction, statement| {
     }
 });
 
+/// For code that is generic over sqlx's `Acquire`.
+///
+/// `begin` through this trait sets a savepoint and returns sqlx's own guard of it. What that commits is
+/// committed with this transaction, whose `commit` tells the truth as ever.
+impl<'c> Acquire<'c> for &'c mut Transaction {
+    type Database = Postgres;
+    type Connection = &'c mut PgConnection;
+
+    fn acquire(self) -> BoxFuture<'c, Result<&'c mut PgConnection, sqlx::Error>> {
+        Box::pin(ready(self.connection().map_err(sqlx::Error::from)))
+    }
+
+    fn begin(self) -> BoxFuture<'c, Result<sqlx::Transaction<'c, Postgres>, sqlx::Error>> {
+        Box::pin(async move {
+            self.check_before_savepoint().await?;
+            Connection::begin(self.connection()?).await
+        })
+    }
+}
+
 impl Deref for Transaction {
     type Target = PgConnection;
 
@@ -255,10 +290,13 @@ impl Deref for Transaction {
 ///
 /// If the transaction is lost ([`Error::TransactionLost`]): the connection may no longer be in a
 /// transaction then, and each statement would be committed at once.
+/// [`connection`](Transaction::connection) returns the error instead.
 impl DerefMut for Transaction {
     fn deref_mut(&mut self) -> &mut PgConnection {
-        assert!(!self.is_lost(), "{}", Error::TransactionLost);
-        &mut self.lease
+        match self.connection() {
+            Ok(connection) => connection,
+            Err(lost) => panic!("{lost}"),
+        }
     }
 }
 

@@ -1,8 +1,11 @@
 //! [`Savepoint`]: a part of a transaction that can be undone on its own.
 
 use std::fmt;
+use std::future::ready;
 use std::ops::{Deref, DerefMut};
 
+use futures_core::future::BoxFuture;
+use sqlx::{Acquire, PgConnection, Postgres};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
@@ -61,14 +64,35 @@ impl Transaction {
         self.set_savepoint(Some(name)).await
     }
 
-    async fn set_savepoint(&mut self, name: Option<&str>) -> Result<Savepoint<'_>, sqlx::Error> {
+    /// As [`savepoint`](Transaction::savepoint), under the name that sqlx's users know it by.
+    ///
+    /// It comes before the methods of that name in sqlx's `Acquire` and `Connection`, which return
+    /// sqlx's own guard.
+    ///
+    /// # Errors
+    ///
+    /// As [`savepoint`](Transaction::savepoint).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`savepoint`](Transaction::savepoint).
+    pub async fn begin(&mut self) -> Result<Savepoint<'_>, sqlx::Error> {
+        self.savepoint().await
+    }
+
+    /// Fails if the server would refuse a savepoint. sqlx would queue a rollback of the whole
+    /// transaction then.
+    pub(super) async fn check_before_savepoint(&mut self) -> Result<(), sqlx::Error> {
         self.not_lost()?;
         let Failures { any, unwatched, .. } = self.lease.failures;
         if any || unwatched {
-            // If the server refuses a savepoint, sqlx queues a rollback of the whole transaction.
-            // So find out first whether it would be refused.
             self.send(CHECK.to_owned()).await?;
         }
+        Ok(())
+    }
+
+    async fn set_savepoint(&mut self, name: Option<&str>) -> Result<Savepoint<'_>, sqlx::Error> {
+        self.check_before_savepoint().await?;
         self.lost = true;
         let log = format!("SAVEPOINT _sqlx_savepoint_{}", self.depth());
         self.lease
@@ -90,6 +114,19 @@ impl Transaction {
 }
 
 impl Savepoint<'_> {
+    /// Sets a savepoint inside of this one, as [`Transaction::begin`] does.
+    ///
+    /// # Errors
+    ///
+    /// As [`Transaction::savepoint`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Transaction::savepoint`].
+    pub async fn begin(&mut self) -> Result<Savepoint<'_>, sqlx::Error> {
+        self.transaction.begin().await
+    }
+
     /// Keeps the changes since the savepoint. They are committed or rolled back with the
     /// transaction.
     ///
@@ -162,6 +199,26 @@ executor_through!(&'c mut Savepoint<'_>, |savepoint, statement| {
         Err(err) => Err(err.into()),
     }
 });
+
+/// For code that is generic over sqlx's `Acquire`, as that of [`Transaction`].
+impl<'c> Acquire<'c> for &'c mut Savepoint<'_> {
+    type Database = Postgres;
+    type Connection = &'c mut PgConnection;
+
+    fn acquire(self) -> BoxFuture<'c, Result<&'c mut PgConnection, sqlx::Error>> {
+        match self.ensure_innermost() {
+            Ok(()) => Acquire::acquire(&mut *self.transaction),
+            Err(lost) => Box::pin(ready(Err(lost.into()))),
+        }
+    }
+
+    fn begin(self) -> BoxFuture<'c, Result<sqlx::Transaction<'c, Postgres>, sqlx::Error>> {
+        match self.ensure_innermost() {
+            Ok(()) => Acquire::begin(&mut *self.transaction),
+            Err(lost) => Box::pin(ready(Err(lost.into()))),
+        }
+    }
+}
 
 impl Deref for Savepoint<'_> {
     type Target = Transaction;

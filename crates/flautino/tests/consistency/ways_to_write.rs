@@ -53,7 +53,7 @@ async fn write(db: &Handle, way: Way) -> Result<(), sqlx::Error> {
         Way::Handle => sqlx::query(INSERT).execute(db).await.map(drop),
         Way::Clone => {
             let db = db.clone();
-            let task = tokio::spawn(async move { sqlx::query(INSERT).execute(db).await });
+            let task = tokio::spawn(async move { sqlx::query(INSERT).execute(&db).await });
             task.await.unwrap().map(drop)
         }
         Way::Primary => sqlx::query(INSERT).execute(&db.primary()).await.map(drop),

@@ -91,7 +91,7 @@ async fn count<'e>(executor: impl Executor<'e, Database = Postgres>) -> i64 {
 async fn every_kind_of_executor_is_one() {
     let lab = start("executors").await;
     assert_eq!(count(&lab.db).await, 0);
-    assert_eq!(count(lab.db.clone()).await, 0);
+    assert_eq!(count(&lab.db.clone()).await, 0);
     let mut lease = lab.db.acquire().await.unwrap();
     assert_eq!(count(&mut lease).await, 0);
     assert_eq!(count(&mut *lease).await, 0);

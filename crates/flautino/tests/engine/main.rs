@@ -3,6 +3,7 @@
 
 mod abandoned;
 mod abandoned_load;
+mod as_with_sqlx;
 mod bad_config;
 mod before_open;
 mod begin;
@@ -29,6 +30,7 @@ mod executors;
 mod extensions;
 mod first_come;
 mod from_pool;
+mod from_pool_hooks;
 mod full_server;
 mod given_up;
 mod hooks;
@@ -46,6 +48,7 @@ mod log_responses;
 mod log_secrets;
 mod migrations;
 mod min_connections;
+mod nested;
 mod new_types;
 mod nodes;
 mod open_failures;

@@ -51,7 +51,7 @@ async fn the_named_server_answers_in_queries_streams_and_leases() {
         assert_eq!(inside, expected);
         tx.commit().await.unwrap();
         let back: i32 =
-            sqlx::query_scalar(PORT).fetch_one(replica.node("main").unwrap()).await.unwrap();
+            sqlx::query_scalar(PORT).fetch_one(&replica.node("main").unwrap()).await.unwrap();
         assert_eq!(back, main);
     }
     engine.close().await;

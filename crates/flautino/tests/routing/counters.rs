@@ -27,9 +27,9 @@ async fn mixed(engine: &Engine, turn: usize) {
     run(&engine.handle().replica(), "INSERT INTO t VALUES (1)").await.unwrap_err();
     run(&db, "BEGIN").await.unwrap_err();
     // A stream to its end, one that is dropped, one that fails half-way.
-    let rows = sqlx::query("SELECT generate_series(1, 100)").fetch(engine.handle());
+    let rows = sqlx::query("SELECT generate_series(1, 100)").fetch(&engine.handle());
     let _: Result<Vec<_>, _> = rows.try_collect().await;
-    let mut rows = sqlx::query("SELECT generate_series(1, 100000)").fetch(engine.handle());
+    let mut rows = sqlx::query("SELECT generate_series(1, 100000)").fetch(&engine.handle());
     let _ = rows.next().await;
     drop(rows);
     let failing = sqlx::query("SELECT 1 / (5 - a) FROM generate_series(1, 9) a");

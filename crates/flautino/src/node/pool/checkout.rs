@@ -82,6 +82,9 @@ impl NodePool {
         self: &Arc<Self>,
         started: Instant,
     ) -> Result<PooledConnection, sqlx::Error> {
+        if let Connector::External(pool) = &self.connector {
+            return self.checkout_external(pool, started).await;
+        }
         let mut permit = self.acquire_permit(started).await?;
         for _ in 0..=self.max() {
             let (managed, since) = match self.pop_idle_or_wait() {
@@ -152,7 +155,7 @@ impl NodePool {
             Ok(permit) => permit,
             Err(TryAcquireError::Closed) => return Err(self.closed_error()),
             Err(TryAcquireError::NoPermits) => {
-                let _queued = QueuedGuard::new(self);
+                let _queued = Queued::new(self);
                 let acquiring = self.permits.acquire();
                 match tokio::time::timeout(self.remaining(started), acquiring).await {
                     Ok(Ok(permit)) => permit,
@@ -188,20 +191,16 @@ impl NodePool {
         self.config.acquire_timeout.saturating_sub(started.elapsed())
     }
 
-    /// The step of a caller who waits for a connection to be made.
-    fn connecting_step(&self) -> AcquireStep {
-        match self.connector {
-            Connector::Server => AcquireStep::Connecting,
-            Connector::External(_) => AcquireStep::WaitingForAppPool,
-        }
-    }
-
-    fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
+    pub(super) fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
+        let in_use = match &self.connector {
+            Connector::Server => self.in_use(),
+            Connector::External(pool) => Self::external_in_use(pool),
+        };
         Error::AcquireTimeout {
             node: self.name().to_string(),
             waited: started.elapsed(),
             step,
-            in_use: self.in_use(),
+            in_use,
             max: self.max(),
         }
         .into()
@@ -223,7 +222,7 @@ impl Waiter {
         match received {
             Ok(Ok(result)) => result,
             Ok(Err(_)) => Err(self.pool.closed_error()),
-            Err(_) => Err(self.pool.timed_out(started, self.pool.connecting_step())),
+            Err(_) => Err(self.pool.timed_out(started, AcquireStep::Connecting)),
         }
     }
 }
@@ -239,17 +238,17 @@ impl Drop for Waiter {
     }
 }
 
-/// Counts a caller who waits for a permit, until it is dropped.
-struct QueuedGuard<'a>(&'a NodePool);
+/// Counts a caller who waits for a permit, or for an external pool, until it is dropped.
+pub(super) struct Queued<'a>(&'a NodePool);
 
-impl<'a> QueuedGuard<'a> {
-    fn new(pool: &'a NodePool) -> Self {
+impl<'a> Queued<'a> {
+    pub(super) fn new(pool: &'a NodePool) -> Self {
         pool.queued.fetch_add(1, Ordering::Relaxed);
         Self(pool)
     }
 }
 
-impl Drop for QueuedGuard<'_> {
+impl Drop for Queued<'_> {
     fn drop(&mut self) {
         self.0.queued.fetch_sub(1, Ordering::Relaxed);
         // If the caller leaves just when the semaphore has given it a permit, that goes back to the

@@ -4,10 +4,12 @@
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
+use sqlx::PgConnection;
+
+use super::NodePool;
 use super::epoch::Epoch;
 use super::managed::{DriverConnection, ManagedConnection, Registration, Registry};
 use super::state::PoolState;
-use super::{Connector, NodePool};
 use crate::node::backend::Backend;
 use crate::sqlstate::{TOO_MANY_CONNECTIONS, has_code};
 
@@ -38,7 +40,7 @@ impl Drop for PendingConnection {
 }
 
 /// A connection that is not registered in the pool yet.
-type NewConnection = (DriverConnection, Option<Backend>);
+type NewConnection = (PgConnection, Option<Backend>);
 
 impl NodePool {
     /// Starts to make a connection for each caller who waits and has none pending, within the limits.
@@ -105,20 +107,7 @@ impl NodePool {
         if !is_wanted {
             return Ok(None);
         }
-        if let Connector::External(pool) = &self.connector {
-            return match pool.acquire().await {
-                Ok(connection) => {
-                    Ok(Some((DriverConnection::External(Box::new(connection)), None)))
-                }
-                // The app closed its own pool.
-                Err(sqlx::Error::PoolClosed) => Err(self.closed_error()),
-                // The caller runs into its own timeout. One who came later has time left.
-                Err(sqlx::Error::PoolTimedOut) => Ok(None),
-                Err(error) => Err(error),
-            };
-        }
-        let (connection, backend) = self.server.open_session().await?;
-        Ok(Some((DriverConnection::Own(connection), backend)))
+        self.server.open_session().await.map(Some)
     }
 
     /// When a connection that is made now expires. `None` where lifetimes are unlimited.
@@ -169,7 +158,7 @@ async fn make(mut pending: PendingConnection, yields: bool) {
             let registry: Weak<dyn Registry> = Arc::downgrade(&pool) as Weak<NodePool>;
             let registration = Registration { pool: registry, backend };
             pool.offer(ManagedConnection {
-                connection,
+                connection: DriverConnection::Own(connection),
                 epoch,
                 expires: pool.expiry(),
                 is_new: true,

@@ -43,7 +43,7 @@ pub(super) trait Registry: Send + Sync {
     fn unregister(self: Arc<Self>, backend: Option<Backend>);
 }
 
-/// Counts a connection in its pool's size until it is closed.
+/// Counts a connection in its pool's size until it is closed. One of an external pool is counted there.
 ///
 /// Dropping it locks the pool's state, so it must not be dropped while that is locked.
 pub(super) struct Registration {
@@ -66,6 +66,16 @@ impl ManagedConnection {
     pub(super) async fn answers(&mut self, timeout: Duration) -> bool {
         let answer = tokio::time::timeout(timeout, self.connection.ping()).await;
         matches!(answer, Ok(Ok(())))
+    }
+}
+
+impl DriverConnection {
+    /// Closes it and tells the server so.
+    pub(super) async fn close(self) -> Result<(), sqlx::Error> {
+        match self {
+            Self::Own(connection) => connection.close().await,
+            Self::External(connection) => connection.close().await,
+        }
     }
 }
 

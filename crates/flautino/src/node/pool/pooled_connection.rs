@@ -6,11 +6,12 @@ use std::sync::Arc;
 use sqlx::PgConnection;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::NodePool;
 use super::epoch::Epoch;
 use super::managed::ManagedConnection;
 use super::permit::Permit;
 use super::recovery::Recovery;
+use super::{CLOSE_TIMEOUT, NodePool};
+use crate::error::timed_out;
 use crate::node::backend::Backend;
 
 /// A checked-out connection, with its permit. When it is dropped, it is recovered, because a statement
@@ -86,6 +87,15 @@ impl PooledConnection {
         let (managed, permit) = self.into_inner();
         permit.pool.discard(managed);
         permit
+    }
+
+    /// Closes it and tells the server so. Its place is free when it is closed.
+    pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
+        let (ManagedConnection { connection, registration, .. }, permit) = self.into_inner();
+        let closing = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
+        drop((registration, permit));
+        closing
+            .unwrap_or_else(|_| Err(timed_out("the server was not told that a connection closes")))
     }
 
     /// Takes it out of the pool for good, which may make another one in its place.

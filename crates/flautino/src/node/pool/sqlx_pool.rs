@@ -109,22 +109,24 @@ impl NodePool {
         self.start();
         let epoch = self.epoch();
         let pool = self.sqlx_pool();
-        let is_reset_on_release = self.server.setup.owns_sessions();
-        let (this, task_epoch) = (Arc::clone(self), Arc::clone(&epoch));
-        // sqlx's `begin` leaves the transaction open on the connection when it is cancelled half-way. A
-        // task of its own is not cancelled with the caller.
-        let task = self.tasks.spawn(async move {
-            let beginning = pool.begin();
-            if is_reset_on_release {
-                return this.within_timeout(&task_epoch, beginning).await;
-            }
-            // Without a reset a transaction that is left open would reach the next user, so there is no
-            // timeout here.
-            let begun = task_epoch.run(beginning).await;
-            begun.unwrap_or_else(|| Err(task_epoch.error(this.name(), false)))
-        });
-        let begun =
-            async { task.await.map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))? };
+        let begun = async {
+            // In the caller's task, because that is where the pool's hooks are to run.
+            let connection = pool.acquire().await?;
+            let (this, epoch) = (Arc::clone(self), Arc::clone(&epoch));
+            // sqlx's `begin` leaves the transaction open on the connection when it is cancelled half-way.
+            // A task of its own is not cancelled with the caller.
+            let task = self.tasks.spawn(async move {
+                let beginning = Transaction::begin(connection, None);
+                if this.server.setup.owns_sessions() {
+                    return this.within_timeout(&epoch, beginning).await;
+                }
+                // Without a reset when the connection is given back, a transaction that is left open would
+                // reach the next user, so there is no timeout here.
+                let begun = epoch.run(beginning).await;
+                begun.unwrap_or_else(|| Err(epoch.error(this.name(), false)))
+            });
+            task.await.map_err(|err| sqlx::Error::Io(std::io::Error::other(err)))?
+        };
         self.within_timeout(&epoch, begun).await
     }
 

@@ -7,7 +7,7 @@ use std::time::Instant;
 use tokio::sync::oneshot;
 
 use super::epoch::Epoch;
-use super::managed::{DriverConnection, Idle, ManagedConnection};
+use super::managed::{Idle, ManagedConnection};
 use crate::node::backend::Backend;
 
 pub(super) struct PoolState {
@@ -43,8 +43,8 @@ impl PoolState {
 
     /// Hands a clean connection to the longest waiting caller, else puts it on the stack.
     ///
-    /// Returns the connection if it must not be kept: it is of an older epoch or too old, the pool is
-    /// closed, or it belongs to an external pool and nobody waits.
+    /// Returns the connection if it must not be kept: it is of an older epoch or too old, or the pool is
+    /// closed.
     pub(super) fn accept(
         &mut self,
         mut managed: ManagedConnection,
@@ -59,9 +59,6 @@ impl PoolState {
                 Err(Ok(unclaimed)) => managed = unclaimed,
                 Ok(()) | Err(Err(_)) => return None,
             }
-        }
-        if matches!(managed.connection, DriverConnection::External(_)) {
-            return Some(managed);
         }
         self.idle.push(Idle { managed, since: now });
         None
