@@ -1,6 +1,8 @@
 //! A result that is streamed comes as sqlx gives it: in its order, with what came before an error,
 //! and its connection is free as soon as all of it has arrived.
 
+use std::time::Duration;
+
 use flautino_lab::{Lab, ask, sqlstate, until_sessions};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
@@ -8,7 +10,7 @@ use sqlx::postgres::{PgQueryResult, PgRow};
 use sqlx::{AssertSqlSafe, Either, Executor, Postgres, Row};
 
 /// Results with an error at some place, or with none.
-const RESULTS: [&str; 9] = [
+const RESULTS: [&str; 11] = [
     "SELECT 10 / (3 - n) FROM generate_series(1, 5) AS n",
     "SELECT 10 / (1 - n) FROM generate_series(1, 5) AS n",
     "SELECT 10 / (1500 - n) FROM generate_series(1, 2000) AS n",
@@ -17,6 +19,8 @@ const RESULTS: [&str; 9] = [
     "SELECT length(repeat('x', 300000 * (n / n))), repeat('x', 300000) FROM generate_series(1, 5) AS n",
     "SELECT 1 / 0",
     "SELECT nothing",
+    "INSERT INTO deferred VALUES (1), (1) RETURNING a",
+    "SELECT n FROM generate_series(1, 3) AS n WHERE n < 3 OR stopped()",
     "INSERT INTO t SELECT 1 / (3 - n) FROM generate_series(1, 5) AS n RETURNING a",
 ];
 
@@ -30,6 +34,12 @@ const SEVERAL: [&str; 7] = [
     "CREATE TABLE u (a int); INSERT INTO u VALUES (1); DROP TABLE u; SELECT 1 / 0",
     "",
 ];
+
+/// A constraint that fails at the end of its transaction, and a function that fails as a timeout does.
+const SCHEMA: &str = "
+    CREATE TABLE deferred (a int UNIQUE DEFERRABLE INITIALLY DEFERRED);
+    CREATE FUNCTION stopped() RETURNS bool LANGUAGE plpgsql STABLE AS
+        'BEGIN RAISE EXCEPTION USING ERRCODE = ''57014'', MESSAGE = ''stopped''; END'";
 
 /// What came, in its order.
 #[derive(Debug, PartialEq)]
@@ -67,17 +77,19 @@ async fn compare(lab: &Lab) {
     let of_results =
         RESULTS.iter().flat_map(|sql| ["text", "query", "unprepared"].map(|way| (sql, way)));
     for (sql, way) in of_results.chain(SEVERAL.iter().map(|sql| (sql, "text"))) {
-        let fresh = async || lab.primary().execute("TRUNCATE t").await.unwrap();
+        let fresh = async || lab.primary().execute("TRUNCATE t, deferred").await.unwrap();
         fresh().await;
         let expected = all_of(by(&mut connection, way, sql)).await;
         fresh().await;
-        assert_eq!(all_of(by(&lab.db, way, sql)).await, expected, "{way}: {sql}");
+        // A session of its own, so that replicas serve its reads.
+        let db = lab.engine.handle();
+        assert_eq!(all_of(by(&db, way, sql)).await, expected, "{way}: {sql}");
         fresh().await;
         let mut lease = lab.db.acquire().await.unwrap();
         assert_eq!(all_of(by(&mut lease, way, sql)).await, expected, "lease, {way}: {sql}");
         drop(lease);
         fresh().await;
-        if !sql.contains("COMMIT") {
+        if !sql.contains("COMMIT") && !sql.contains("deferred") {
             let mut tx = lab.db.begin().await.unwrap();
             assert_eq!(all_of(by(&mut tx, way, sql)).await, expected, "tx, {way}: {sql}");
             tx.rollback().await.unwrap();
@@ -87,14 +99,14 @@ async fn compare(lab: &Lab) {
 
 #[tokio::test]
 async fn what_came_before_an_error_is_given_out_as_sqlx_does() {
-    let lab = Lab::named("before").table("t (a int)").start().await;
+    let lab = Lab::named("before").table("t (a int)").sql(SCHEMA).start().await;
     compare(&lab).await;
     lab.engine.close().await;
 }
 
 #[tokio::test]
 async fn so_it_is_where_statements_are_routed() {
-    let lab = Lab::named("routed").replicas(1).table("t (a int)").start().await;
+    let lab = Lab::named("routed").replicas(1).table("t (a int)").sql(SCHEMA).start().await;
     lab.until_served_by(&["read_replica_1"]).await;
     compare(&lab).await;
     lab.engine.close().await;
@@ -110,6 +122,23 @@ async fn a_stream_of_which_all_has_arrived_holds_no_connection() {
         sqlx::query("SELECT 1").execute(&lab.db).await.unwrap();
         rows.next().await.unwrap().unwrap();
     }
+    lab.engine.close().await;
+}
+
+#[tokio::test]
+async fn a_row_that_is_not_awaited_to_its_arrival_comes_with_the_next_question() {
+    let lab = Lab::named("asked").start().await;
+    let sql = "SELECT n FROM generate_series(1, 4) AS n WHERE pg_sleep(n * 0.02) IS NOT NULL";
+    let mut rows = sqlx::query_scalar::<_, i32>(sql).fetch(&lab.db);
+    let mut came = Vec::new();
+    loop {
+        match tokio::time::timeout(Duration::from_millis(3), rows.next()).await {
+            Ok(Some(row)) => came.push(row.unwrap()),
+            Ok(None) => break,
+            Err(_) => {}
+        }
+    }
+    assert_eq!(came, [1, 2, 3, 4]);
     lab.engine.close().await;
 }
 

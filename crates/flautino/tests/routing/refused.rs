@@ -224,7 +224,10 @@ const WAYS: [&str; 5] = ["execute", "one", "all", "stream", "prepared"];
 async fn run_by(db: &Handle, way: &str, sql: String) {
     let text = AssertSqlSafe(sql);
     let answer: i32 = match way {
-        "execute" => return drop(sqlx::query(text).execute(db).await.unwrap()),
+        "execute" => {
+            sqlx::query(text).execute(db).await.unwrap();
+            return;
+        }
         "one" => sqlx::query_scalar(text).fetch_one(db).await.unwrap(),
         "all" => sqlx::query_scalar(text).fetch_all(db).await.unwrap()[0],
         "stream" => sqlx::query_scalar(text).fetch(db).try_next().await.unwrap().unwrap(),
