@@ -97,8 +97,9 @@ impl Engine {
     /// between every two users, and `after_release` runs in a task of its own, as ever with sqlx. The
     /// engine keeps no connection for itself.
     ///
-    /// The engine sets up no session, and closes a connection whose session was changed, or on which a
-    /// statement was given up, instead of resetting it. The engine's own hooks do not run.
+    /// The engine sets up no session, and closes a connection whose session may have changed (`SET`, a
+    /// lock, what ran on the bare `PgConnection`), or on which a statement was given up, instead of
+    /// resetting it. The engine's own hooks do not run.
     ///
     /// A pool that is closed stays so. If the engine is opened after `close`, it makes another one with the
     /// same options, limits and hooks, which [`pool`](Engine::pool) returns; the settings of

@@ -187,6 +187,16 @@ impl Lease {
         }
     }
 
+    /// Whether the connection is one of the app's own pool. It cannot be reset, and is closed if its
+    /// session may have changed; so what a query leaves behind is judged by its text, as on a handle.
+    fn is_external(&self) -> bool {
+        let connection = self.connection.as_ref();
+        connection.is_some_and(|connection| match connection {
+            LeasedConnection::Pooled(pooled) => pooled.pool().is_external(),
+            LeasedConnection::Single(_) => false,
+        })
+    }
+
     /// The session may have changed from now on, so that it is reset when the lease is dropped.
     pub(crate) fn mark_used(&mut self) {
         if self.state == LeaseState::Clean {
@@ -310,8 +320,10 @@ struct Parts<'a> {
     state: &'a mut LeaseState,
 }
 
-executor_through!(&'c mut Lease, |lease, _statement| {
-    lease.mark_used();
+executor_through!(&'c mut Lease, |lease, statement| {
+    if !lease.is_external() || !statement.is_plain_query() {
+        lease.mark_used();
+    }
     Ok(lease)
 });
 

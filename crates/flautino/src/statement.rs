@@ -143,6 +143,12 @@ impl Statement {
         }
     }
 
+    /// Whether it is one command that reads or writes rows, and leaves nothing behind in the session.
+    pub(crate) fn is_plain_query(&self) -> bool {
+        let traits = &self.plan.traits;
+        traits.is_query && !traits.multiple_commands && !traits.may_change_session
+    }
+
     /// Refuses a lone `BEGIN`, `COMMIT` and the like. For a handle, whose next statement may run on
     /// another connection. A text of several commands may hold both the begin and the end.
     pub(crate) fn refuse_lone_control(&self) -> Result<(), Error> {

@@ -15,7 +15,7 @@ async fn insert(connection: &mut PgConnection, title: &str) -> Result<(), sqlx::
     insert.execute(connection).await.map(drop)
 }
 
-// Not `async fn`, for the reason that sqlx's documentation of `Acquire` gives.
+#[allow(clippy::manual_async_fn, reason = "sqlx's documentation of `Acquire` says why")]
 fn insert_through<'a, 'c, A>(
     database: A,
     title: &'a str,
@@ -30,6 +30,7 @@ where
     }
 }
 
+#[allow(clippy::manual_async_fn, reason = "sqlx's documentation of `Acquire` says why")]
 fn insert_in_one<'a, 'c, A>(
     database: A,
     title: &'a str,

@@ -28,6 +28,7 @@ where
 }
 
 /// The same in a transaction of its own, which is committed or not.
+#[allow(clippy::manual_async_fn, reason = "sqlx's documentation of `Acquire` says why")]
 fn insert_in_one<'a, 'c, A>(
     database: A,
     commit: bool,

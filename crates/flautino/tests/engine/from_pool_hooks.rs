@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flautino::{AcquireStep, Engine, Error, Handle, PoolConfig};
 use flautino_cluster::Cluster;
-use flautino_lab::{cluster, sessions_of, until_sessions, wait_until};
+use flautino_lab::{cluster, pid, sessions_of, until_sessions, wait_until};
 use futures_util::future::join_all;
 use parking_lot::Mutex;
 use sqlx::postgres::{PgConnection, PgPoolOptions};
@@ -204,6 +204,33 @@ async fn limits_and_hooks_survive_close_and_open() {
         };
         let said = report.warnings.iter().any(|warning| warning.contains("open_with"));
         assert_eq!(said, opened > 0, "{report:?}");
+    }
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn a_lease_gives_its_connection_back_unless_it_changed_its_session() {
+    let cluster = cluster(0).await;
+    let log = Log::default();
+    let engine = Engine::from_pool(pool(&cluster, 1, &log).await);
+    let db = engine.handle();
+    let before = pid(&db).await;
+    log.lock().clear();
+    for _ in 0..3 {
+        let mut lease = db.acquire().await.unwrap();
+        let own: i32 =
+            sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(&mut lease).await.unwrap();
+        assert_eq!(own, before);
+    }
+    wait_until("all is given back", async || log.lock().ends_with('-')).await;
+    assert!(log.lock().ends_with("+-+-+-"), "{}", log.lock());
+    for leaves in ["SET app.who = 'me'", "BEGIN", "SELECT 1; SELECT pg_advisory_lock(1)"] {
+        let before = pid(&db).await;
+        let mut lease = db.acquire().await.unwrap();
+        sqlx::raw_sql(leaves).execute(&mut lease).await.unwrap();
+        drop(lease);
+        assert_eq!(who(&db).await, "nobody", "{leaves}");
+        assert_ne!(pid(&db).await, before, "{leaves}");
     }
     engine.close().await;
 }
