@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
 pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
+pub(crate) const AMBIGUOUS_FUNCTION: &str = "42725";
 pub(crate) const CANNOT_COERCE: &str = "42846";
 pub(crate) const CANNOT_CONNECT_NOW: &str = "57P03";
 pub(crate) const CRASH_SHUTDOWN: &str = "57P02";
@@ -13,6 +14,7 @@ pub(crate) const DEADLOCK_DETECTED: &str = "40P01";
 pub(crate) const FEATURE_NOT_SUPPORTED: &str = "0A000";
 pub(crate) const IDLE_IN_TRANSACTION_SESSION_TIMEOUT: &str = "25P03";
 pub(crate) const INSUFFICIENT_PRIVILEGE: &str = "42501";
+pub(crate) const INDETERMINATE_DATATYPE: &str = "42P18";
 pub(crate) const INTERNAL_ERROR: &str = "XX000";
 pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
 pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
@@ -30,6 +32,7 @@ pub(crate) const UNDEFINED_COLUMN: &str = "42703";
 pub(crate) const UNDEFINED_FUNCTION: &str = "42883";
 pub(crate) const UNDEFINED_OBJECT: &str = "42704";
 pub(crate) const UNDEFINED_TABLE: &str = "42P01";
+pub(crate) const WRONG_OBJECT_TYPE: &str = "42809";
 
 /// What sqlx begins the names of the statements with that it keeps prepared.
 pub(crate) const SQLX_STATEMENT: &str = "sqlx_s_";
@@ -79,7 +82,11 @@ pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
         // "cached plan must not change result type"
         FEATURE_NOT_SUPPORTED => said_by(error, FEATURE_NOT_SUPPORTED, "RevalidateCachedQuery"),
         // Named as sqlx names them; another one is the user's own.
-        INVALID_STATEMENT_NAME => server.message().contains(SQLX_STATEMENT),
+        // One without a name is lost when sqlx asks for types that it meets for the first time.
+        INVALID_STATEMENT_NAME => {
+            server.message().contains(SQLX_STATEMENT)
+                || said_by(error, INVALID_STATEMENT_NAME, "exec_bind_message")
+        }
         // Raised by routines in many places. The server does not translate its internal errors.
         INTERNAL_ERROR => server.message().starts_with("cache lookup failed for "),
         // "type with OID … does not exist", "type … is only a shell"
@@ -93,7 +100,16 @@ pub(crate) fn is_outdated(error: &sqlx::Error) -> bool {
 pub(crate) fn may_have_outdated_types(error: &sqlx::Error) -> bool {
     let Some(server) = server_error(error) else { return false };
     match server.code() {
-        DATATYPE_MISMATCH | CANNOT_COERCE | UNDEFINED_FUNCTION if server.r#where().is_none() => {
+        // What a parser says of a type that does not fit its place.
+        AMBIGUOUS_FUNCTION
+        | CANNOT_COERCE
+        | DATATYPE_MISMATCH
+        | INDETERMINATE_DATATYPE
+        | UNDEFINED_FUNCTION
+        | UNDEFINED_OBJECT
+        | WRONG_OBJECT_TYPE
+            if server.r#where().is_none() =>
+        {
             true
         }
         code => is_refused_value(code, server.routine()),

@@ -283,28 +283,23 @@ async fn a_mistake_of_the_app_s_own_stays_an_error_and_is_told_as_it_is() {
 
 #[tokio::test]
 async fn nor_does_it_matter_where_no_statement_is_kept_prepared() {
-    for pgbouncer in [false, true] {
-        let Lab { cluster, engine, db, .. } = Lab::named("types_unprepared")
-            .sql(MAKE)
-            .connections(u32::try_from(CONNECTIONS).unwrap())
-            .config(move |config| {
-                config.main.pgbouncer = pgbouncer;
-                config.main.statement_cache_capacity = Some(0);
-            })
-            .start()
-            .await;
-        for by in USES {
-            use_everywhere(&db).await;
-            change(cluster.primary(), CHANGES[0].1).await;
-            let mut lease = db.acquire().await.unwrap();
-            let used = use_by(&mut lease, by).await;
-            used.unwrap_or_else(|error| panic!("{pgbouncer}, {by}: {error:?}"));
-            drop(lease);
-            for _ in 0..=CONNECTIONS {
-                let used = use_by(&db, by).await;
-                used.unwrap_or_else(|error| panic!("{pgbouncer}, {by}: {error:?}"));
-            }
+    let Lab { cluster, engine, db, .. } = Lab::named("types_unprepared")
+        .sql(MAKE)
+        .connections(u32::try_from(CONNECTIONS).unwrap())
+        .config(|config| config.main.statement_cache_capacity = Some(0))
+        .start()
+        .await;
+    for by in USES {
+        use_everywhere(&db).await;
+        change(cluster.primary(), CHANGES[0].1).await;
+        let mut lease = db.acquire().await.unwrap();
+        let used = use_by(&mut lease, by).await;
+        used.unwrap_or_else(|error| panic!("{by}: {error:?}"));
+        drop(lease);
+        for _ in 0..=CONNECTIONS {
+            let used = use_by(&db, by).await;
+            used.unwrap_or_else(|error| panic!("{by}: {error:?}"));
         }
-        engine.close().await;
     }
+    engine.close().await;
 }

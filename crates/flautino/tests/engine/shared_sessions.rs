@@ -3,8 +3,9 @@
 
 use flautino::{Engine, Error, Handle};
 use flautino_cluster::Cluster;
-use flautino_lab::{Bouncer, cluster, config, open};
+use flautino_lab::{Bouncer, Capture, cluster, config, open};
 use futures_util::TryStreamExt;
+use sqlx::PgConnection;
 
 /// Each with what the error tells to use instead.
 const REFUSED: [(&str, &str); 16] = [
@@ -102,6 +103,23 @@ async fn engine(cluster: &Cluster, pgbouncer: bool) -> Engine {
     let mut config = config(cluster, "shared");
     config.main.pgbouncer = pgbouncer;
     open(config).await
+}
+
+#[tokio::test]
+async fn hooks_that_may_set_something_are_warned_of() {
+    let cluster = cluster(0).await;
+    for (pgbouncer, warnings) in [(true, 1), (false, 0)] {
+        let capture = Capture::start();
+        let mut config = config(&cluster, "warned");
+        config.main.pgbouncer = pgbouncer;
+        let engine = Engine::new(config).unwrap();
+        let engine = engine
+            .after_connect(async |_: &mut PgConnection| -> Result<(), sqlx::Error> { Ok(()) });
+        engine.open().await.unwrap();
+        let said = capture.warnings().into_iter().filter(|text| text.contains("`after_connect`"));
+        assert_eq!(said.count(), warnings);
+        engine.close().await;
+    }
 }
 
 #[tokio::test]
