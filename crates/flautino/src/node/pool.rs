@@ -11,7 +11,7 @@
 //! - `state`: idle connections and waiting callers
 //! - `recovery`: what happens to a connection that is not known to be clean
 //! - `ending`, `signals`, `signal_queue`: how statements are cancelled at the server
-//! - `reaper`: how long connections stay idle, and how long they live
+//! - `reaper`: how long connections stay idle, how long they live, and which of them are dead
 //! - `epoch`: when all connections are replaced at once
 //! - `counts`: the pool's numbers, for the status
 //! - `sqlx_pool`: the `PgPool` beside
@@ -44,7 +44,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::epoch::{EndReason, Epoch};
-use self::managed::{DriverConnection, Idle, ManagedConnection, Registry};
+use self::managed::{DriverConnection, ManagedConnection, Registry};
 use self::signal_queue::SignalQueue;
 use self::state::PoolState;
 use super::backend::Backend;
@@ -175,7 +175,8 @@ impl NodePool {
             }
             DriverConnection::External(_) => {
                 // Dropping it gives it back to its own pool, which spawns a task.
-                let _context = self.runtime.get().map(Runtime::enter);
+                let runtime = self.runtime();
+                let _context = runtime.as_ref().map(Runtime::enter);
                 drop(managed);
             }
             DriverConnection::Own(_) if managed.epoch.is_ended() => self.discard(managed),
@@ -194,32 +195,11 @@ impl NodePool {
             DriverConnection::Own(connection) => connection,
             DriverConnection::External(connection) => {
                 // sqlx's pool may spawn a task that makes another one in its place.
-                let _context = self.runtime.get().map(Runtime::enter);
+                let runtime = self.runtime();
+                let _context = runtime.as_ref().map(Runtime::enter);
                 connection.detach()
             }
         }
-    }
-
-    /// A connection was lost in use, and the idle ones may be dead as well. Each is pinged, and put back
-    /// if it answers.
-    pub(crate) fn suspect_idle(self: &Arc<Self>) {
-        let idle = std::mem::take(&mut self.state.lock().idle);
-        for Idle { mut managed, .. } in idle {
-            let pool = Arc::clone(self);
-            self.spawn(async move {
-                match managed.answers(pool.config.ping_timeout).await {
-                    true => pool.put_back(managed),
-                    false => pool.discard(managed),
-                }
-            });
-        }
-    }
-
-    /// A connection that was idle since then is dead. Discards all that were idle for as long, because
-    /// they are probably dead as well, and pinging each would take the caller's time.
-    fn discard_idle_since(&self, since: Instant) {
-        let dead = self.state.lock().take_idle(|idle| idle.since <= since);
-        drop(dead);
     }
 
     pub(crate) fn epoch(&self) -> Arc<Epoch> {
@@ -246,7 +226,8 @@ impl NodePool {
     /// Discards the idle connections of the external pool, if there is one.
     fn discard_external_idle(&self) {
         if let Connector::External(pool) = &self.connector {
-            let _context = self.runtime.get().map(Runtime::enter);
+            let runtime = self.runtime();
+            let _context = runtime.as_ref().map(Runtime::enter);
             while let Some(connection) = pool.try_acquire() {
                 drop(connection.detach());
             }
@@ -329,11 +310,21 @@ impl NodePool {
         self.max().saturating_sub(free)
     }
 
-    /// Spawns a task on the runtime that the pool was first used on. `close` of the engine waits for it.
+    /// Spawns a task that `close` of the engine waits for.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = self.runtime.get() {
-            self.tasks.spawn_on(task, runtime);
+        if let Some(runtime) = self.runtime() {
+            self.tasks.spawn_on(task, &runtime);
         }
+    }
+
+    /// The runtime for the pool's tasks: the one that the pool was first used on. An external pool is
+    /// not bound to a runtime, so there it is the one that uses it now.
+    fn runtime(&self) -> Option<Runtime> {
+        let current = match &self.connector {
+            Connector::External(_) => Runtime::try_current().ok(),
+            Connector::Server => None,
+        };
+        current.or_else(|| self.runtime.get().cloned())
     }
 
     fn return_permit(&self) {

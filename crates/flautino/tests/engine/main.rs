@@ -54,6 +54,7 @@ mod read_again;
 mod rested;
 mod roles;
 mod round_trips;
+mod runtimes;
 mod savepoints;
 mod server_faults;
 mod session_state;
