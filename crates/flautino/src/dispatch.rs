@@ -223,10 +223,10 @@ impl Dispatch {
         if retry.may_run_elsewhere(access, &failure.error, sent) {
             return true;
         }
-        if !retry.is_routed {
+        if !retry.is_routed || matches!(self.target, Target::Node(_)) {
             // A connection that cannot be made is the caller's error: there is no other node.
             return failure.phase != Phase::Leasing
-                && self.may_reconnect(retry, &failure.error, sent).await;
+                && self.may_reconnect(access, retry, &failure.error, sent).await;
         }
         match retry.no_effect(&failure.error, sent) {
             Some(no_effect) => self.pause_and_check(retry, no_effect).await,
@@ -235,9 +235,10 @@ impl Dispatch {
     }
 
     /// Whether to run the statement once more on a new connection, after it lost its connection to
-    /// the only node. This is harmless for a read, and if at most a `BEGIN` was sent.
+    /// the only node that may run it. This is harmless for a read, and if at most a `BEGIN` was sent.
     async fn may_reconnect(
         &self,
+        access: Access,
         retry: &mut Retry,
         error: &sqlx::Error,
         sent: Option<Sent<'_>>,
@@ -246,6 +247,7 @@ impl Dispatch {
             return false;
         }
         match sent {
+            Some(_) if retry.is_routed => access == Access::Read,
             // An engine of one node classifies a statement only here, since nothing else depends on
             // it.
             Some(Sent { statement, .. }) => {

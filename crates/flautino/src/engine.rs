@@ -125,6 +125,9 @@ impl Engine {
     /// Opens a pool for each node: asks each node for its role and version, waits for one that takes
     /// writes, and creates the extensions there.
     ///
+    /// The engine belongs to the tokio runtime in which it is opened. When that ends, statements fail with
+    /// [`Error::RuntimeEnded`](crate::Error::RuntimeEnded), until the engine is opened in another one.
+    ///
     /// If the engine is open already, nothing changes and the report says so. Of two concurrent calls one
     /// opens the engine. A node that is down causes a warning, and its pool connects when the node is
     /// back. If only replicas answer, the engine waits for a primary as long as a write would

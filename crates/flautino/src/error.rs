@@ -43,6 +43,19 @@ pub enum Error {
         node: String,
     },
 
+    /// The tokio runtime in which the engine was opened has ended, and with it the engine's connections
+    /// and tasks. Each `#[tokio::test]` has a runtime of its own, so an engine in a `static` outlives it.
+    /// The statement was not sent.
+    #[error(
+        "the tokio runtime in which the engine was opened has ended, and with it the connections to \
+         node `{node}`; open an engine in each runtime (each `#[tokio::test]` has its own), share one \
+         runtime, or call `open()` again in this one"
+    )]
+    RuntimeEnded {
+        /// The node's name.
+        node: String,
+    },
+
     /// The statement was still running when the engine closed and its drain time was over.
     #[error(
         "the statement on node `{node}` was cut off when the engine closed; \

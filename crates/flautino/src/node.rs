@@ -85,6 +85,8 @@ enum Connections {
     Unpooled,
     Pooled(Arc<NodePool>),
     Closed,
+    /// The runtime has ended in which the engine was opened.
+    Stranded,
 }
 
 impl Node {
@@ -146,12 +148,14 @@ impl Node {
         self.acquire_timeout
     }
 
-    /// The pool to take a connection from, `None` before `open`. Fails after `close`.
+    /// The pool to take a connection from, `None` before `open`. Fails after `close`, and after the
+    /// engine's runtime has ended.
     pub(crate) fn pool(&self) -> Result<Option<Arc<NodePool>>, Error> {
         match &*self.connections.read() {
             Connections::Pooled(pool) => Ok(Some(Arc::clone(pool))),
             Connections::Unpooled => Ok(None),
             Connections::Closed => Err(Error::Closed { node: self.name().to_string() }),
+            Connections::Stranded => Err(Error::RuntimeEnded { node: self.name().to_string() }),
         }
     }
 
@@ -186,8 +190,17 @@ impl Node {
     pub(crate) fn shut(&self) -> Option<Arc<NodePool>> {
         match std::mem::replace(&mut *self.connections.write(), Connections::Closed) {
             Connections::Pooled(pool) => Some(pool),
-            Connections::Unpooled | Connections::Closed => None,
+            Connections::Unpooled | Connections::Closed | Connections::Stranded => None,
         }
+    }
+
+    /// From now on no statement starts, because the runtime has ended in which the engine was opened.
+    pub(crate) fn strand(&self) {
+        self.set_connections(Connections::Stranded);
+        self.probe_connection.hang_up();
+        let reason =
+            "the tokio runtime in which the engine was opened has ended, so it is not probed";
+        self.server.set_trouble(Some(reason.to_owned()));
     }
 
     fn set_connections(&self, connections: Connections) {

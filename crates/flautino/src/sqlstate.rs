@@ -200,6 +200,16 @@ pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
     may_be_lost && !server_keeps_session(error) && !is_refused_by_driver(error)
 }
 
+/// Whether the server, the database, the role or a pooler takes no more connections.
+pub(crate) fn refuses_more(error: &sqlx::Error) -> bool {
+    // PgBouncer says so with a code that means many things.
+    let is_pooler_full = |error: &PgDatabaseError| {
+        error.code() == PROTOCOL_VIOLATION
+            && error.message().contains("no more connections allowed")
+    };
+    has_code(error, TOO_MANY_CONNECTIONS) || server_error(error).is_some_and(is_pooler_full)
+}
+
 /// Whether the server refuses the user, the password or the database, and so will refuse the next
 /// connection as well.
 pub(crate) fn refuses_role_or_database(code: &str) -> bool {

@@ -35,7 +35,11 @@ settings! {
         /// pinged first, at one round trip more. 0 to ping at each use. Default: 1 s.
         pub warm_time: Duration as Time = Duration::from_secs(1),
         /// How long that ping may take before the connection counts as lost, such as one that a
-        /// firewall forgot. Default: 500 ms.
+        /// firewall forgot. Those that rested as long are closed with it. Default: 500 ms.
+        ///
+        /// sqlx 0.9 sets no TCP keepalive on its sockets, nor lets others set it. The server can
+        /// send them instead, which keeps a firewall from forgetting:
+        /// `ALTER ROLE app SET tcp_keepalives_idle = 60`.
         pub ping_timeout: Duration as Time = Duration::from_millis(500),
         /// How many connections to one node are made at a time, so that a cold start does not storm
         /// the server. Default: 4.

@@ -1,6 +1,6 @@
 //! How an engine opens and closes. Every step has a time limit and is cancel safe.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
@@ -35,8 +35,8 @@ impl EngineState {
                 tracing::info!("the engine is already open; nothing was changed");
                 return Ok(OpenReport { already_open: true, warnings: Vec::new() });
             }
-            // A `close` was cancelled half-way.
-            EnginePhase::Closing => {
+            // A `close` was cancelled half-way, or the runtime of the last `open` has ended.
+            EnginePhase::Closing | EnginePhase::Stranded => {
                 self.finish_close(Duration::ZERO).await;
             }
             EnginePhase::Unopened | EnginePhase::Closed => {}
@@ -76,6 +76,7 @@ impl EngineState {
         }
         self.start_discovery();
         self.phase.set(EnginePhase::Open);
+        self.watch_runtime();
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -221,6 +222,7 @@ impl EngineState {
         let started = Instant::now();
         self.phase.set(EnginePhase::Closing);
         self.discovery.lock().take();
+        self.runtime_watch.lock().take();
         self.shut_nodes();
         // The monitor first: a read that gets no budget fails with `Closed` only if the monitor has
         // stopped.
@@ -239,9 +241,60 @@ impl EngineState {
         CloseReport { was_open: true, elapsed: started.elapsed(), ..report }
     }
 
+    /// Starts a task that lives until `close`. If it is dropped before, the runtime has ended.
+    fn watch_runtime(self: &Arc<Self>) {
+        let stop = CancellationToken::new();
+        *self.runtime_watch.lock() = Some(stop.clone().drop_guard());
+        let watch = RuntimeWatch(Arc::downgrade(self));
+        self.tasks().spawn(async move {
+            stop.cancelled().await;
+            watch.disarm();
+        });
+    }
+
+    /// The runtime has ended, and with it all tasks. The sockets belong to it too, so that nothing that
+    /// was made in it works any more.
+    fn runtime_ended(&self) {
+        let open = [EnginePhase::Open, EnginePhase::Draining];
+        if !self.phase.advance(&open, EnginePhase::Stranded) {
+            return;
+        }
+        tracing::warn!(
+            "the tokio runtime in which the engine was opened has ended before the engine was closed"
+        );
+        self.discovery.lock().take();
+        for node in &*self.nodes() {
+            node.strand();
+        }
+        self.monitor().stop();
+        self.context.budget.close();
+        let pools = self.pools.lock().clone();
+        for pool in pools {
+            pool.shut();
+            pool.end(EndReason::Closed);
+        }
+    }
+
     fn shut_nodes(&self) {
         for node in &*self.nodes() {
             node.shut();
+        }
+    }
+}
+
+/// Tells the engine, when it is dropped, that its runtime has ended.
+struct RuntimeWatch(Weak<EngineState>);
+
+impl RuntimeWatch {
+    fn disarm(mut self) {
+        self.0 = Weak::new();
+    }
+}
+
+impl Drop for RuntimeWatch {
+    fn drop(&mut self) {
+        if let Some(engine) = self.0.upgrade() {
+            engine.runtime_ended();
         }
     }
 }

@@ -11,12 +11,14 @@ pub(super) enum EnginePhase {
     Draining,
     /// No statement starts any more. The pools are being closed, or a `close` was cancelled half-way.
     Closing,
+    /// It was open, and the runtime has ended that its tasks and sockets belonged to.
+    Stranded,
     Closed,
 }
 
 impl EnginePhase {
     fn is_closed(self) -> bool {
-        matches!(self, Self::Closing | Self::Closed)
+        matches!(self, Self::Closing | Self::Stranded | Self::Closed)
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) struct EngineState {
     pub(super) lifecycle_lock: tokio::sync::Mutex<()>,
     /// Ends the task that resolves the replicas' name, when it is dropped.
     pub(super) discovery: Mutex<Option<DropGuard>>,
+    /// Ends the task that notices the end of the runtime, when it is dropped.
+    pub(super) runtime_watch: Mutex<Option<DropGuard>>,
     /// The pools that `close` has to close: those of the nodes, and those of removed nodes that the app
     /// still holds connections of.
     pub(super) pools: Mutex<Vec<Arc<NodePool>>>,
@@ -57,6 +59,7 @@ impl EngineState {
             phase: PhaseCell::new(phase),
             lifecycle_lock: tokio::sync::Mutex::default(),
             discovery: Mutex::default(),
+            runtime_watch: Mutex::default(),
             pools: Mutex::default(),
         }
     }

@@ -11,7 +11,7 @@
 //! - `state`: idle connections and waiting callers
 //! - `recovery`: what happens to a connection that is not known to be clean
 //! - `ending`, `signals`, `signal_queue`: how statements are cancelled at the server
-//! - `reaper`: how long connections stay idle, and how long they live
+//! - `reaper`: how long connections stay idle, how long they live, and which of them are dead
 //! - `epoch`: when all connections are replaced at once
 //! - `counts`: the pool's numbers, for the status
 //! - `external`: connections of a pool of the app's own, in place of all that
@@ -46,7 +46,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::epoch::{EndReason, Epoch};
-use self::managed::{DriverConnection, Idle, ManagedConnection, Registry};
+use self::managed::{DriverConnection, ManagedConnection, Registry};
 use self::signal_queue::SignalQueue;
 use self::state::PoolState;
 use super::backend::Backend;
@@ -184,28 +184,6 @@ impl NodePool {
         }
     }
 
-    /// A connection was lost in use, and the idle ones may be dead as well. Each is pinged, and put back
-    /// if it answers.
-    pub(crate) fn suspect_idle(self: &Arc<Self>) {
-        let idle = std::mem::take(&mut self.state.lock().idle);
-        for Idle { mut managed, .. } in idle {
-            let pool = Arc::clone(self);
-            self.spawn(async move {
-                match managed.answers(pool.config.ping_timeout).await {
-                    true => pool.put_back(managed),
-                    false => pool.discard(managed),
-                }
-            });
-        }
-    }
-
-    /// A connection that was idle since then is dead. Discards all that were idle for as long, because
-    /// they are probably dead as well, and pinging each would take the caller's time.
-    fn discard_idle_since(&self, since: Instant) {
-        let dead = self.state.lock().take_idle(|idle| idle.since <= since);
-        drop(dead);
-    }
-
     pub(crate) fn epoch(&self) -> Arc<Epoch> {
         Arc::clone(&self.state.lock().epoch)
     }
@@ -297,11 +275,21 @@ impl NodePool {
         self.max().saturating_sub(free)
     }
 
-    /// Spawns a task on the runtime that the pool was first used on. `close` of the engine waits for it.
+    /// Spawns a task that `close` of the engine waits for.
     pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(runtime) = self.runtime.get() {
-            self.tasks.spawn_on(task, runtime);
+        if let Some(runtime) = self.runtime() {
+            self.tasks.spawn_on(task, &runtime);
         }
+    }
+
+    /// The runtime for the pool's tasks: the one that the pool was first used on. An external pool is
+    /// not bound to a runtime, so there it is the one that uses it now.
+    fn runtime(&self) -> Option<Runtime> {
+        let current = match &self.connector {
+            Connector::External(_) => Runtime::try_current().ok(),
+            Connector::Server => None,
+        };
+        current.or_else(|| self.runtime.get().cloned())
     }
 
     fn return_permit(&self) {

@@ -62,6 +62,7 @@ mod read_again;
 mod rested;
 mod roles;
 mod round_trips;
+mod runtimes;
 mod savepoints;
 mod serializable;
 mod server_faults;

@@ -63,7 +63,9 @@ async fn the_minimum_is_there_after_open_and_no_more() {
 #[tokio::test]
 async fn what_the_server_ended_is_opened_again() {
     let cluster = cluster(0).await;
-    let (engine, db) = opened(keeping(&cluster, "ended", 3, 5)).await;
+    let mut config = keeping(&cluster, "ended", 3, 5);
+    config.pool.acquire_timeout = PATIENT;
+    let (engine, db) = opened(config).await;
     until_sessions(cluster.primary(), "ended", 3).await;
     assert!(answers(&db).await);
     let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \

@@ -226,3 +226,32 @@ async fn reads_that_run_while_sessions_are_ended_again_and_again_do_not_fail() {
     assert!(ended >= 20, "{ended}");
     lab.engine.close().await;
 }
+
+#[tokio::test]
+async fn nor_do_they_through_a_handle_that_names_one_of_several_nodes() {
+    let lab = Lab::named("named").replicas(1).config(keep_warm).frozen();
+    let lab = lab.table("t (a int)").start().await;
+    let nodes = [("main", lab.primary()), ("read_replica_1", lab.cluster.replica(0))].map(
+        |(name, node)| {
+            let handle = lab.db.node(name).unwrap();
+            (handle, node)
+        },
+    );
+    for (db, node) in &nodes {
+        for _ in 0..3 {
+            let before = pid(db).await;
+            assert!(terminate(node, "named", "backend_type = 'client backend'").await > 0);
+            assert_eq!(count(db).await.unwrap(), 0);
+            assert_ne!(pid(db).await, before);
+            assert!(terminate(node, "named", "backend_type = 'client backend'").await > 0);
+            // A lone BEGIN did nothing.
+            db.begin().await.unwrap().rollback().await.unwrap();
+        }
+    }
+    // A write is sent once there too.
+    let (db, node) = &nodes[0];
+    pid(db).await;
+    assert!(terminate(node, "named", "backend_type = 'client backend'").await > 0);
+    sqlx::query("INSERT INTO t VALUES (1)").execute(db).await.unwrap_err();
+    lab.engine.close().await;
+}

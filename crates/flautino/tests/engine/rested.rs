@@ -4,7 +4,9 @@ use std::time::{Duration, Instant};
 
 use flautino::{EngineConfig, PoolConfig};
 use flautino_cluster::Proxy;
-use flautino_lab::{Lab, ask, has_session, pid, until_sessions, wait_until};
+use flautino_lab::{
+    Lab, ask, has_session, pid, running, until_running, until_sessions, wait_until,
+};
 use futures_util::future::try_join_all;
 
 const ACQUIRE: Duration = Duration::from_secs(30);
@@ -124,5 +126,51 @@ async fn nor_do_ten_statements_at_once_wait_for_all_of_them() {
     // Each of the ten may have met one before any of them knew.
     assert!(detour.round_trips() <= 20, "{} pings", detour.round_trips());
     assert!(lab.pool().size <= 10);
+    lab.engine.close_within(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn a_cancel_does_not_go_over_one_that_was_forgotten() {
+    let lab = Lab::named("cancel").behind_proxy().without_client_check().config(rest_soon);
+    let lab = lab.start().await;
+    let mut tx = lab.db.begin().await.unwrap();
+    let detour = Proxy::start(lab.primary().addr()).await.unwrap();
+    lab.proxy().set_target(detour.addr());
+    drop(try_join_all((0..5).map(|_| lab.db.acquire())).await.unwrap());
+    until_rested(&lab, 5).await;
+    detour.stall();
+    lab.proxy().set_target(lab.primary().addr());
+    let sleep = "SELECT pg_sleep(60)";
+    {
+        let mut slept = std::pin::pin!(sqlx::query(sleep).execute(&mut tx));
+        tokio::select! {
+            _ = &mut slept => panic!("it sleeps for long"),
+            () = until_running(lab.primary(), "cancel", sleep) => {}
+        }
+    }
+    tx.rollback().await.unwrap();
+    assert_eq!(running(lab.primary(), "cancel", sleep).await, 0);
+    pid(&lab.db).await;
+    lab.engine.close_within(Duration::ZERO).await;
+}
+
+#[tokio::test]
+async fn the_pg_pool_beside_goes_on_to_a_new_one_too() {
+    let patient = |config: &mut EngineConfig| config.pool.ping_timeout = ACQUIRE / 6;
+    let lab = Lab::named("beside").behind_proxy().config(rest_soon).config(patient).start().await;
+    let pool = lab.engine.pool("main").unwrap();
+    let detour = Proxy::start(lab.primary().addr()).await.unwrap();
+    lab.proxy().set_target(detour.addr());
+    drop(try_join_all((0..10).map(|_| pool.acquire())).await.unwrap());
+    wait_until("all are given back", async || pool.num_idle() == 10).await;
+    detour.stall();
+    lab.proxy().set_target(lab.primary().addr());
+    let started = Instant::now();
+    for _ in 0..5 {
+        sqlx::query("SELECT 1").execute(&pool).await.unwrap();
+    }
+    // The time of one ping, and not of five.
+    let took = started.elapsed();
+    assert!(took < ACQUIRE / 2, "{took:?}");
     lab.engine.close_within(Duration::ZERO).await;
 }

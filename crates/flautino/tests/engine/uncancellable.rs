@@ -1,7 +1,9 @@
 //! A statement that goes on although it was cancelled: its process is ended, and replaced.
 
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use flautino_cluster::Proxy;
 use flautino_lab::{Lab, has_session, pid, sessions_of, until_running, wait_until};
 
 /// Goes on for a minute, whoever cancels it.
@@ -56,4 +58,31 @@ async fn others_are_served_meanwhile() {
     })
     .await;
     lab.engine.close().await;
+}
+
+#[tokio::test]
+async fn a_session_whose_reset_hangs_is_ended_at_the_server() {
+    // The way to the server stands still between the app's hook and the reset.
+    let detour: Arc<OnceLock<Proxy>> = Arc::default();
+    let in_hook = Arc::clone(&detour);
+    let hook = flautino::hook(move |_| {
+        if let Some(detour) = in_hook.get() {
+            detour.stall();
+        }
+        Box::pin(async { Ok(true) })
+    });
+    let lab = Lab::named("hangs").behind_proxy().without_client_check().one_connection();
+    let lab = lab.engine(|engine| engine.after_release(hook)).start().await;
+    lab.db.acquire().await.unwrap().close().await.unwrap();
+    let to_server = Proxy::start(lab.primary().addr()).await.unwrap();
+    lab.proxy().set_target(to_server.addr());
+    let mut lease = lab.db.acquire().await.unwrap();
+    let own = "SELECT pg_backend_pid()";
+    let hung: i32 = sqlx::query_scalar(own).fetch_one(&mut lease).await.unwrap();
+    lab.proxy().set_target(lab.primary().addr());
+    detour.set(to_server).unwrap();
+    drop(lease);
+    wait_until("its process is gone", async || !has_session(lab.primary(), hung).await).await;
+    assert_ne!(pid(&lab.db).await, hung);
+    lab.engine.close_within(Duration::ZERO).await;
 }

@@ -119,10 +119,9 @@ impl NodePool {
         since: Option<Instant>,
         started: Instant,
     ) -> Result<bool, sqlx::Error> {
-        if let Some(since) = since.filter(|since| since.elapsed() >= self.config.warm_time)
-            && !connection.managed().answers(self.config.ping_timeout).await
+        if let Some(since) = since
+            && !self.is_alive(connection.managed(), since).await
         {
-            self.discard_idle_since(since);
             return Ok(false);
         }
         self.run_hooks(connection, started).await

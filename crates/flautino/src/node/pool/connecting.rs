@@ -11,7 +11,7 @@ use super::epoch::Epoch;
 use super::managed::{DriverConnection, ManagedConnection, Registration, Registry};
 use super::state::PoolState;
 use crate::node::backend::Backend;
-use crate::sqlstate::{TOO_MANY_CONNECTIONS, has_code};
+use crate::sqlstate::refuses_more;
 
 /// How long a server that takes no more connections is not asked for another one, while the pool has
 /// connections that its callers can share.
@@ -28,10 +28,17 @@ struct PendingConnection {
 
 impl Drop for PendingConnection {
     fn drop(&mut self) {
-        let mut state = self.pool.state.lock();
-        state.pending = state.pending.saturating_sub(1);
-        state.size = state.size.saturating_sub(u32::from(!self.is_made));
-        drop(state);
+        {
+            let mut state = self.pool.state.lock();
+            state.pending = state.pending.saturating_sub(1);
+            state.size = state.size.saturating_sub(u32::from(!self.is_made));
+            if state.pending == 0 && !state.has_any() {
+                // No connection came, and none is there to be given back.
+                for error in std::mem::take(&mut state.refusals) {
+                    state.fail_next(error);
+                }
+            }
+        }
         // While the runtime ends, another task would be dropped as well.
         if self.is_finished {
             self.pool.grow();
@@ -46,18 +53,16 @@ impl NodePool {
     /// Starts to make a connection for each caller who waits and has none pending, within the limits.
     pub(super) fn grow(self: &Arc<Self>) {
         self.connect_while(false, |state, max| {
-            // If the pool has no connection that could be given back, a full server is asked all the same.
-            let is_full = state.full_until.is_some_and(|until| Instant::now() < until);
-            (state.pending as usize) < state.waiting.len()
-                && state.size < max
-                && !(is_full && state.size > state.pending)
+            // An attempt that was refused is not made again for the same caller.
+            let attempts = state.pending as usize + state.refusals.len();
+            attempts < state.waiting.len() && state.size < max && !state.is_full()
         });
     }
 
     /// Starts to make the connections that are missing from `min_connections`.
     pub(super) fn fill_up(self: &Arc<Self>) {
         let min = self.config.min_connections;
-        self.connect_while(true, |state, _| state.size < min);
+        self.connect_while(true, |state, _| state.size < min && !state.is_full());
     }
 
     /// Starts to make connections for as long as `wanted` says so, given the state and the pool's
@@ -99,10 +104,12 @@ impl NodePool {
     async fn connect_once(&self) -> Result<Option<NewConnection>, sqlx::Error> {
         let _permit = self.connect_permits.acquire().await.map_err(|_| self.closed_error())?;
         let is_wanted = {
-            // The callers may have got connections that were given back meanwhile.
+            // The callers may have got connections that were given back meanwhile, or the server has
+            // told another attempt that it takes no more.
             let state = self.state.lock();
-            state.pending as usize <= state.waiting.len()
-                || state.size <= self.config.min_connections
+            !state.is_full()
+                && (state.pending as usize <= state.waiting.len()
+                    || state.size <= self.config.min_connections)
         };
         if !is_wanted {
             return Ok(None);
@@ -119,23 +126,22 @@ impl NodePool {
     }
 
     /// A connection could not be made: the longest waiting caller gets the error. If the server is only
-    /// full, the callers go on waiting for a connection that is given back.
+    /// full, the callers go on waiting for a connection that is given back, as long as one may come.
     fn connect_failed(&self, error: sqlx::Error) {
         let mut state = self.state.lock();
-        if has_code(&error, TOO_MANY_CONNECTIONS) && state.size > state.pending {
-            state.full_until = Some(Instant::now() + FULL_PAUSE);
+        if refuses_more(&error) {
             tracing::debug!(node = %self.name(), %error, "the server takes no more connections; callers share those that the pool has");
+            state.full_until = Some(Instant::now() + FULL_PAUSE);
+            if !state.has_any() {
+                // Another attempt may get the server's last place. If none does, the end of the last one
+                // tells the callers.
+                state.refusals.push(error);
+            }
             return;
         }
-        let mut result = Err(error);
-        while let Some(waiter) = state.waiting.pop_front() {
-            match waiter.send(result) {
-                Ok(()) => return,
-                Err(unclaimed) => result = unclaimed,
-            }
-        }
+        let unclaimed = state.fail_next(error);
         drop(state);
-        if let Err(error) = result {
+        if let Some(error) = unclaimed {
             tracing::debug!(node = %self.name(), %error, "a connection could not be made");
         }
     }
@@ -154,7 +160,11 @@ async fn make(mut pending: PendingConnection, yields: bool) {
     match made {
         Some(Ok(((connection, backend), epoch))) => {
             pending.is_made = true;
-            pool.state.lock().backends.extend(backend);
+            {
+                let mut state = pool.state.lock();
+                state.backends.extend(backend);
+                state.refusals.clear();
+            }
             let registry: Weak<dyn Registry> = Arc::downgrade(&pool) as Weak<NodePool>;
             let registration = Registration { pool: registry, backend };
             pool.offer(ManagedConnection {

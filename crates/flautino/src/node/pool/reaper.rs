@@ -1,4 +1,4 @@
-//! The pool's housekeeping: closes connections that are idle for too long or too old, and keeps the
+//! The pool's housekeeping: closes connections that are idle for too long, too old or dead, and keeps the
 //! minimum open.
 
 use std::sync::{Arc, Weak};
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::runtime::Handle as Runtime;
 
-use super::managed::Idle;
+use super::managed::{Idle, ManagedConnection};
 use super::{Connector, NodePool, close_managed};
 
 /// The bounds of the pause between two rounds of the reaper.
@@ -64,6 +64,37 @@ impl NodePool {
         if !self.server.is_known_down() {
             self.fill_up();
         }
+    }
+
+    /// A connection was lost in use, and the idle ones may be dead as well. Each is pinged, and put back
+    /// if it answers.
+    pub(crate) fn suspect_idle(self: &Arc<Self>) {
+        let idle = std::mem::take(&mut self.state.lock().idle);
+        for Idle { mut managed, .. } in idle {
+            let pool = Arc::clone(self);
+            self.spawn(async move {
+                match managed.answers(pool.config.ping_timeout).await {
+                    true => pool.put_back(managed),
+                    false => pool.discard(managed),
+                }
+            });
+        }
+    }
+
+    /// Whether a connection that was idle since then can be used: pings it if it was idle for longer than
+    /// `warm_time`.
+    ///
+    /// If it is dead, discards all that were idle for as long: they are probably dead as well, and
+    /// pinging each would take the caller's time.
+    pub(super) async fn is_alive(&self, managed: &mut ManagedConnection, since: Instant) -> bool {
+        if since.elapsed() < self.config.warm_time
+            || managed.answers(self.config.ping_timeout).await
+        {
+            return true;
+        }
+        let dead = self.state.lock().take_idle(|idle| idle.since <= since);
+        drop(dead);
+        false
     }
 
     fn pause(&self) -> Duration {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use sqlx::{Connection, PgConnection};
 
 use super::NodePool;
-use super::managed::Idle;
+use super::managed::{Idle, ManagedConnection};
 use super::signal_queue::{Delivery, SignalRequest};
 use crate::node::backend::{Backend, Signal};
 use crate::sqlstate::server_keeps_session;
@@ -24,6 +24,16 @@ impl NodePool {
             self.spawn(send_signals(Arc::clone(self)));
         }
         delivered.await.unwrap_or(Delivery::Unknown)
+    }
+
+    /// Takes the idle connection that was used last, if it answers.
+    async fn pop_idle_that_answers(&self) -> Option<ManagedConnection> {
+        let Idle { mut managed, since } = self.state.lock().idle.pop()?;
+        if self.is_alive(&mut managed, since).await {
+            return Some(managed);
+        }
+        self.discard(managed);
+        None
     }
 
     /// Cancels whatever still runs on the pool's connections, whoever holds them.
@@ -79,21 +89,20 @@ async fn send_batch(
     let server = &pool.server;
     let signals = || batch.iter().map(|request| (request.backend, request.signal));
     let mut delivery = Delivery::Delivered;
-    if own.is_none() {
-        let idle = pool.state.lock().idle.pop();
-        if let Some(Idle { mut managed, .. }) = idle {
-            *sent = true;
-            match server.sender.signal_backends(&mut managed.connection, signals()).await {
-                Ok(()) => {
-                    pool.put_back(managed);
-                    return Ok(delivery);
-                }
-                // A hook may have set a role on it that has no right to signal.
-                Err(error) if server_keeps_session(&error) => pool.put_back(managed),
-                Err(_) => {
-                    delivery = Delivery::Unknown;
-                    pool.discard(managed);
-                }
+    if own.is_none()
+        && let Some(mut managed) = pool.pop_idle_that_answers().await
+    {
+        *sent = true;
+        match server.sender.signal_backends(&mut managed.connection, signals()).await {
+            Ok(()) => {
+                pool.put_back(managed);
+                return Ok(delivery);
+            }
+            // A hook may have set a role on it that has no right to signal.
+            Err(error) if server_keeps_session(&error) => pool.put_back(managed),
+            Err(_) => {
+                delivery = Delivery::Unknown;
+                pool.discard(managed);
             }
         }
     }

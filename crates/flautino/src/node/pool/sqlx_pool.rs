@@ -4,10 +4,11 @@
 //! its connections count in addition to them.
 
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use sqlx::postgres::PgPoolOptions;
-use sqlx::{PgConnection, PgPool, Postgres, Transaction};
+use sqlx::{Connection, PgConnection, PgPool, Postgres, Transaction};
 
 use super::epoch::Epoch;
 use super::{Connector, NodePool};
@@ -57,7 +58,11 @@ impl NodePool {
         let [connect_pool, acquire_pool] = [(); 2].map(|()| Arc::downgrade(self));
         let [connect_server, release_server] = [(); 2].map(|()| Arc::clone(&self.server));
         let [connect_hooks, acquire_hooks, release_hooks] = [(); 3].map(|()| self.hooks.clone());
+        let config = Arc::new(self.config.clone());
+        let forgotten_since = Arc::new(Mutex::new(None));
         let options = PgPoolOptions::new()
+            // sqlx's own ping has no time limit.
+            .test_before_acquire(false)
             .max_connections(*sqlx_connections)
             .min_connections(0)
             .acquire_timeout(*acquire_timeout)
@@ -85,9 +90,11 @@ impl NodePool {
             })
             .before_acquire(move |connection, metadata| {
                 let (epoch, hooks) = (current_epoch(&acquire_pool), acquire_hooks.clone());
+                let (config, forgotten) = (Arc::clone(&config), Arc::clone(&forgotten_since));
                 Box::pin(async move {
                     // A connection of an earlier epoch may lead to another server.
-                    let usable = epoch.is_none_or(|epoch| metadata.age < epoch.began().elapsed());
+                    let usable = epoch.is_none_or(|epoch| metadata.age < epoch.began().elapsed())
+                        && is_alive(connection, metadata.idle_for, &config, &forgotten).await;
                     Ok(usable && hooks.run_before_acquire(connection).await?)
                 })
             })
@@ -146,6 +153,29 @@ impl NodePool {
 
 fn current_epoch(pool: &Weak<NodePool>) -> Option<Arc<Epoch>> {
     Some(pool.upgrade()?.epoch())
+}
+
+/// Pings a connection that was idle for so long. If one did not answer in time, a firewall has probably
+/// forgotten all that had rested by then, and those are not pinged.
+async fn is_alive(
+    connection: &mut PgConnection,
+    idle_for: Duration,
+    config: &PoolConfig,
+    forgotten_since: &Mutex<Option<Instant>>,
+) -> bool {
+    let idle_since = Instant::now().checked_sub(idle_for);
+    if forgotten_since.lock().is_some_and(|then| idle_since.is_none_or(|since| since <= then)) {
+        return false;
+    }
+    match tokio::time::timeout(config.ping_timeout, connection.ping()).await {
+        Ok(result) => result.is_ok(),
+        Err(_) => {
+            let rested_since = Instant::now().checked_sub(config.warm_time);
+            let mut forgotten_since = forgotten_since.lock();
+            *forgotten_since = (*forgotten_since).max(rested_since);
+            false
+        }
+    }
 }
 
 /// Resets a session for its next user. Returns `Ok(false)` if the connection has to be closed.

@@ -22,8 +22,11 @@ pub(super) struct PoolState {
     pub(super) pending: u32,
     /// The server processes behind the connections.
     pub(super) backends: BTreeSet<Backend>,
-    /// The server said that it takes no more connections; it is not asked again before this.
+    /// The server said that it takes no more connections; it is not asked again before this, as long as
+    /// the pool has connections that its callers can share.
     pub(super) full_until: Option<Instant>,
+    /// What the server said so with, while it is not known whether the pool gets any connection at all.
+    pub(super) refusals: Vec<sqlx::Error>,
     pub(super) closed: bool,
 }
 
@@ -37,8 +40,31 @@ impl PoolState {
             pending: 0,
             backends: BTreeSet::new(),
             full_until: None,
+            refusals: Vec::new(),
             closed: false,
         }
+    }
+
+    /// Whether the pool has a connection that may be given back.
+    pub(super) fn has_any(&self) -> bool {
+        self.size > self.pending
+    }
+
+    /// Whether to make do with the connections that there are, because the server takes no more.
+    pub(super) fn is_full(&self) -> bool {
+        self.has_any() && self.full_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// Gives an error to the longest waiting caller. Returns it if nobody waits.
+    pub(super) fn fail_next(&mut self, error: sqlx::Error) -> Option<sqlx::Error> {
+        let mut result = Err(error);
+        while let Some(waiter) = self.waiting.pop_front() {
+            match waiter.send(result) {
+                Ok(()) => return None,
+                Err(unclaimed) => result = unclaimed,
+            }
+        }
+        result.err()
     }
 
     /// Hands a clean connection to the longest waiting caller, else puts it on the stack.
