@@ -27,7 +27,6 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use self::cancel::{Cancellation, run_cancellable};
 use self::executor::executor_through;
-pub(crate) use self::statement::tell_effect;
 pub(crate) use self::tracker::{Decisions, Tracker, Tracking};
 use crate::logging::Values;
 use crate::node::{InFlight, Node, PooledConnection};

@@ -58,4 +58,7 @@ mod server_faults;
 mod session_state;
 mod sqlx_pool;
 mod sqlx_pool_roles;
+#[cfg(feature = "tls-rustls-ring")]
+mod tls;
 mod uncancellable;
+mod urls;
