@@ -1,5 +1,6 @@
 //! `serve`: open, accept, signal, drain, close, in that order.
 
+mod activity;
 mod connections;
 mod service;
 mod signals;
@@ -18,10 +19,18 @@ use futures_core::future::BoxFuture;
 use http::Request;
 use tower_service::Service;
 
+use self::activity::Patience;
 use self::connections::Connections;
 use self::service::App;
 use self::signals::Signals;
 
+/// How long a connection is kept without a request, by default. A balancer that closes its own idle
+/// connections sooner, most after 60 s, never sends a request on one that is just being closed here.
+const KEEP_ALIVE: Duration = Duration::from_secs(75);
+/// How long the head of a request may take, by default.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest times there are, so that they can be added to a clock.
+const MAX_PATIENCE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long aborted connections may take to end.
 const CLOSE_GRACE: Duration = Duration::from_millis(500);
 
@@ -33,7 +42,8 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// that it does. A handler that panics is answered with a 500, unless a layer of the app's own catches
 /// the panic. Handlers find the client's address in [`ConnectInfo`](axum::extract::ConnectInfo).
 /// HTTP/1 and HTTP/2 are spoken. Upgraded connections, such as WebSockets, belong to the app from
-/// then on: they are neither counted nor drained.
+/// then on: they are neither counted nor drained. A connection without a request is closed after
+/// [`keep_alive_timeout`](Serve::keep_alive_timeout).
 ///
 /// ```no_run
 /// # async fn f(app: axum::Router, engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {
@@ -48,7 +58,8 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// Dropping the future ends the connections at once and leaves the engine open.
 pub fn serve<L, S>(listener: L, app: S, engine: Engine) -> Serve<L, S> {
     let drain_timeout = engine.drain_timeout();
-    Serve { listener, app, engine, drain_timeout, shutdown: None }
+    let patience = Patience { idle: KEEP_ALIVE, head: HEADER_TIMEOUT };
+    Serve { listener, app, engine, patience, drain_timeout, shutdown: None }
 }
 
 /// A server about to start; see [`serve`].
@@ -57,6 +68,7 @@ pub struct Serve<L, S> {
     listener: L,
     app: S,
     engine: Engine,
+    patience: Patience,
     drain_timeout: Duration,
     shutdown: Option<BoxFuture<'static, ()>>,
 }
@@ -103,6 +115,23 @@ impl<L, S> Serve<L, S> {
         self.drain_timeout = timeout;
         self
     }
+
+    /// How long a connection is kept open without a request, from the end of the last response on.
+    /// Default: 75 s, a little more than the 60 s of usual balancers: one that keeps a connection for
+    /// longer than this server does sends a request now and then just as it is closed, and answers 502.
+    ///
+    /// A connection of HTTP/2 is told to go away then, and streams that are open may end.
+    pub fn keep_alive_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.idle = timeout.min(MAX_PATIENCE);
+        self
+    }
+
+    /// How long the head of an HTTP/1 request may take, from its first byte on; a connection whose request
+    /// takes longer is closed. Default: 30 s.
+    pub fn header_timeout(mut self, timeout: Duration) -> Self {
+        self.patience.head = timeout.min(MAX_PATIENCE);
+        self
+    }
 }
 
 impl<L, S> IntoFuture for Serve<L, S>
@@ -126,7 +155,7 @@ where
     L: Listener<Addr: Clone + Sync + 'static>,
     S: App,
 {
-    let Serve { mut listener, app, engine, drain_timeout, shutdown } = serve;
+    let Serve { mut listener, app, engine, patience, drain_timeout, shutdown } = serve;
     let mut stop = match shutdown {
         Some(shutdown) => shutdown,
         None => first_signal()?,
@@ -135,7 +164,7 @@ where
         opened = engine.open() => drop(opened?),
         () = &mut stop => return Ok(close_unopened(&engine).await),
     }
-    let mut connections = Connections::new(app);
+    let mut connections = Connections::new(app, patience);
     connections.accept_until(&mut stop, &mut listener).await;
     Ok(shut_down(connections, listener, engine, drain_timeout).await)
 }
@@ -222,6 +251,8 @@ impl<L, S> std::fmt::Debug for Serve<L, S> {
         f.debug_struct("Serve")
             .field("engine", &self.engine)
             .field("drain_timeout", &self.drain_timeout)
+            .field("keep_alive_timeout", &self.patience.idle)
+            .field("header_timeout", &self.patience.head)
             .finish_non_exhaustive()
     }
 }

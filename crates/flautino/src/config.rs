@@ -22,14 +22,18 @@
 //! # Ok(()) }
 //! ```
 
+mod certificates;
 mod check;
 mod de;
 mod discovery;
+mod endpoint;
 mod find;
+mod libpq;
 mod node;
 mod pool;
 mod routing;
 mod settings;
+mod url;
 
 use std::collections::BTreeMap;
 use std::time::Duration;

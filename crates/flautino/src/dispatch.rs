@@ -20,12 +20,13 @@ pub(crate) use self::budget::FallbackBudget;
 pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
 use crate::error::{AlreadyHolds, Error};
-use crate::lease::{Decisions, Lease, Tracker, Tracking, tell_effect};
+use crate::lease::{Decisions, Lease, Tracker, Tracking};
 use crate::monitor::Monitor;
 use crate::node::Node;
 use crate::router::{Access, Consistency, Reason, Target};
 use crate::session::Session;
 use crate::sql::{Classifier, Plan};
+use crate::sqlstate::tell_effect;
 use crate::statement::Statement;
 
 /// How often one attempt may select a node anew, because its node changed while it waited for a

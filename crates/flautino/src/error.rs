@@ -369,23 +369,37 @@ pub enum OpenError {
         nodes: Vec<NodeFailure>,
     },
 
-    /// The server answered, and refused for a reason that waiting does not mend:
-    /// wrong password, unknown role, missing database.
-    #[error("node `{}` refuses the connection ({}): {}", .0.node, .0.address, .0.source)]
+    /// No connection can be made, for a reason that waiting does not mend: a wrong password, an unknown
+    /// role, a missing database, a certificate that is not trusted or cannot be read.
+    #[error(
+        "node `{}` cannot be connected to ({}): {}{}",
+        .0.node, .0.address, .0.source, AndFix(.0.fix)
+    )]
     Refused(#[source] NodeFailure),
 }
 
 /// One node's part in a failed [`Engine::open`](crate::Engine::open).
 #[derive(Debug, thiserror::Error)]
-#[error("node `{node}` ({address}): {source}")]
+#[error("node `{node}` ({address}): {source}{}", AndFix(*fix))]
 #[non_exhaustive]
 pub struct NodeFailure {
     /// The node's name.
     pub node: String,
     /// `host:port` or the socket's path.
     pub address: String,
+    /// What to do about it, and with which key, where the error does not say so itself.
+    pub fix: Option<&'static str>,
     /// Its last error.
     pub source: sqlx::Error,
+}
+
+/// The fix behind an error's text, if there is one.
+struct AndFix(Option<&'static str>);
+
+impl std::fmt::Display for AndFix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.map_or(Ok(()), |fix| write!(f, "; {fix}"))
+    }
 }
 
 fn quoted(names: &[String]) -> String {

@@ -31,7 +31,6 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(crate) use self::cancel::Step;
 use self::cancel::{Cancellation, run_cancellable, run_unwatched};
 use self::executor::executor_through;
-pub(crate) use self::statement::tell_effect;
 pub(crate) use self::tracker::{Decisions, Tracker, Tracking};
 use crate::logging::Values;
 use crate::node::{InFlight, Node, PooledConnection};

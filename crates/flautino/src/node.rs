@@ -5,6 +5,7 @@
 //!   signalling backends, creating extensions, and how all of it is sent
 //! - `pool`: its connections while the engine is open
 //! - `hooks`: what the app runs on new, checked-out and released connections
+//! - `refusal`: why a connection cannot be made, and which key to mend
 //! - `probe_connection`: the connection over which the monitor probes it
 //! - `gauges`: how busy it is and how fast it answers
 
@@ -14,6 +15,7 @@ mod gauges;
 mod hooks;
 mod pool;
 mod probe_connection;
+mod refusal;
 mod sender;
 mod server;
 mod setup;
@@ -36,6 +38,7 @@ pub(crate) use self::pool::counts::Counts;
 pub(crate) use self::pool::pooled_connection::PooledConnection;
 pub(crate) use self::pool::{EndReason, Epoch, NodePool};
 pub(crate) use self::probe_connection::{ProbeConnection, ProbeState};
+pub(crate) use self::refusal::{fix, is_final};
 pub(crate) use self::sender::Sender;
 pub(crate) use self::server::{Server, Watcher};
 pub(crate) use self::setup::server_start;

@@ -4,6 +4,8 @@ use std::borrow::Cow;
 
 use sqlx::postgres::{PgDatabaseError, PgSeverity};
 
+use crate::error::Error;
+
 pub(crate) const ADMIN_SHUTDOWN: &str = "57P01";
 pub(crate) const AMBIGUOUS_FUNCTION: &str = "42725";
 pub(crate) const CANNOT_COERCE: &str = "42846";
@@ -18,6 +20,7 @@ pub(crate) const INDETERMINATE_DATATYPE: &str = "42P18";
 pub(crate) const INTERNAL_ERROR: &str = "XX000";
 pub(crate) const INVALID_CATALOG_NAME: &str = "3D000";
 pub(crate) const INVALID_PARAMETER_VALUE: &str = "22023";
+pub(crate) const INVALID_PASSWORD: &str = "28P01";
 pub(crate) const INVALID_SCHEMA_NAME: &str = "3F000";
 pub(crate) const INVALID_STATEMENT_NAME: &str = "26000";
 pub(crate) const INVALID_TEXT_REPRESENTATION: &str = "22P02";
@@ -214,4 +217,19 @@ pub(crate) fn refuses_more(error: &sqlx::Error) -> bool {
 /// connection as well.
 pub(crate) fn refuses_role_or_database(code: &str) -> bool {
     code.starts_with(AUTHORIZATION_CLASS) || code == INVALID_CATALOG_NAME
+}
+
+/// The error as the caller is told it. A server that ends a session has rolled back what was not
+/// committed; if that need not be the whole statement, the error says so.
+pub(crate) fn tell_effect(
+    error: sqlx::Error,
+    commits_at_once: bool,
+    completed: bool,
+) -> sqlx::Error {
+    let was_ended = has_code(&error, ADMIN_SHUTDOWN) || has_code(&error, CRASH_SHUTDOWN);
+    if was_ended && (completed || !commits_at_once) {
+        Error::EffectUnknown(error).into()
+    } else {
+        error
+    }
 }

@@ -14,6 +14,7 @@ use tokio::task::JoinSet;
 use tokio::task::coop::unconstrained;
 use tokio_util::sync::CancellationToken;
 
+use super::activity::{Activity, Expired, Patience, Watched};
 use super::service::{App, ConnectionService, RequestCount};
 
 /// How many connections may wait in the system's queue, as tokio sets it for its listeners.
@@ -26,15 +27,17 @@ const TIMER_TICK: Duration = Duration::from_millis(1);
 /// The open connections. Dropping this ends them at once.
 pub(super) struct Connections<S> {
     app: S,
+    patience: Patience,
     requests: RequestCount,
     draining: CancellationToken,
     tasks: JoinSet<()>,
 }
 
 impl<S: App> Connections<S> {
-    pub(super) fn new(app: S) -> Self {
+    pub(super) fn new(app: S, patience: Patience) -> Self {
         Self {
             app,
+            patience,
             requests: RequestCount::default(),
             draining: CancellationToken::new(),
             tasks: JoinSet::new(),
@@ -85,8 +88,11 @@ impl<S: App> Connections<S> {
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
         A: Clone + Send + Sync + 'static,
     {
-        let service = ConnectionService::new(self.app.clone(), self.requests.clone(), address);
-        self.tasks.spawn(serve_connection(io, service, self.draining.clone()));
+        let activity = Activity::new();
+        let io = Watched::new(io, activity.clone());
+        let (app, requests) = (self.app.clone(), self.requests.clone());
+        let service = ConnectionService::new(app, requests, activity, address);
+        self.tasks.spawn(serve_connection(io, service, self.patience, self.draining.clone()));
     }
 
     /// Ends each connection as soon as its requests in flight have their responses.
@@ -113,11 +119,12 @@ impl<S: App> Connections<S> {
     }
 }
 
-/// Serves one connection until it ends, or until its requests in flight have their responses once
-/// `draining` is cancelled.
+/// Serves one connection until it ends or has waited too long, or until its requests in flight have their
+/// responses once `draining` is cancelled.
 async fn serve_connection<I, A, S>(
     io: I,
     service: ConnectionService<S, A>,
+    patience: Patience,
     draining: CancellationToken,
 ) where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -125,10 +132,13 @@ async fn serve_connection<I, A, S>(
     S: App,
 {
     let mut builder = Builder::new(TokioExecutor::new());
-    // With a timer hyper ends, after 30 s, clients that begin a request and never finish its headers.
-    builder.http1().timer(TokioTimer::new());
+    // hyper's own limit for a request's head runs from the end of the request before. The one that begins
+    // with the head's first byte is kept here.
+    let head_limit = patience.idle.saturating_add(patience.head);
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit);
     builder.http2().timer(TokioTimer::new()).enable_connect_protocol();
     let first_request = service.first_request();
+    let activity = service.activity();
     let accepted = Instant::now();
     let service = TowerToHyperService::new(service);
     let mut serving = pin!(builder.serve_connection_with_upgrades(TokioIo::new(io), service));
@@ -148,6 +158,14 @@ async fn serve_connection<I, A, S>(
         // rounds and tokio's budget.
         biased;
         ended = serving.as_mut() => ended,
+        expired = activity.expired(patience) => {
+            tracing::trace!(?expired, "a connection has waited too long for a request");
+            if expired == Expired::Head {
+                return;
+            }
+            serving.as_mut().graceful_shutdown();
+            serving.await
+        }
         () = may_end => {
             serving.as_mut().graceful_shutdown();
             serving.await

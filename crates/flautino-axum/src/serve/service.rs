@@ -16,6 +16,8 @@ use hyper::body::Incoming;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service;
 
+use super::activity::Activity;
+
 /// An app that can be served, such as a `Router`.
 pub(super) trait App:
     Service<Request<Body>, Response = Response, Error = Infallible, Future: Send>
@@ -62,14 +64,19 @@ impl Drop for InFlight {
 pub(super) struct ConnectionService<S, A> {
     app: S,
     requests: RequestCount,
+    activity: Activity,
     address: A,
     /// Cancelled by the connection's first request.
     first_request: CancellationToken,
 }
 
 impl<S, A> ConnectionService<S, A> {
-    pub(super) fn new(app: S, requests: RequestCount, address: A) -> Self {
-        Self { app, requests, address, first_request: CancellationToken::new() }
+    pub(super) fn new(app: S, requests: RequestCount, activity: Activity, address: A) -> Self {
+        Self { app, requests, activity, address, first_request: CancellationToken::new() }
+    }
+
+    pub(super) fn activity(&self) -> Activity {
+        self.activity.clone()
     }
 
     /// Returns the token that the connection's first request cancels.
@@ -96,6 +103,7 @@ where
         request.extensions_mut().insert(ConnectInfo(self.address.clone()));
         self.first_request.cancel();
         let in_flight = self.requests.begin();
+        let under_way = self.activity.begin_request();
         let called = catch_unwind(AssertUnwindSafe(|| self.app.call(request)));
         Box::pin(async move {
             let response = match called {
@@ -104,7 +112,7 @@ where
             };
             let response = response.unwrap_or_else(|_| Ok(panic_response()));
             drop(in_flight);
-            response
+            response.map(|response| under_way.until_sent(response))
         })
     }
 }

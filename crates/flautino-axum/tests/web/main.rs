@@ -10,6 +10,7 @@ mod db_error;
 mod db_error_gone;
 mod first_replica;
 mod http2;
+mod keep_alive;
 mod missing_layer;
 mod server_timing;
 mod shutdown;

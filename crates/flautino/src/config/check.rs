@@ -9,6 +9,9 @@ use crate::error::ConfigError;
 /// Longer times overflow when they are added to a clock.
 const MAX_DURATION: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
+/// What `ssl_mode` may be.
+pub(super) const SSL_MODES: &str = "disable, allow, prefer, require, verify-ca or verify-full";
+
 /// Pairs values with their keys, which are the names of the variables that hold them.
 macro_rules! keyed {
     ($($key:ident),+ $(,)?) => { &[$((stringify!($key), $key)),+] };

@@ -11,22 +11,28 @@ use sqlx::ConnectOptions;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use url::Url;
 
-use super::check::{Place, keyed};
+use super::check::{Place, SSL_MODES, keyed};
 use super::de::{Port, SecretString, Time};
+use super::endpoint::Endpoint;
 use super::settings::settings;
+use super::url::UrlSettings;
 use crate::error::ConfigError;
 
 settings! {
     /// How to reach one PostgreSQL server, and how to treat its sessions.
     ///
     /// What is left out follows `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD` and
-    /// `.pgpass`, as libpq does. Either `url` or the single keys say where the server is.
+    /// `.pgpass`, as libpq does. Either `url` or the single keys say where the server is. In TOML
+    /// libpq's own names are taken too, such as `sslmode` or `dbname`; those of its keys with which
+    /// nothing can be chosen here are refused with what to do instead.
     #[derive(Clone, PartialEq)]
     pub struct NodeConfig {
         /// `postgres://user:password@host:port/database?parameter=value`. Not together with `host`,
-        /// `port`, `user` or `database`.
+        /// `port`, `user` or `database`. An IPv6 address stands in brackets (`[::1]`); a socket's
+        /// directory is percent-encoded (`%2Frun%2Fpostgresql`) or the parameter `host`. The
+        /// parameters are libpq's; what stands beside `url` wins over them.
         pub url: Option<String> as SecretString,
-        /// Host name, address, or the directory of a Unix socket (beginning with `/`).
+        /// Host name, address, or the directory of a Unix socket (beginning with `/`) or its file.
         /// Default: `PGHOST`, else the local socket's directory, else `localhost`.
         pub host: Option<String>,
         /// TCP port. Default: `PGPORT`, else 5432.
@@ -90,13 +96,38 @@ settings! {
 impl NodeConfig {
     /// Whether sqlx keeps statements prepared; with a capacity of 0 it would leak them.
     pub(crate) fn keeps_prepared(&self) -> bool {
-        self.statement_cache_capacity.or_else(|| self.capacity_in_url()) != Some(0)
+        self.statement_cache_capacity != Some(0)
     }
 
-    fn capacity_in_url(&self) -> Option<usize> {
-        let url = Url::parse(self.url.as_deref()?).ok()?;
-        let mut pairs = url.query_pairs();
-        pairs.find(|(key, _)| key == "statement-cache-capacity")?.1.parse().ok()
+    /// The settings with those of the URL among them. What stands in the URL and beside it counts as it
+    /// stands beside it. A URL that is not acceptable says nothing.
+    pub(crate) fn with_url(&self) -> Self {
+        let url = self.url.as_deref().and_then(|url| UrlSettings::parse(url).ok());
+        url.map_or_else(|| self.clone(), |url| self.merged(url).0)
+    }
+
+    /// The settings with those of the URL among them, and its start-up options.
+    fn merged(&self, url: UrlSettings) -> (Self, Vec<(String, String)>) {
+        let node = self.clone();
+        let merged = Self {
+            url: None,
+            host: node.host.or(url.host),
+            port: node.port.or(url.port),
+            user: node.user.or(url.user),
+            password: node.password.or(url.password),
+            database: node.database.or(url.database),
+            ssl_mode: node.ssl_mode.or(url.ssl_mode),
+            ssl_root_cert: node.ssl_root_cert.or(url.ssl_root_cert),
+            ssl_client_cert: node.ssl_client_cert.or(url.ssl_client_cert),
+            ssl_client_key: node.ssl_client_key.or(url.ssl_client_key),
+            statement_cache_capacity: node
+                .statement_cache_capacity
+                .or(url.statement_cache_capacity),
+            application_name: node.application_name.or(url.application_name),
+            connect_timeout: node.connect_timeout.or(url.connect_timeout),
+            ..node
+        };
+        (merged, url.options)
     }
 
     /// What sqlx connects with. `prefix` is the path of this node's keys in the configuration.
@@ -105,15 +136,17 @@ impl NodeConfig {
         origin: &str,
         prefix: &str,
     ) -> Result<PgConnectOptions, ConfigError> {
+        let place = Place { origin, prefix };
+        let (node, url_options) = self.resolved(place)?;
         // Exhaustive, so that a new setting cannot be forgotten here.
         let Self {
-            // These are read by `address`.
             url: _,
+            // These are read by `address`.
             host: _,
             port: _,
             user: _,
+            password: _,
             database: _,
-            password,
             ssl_mode,
             ssl_root_cert,
             ssl_client_cert,
@@ -130,26 +163,30 @@ impl NodeConfig {
             client_check_interval: _,
             connect_timeout: _,
             pgbouncer,
-        } = self;
-        let place = Place { origin, prefix };
-        self.check_times(place)?;
+        } = &node;
+        node.check_times(place)?;
         if *pgbouncer {
             self.check_pooled(place)?;
         }
-        let mut options = PgConnectOptions::from_str(self.address(place)?.as_str())
+        let mut options = PgConnectOptions::from_str(node.address(place, &url_options)?.as_str())
             .map_err(|err| place.error("url", source_text(err)))?;
 
-        if let Some(password) = password {
-            options = options.password(password);
-        }
         if let Some(mode) = ssl_mode {
             let mode = PgSslMode::from_str(mode).map_err(|_| {
-                let modes = "disable, allow, prefer, require, verify-ca or verify-full";
-                place.error("ssl_mode", format!("is \"{mode}\"; expected {modes}"))
+                place.error("ssl_mode", format!("is \"{mode}\"; expected {SSL_MODES}"))
             })?;
             options = options.ssl_mode(mode);
         }
+        if options.get_socket().is_some() || options.get_host().starts_with('/') {
+            // As in libpq. A server speaks no TLS over a socket.
+            options = options.ssl_mode(PgSslMode::Disable);
+        }
         if let Some(path) = ssl_root_cert {
+            if path.as_os_str() == "system" {
+                let fix = "is \"system\"; leave it out, and take `ssl_mode = \"verify-full\"` in a \
+                           build with the feature `tls-rustls-ring-native-roots` or `tls-native-tls`";
+                return Err(place.error("ssl_root_cert", fix));
+            }
             options = options.ssl_root_cert(path);
         }
         if let Some(path) = ssl_client_cert {
@@ -198,7 +235,8 @@ impl NodeConfig {
         let statement_timeout = self.statement_timeout.is_some_and(|time| !time.is_zero());
         let client_check_interval = self.client_check_interval.is_some_and(|time| !time.is_zero());
         let cache = self.statement_cache_capacity.is_some_and(|capacity| capacity > 0);
-        let cache_in_url = self.capacity_in_url().is_some_and(|capacity| capacity > 0);
+        let in_url = self.with_url().statement_cache_capacity;
+        let cache_in_url = in_url.is_some_and(|capacity| capacity > 0);
         let nothing_kept = "no statement is kept prepared; leave it out, or set it to 0";
         let refused = [
             (
@@ -245,77 +283,62 @@ impl NodeConfig {
         Ok(())
     }
 
-    /// The URL, or one made of the single keys.
+    /// The single keys, from wherever they come, in the forms that sqlx takes; and the URL's start-up
+    /// options.
+    fn resolved(&self, place: Place<'_>) -> Result<(Self, Vec<(String, String)>), ConfigError> {
+        let (mut node, url_options) = match &self.url {
+            Some(url) => {
+                let Self { host, port, user, database, .. } = self;
+                let port = &port.map(|port| port.to_string());
+                let others = keyed![host, port, user, database];
+                if let Some((key, _)) = others.iter().find(|(_, value)| value.is_some()) {
+                    let message =
+                        format!("stands beside `{}url`; give one of the two", place.prefix);
+                    return Err(place.error(key, message));
+                }
+                let url = UrlSettings::parse(url).map_err(|message| place.error("url", message))?;
+                self.merged(url)
+            }
+            None => (self.clone(), Vec::new()),
+        };
+        if let Some(host) = &node.host {
+            let endpoint = Endpoint::parse(host).map_err(|message| place.error("host", message))?;
+            if let (Some(of_file), Some(port)) = (endpoint.port, node.port)
+                && of_file != port
+            {
+                let message = format!("is {port}, and the socket in `host` is that of {of_file}");
+                return Err(place.error("port", message));
+            }
+            node.host = Some(endpoint.host);
+            node.port = endpoint.port.or(node.port);
+        }
+        Ok((node, url_options))
+    }
+
+    /// The single keys as a URL.
     ///
     /// sqlx looks into the password file only while it parses a URL, and then for the password of
-    /// this very host, port, user and database. So the single keys become a URL too.
-    fn address(&self, place: Place<'_>) -> Result<Url, ConfigError> {
-        let Self { url, host, user, database, .. } = self;
+    /// this very host, port, user and database.
+    fn address(&self, place: Place<'_>, options: &[(String, String)]) -> Result<Url, ConfigError> {
+        let Self { host, user, password, database, .. } = self;
         let port = &self.port.map(|port| port.to_string());
-        let Some(url) = url else {
-            let mut url =
-                Url::parse("postgres:///").map_err(|err| place.error("url", err.to_string()))?;
-            let parts = [("host", host), ("port", port), ("user", user), ("dbname", database)];
-            let parts = parts.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?)));
-            url.query_pairs_mut().extend_pairs(parts);
-            return Ok(url);
-        };
-        let others = keyed![host, port, user, database];
-        if let Some((key, _)) = others.iter().find(|(_, value)| value.is_some()) {
-            let message = format!("stands beside `{}url`; give one of the two", place.prefix);
-            return Err(place.error(key, message));
-        }
-        check_url(url).map_err(|message| place.error("url", message))
+        let mut url =
+            Url::parse("postgres:///").map_err(|err| place.error("url", err.to_string()))?;
+        let parts = [
+            ("host", host),
+            ("port", port),
+            ("user", user),
+            ("password", password),
+            ("dbname", database),
+        ];
+        let parts = parts.iter().filter_map(|(name, value)| Some((*name, value.as_ref()?)));
+        url.query_pairs_mut().extend_pairs(parts).extend_pairs(options);
+        Ok(url)
     }
 }
 
 /// The longest time that a setting of the server in milliseconds can hold.
 const MAX_SERVER_MILLIS: u128 = i32::MAX as u128;
-
-/// Parameters that sqlx 0.9 understands in a URL; it passes over others with a log line.
-const URL_PARAMETERS: [&str; 18] = [
-    "sslmode",
-    "ssl-mode",
-    "sslrootcert",
-    "ssl-root-cert",
-    "ssl-ca",
-    "sslcert",
-    "ssl-cert",
-    "sslkey",
-    "ssl-key",
-    "statement-cache-capacity",
-    "host",
-    "hostaddr",
-    "port",
-    "dbname",
-    "user",
-    "password",
-    "application_name",
-    "options",
-];
-
-/// Parses a URL without ever quoting it, since it may hold a password.
-fn check_url(text: &str) -> Result<Url, String> {
-    const FORM: &str = "expected postgres://user:password@host:port/database";
-    let url = Url::parse(text).map_err(|err| format!("is no URL ({err}); {FORM}"))?;
-    if !matches!(url.scheme(), "postgres" | "postgresql") {
-        return Err(format!("has the scheme `{}`; {FORM}", url.scheme()));
-    }
-    if url.port() == Some(0) || url.query_pairs().any(|(key, value)| key == "port" && value == "0")
-    {
-        return Err("has the port 0; expected 1 to 65535".to_owned());
-    }
-    for (key, _) in url.query_pairs() {
-        if !key.starts_with("options[") && !URL_PARAMETERS.contains(&key.as_ref()) {
-            if url.query().is_some_and(|query| query.contains('@')) {
-                // The key may be a part of a password, so the error does not show it.
-                return Err("has an `@` behind a `?`; write a `?` in a password as %3F".to_owned());
-            }
-            return Err(format!("has the unknown parameter `{key}`"));
-        }
-    }
-    Ok(url)
-}
 
 /// The error's text without sqlx's prefix "error with configuration".
 fn source_text(err: sqlx::Error) -> String {
@@ -327,14 +350,12 @@ fn source_text(err: sqlx::Error) -> String {
 
 /// The URL without user and password.
 fn redacted(url: &str) -> String {
-    let Ok(url) = Url::parse(url) else {
+    let Ok(UrlSettings { host, port, database, .. }) = UrlSettings::parse(url) else {
         return "(unreadable)".to_owned();
     };
-    let host = url.host_str().unwrap_or_default();
-    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
-    // A part of the password is in the path if the password has a `/` that is not escaped.
-    let path = if url.path().contains('@') { "/…" } else { url.path() };
-    format!("{}://…@{host}{port}{path}", url.scheme())
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let (host, database) = (host.unwrap_or_default(), database.unwrap_or_default());
+    format!("postgres://…@{host}{port}/{database}")
 }
 
 impl fmt::Debug for NodeConfig {

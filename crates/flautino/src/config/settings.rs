@@ -3,7 +3,9 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
+
+use super::libpq::{self, Fixed, Meaning};
 
 /// Declares a struct of settings, its `Default` and its `Deserialize`.
 ///
@@ -110,30 +112,89 @@ impl<'de, T: Settings> Visitor<'de> for SettingsVisitor<T> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<T, A::Error> {
         let mut settings = T::default();
-        while let Some(KnownKey(key, _)) = map.next_key::<KnownKey<T>>()? {
-            settings.read(key, &mut map)?;
+        let mut given = Vec::new();
+        while let Some(key) = map.next_key_seed(KeySeed::<T>(&given, PhantomData))? {
+            match key {
+                Known::Key(key) => {
+                    settings.read(key, &mut map)?;
+                    given.push(key);
+                }
+                Known::Fixed(fixed) => map.next_value_seed(fixed)?,
+            }
         }
         Ok(settings)
     }
 }
 
-/// One of the keys of `T`.
+/// A key that was read.
+enum Known {
+    /// One of the keys of the settings, under its own name or libpq's.
+    Key(&'static str),
+    /// One of libpq's, with which nothing can be chosen.
+    Fixed(Fixed),
+}
+
+/// Reads one of the keys of `T`; those of the list were given before.
 ///
 /// An unknown key is an error while the key itself is read, because only then does the error's
 /// path end with that key.
-struct KnownKey<T>(&'static str, PhantomData<T>);
+struct KeySeed<'a, T>(&'a [&'static str], PhantomData<T>);
 
-impl<'de, T: Settings> Deserialize<'de> for KnownKey<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+impl<'de, T: Settings> DeserializeSeed<'de> for KeySeed<'_, T> {
+    type Value = Known;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Known, D::Error> {
         let key = String::deserialize(deserializer)?;
         let keys = T::keys();
-        match keys.iter().find(|known| **known == key) {
-            Some(known) => Ok(Self(known, PhantomData)),
-            None => {
-                let expected = keys.join("`, `");
-                let message = format!("unknown field `{key}`, expected one of `{expected}`");
-                Err(D::Error::custom(message))
-            }
+        let own = |name: &str| keys.iter().copied().find(|known| *known == name);
+        let meaning = || own("ssl_mode").and_then(|_| libpq::meaning(&key));
+        let known = match own(&key) {
+            Some(known) => known,
+            None => match meaning() {
+                Some(Meaning::Fixed(fixed)) => return Ok(Known::Fixed(fixed)),
+                Some(Meaning::Key(name)) if own(name).is_some() => name,
+                _ => {
+                    let expected = keys.join("`, `");
+                    let message = format!("unknown field `{key}`, expected one of `{expected}`");
+                    return Err(D::Error::custom(message));
+                }
+            },
+        };
+        if self.0.contains(&known) {
+            let message = format!("`{known}` is given twice, once under libpq's name; give one");
+            return Err(D::Error::custom(message));
         }
+        Ok(Known::Key(known))
+    }
+}
+
+impl<'de> DeserializeSeed<'de> for Fixed {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(FixedVisitor(self))
+    }
+}
+
+/// Reads a value of libpq's, which TOML may have as a number too. It may be a secret, so no error shows it.
+struct FixedVisitor(Fixed);
+
+impl Visitor<'_> for FixedVisitor {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a number")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        self.0.check(text).map_err(E::custom)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<(), E> {
+        self.visit_str(&number.to_string())
+    }
+
+    fn visit_bool<E: serde::de::Error>(self, value: bool) -> Result<(), E> {
+        self.visit_str(if value { "1" } else { "0" })
     }
 }

@@ -11,8 +11,9 @@ use sqlx::{Either, Row, ValueRef};
 
 use super::Dispatch;
 use super::retry::{Failure, Phase};
+use crate::lease::Lease;
 use crate::lease::executor::{Answer, Item, Source, Start};
-use crate::lease::{Lease, tell_effect};
+use crate::sqlstate::tell_effect;
 use crate::statement::Statement;
 
 /// How many rows of a stream are read ahead at most, if they have already arrived.

@@ -13,9 +13,8 @@ use super::state::EngineState;
 use crate::backoff::Backoff;
 use crate::config::{EngineConfig, PoolConfig};
 use crate::error::{NodeFailure, OpenError};
-use crate::node::{EndReason, Node, NodePool, create_extensions};
+use crate::node::{self, EndReason, Node, NodePool, create_extensions, is_final};
 use crate::router::Role;
-use crate::sqlstate::{PROTOCOL_VIOLATION, refuses_role_or_database, sqlstate};
 
 /// The first and the longest pause between two attempts of `open` to reach the nodes.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -318,16 +317,6 @@ async fn reach(node: &Arc<Node>, remaining: Duration) -> Result<Role, NodeFailur
 }
 
 fn failure(node: &Node, source: sqlx::Error) -> NodeFailure {
-    NodeFailure { node: node.name().to_string(), address: node.server.address(), source }
-}
-
-/// Whether the next attempt would fail as well: the server refuses the user, the password, the database
-/// or a start-up parameter, or the configuration demands what this build or the server cannot do.
-fn is_final(error: &sqlx::Error) -> bool {
-    match error {
-        sqlx::Error::Database(_) => sqlstate(error)
-            .is_some_and(|code| refuses_role_or_database(&code) || code == PROTOCOL_VIOLATION),
-        sqlx::Error::Tls(_) | sqlx::Error::Configuration(_) => true,
-        _ => false,
-    }
+    let fix = node::fix(&source);
+    NodeFailure { node: node.name().to_string(), address: node.server.address(), fix, source }
 }

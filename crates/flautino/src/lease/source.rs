@@ -8,9 +8,9 @@ use futures_util::StreamExt;
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
+use super::Lease;
 use super::executor::{Answer, Item, Source, Start};
-use super::{Lease, tell_effect};
-use crate::sqlstate::{IN_FAILED_TRANSACTION, has_code};
+use crate::sqlstate::{IN_FAILED_TRANSACTION, has_code, tell_effect};
 use crate::statement::Statement;
 
 impl Source for &mut Lease {

@@ -17,9 +17,9 @@ use crate::node::{Node, drain};
 use crate::router::Reason;
 use crate::sql::{Leftover, Plan};
 use crate::sqlstate::{
-    ADMIN_SHUTDOWN, CRASH_SHUTDOWN, DEADLOCK_DETECTED, READ_ONLY_TRANSACTION,
-    SERIALIZATION_FAILURE, has_code, is_connection_lost, is_outdated, is_refused_by_driver,
-    may_have_outdated_types, needs_primary, said_by, server_keeps_session, sqlstate,
+    DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, is_connection_lost,
+    is_outdated, is_refused_by_driver, may_have_outdated_types, needs_primary, said_by,
+    server_keeps_session, sqlstate,
 };
 use crate::statement::{PoolerMode, Statement};
 
@@ -356,21 +356,6 @@ async fn read_to_end<T: Answer>(
         answer.add(item);
     }
     Ok(answer)
-}
-
-/// The error as the caller is told it. A server that ends a session has rolled back what was not
-/// committed; if that need not be the whole statement, the error says so.
-pub(crate) fn tell_effect(
-    error: sqlx::Error,
-    commits_at_once: bool,
-    completed: bool,
-) -> sqlx::Error {
-    let was_ended = has_code(&error, ADMIN_SHUTDOWN) || has_code(&error, CRASH_SHUTDOWN);
-    if was_ended && (completed || !commits_at_once) {
-        Error::EffectUnknown(error).into()
-    } else {
-        error
-    }
 }
 
 fn log_item(log_entry: &mut Entry<'_>, item: &Item) {

@@ -1,5 +1,8 @@
 //! One PostgreSQL server: how to connect to it, its role, and how its sessions are set up.
 
+use std::fs::File;
+use std::io::Read;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -22,6 +25,8 @@ pub(crate) struct Server {
     pub(crate) setup: SessionSetup,
     pub(crate) sender: Sender,
     options: PgConnectOptions,
+    /// The files that TLS needs, by their keys.
+    certificates: Vec<(&'static str, PathBuf)>,
     /// The limit of [`connect_and_identify`](Self::connect_and_identify).
     connect_timeout: Duration,
     /// A [`Role`], as the server said it last.
@@ -49,16 +54,18 @@ impl Server {
         options: PgConnectOptions,
         logger: Arc<Logger>,
     ) -> Self {
+        let from_url = &config.with_url();
         Self {
             setup: SessionSetup::new(config),
             sender: Sender {
                 name,
                 logger,
                 is_pooler: config.pgbouncer,
-                keeps_prepared: config.keeps_prepared(),
+                keeps_prepared: from_url.keeps_prepared(),
             },
             options,
-            connect_timeout: config.connect_timeout.unwrap_or(Duration::from_secs(5)),
+            certificates: from_url.certificates(),
+            connect_timeout: from_url.connect_timeout.unwrap_or(Duration::from_secs(5)),
             role: AtomicU8::new(Role::Unknown as u8),
             trouble: Mutex::default(),
             watcher: OnceLock::new(),
@@ -131,7 +138,27 @@ impl Server {
 
     /// Makes a connection whose session is not set up.
     async fn connect_bare(&self) -> Result<PgConnection, sqlx::Error> {
-        self.options.connect().await
+        self.connect_with(&self.options).await
+    }
+
+    async fn connect_with(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+        options
+            .connect()
+            .await
+            .map_err(|error| self.unreadable_certificate(&error).unwrap_or(error))
+    }
+
+    /// The error that tells which certificate could not be read, if that is what failed: sqlx's own names
+    /// neither the file nor the key.
+    fn unreadable_certificate(&self, error: &sqlx::Error) -> Option<sqlx::Error> {
+        let sqlx::Error::Io(failed) = error else { return None };
+        self.certificates.iter().find_map(|(key, path)| {
+            let mut byte = [0];
+            let unreadable = File::open(path).and_then(|mut file| file.read(&mut byte)).err()?;
+            let message = format!("cannot read `{key}` ({}): {unreadable}", path.display());
+            let is_this = unreadable.kind() == failed.kind();
+            is_this.then(|| sqlx::Error::Configuration(message.into()))
+        })
     }
 
     /// Makes a connection for the pool, with its session set up. Returns it with its backend.
@@ -183,7 +210,8 @@ impl Server {
             Some(name) => format!("{name} ({purpose})"),
             None => purpose.to_owned(),
         };
-        let mut connection = self.options.clone().application_name(&name).connect().await?;
+        let options = self.options.clone().application_name(&name);
+        let mut connection = self.connect_with(&options).await?;
         self.set_up(&mut connection).await?;
         Ok(connection)
     }
@@ -243,8 +271,12 @@ impl Server {
 
     /// `host:port`, for messages.
     pub(crate) fn address(&self) -> String {
-        let (host, port) = self.host_and_port();
-        format!("{host}:{port}")
+        match self.host_and_port() {
+            (address, port) if address.contains(':') && !address.starts_with('/') => {
+                format!("[{address}]:{port}")
+            }
+            (host, port) => format!("{host}:{port}"),
+        }
     }
 }
 

@@ -71,4 +71,7 @@ mod shared_sessions;
 mod sqlx_pool;
 mod sqlx_pool_roles;
 mod streams;
+#[cfg(feature = "tls-rustls-ring")]
+mod tls;
 mod uncancellable;
+mod urls;
