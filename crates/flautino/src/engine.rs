@@ -69,7 +69,7 @@ impl Engine {
     /// [`ConfigError::Key`], with the path of the key that is not acceptable.
     pub fn new(config: EngineConfig) -> Result<Self, ConfigError> {
         config.validate(ORIGIN)?;
-        let (classifier, catalogue_wanted) = new_classifier(config.routing.statement_cache);
+        let (classifier, catalogue_wanted) = new_classifier(&config);
         let logger = Arc::new(Logger::new(config.log_queries, config.log_responses));
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger, classifier, hooks, tasks };
@@ -98,7 +98,7 @@ impl Engine {
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
-        let (classifier, catalogue_wanted) = new_classifier(config.routing.statement_cache);
+        let (classifier, catalogue_wanted) = new_classifier(&config);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger: Arc::new(Logger::default()), classifier, hooks, tasks };
         let node = Arc::new(Node::over_pool(MAIN, pool, &shared));

@@ -39,6 +39,15 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 /// # Ok(()) }
 /// ```
 ///
+/// # What a session would keep
+///
+/// Each statement may run on another connection, whose session is reset if the statement may have
+/// changed it. So `SET`, a temporary table or `PREPARE` is gone after its statement, and in a text of
+/// several commands after the last one. A session-level advisory lock and `LISTEN` are refused with
+/// [`Error::NeedsLease`](crate::Error::NeedsLease), since their answer would say that something is
+/// held: take a lease ([`acquire`](Handle::acquire)). `currval` and `lastval` know of no statement
+/// but their own.
+///
 /// # Cancellation
 ///
 /// A query that is dropped before its result was read to the end is cancelled at the server, in the
@@ -196,7 +205,8 @@ impl Handle {
 
     /// Checks a connection out, for statements that must share one database session: `COPY`,
     /// advisory locks, settings. The connection is to the primary, unless the handle names a node
-    /// or asks for a replica.
+    /// or asks for a replica. If the connection's former user may have got values of sequences, this
+    /// costs a round trip, which makes the session forget them.
     ///
     /// # Errors
     ///
@@ -208,7 +218,12 @@ impl Handle {
     /// Cancel safe: a connection that is being made is kept for the next checkout.
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
         let dispatch = self.dispatch.clone();
-        let keep = |lease| std::future::ready(Ok(lease));
+        let keep = |mut lease: Lease| async move {
+            match lease.own_sequences().await {
+                Ok(()) => Ok(lease),
+                Err(error) => Err(Failure { error, phase: Phase::Beginning }),
+            }
+        };
         async move { dispatch.run(Access::Write, None, keep).await }
     }
 
@@ -336,14 +351,14 @@ impl Handle {
 }
 
 executor_through!(Handle, |handle, statement| {
-    match statement.refuse_lone_control() {
+    match statement.admit_to_handle(handle.classifier()) {
         Ok(()) => Ok(RoutedExecutor::new(handle.dispatch)),
         Err(err) => Err(err.into()),
     }
 });
 
 executor_through!(&'c Handle, |handle, statement| {
-    match statement.refuse_lone_control() {
+    match statement.admit_to_handle(handle.classifier()) {
         Ok(()) => Ok(RoutedExecutor::new(handle.dispatch.clone())),
         Err(err) => Err(err.into()),
     }

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use sqlx::{Connection, PgConnection};
+use sqlx::{Connection, PgConnection, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
@@ -30,11 +30,15 @@ use self::executor::executor_through;
 pub(crate) use self::tracker::{Decisions, Tracker, Tracking};
 use crate::logging::Values;
 use crate::node::{InFlight, Node, PooledConnection};
-use crate::sql::Classifier;
+use crate::sql::{Classifier, SchemaChange};
+use crate::statement::Statement;
 
 /// How long a write that is under way may still be answered after its node is found to be down. A server
 /// that shuts down uses this time to say whether the write was committed.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+
+/// Makes a session forget which values of sequences it got.
+const DISCARD_SEQUENCES: &str = "DISCARD SEQUENCES";
 
 /// One connection of a node, for what needs the same session from one statement to the next:
 /// `COPY`, advisory locks, temporary tables, session settings.
@@ -66,6 +70,10 @@ pub struct Lease {
     pub(crate) failures: Failures,
     /// Set by `dispatch`, right after the checkout.
     pub(crate) tracker: Option<Tracker>,
+    /// What `currval` and `lastval` say is of this lease, and not of a former user of the connection.
+    owns_sequences: bool,
+    /// A statement of the lease changes functions, triggers or views, or may.
+    schema_change: Option<SchemaChange>,
     _in_flight: InFlight,
 }
 
@@ -126,6 +134,8 @@ impl Lease {
             expects_writes: true,
             failures: Failures::default(),
             tracker: None,
+            owns_sequences: false,
+            schema_change: None,
             _in_flight: in_flight,
         })
     }
@@ -183,6 +193,39 @@ impl Lease {
         log_entry.finish(&result);
         self.end_use(before, false, &result);
         result
+    }
+
+    /// Makes the session forget which values of sequences its former users got, so that `currval` and
+    /// `lastval` do not show them. Costs a round trip if there may be such values.
+    pub(crate) async fn own_sequences(&mut self) -> Result<(), sqlx::Error> {
+        if self.has_foreign_sequences() {
+            let discard = Statement::simple(SqlStr::from_static(DISCARD_SEQUENCES));
+            self.control(DISCARD_SEQUENCES, |connection| {
+                Box::pin(
+                    async move { sqlx::Executor::execute(connection, discard).await.map(drop) },
+                )
+            })
+            .await?;
+        }
+        self.note_own_sequences();
+        Ok(())
+    }
+
+    /// Whether the session may know values of sequences that a former user got. Behind PgBouncer, other
+    /// clients use the session too, and nothing is forgotten.
+    pub(crate) fn has_foreign_sequences(&self) -> bool {
+        let advanced = |connection: &LeasedConnection| match connection {
+            LeasedConnection::Pooled(pooled) => pooled.has_advanced(),
+            LeasedConnection::Single(_) => false,
+        };
+        !self.owns_sequences
+            && !self.node.server.sender.is_pooler
+            && self.connection.as_ref().is_some_and(advanced)
+    }
+
+    /// The session has forgotten them.
+    pub(crate) fn note_own_sequences(&mut self) {
+        self.owns_sequences = true;
     }
 
     /// Queues the rollback of sqlx's innermost transaction or savepoint, which sqlx sends together with
@@ -281,6 +324,10 @@ impl Drop for Lease {
             && self.state != LeaseState::Busy
         {
             tracker.finish();
+        }
+        if self.failures.unwatched {
+            // A migration, for example.
+            self.node.classifier().tracer().want();
         }
         let connection = match self.connection.take() {
             Some(LeasedConnection::Pooled(connection)) => connection,

@@ -9,6 +9,7 @@
 //! - `asking`, `probe`: one probe of one node, and its SQL
 //! - `positions`, `writes`: positions for tokens, and the writes that they wait for
 //! - `catalogue`: reads the server's catalogue of functions and views for the classifier
+//! - `traces`, `reading`: reads what functions and triggers leave in a session, for engines of one node too
 //! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
 mod asking;
@@ -16,7 +17,9 @@ mod catalogue;
 mod positions;
 mod probe;
 mod publish;
+mod reading;
 mod state;
+mod traces;
 mod writes;
 
 use std::sync::{Arc, Weak};
@@ -29,6 +32,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::reading::Reading;
 use self::state::place;
 pub(crate) use self::state::{ClusterState, Nodes};
 pub(crate) use self::writes::WriteUnderWay;
@@ -63,6 +67,7 @@ pub(crate) struct Monitor {
     /// When the catalogue of an engine of one node was last read, and whether that succeeded.
     catalogue_read: tokio::sync::Mutex<Option<(Instant, bool)>>,
     writes: Arc<WritesUnderWay>,
+    traces: Reading,
 }
 
 /// The nodes and what is known of them, in the same order.
@@ -93,6 +98,7 @@ impl Monitor {
             known: Mutex::new(Known { nodes: Arc::clone(&nodes), topology }),
             state: ArcSwap::from_pointee(state),
             changed: Notify::new(),
+            traces: Reading::of(&classifier),
             classifier,
             config,
             running: ArcSwapOption::empty(),
@@ -202,6 +208,7 @@ impl Monitor {
     /// Ends the loops, and wakes everyone who waits for a change.
     pub(crate) fn stop(&self) {
         self.running.store(None);
+        self.traces.stop();
         self.changed.notify_waiters();
     }
 

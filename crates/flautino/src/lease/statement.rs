@@ -1,6 +1,7 @@
 //! How a statement is sent over a lease, and what is known of the connection afterwards.
 
 use std::borrow::BorrowMut;
+use std::sync::Arc;
 
 use futures_core::Stream;
 use futures_util::TryStreamExt;
@@ -14,6 +15,7 @@ use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::Node;
 use crate::router::Reason;
+use crate::sql::Effects;
 use crate::sqlstate::{
     DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, is_connection_lost,
     is_outdated, server_keeps_session, sqlstate,
@@ -140,7 +142,14 @@ impl Lease {
         statement: Statement,
     ) -> Result<(Statement, RunningStatement), sqlx::Error> {
         let (statement, mode) = self.for_node(statement);
+        let node = Arc::clone(&self.node);
+        let classifier = node.classifier();
+        let effects = classifier.effects(statement.plan(), statement.text());
+        if effects.any(Effects::ASKS) {
+            self.own_sequences().await?;
+        }
         self.make_ready().await?;
+        self.expect(effects);
         let before = self.begin_use();
         self.wrapped = mode == PoolerMode::InTransaction;
         let reason = self.tracker.as_mut().map(|tracker| {
@@ -148,8 +157,23 @@ impl Lease {
             tracker.reason()
         });
         self.node.gauges.count_statement();
-        let changes_session = statement.may_change_session();
+        let changes_session = classifier.may_change_session(statement.plan(), statement.text());
         Ok((statement, RunningStatement { mode, reason, changes_session, before }))
+    }
+
+    /// Notes what a statement may do before it is sent, since nobody may see its end.
+    fn expect(&mut self, effects: Effects) {
+        if effects.any(Effects::ALTERS) && self.schema_change.is_none() {
+            self.schema_change = Some(self.node.classifier().tracer().schema_changes());
+        }
+        if let Some(LeasedConnection::Pooled(connection)) = &mut self.connection {
+            if effects.any(Effects::ADVANCES) {
+                connection.note_advanced();
+            }
+            if effects.any(Effects::SPOILS) {
+                connection.expire();
+            }
+        }
     }
 
     fn end_statement<T>(&mut self, running: RunningStatement, result: &Result<T, sqlx::Error>) {

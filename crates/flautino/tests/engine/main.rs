@@ -58,4 +58,5 @@ mod server_faults;
 mod session_state;
 mod sqlx_pool;
 mod sqlx_pool_roles;
+mod traces;
 mod uncancellable;

@@ -166,11 +166,14 @@ async fn make(mut pending: PendingConnection, yields: bool) {
             pool.state.lock().backends.extend(backend);
             let registry: Weak<dyn Registry> = Arc::downgrade(&pool) as Weak<NodePool>;
             let registration = Registration { pool: registry, backend };
+            // Other users of an external pool may have taken values of sequences.
+            let has_advanced = matches!(connection, DriverConnection::External(_));
             pool.offer(ManagedConnection {
                 connection,
                 epoch,
                 expires: pool.expiry(),
                 is_new: true,
+                has_advanced,
                 registration,
             });
         }

@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sqlx::PgConnection;
 use tokio::sync::OwnedSemaphorePermit;
@@ -56,6 +57,20 @@ impl PooledConnection {
     pub(crate) fn parts(&mut self) -> (&mut PgConnection, &Arc<Epoch>, &Arc<NodePool>) {
         let (managed, permit) = self.inner_mut();
         (&mut managed.connection, &managed.epoch, &permit.pool)
+    }
+
+    /// Whether the session may know which values of sequences it got since it was last reset.
+    pub(crate) fn has_advanced(&self) -> bool {
+        self.inner().0.has_advanced
+    }
+
+    pub(crate) fn note_advanced(&mut self) {
+        self.inner_mut().0.has_advanced = true;
+    }
+
+    /// It is not checked out again, because its session keeps what no reset takes away.
+    pub(crate) fn expire(&mut self) {
+        self.inner_mut().0.expires = Some(Instant::now());
     }
 
     /// Gives it back as it is: nothing runs on it, and its session is unchanged.
