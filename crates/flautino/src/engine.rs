@@ -93,8 +93,9 @@ impl Engine {
     ///
     /// Each lease takes a connection from that pool and gives it back, so the pool's own settings and
     /// hooks apply, and so do the pings that sqlx sends each time. The engine sets up no session, and
-    /// closes a connection whose session was changed instead of resetting it. The engine's hooks do not
-    /// run.
+    /// closes a connection whose session was changed instead of resetting it. To know what functions and
+    /// triggers leave in a session, it reads the catalogue over a connection of its own, at the first
+    /// statement and when that may have changed. The engine's hooks do not run.
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };

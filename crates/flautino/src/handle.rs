@@ -39,14 +39,8 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 /// # Ok(()) }
 /// ```
 ///
-/// # What a session would keep
-///
-/// Each statement may run on another connection, whose session is reset if the statement may have
-/// changed it. So `SET`, a temporary table or `PREPARE` is gone after its statement, and in a text of
-/// several commands after the last one. A session-level advisory lock and `LISTEN` are refused with
-/// [`Error::NeedsLease`](crate::Error::NeedsLease), since their answer would say that something is
-/// held: take a lease ([`acquire`](Handle::acquire)). `currval` and `lastval` know of no statement
-/// but their own.
+/// The session of a statement is reset after it: `SET` or a temporary table is gone then, and what would
+/// say that it is held, such as an advisory lock, is refused ([`Error`](crate::Error::NeedsLease)).
 ///
 /// # Cancellation
 ///
@@ -205,8 +199,7 @@ impl Handle {
 
     /// Checks a connection out, for statements that must share one database session: `COPY`,
     /// advisory locks, settings. The connection is to the primary, unless the handle names a node
-    /// or asks for a replica. If the connection's former user may have got values of sequences, this
-    /// costs a round trip, which makes the session forget them.
+    /// or asks for a replica. A round trip makes it forget its former user's `currval`, if needed.
     ///
     /// # Errors
     ///
@@ -219,10 +212,8 @@ impl Handle {
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
         let dispatch = self.dispatch.clone();
         let keep = |mut lease: Lease| async move {
-            match lease.own_sequences().await {
-                Ok(()) => Ok(lease),
-                Err(error) => Err(Failure { error, phase: Phase::Beginning }),
-            }
+            let owned = lease.own_sequences().await.map(|()| lease);
+            owned.map_err(|error| Failure { error, phase: Phase::Beginning })
         };
         async move { dispatch.run(Access::Write, None, keep).await }
     }

@@ -28,6 +28,7 @@ mod extensions;
 mod first_come;
 mod from_pool;
 mod full_server;
+mod held;
 mod hooks;
 mod hooks_everywhere;
 mod invariants;
