@@ -80,6 +80,19 @@ settings! {
         pub log_queries: bool,
         /// Whether each row is an event of target `flautino::response`. Default: `false`.
         pub log_responses: bool,
+        /// Functions that leave nothing in the session that calls them, by name and without schema, also
+        /// as triggers. Default: none.
+        ///
+        /// Of a function in SQL or PL/pgSQL the engine reads the body. If that may set something in the
+        /// session (`SET`, `set_config(…, false)`, a temporary table, a session-level lock), the
+        /// connection is reset after each use of the function, of a table that has it as a trigger, of a
+        /// view over it. `EXECUTE` counts as well, since it cannot be read; name the function here if it
+        /// leaves nothing.
+        pub trusted_functions: Vec<String>,
+        /// Languages whose functions leave nothing in the session that calls them, such as `plv8`.
+        /// Default: none. Functions in SQL, PL/pgSQL and C are judged by themselves; the connection is
+        /// reset after each use of one in any other language.
+        pub trusted_languages: Vec<String>,
         /// How long `open` waits for a node to answer. Default: 30 s.
         pub startup_timeout: Duration as Time = Duration::from_secs(30),
         /// How long `close` lets running statements go on before it cancels them. Default: 20 s,
@@ -137,6 +150,8 @@ impl EngineConfig {
             routing,
             log_queries: _,
             log_responses: _,
+            trusted_functions: _,
+            trusted_languages: _,
             startup_timeout,
             drain_timeout,
         } = self;

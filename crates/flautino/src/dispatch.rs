@@ -195,6 +195,9 @@ impl Dispatch {
             Target::Node(node) => (Arc::clone(node), Reason::NamedNode),
             _ => (self.main(), Reason::MainNode),
         };
+        if node.is_over_external_pool() {
+            self.monitor().ensure_traces(&node).await;
+        }
         let mut lease = Lease::checkout(&node).await?;
         lease.tracker = Some(self.tracker(reason, retry, None));
         Ok(lease)

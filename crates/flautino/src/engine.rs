@@ -69,7 +69,7 @@ impl Engine {
     /// [`ConfigError::Key`], with the path of the key that is not acceptable.
     pub fn new(config: EngineConfig) -> Result<Self, ConfigError> {
         config.validate(ORIGIN)?;
-        let (classifier, catalogue_wanted) = new_classifier(config.routing.statement_cache);
+        let (classifier, catalogue_wanted) = new_classifier(&config);
         let logger = Arc::new(Logger::new(config.log_queries, config.log_responses));
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger, classifier, hooks, tasks };
@@ -94,8 +94,9 @@ impl Engine {
     /// Each statement outside a transaction, each transaction and each lease takes a connection from that
     /// pool, in the caller's task, and gives it back at its end. So the pool's own limits, timeouts and
     /// hooks apply, and so do the pings that sqlx sends each time: `before_acquire` and `after_release` run
-    /// between every two users, and `after_release` runs in a task of its own, as ever with sqlx. The
-    /// engine keeps no connection for itself.
+    /// between every two users, and `after_release` runs in a task of its own, as ever with sqlx. To know
+    /// what functions and triggers leave in a session, the engine reads the catalogue over a connection
+    /// of its own, at the first statement and when that may have changed.
     ///
     /// The engine sets up no session, and closes a connection whose session may have changed (`SET`, a
     /// lock, what ran on the bare `PgConnection`), or on which a statement was given up, instead of
@@ -107,7 +108,7 @@ impl Engine {
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
-        let (classifier, catalogue_wanted) = new_classifier(config.routing.statement_cache);
+        let (classifier, catalogue_wanted) = new_classifier(&config);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger: Arc::new(Logger::default()), classifier, hooks, tasks };
         let node = Arc::new(Node::over_pool(MAIN, pool, &shared));

@@ -191,6 +191,19 @@ pub enum Error {
         /// The statement's first word.
         keyword: String,
     },
+
+    /// A statement through a handle would hold something for as long as its session lasts: a
+    /// session-level advisory lock, `LISTEN`. The session is reset after the statement, which would take
+    /// it away at once. Nothing was sent.
+    #[error(
+        "`{name}` through a handle would hold nothing, since the session is reset after the statement; \
+         use a lease (`db.acquire()`), or for a lock `pg_advisory_xact_lock` in a transaction \
+         (`db.begin()`), or for notifications `PgListener`"
+    )]
+    NeedsLease {
+        /// What would hold it: the function that is called, or `LISTEN`.
+        name: String,
+    },
 }
 
 impl Error {

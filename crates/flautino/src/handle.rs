@@ -43,6 +43,9 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 /// # Ok(()) }
 /// ```
 ///
+/// The session of a statement is reset after it: `SET` or a temporary table is gone then, and what would
+/// say that it is held, such as an advisory lock, is refused ([`Error`](crate::Error::NeedsLease)).
+///
 /// # Cancellation
 ///
 /// A query that is dropped before its result was read to the end is cancelled at the server, in the
@@ -200,7 +203,7 @@ impl Handle {
 
     /// Checks a connection out, for statements that must share one database session: `COPY`,
     /// advisory locks, settings. The connection is to the primary, unless the handle names a node
-    /// or asks for a replica.
+    /// or asks for a replica. A round trip makes it forget its former user's `currval`, if needed.
     ///
     /// # Errors
     ///
@@ -212,7 +215,10 @@ impl Handle {
     /// Cancel safe: a connection that is being made is kept for the next checkout.
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
         let dispatch = self.dispatch.clone();
-        let keep = |lease| std::future::ready(Ok(lease));
+        let keep = |mut lease: Lease| async move {
+            let owned = lease.own_sequences().await.map(|()| lease);
+            owned.map_err(|error| Failure::new(error, Phase::Beginning))
+        };
         async move { Ok(dispatch.run(Access::Write, None, keep).await?) }
     }
 
@@ -341,7 +347,7 @@ impl Handle {
 }
 
 executor_through!(&'_ Handle, |handle| handle.dispatch.clone(), |dispatch, statement| {
-    match statement.refuse_lone_control() {
+    match statement.admit_to_handle(&dispatch.context.classifier) {
         Ok(()) => Ok(RoutedExecutor::new(dispatch)),
         Err(err) => Err(err.into()),
     }

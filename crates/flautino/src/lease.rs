@@ -23,7 +23,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_core::future::BoxFuture;
-use sqlx::{Acquire, Connection, PgConnection, Postgres};
+use sqlx::{Acquire, Connection, PgConnection, Postgres, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 use tokio::sync::OwnedSemaphorePermit;
@@ -34,12 +34,16 @@ use self::executor::executor_through;
 pub(crate) use self::tracker::{Decisions, Tracker, Tracking};
 use crate::logging::Values;
 use crate::node::{InFlight, Node, PooledConnection};
-use crate::sql::Classifier;
+use crate::sql::{Classifier, SchemaChange};
 use crate::sqlstate::{QUERY_CANCELED, has_code};
+use crate::statement::Statement;
 
 /// How long a write that is under way may still be answered after its node is found to be down. A server
 /// that shuts down uses this time to say whether the write was committed.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+
+/// Makes a session forget which values of sequences it got.
+const DISCARD_SEQUENCES: &str = "DISCARD SEQUENCES";
 
 /// One connection of a node, for what needs the same session from one statement to the next:
 /// `COPY`, advisory locks, temporary tables, session settings.
@@ -76,6 +80,10 @@ pub struct Lease {
     pub(crate) failures: Failures,
     /// Set by `dispatch`, right after the checkout.
     pub(crate) tracker: Option<Tracker>,
+    /// What `currval` and `lastval` say is of this lease, and not of a former user of the connection.
+    owns_sequences: bool,
+    /// A statement of the lease changes functions, triggers or views, or may.
+    schema_change: Option<SchemaChange>,
     _in_flight: InFlight,
 }
 
@@ -146,6 +154,8 @@ impl Lease {
             expects_writes: true,
             failures: Failures::default(),
             tracker: None,
+            owns_sequences: false,
+            schema_change: None,
             _in_flight: in_flight,
         })
     }
@@ -252,6 +262,39 @@ impl Lease {
     /// Whether what was sent last may still run.
     pub(crate) fn is_pending(&self) -> bool {
         self.state.is_pending()
+    }
+
+    /// Makes the session forget which values of sequences its former users got, so that `currval` and
+    /// `lastval` do not show them. Costs a round trip if there may be such values.
+    pub(crate) async fn own_sequences(&mut self) -> Result<(), sqlx::Error> {
+        if self.has_foreign_sequences() {
+            let discard = Statement::simple(SqlStr::from_static(DISCARD_SEQUENCES));
+            self.control(Step::Short, DISCARD_SEQUENCES, |connection| {
+                Box::pin(
+                    async move { sqlx::Executor::execute(connection, discard).await.map(drop) },
+                )
+            })
+            .await?;
+        }
+        self.note_own_sequences();
+        Ok(())
+    }
+
+    /// Whether the session may know values of sequences that a former user got. Behind PgBouncer, other
+    /// clients use the session too, and nothing is forgotten.
+    pub(crate) fn has_foreign_sequences(&self) -> bool {
+        let advanced = |connection: &LeasedConnection| match connection {
+            LeasedConnection::Pooled(pooled) => pooled.has_advanced(),
+            LeasedConnection::Single(_) => false,
+        };
+        !self.owns_sequences
+            && !self.node.server.sender.is_pooler
+            && self.connection.as_ref().is_some_and(advanced)
+    }
+
+    /// The session has forgotten them.
+    pub(crate) fn note_own_sequences(&mut self) {
+        self.owns_sequences = true;
     }
 
     /// Queues the rollback of sqlx's innermost transaction or savepoint, which sqlx sends together with
@@ -379,6 +422,10 @@ impl Drop for Lease {
             && !self.state.is_pending()
         {
             tracker.finish();
+        }
+        if self.failures.unwatched {
+            // A migration, for example.
+            self.node.classifier().tracer().want();
         }
         let connection = match self.connection.take() {
             Some(LeasedConnection::Pooled(connection)) => connection,

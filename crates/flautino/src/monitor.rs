@@ -10,6 +10,7 @@
 //! - `positions`, `writes`: positions for tokens, and the writes that they wait for
 //! - `reading`, `readings`: when the server's catalogue is read for the classifier, and whether it must be
 //! - `catalogue`, `closure`: what it says of functions, views and types, and what leads to a write
+//! - `traces`, `trace_reading`: reads what functions and triggers leave in a session, for engines of one node too
 //! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
 mod asking;
@@ -21,6 +22,8 @@ mod publish;
 mod reading;
 mod readings;
 mod state;
+mod trace_reading;
+mod traces;
 mod writes;
 
 use std::sync::atomic::AtomicBool;
@@ -37,6 +40,7 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use self::readings::Readings;
 use self::state::place;
 pub(crate) use self::state::{ClusterState, Nodes};
+use self::trace_reading::Reading;
 pub(crate) use self::writes::WriteUnderWay;
 use self::writes::WritesUnderWay;
 use crate::config::RoutingConfig;
@@ -75,6 +79,7 @@ pub(crate) struct Monitor {
     /// What was last reported to make every query a write.
     reported_hidden: Mutex<Vec<HiddenUse>>,
     writes: Arc<WritesUnderWay>,
+    traces: Reading,
 }
 
 /// The nodes and what is known of them, in the same order.
@@ -105,6 +110,7 @@ impl Monitor {
             known: Mutex::new(Known { nodes: Arc::clone(&nodes), topology }),
             state: ArcSwap::from_pointee(state),
             changed: Notify::new(),
+            traces: Reading::of(&classifier),
             classifier,
             config,
             running: ArcSwapOption::empty(),
@@ -217,6 +223,7 @@ impl Monitor {
     /// Ends the loops, and wakes everyone who waits for a change.
     pub(crate) fn stop(&self) {
         self.running.store(None);
+        self.traces.stop();
         self.changed.notify_waiters();
     }
 

@@ -143,6 +143,11 @@ impl Node {
         self.server.name()
     }
 
+    /// Whether its connections come from a pool that the app made.
+    pub(crate) fn is_over_external_pool(&self) -> bool {
+        self.server.setup.is_external()
+    }
+
     pub(crate) fn classifier(&self) -> &Classifier {
         &self.classifier
     }

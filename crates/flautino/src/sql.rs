@@ -9,23 +9,32 @@
 //! - `judge`: read or write
 //! - `classify`: verdicts that are kept
 //! - `leaves`: prepared statements that a text drops, and what a text leaves to other clients of a session
+//! - `effects`, `scan`: what a text does to its session; `traces`, `tracer`: what functions, triggers and
+//!   views of the user's own do
 //! - `quote`: names and values as SQL text
 
 mod builtins;
 mod catalogue;
 mod classify;
+mod effects;
 mod judge;
 mod keywords;
 mod leaves;
 mod lexer;
 mod names;
 mod quote;
+mod scan;
+mod tracer;
+mod traces;
 mod traits;
 
 pub(crate) use self::builtins::{Builtin, extension_names, names, relation_names};
 pub(crate) use self::catalogue::{Catalogue, HiddenUse};
 pub(crate) use self::classify::{Classifier, Plan};
+pub(crate) use self::effects::{Effects, functions_pattern};
 pub(crate) use self::leaves::{Leftover, copies_rows, drops_prepared, leftover};
 pub(crate) use self::lexer::{Token, Tokens};
 pub(crate) use self::quote::{literal, quoted};
+pub(crate) use self::tracer::SchemaChange;
+pub(crate) use self::traces::{Objects, Trusted};
 pub(crate) use self::traits::StatementTraits;

@@ -93,7 +93,8 @@ impl Statement {
         traits.is_query && !traits.multiple_commands && self.is_extended()
     }
 
-    /// Whether it may leave something behind in the session: a setting, a lock, a cursor.
+    /// Whether its text shows that it may leave something behind in the session: a setting, a lock, a
+    /// cursor. [`Classifier::may_change_session`] also knows what functions and triggers do.
     pub(crate) fn may_change_session(&self) -> bool {
         self.plan.traits.may_change_session
     }
@@ -149,9 +150,25 @@ impl Statement {
         traits.is_query && !traits.multiple_commands && !traits.may_change_session
     }
 
-    /// Refuses a lone `BEGIN`, `COMMIT` and the like. For a handle, whose next statement may run on
-    /// another connection. A text of several commands may hold both the begin and the end.
-    pub(crate) fn refuse_lone_control(&self) -> Result<(), Error> {
+    /// Refuses what makes no sense through a handle, whose next statement may run on another connection
+    /// and whose session is reset after each: a lone `BEGIN` or `COMMIT`, and what a session would hold
+    /// until its end, such as an advisory lock.
+    pub(crate) fn admit_to_handle(&self, classifier: &Classifier) -> Result<(), Error> {
+        self.refuse_lone_control()?;
+        match self.holds(classifier) {
+            Some(name) => Err(Error::NeedsLease { name }),
+            None => Ok(()),
+        }
+    }
+
+    /// The name of what its session would hold until its end, such as an advisory lock.
+    pub(crate) fn holds(&self, classifier: &Classifier) -> Option<String> {
+        classifier.holds(&self.plan, self.text())
+    }
+
+    /// Refuses a lone `BEGIN`, `COMMIT` and the like. A text of several commands may hold both the begin
+    /// and the end.
+    fn refuse_lone_control(&self) -> Result<(), Error> {
         if self.plan.traits.multiple_commands { Ok(()) } else { self.refuse_control() }
     }
 

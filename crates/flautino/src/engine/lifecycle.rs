@@ -73,6 +73,7 @@ impl EngineState {
         if let Some(monitoring) = monitoring {
             monitoring.keep();
         }
+        self.monitor().keep_reading_traces();
         self.start_discovery();
         self.phase.set(EnginePhase::Open);
         self.watch_runtime();
@@ -167,7 +168,15 @@ impl EngineState {
             .iter()
             .zip(pools)
             .filter(|(node, pool)| node.server.trouble().is_none() && !pool.is_external());
-        let first = reachable.map(async |(node, pool)| (node, pool.checkout(|| true).await));
+        let first = reachable.map(async |(node, pool)| {
+            let mut first = pool.checkout(|| true).await;
+            if let Ok(connection) = &mut first
+                && Arc::ptr_eq(node, &nodes[0])
+            {
+                self.monitor().read_traces(&node.server, connection.parts().0).await;
+            }
+            (node, first)
+        });
         let mut warnings = Vec::new();
         for (node, first) in futures_util::future::join_all(first).await {
             match first {

@@ -13,7 +13,7 @@ use crate::config::EngineConfig;
 use crate::dispatch::{DispatchContext, FallbackBudget};
 use crate::monitor::{Monitor, Nodes};
 use crate::node::{Node, NodePool, Shared};
-use crate::sql::Classifier;
+use crate::sql::{Classifier, Trusted};
 
 pub(super) struct EngineState {
     pub(super) config: EngineConfig,
@@ -82,11 +82,16 @@ impl EngineState {
     }
 }
 
-/// Makes a classifier that remembers about this many statements. Returns it with what it notifies when it
+/// Makes the classifier. Returns it with what it notifies when it
 /// needs the server's catalogue.
-pub(super) fn new_classifier(statements: usize) -> (Arc<Classifier>, Arc<Notify>) {
+pub(super) fn new_classifier(config: &EngineConfig) -> (Arc<Classifier>, Arc<Notify>) {
     let wanted = Arc::new(Notify::new());
     let want = Arc::clone(&wanted);
-    let classifier = Classifier::new(statements, Box::new(move || want.notify_one()));
+    let refresh = Box::new(move || want.notify_one());
+    let trusted = Trusted {
+        functions: config.trusted_functions.clone(),
+        languages: config.trusted_languages.clone(),
+    };
+    let classifier = Classifier::new(config.routing.statement_cache, refresh).trusting(trusted);
     (Arc::new(classifier), wanted)
 }

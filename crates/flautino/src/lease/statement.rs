@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::{Node, drain};
 use crate::router::Reason;
-use crate::sql::{Leftover, Plan};
+use crate::sql::{Effects, Leftover, Plan};
 use crate::sqlstate::{
     DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, is_connection_lost,
     is_outdated, is_refused_by_driver, may_have_outdated_types, needs_primary, said_by,
@@ -165,7 +165,14 @@ impl Lease {
             return Err(Error::SharedSession { node, what, instead }.into());
         }
         let (statement, mode) = self.for_node(statement);
+        let node = Arc::clone(&self.node);
+        let classifier = node.classifier();
+        let effects = classifier.effects(statement.plan(), statement.text());
+        if effects.any(Effects::ASKS) {
+            self.own_sequences().await?;
+        }
         self.make_ready().await?;
+        self.expect(effects);
         let before = self.begin_use();
         self.wrapped = mode == PoolerMode::InTransaction;
         let reason = self.tracker.as_mut().map(|tracker| {
@@ -173,7 +180,7 @@ impl Lease {
             tracker.reason()
         });
         self.node.gauges.count_statement();
-        let changes_session = statement.may_change_session();
+        let changes_session = classifier.may_change_session(statement.plan(), statement.text());
         let has_values = statement.has_values();
         self.outdated |= statement.drops_prepared();
         let plan = Arc::clone(statement.plan());
@@ -181,6 +188,21 @@ impl Lease {
             statement,
             RunningStatement { plan, mode, reason, changes_session, has_values, before },
         ))
+    }
+
+    /// Notes what a statement may do before it is sent, since nobody may see its end.
+    fn expect(&mut self, effects: Effects) {
+        if effects.any(Effects::ALTERS) && self.schema_change.is_none() {
+            self.schema_change = Some(self.node.classifier().tracer().schema_changes());
+        }
+        if let Some(LeasedConnection::Pooled(connection)) = &mut self.connection {
+            if effects.any(Effects::ADVANCES) {
+                connection.note_advanced();
+            }
+            if effects.any(Effects::SPOILS) {
+                connection.expire();
+            }
+        }
     }
 
     fn end_statement<T>(&mut self, running: &RunningStatement, result: &Result<T, sqlx::Error>) {

@@ -78,6 +78,7 @@ impl Monitor {
                             Next::After(check)
                         }
                         Refreshed::Read { check, differs } => {
+                            self.classifier.tracer().want();
                             if differs {
                                 self.report_catalogue(node);
                             }

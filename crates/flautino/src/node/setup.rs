@@ -119,6 +119,11 @@ impl SessionSetup {
         !self.pooler && !self.external
     }
 
+    /// Whether connections come from an external pool.
+    pub(crate) fn is_external(&self) -> bool {
+        self.external
+    }
+
     /// Sets up a new session and asks the server what it is, in one round trip. If the server refuses
     /// a setting or a question, tries again without it.
     pub(crate) async fn set_up(
@@ -162,10 +167,11 @@ impl SessionSetup {
     }
 
     /// Resets a used session, in one round trip. Returns `false` if that is not enough, because a
-    /// transaction is open or a statement was prepared in SQL.
+    /// transaction is open, a statement was prepared in SQL, or there is a temporary slot.
     ///
     /// It does what `DISCARD ALL` does, but keeps the prepared statements, which sqlx relies on, and
-    /// sets a new seed for `random()`.
+    /// sets a new seed for `random()`. A session with a temporary replication slot cannot be reset: the
+    /// slot lasts as long as the session.
     pub(crate) async fn reset(
         &self,
         connection: &mut PgConnection,
@@ -174,7 +180,9 @@ impl SessionSetup {
         // `now()` is the start of the transaction, and so differs from the start of the statement only
         // inside a transaction block.
         let mut sql = String::from(
-            "SELECT now() = statement_timestamp() AND coalesce(NOT bool_or(from_sql), true), \
+            "SELECT now() = statement_timestamp() AND coalesce(NOT bool_or(from_sql), true) \
+                 AND NOT EXISTS (SELECT FROM pg_replication_slots \
+                     WHERE temporary AND active_pid = pg_backend_pid()), \
                  count(*) FROM pg_prepared_statements; \
              CLOSE ALL; UNLISTEN *; \
              SELECT pg_advisory_unlock_all(); SET SESSION AUTHORIZATION DEFAULT; RESET ALL; \

@@ -12,7 +12,10 @@ use quick_cache::Weighter;
 use quick_cache::sync::Cache;
 
 use super::catalogue::{Catalogue, Doubts, HiddenUse};
+use super::effects::Effects;
 use super::judge::{Verdict, judge};
+use super::tracer::Tracer;
+use super::traces::{Trusted, holds};
 use super::traits::StatementTraits;
 use crate::router::Access;
 
@@ -30,6 +33,8 @@ pub(crate) struct Plan {
     judged: AtomicU64,
     /// Whether a standby has refused the statement as a write.
     rescued: AtomicBool,
+    /// What it does to its session, for the [`Tracer`].
+    effects: AtomicU64,
 }
 
 impl Plan {
@@ -38,6 +43,7 @@ impl Plan {
             traits: StatementTraits::of(sql),
             judged: AtomicU64::new(0),
             rescued: AtomicBool::new(false),
+            effects: AtomicU64::new(0),
         }
     }
 
@@ -60,6 +66,7 @@ pub(crate) struct Classifier {
     /// hold any more.
     version: AtomicU64,
     refresh: Refresh,
+    tracer: Arc<Tracer>,
 }
 
 /// Weighs a cached statement by the length of its text.
@@ -82,7 +89,35 @@ impl Classifier {
             doubts: Doubts::default(),
             version: AtomicU64::new(1),
             refresh,
+            tracer: Arc::default(),
         }
+    }
+
+    /// Functions and languages that leave nothing in a session.
+    pub(crate) fn trusting(self, trusted: Trusted) -> Self {
+        Self { tracer: Arc::new(Tracer::trusting(trusted)), ..self }
+    }
+
+    pub(crate) fn tracer(&self) -> &Arc<Tracer> {
+        &self.tracer
+    }
+
+    /// What the statement does to its session, by its text and by the catalogue. `plan` is the plan of
+    /// `sql`.
+    pub(crate) fn effects(&self, plan: &Plan, sql: &str) -> Effects {
+        self.tracer.effects(&plan.effects, sql)
+    }
+
+    /// Whether the statement may leave something in its session.
+    pub(crate) fn may_change_session(&self, plan: &Plan, sql: &str) -> bool {
+        plan.traits.may_change_session
+            || self.effects(plan, sql).any(Effects::CHANGES | Effects::SPOILS)
+    }
+
+    /// The name of what the statement would hold for as long as its session lasts, if it does: a
+    /// session-level lock, `LISTEN`.
+    pub(crate) fn holds(&self, plan: &Plan, sql: &str) -> Option<String> {
+        if holds(self.effects(plan, sql)) { self.tracer.holds(sql) } else { None }
     }
 
     /// The plan of this text, from the cache if it is there.

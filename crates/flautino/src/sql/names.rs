@@ -66,7 +66,7 @@ impl<'a> Name<'a> {
 }
 
 /// The name as the server cuts it: between characters.
-fn cut(name: &str) -> &str {
+pub(super) fn cut(name: &str) -> &str {
     &name[..name.floor_char_boundary(MAX_NAME)]
 }
 

@@ -21,6 +21,10 @@ use crate::statement::Statement;
 /// transaction (25P02) and outside of a transaction (25P01).
 pub(super) const CHECK: &str = "SAVEPOINT flautino_check";
 
+/// Makes the session forget which values of sequences its former users got, in the same message as the
+/// `BEGIN` that follows, and in a transaction of its own: the other one must not have a snapshot yet.
+const FORGET_SEQUENCES: &str = "BEGIN; DISCARD SEQUENCES; COMMIT; ";
+
 /// A transaction on one connection. Dropped, it rolls back.
 ///
 /// Statements go through `&mut tx`, or through the [`PgConnection`] it dereferences to. After the
@@ -48,7 +52,10 @@ impl Transaction {
         mut lease: Lease,
         options: &TransactionOptions,
     ) -> Result<Self, sqlx::Error> {
-        let sql = options.begin_sql();
+        let mut sql = options.begin_sql();
+        if lease.has_foreign_sequences() {
+            sql = format!("{FORGET_SEQUENCES}{sql}");
+        }
         let statement = AssertSqlSafe(sql.clone()).into_sql_str();
         // If this is cancelled, the lease is dropped while busy, and its connection is recovered.
         lease
@@ -56,6 +63,7 @@ impl Transaction {
                 Box::pin(PgTransactionManager::begin(connection, Some(statement)))
             })
             .await?;
+        lease.note_own_sequences();
         lease.set_in_transaction(true, options.read_only);
         Ok(Self { lease, lost: false })
     }
@@ -238,7 +246,9 @@ impl Transaction {
     /// Refuses statements that must not run in this transaction.
     pub(super) fn admit(&self, statement: &Statement) -> Result<(), Error> {
         self.not_lost()?;
-        if self.lease.was_routed_to_replica() && statement.may_change_session() {
+        let is_for_primary =
+            || statement.may_change_session() || statement.holds(self.classifier()).is_some();
+        if self.lease.was_routed_to_replica() && is_for_primary() {
             return Err(Error::NotOnReplica { node: self.node().to_owned() });
         }
         statement.refuse_control()

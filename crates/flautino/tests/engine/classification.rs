@@ -152,7 +152,8 @@ async fn every_line_runs_on_the_node_that_the_table_says() {
         let node = node_of(&db);
         let right = match (line.tag, &result) {
             ("refused", Err(err)) => {
-                matches!(Error::of(err), Some(Error::TransactionControl { .. }))
+                let ours = Error::of(err);
+                matches!(ours, Some(Error::TransactionControl { .. } | Error::NeedsLease { .. }))
                     && db.served_by().is_none()
             }
             ("error" | "mistakes", _) | (_, Ok(())) => line.allows_node(&node),

@@ -67,8 +67,8 @@ async fn what_the_abandoned_statement_itself_did_is_washed_off() {
         "DO $$ BEGIN PERFORM set_config('work_mem', '9MB', false); COMMIT; \
              PERFORM pg_advisory_lock(1); PERFORM pg_sleep(30); END $$",
     ] {
-        let db = lab.db.clone();
-        let abandoned = tokio::spawn(async move { sqlx::query(sql).execute(&db).await });
+        let mut lease = lab.db.acquire().await.unwrap();
+        let abandoned = tokio::spawn(async move { sqlx::query(sql).execute(&mut lease).await });
         until_running(lab.primary(), "itself", sql).await;
         abandoned.abort();
         check(&lab, before).await;

@@ -165,6 +165,7 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
             "lease/pooler.rs",
             "monitor/catalogue/queries.rs",
             "monitor/probe.rs",
+            "monitor/traces.rs",
             "node/backend.rs",
             "node/extensions.rs",
             "node/pool/recovery.rs",

@@ -33,6 +33,7 @@ mod from_pool;
 mod from_pool_hooks;
 mod full_server;
 mod given_up;
+mod held;
 mod hooks;
 mod hooks_everywhere;
 mod invariants;
@@ -73,5 +74,6 @@ mod sqlx_pool_roles;
 mod streams;
 #[cfg(feature = "tls-rustls-ring")]
 mod tls;
+mod traces;
 mod uncancellable;
 mod urls;

@@ -50,7 +50,7 @@ async fn writes_run_on_the_primary_and_reach_every_replica() {
         "INSERT INTO t VALUES (3)",
         "SELECT a FROM t FOR UPDATE",
         "SELECT set_config('work_mem', '8MB', false)",
-        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_advisory_xact_lock(1)",
         "TRUNCATE t",
         "INSERT INTO t VALUES (4)",
     ] {

@@ -172,6 +172,7 @@ async fn make(mut pending: PendingConnection, yields: bool) {
                 epoch,
                 expires: pool.expiry(),
                 is_new: true,
+                has_advanced: false,
                 registration,
             });
         }

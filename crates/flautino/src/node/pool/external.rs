@@ -81,6 +81,8 @@ impl NodePool {
                 epoch,
                 expires: None,
                 is_new: false,
+                // Nobody knows what other users of the pool did.
+                has_advanced: true,
                 registration: Registration { pool: Weak::<Self>::new(), backend: None },
             };
             let connection = PooledConnection::new(managed, Permit::of(Arc::clone(self)));

@@ -19,6 +19,8 @@ pub(super) struct ManagedConnection {
     pub(super) expires: Option<Instant>,
     /// The session is as the server made it: `after_connect` has to run before the next checkout.
     pub(super) is_new: bool,
+    /// The session may know which values of sequences it got, for `currval` and `lastval`.
+    pub(super) has_advanced: bool,
     pub(super) registration: Registration,
 }
 

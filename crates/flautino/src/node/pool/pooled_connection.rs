@@ -2,6 +2,7 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sqlx::PgConnection;
 use tokio::sync::OwnedSemaphorePermit;
@@ -62,6 +63,20 @@ impl PooledConnection {
         let (managed, permit) = self.inner_mut();
         let backend = managed.registration.backend;
         (&mut managed.connection, &managed.epoch, &permit.pool, backend)
+    }
+
+    /// Whether the session may know which values of sequences it got since it was last reset.
+    pub(crate) fn has_advanced(&self) -> bool {
+        self.inner().0.has_advanced
+    }
+
+    pub(crate) fn note_advanced(&mut self) {
+        self.inner_mut().0.has_advanced = true;
+    }
+
+    /// It is not checked out again, because its session keeps what no reset takes away.
+    pub(crate) fn expire(&mut self) {
+        self.inner_mut().0.expires = Some(Instant::now());
     }
 
     /// Gives it back as it is: nothing runs on it, and its session is unchanged.

@@ -112,7 +112,10 @@ async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: 
     };
     let outcome = tokio::time::timeout(timeout, restoring).await;
     match &outcome {
-        Ok(Ok(true)) => return pool.put_back(managed),
+        Ok(Ok(true)) => {
+            managed.has_advanced &= recovery == Recovery::Hook;
+            return pool.put_back(managed);
+        }
         Ok(Ok(false)) => return close_managed(managed).await,
         Ok(Err(_)) | Err(_) => {
             tracing::debug!(node = %pool.name(), ?outcome, "a connection could not be reset and is closed");
