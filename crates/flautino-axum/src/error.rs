@@ -92,10 +92,11 @@ fn is_unavailable(err: &sqlx::Error) -> bool {
             matches!(err.kind(), ErrorKind::ConnectionRefused | ErrorKind::TimedOut)
         }
         sqlx::Error::Database(err) => match err.code().as_deref() {
-            Some(TOO_MANY_CONNECTIONS | CANNOT_CONNECT_NOW) => true,
-            // The server ended the statement. What may have committed before that is an
-            // `Error::EffectUnknown`.
-            Some(ADMIN_SHUTDOWN | CRASH_SHUTDOWN) => true,
+            // The server could not be reached, or it ended the statement. What may have committed
+            // before that is an `Error::EffectUnknown`.
+            Some(TOO_MANY_CONNECTIONS | CANNOT_CONNECT_NOW | ADMIN_SHUTDOWN | CRASH_SHUTDOWN) => {
+                true
+            }
             Some(PROTOCOL_VIOLATION) => {
                 SENT_AWAY_BY_POOLER.iter().any(|text| err.message().starts_with(text))
             }

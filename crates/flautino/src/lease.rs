@@ -269,12 +269,13 @@ impl Lease {
     pub(crate) async fn own_sequences(&mut self) -> Result<(), sqlx::Error> {
         if self.has_foreign_sequences() {
             let discard = Statement::simple(SqlStr::from_static(DISCARD_SEQUENCES));
-            self.control(Step::Short, DISCARD_SEQUENCES, |connection| {
+            let discarding = self.control(Step::Short, DISCARD_SEQUENCES, |connection| {
                 Box::pin(
                     async move { sqlx::Executor::execute(connection, discard).await.map(drop) },
                 )
-            })
-            .await?;
+            });
+            // Rare, so that it takes no room in the future of each statement.
+            Box::pin(discarding).await?;
         }
         self.note_own_sequences();
         Ok(())

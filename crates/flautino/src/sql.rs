@@ -28,7 +28,9 @@ mod tracer;
 mod traces;
 mod traits;
 
-pub(crate) use self::builtins::{Builtin, extension_names, names, relation_names};
+pub(crate) use self::builtins::{
+    Builtin, extension_names, makes_a_named_type, names, relation_names,
+};
 pub(crate) use self::catalogue::{Catalogue, HiddenUse};
 pub(crate) use self::classify::{Classifier, Plan};
 pub(crate) use self::effects::{Effects, functions_pattern};

@@ -153,9 +153,17 @@ impl Statement {
     /// Refuses what makes no sense through a handle, whose next statement may run on another connection
     /// and whose session is reset after each: a lone `BEGIN` or `COMMIT`, and what a session would hold
     /// until its end, such as an advisory lock.
-    pub(crate) fn admit_to_handle(&self, classifier: &Classifier) -> Result<(), Error> {
+    ///
+    /// With `is_behind_pooler` a lease would hold nothing either; what the text shows of that is refused
+    /// when it is sent, with what to use instead.
+    pub(crate) fn admit_to_handle(
+        &self,
+        classifier: &Classifier,
+        is_behind_pooler: impl Fn() -> bool,
+    ) -> Result<(), Error> {
         self.refuse_lone_control()?;
         match self.holds(classifier) {
+            Some(_) if is_behind_pooler() && self.leftover().is_some() => Ok(()),
             Some(name) => Err(Error::NeedsLease { name }),
             None => Ok(()),
         }

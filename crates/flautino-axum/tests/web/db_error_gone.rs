@@ -74,8 +74,8 @@ async fn a_statement_that_the_server_ended_is_a_503_since_it_did_nothing() {
         async { sqlx::query(SLOW_RETURNING).fetch(&db).try_for_each(async |_| Ok(())).await };
     for error in [
         ended(node, SLOW_INSERT, 0, by_handle).await,
-        ended(node, SLOW_INSERT, 0, by_lease).await,
-        ended(node, SLOW_INSERT, 0, in_transaction).await,
+        Box::pin(ended(node, SLOW_INSERT, 0, by_lease)).await,
+        Box::pin(ended(node, SLOW_INSERT, 0, in_transaction)).await,
         ended(node, SLOW_RETURNING, 0, as_stream).await,
     ] {
         assert_eq!(sqlstate(&error), "57P01");
@@ -109,8 +109,8 @@ async fn one_that_had_committed_a_part_is_a_500_that_tells_so() {
         ended(node, BLOCK, 2, async { sqlx::query(BLOCK).execute(&db).await.map(drop) }).await,
         ended(node, SEVERAL, 3, async { sqlx::raw_sql(SEVERAL).execute(&db).await.map(drop) })
             .await,
-        ended(node, CALL, 4, on_lease).await,
-        ended(node, SEVERAL, 5, streamed).await,
+        Box::pin(ended(node, CALL, 4, on_lease)).await,
+        Box::pin(ended(node, SEVERAL, 5, streamed)).await,
     ] {
         assert!(matches!(Error::of(&error), Some(Error::EffectUnknown(_))), "{error:?}");
         assert!(error.to_string().contains("look at the data"), "{error}");

@@ -20,7 +20,8 @@ impl Source for &mut Lease {
         let mut completed = false;
         let result = match (Lease::run(self, statement, &mut completed).await, again) {
             (Err(error), Some(again)) if again.is_outdated_by(&error) => {
-                let result = Lease::run(self, again, &mut completed).await;
+                // Rare, so that it takes no room in the future of each statement.
+                let result = Box::pin(Lease::run(self, again, &mut completed)).await;
                 result.map_err(|second| instead_of(second, error))
             }
             (result, _) => result,
@@ -50,7 +51,7 @@ impl Source for &mut Lease {
             }
             if let Some((error, statement)) = refused {
                 let mut first = Some(error);
-                let mut items = pin!(Lease::stream(lease, statement));
+                let mut items = Box::pin(Lease::stream(lease, statement));
                 while let Some(item) = items.next().await {
                     match (item, first.take()) {
                         (Err(second), Some(error)) => yield Err(instead_of(second, error)),
@@ -74,7 +75,7 @@ impl Source for &mut Lease {
         let again = self.to_run_again(&statement);
         match (Lease::prepare(self, statement, &start).await, again) {
             (Err(error), Some(again)) if again.is_outdated_by(&error) => {
-                let result = Lease::prepare(self, again, &start).await;
+                let result = Box::pin(Lease::prepare(self, again, &start)).await;
                 result.map_err(|second| instead_of(second, error))
             }
             (result, _) => result,

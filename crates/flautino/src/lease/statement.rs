@@ -147,7 +147,8 @@ impl Lease {
     /// The same, if what sqlx remembers is outdated.
     async fn forget_outdated(&mut self) {
         if self.outdated && matches!(self.state, LeaseState::Clean | LeaseState::Used) {
-            self.forget_prepared().await;
+            // Rare, so that it takes no room in the future of each statement.
+            Box::pin(self.forget_prepared()).await;
         }
     }
 
@@ -263,7 +264,7 @@ impl Lease {
                 }
                 if is_wrapped { pooler::end_abandoned(connection).await } else { Ok(()) }
             };
-            match run_cancellable(cancellation, finishing).await {
+            match run_cancellable(cancellation, Box::pin(finishing)).await {
                 // An error of the statement before, which nobody waits for.
                 Err(error) if server_keeps_session(&error) => {}
                 Err(error) => return Err(error),
@@ -274,7 +275,7 @@ impl Lease {
         // It may have failed in the meantime, and with it the transaction.
         self.failures.any = true;
         if self.outdated {
-            self.forget_prepared().await;
+            Box::pin(self.forget_prepared()).await;
         }
         Ok(())
     }

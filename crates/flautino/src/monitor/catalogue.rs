@@ -13,9 +13,11 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row};
 
 use self::queries::{EXPRESSIONS, FACTS, FINGERPRINT, LIMITED, NAMES, SESSION_LIMIT, STORED};
-use super::closure::{Graph, Kind, Object, references};
+use super::closure::{FIRST_OWN_OID, Graph, Kind, Object, references};
 use crate::node::{Sender, Server};
-use crate::sql::{Builtin, Catalogue, HiddenUse, extension_names, names, relation_names};
+use crate::sql::{
+    Builtin, Catalogue, HiddenUse, extension_names, makes_a_named_type, names, relation_names,
+};
 
 /// How long the server may take for each message.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
@@ -220,7 +222,13 @@ impl Facts {
     /// The catalogue, but for the names of relations and types.
     fn into_catalogue(self, tainted: &HashSet<Object>) -> Catalogue {
         let mut catalogue = Catalogue { functions: self.functions, ..Catalogue::default() };
-        for Function { name, is_attribute, object } in self.own {
+        let is_harmless = |Function { object, name, .. }: &Function| {
+            object.oid < FIRST_OWN_OID && makes_a_named_type(name)
+        };
+        let has_tainted_type =
+            tainted.iter().any(|object| matches!(object.kind, Kind::Type | Kind::CastTarget));
+        let own = self.own.into_iter().filter(|own| has_tainted_type || !is_harmless(own));
+        for Function { name, is_attribute, object } in own {
             if tainted.contains(&object) {
                 if is_attribute {
                     catalogue.attributes.insert(name.clone());

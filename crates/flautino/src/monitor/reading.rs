@@ -190,6 +190,8 @@ impl Monitor {
             readings.last = Some((began, known));
             known
         };
+        // Rare, so that it takes no room in the future of each statement.
+        let refreshing = Box::pin(refreshing);
         tokio::time::timeout(node.acquire_timeout(), refreshing).await.unwrap_or_default()
     }
 }

@@ -27,7 +27,6 @@ pub(crate) fn builtin(name: &str) -> Option<Builtin> {
 
 /// Whether the function is [`Builtin::Primary`] only because it makes a value of a type that is given
 /// as a value: where no type leads to a volatile function, it may be called on any node.
-#[allow(dead_code, reason = "for the classifier")]
 pub(crate) fn makes_a_named_type(name: &str) -> bool {
     const NAMES: [&str; 7] = [
         "array_in",
@@ -57,13 +56,11 @@ pub(crate) fn builtin_relation(name: &str) -> Option<Builtin> {
 }
 
 /// Whether it is a table or view of `pg_catalog`.
-#[allow(dead_code, reason = "for the classifier")]
 pub(crate) fn is_builtin_relation(name: &str) -> bool {
     builtin_relation(name).is_some()
 }
 
 /// Whether it is a type of `pg_catalog`: a base type, an array, or the row type of a relation.
-#[allow(dead_code, reason = "for the classifier")]
 pub(crate) fn is_builtin_type(name: &str) -> bool {
     static TABLE: LazyLock<Table> = LazyLock::new(|| table(TYPES_TEXT));
     let element = name.strip_prefix('_').unwrap_or(name);

@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::builtins::{Builtin, builtin, extension_function};
+use super::builtins::{Builtin, builtin, extension_function, makes_a_named_type};
 use super::names::Name;
 
 /// What the server's catalogue says about names, as far as reads and writes depend on it. All names
@@ -32,7 +32,9 @@ impl Catalogue {
     pub(super) fn taints_call(&self, name: Name<'_>) -> bool {
         name.is_in(&self.volatile)
             || name.has(|name| {
-                [builtin(name), extension_function(name)].contains(&Some(Builtin::Primary))
+                // Of what makes values of named types the catalogue knows whether it may write.
+                !makes_a_named_type(name)
+                    && [builtin(name), extension_function(name)].contains(&Some(Builtin::Primary))
             })
     }
 

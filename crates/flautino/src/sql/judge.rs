@@ -193,7 +193,6 @@ impl<'a> Query<'a> {
             Token::Symbol(b'(') => self.open(),
             Token::Symbol(b')') if self.depth == 0 => return true,
             Token::Symbol(b')') => self.depth -= 1,
-            Token::Symbol(b';') => return next.is_some_and(|next| next != Token::Symbol(b';')),
             Token::Operator(text) => return self.catalogue.taints_operator(text),
             Token::Word(_) | Token::Quoted(_) => {
                 let is_word = matches!(token, Token::Word(_)) && !self.follows(b'.');

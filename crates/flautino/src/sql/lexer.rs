@@ -432,6 +432,7 @@ mod tests {
             ("'a' /* \n */ 'b'", 2),
             ("'a'\n /* */ 'b'", 2),
             ("'a'\n -- 'b'", 1),
+            ("'a' /* b\n'c' */ d", 2),
             ("'a'\n E'b'", 2),
             ("$$a$$\n'b'", 2),
             ("E'a'\n'\\'', grab(1) --'", 6),
@@ -474,6 +475,7 @@ mod tests {
             ("a.b (a).b", "a S. b S( a S) S. b"),
             ("a<+b a*-b a@-b a||b", "a O< O+ b a O* O- b a O@- b a O|| b"),
             ("a<--b\n<=c", "a O< O<= c"),
+            ("a@--b\n@c", "a O@ O@ c"),
             ("a+/*b*/-c", "a O+ O- c"),
             ("a::b := ;", "a S: S: b S: O= S;"),
         ] {

@@ -205,8 +205,8 @@ async fn reads_that_run_while_sessions_are_ended_again_and_again_do_not_fail() {
     let ended = async {
         let mut ended = 0;
         for _ in 0..20 {
-            let before = lab.engine.status().nodes[0].statements;
             ended += terminate(lab.primary(), "again", "true").await;
+            let before = lab.engine.status().nodes[0].statements;
             wait_until("more was read", async || {
                 lab.engine.status().nodes[0].statements > before + 5
             })

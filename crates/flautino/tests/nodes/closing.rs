@@ -27,7 +27,8 @@ async fn close_meanwhile(cluster: &Cluster, engine: &Engine) {
     let primary = cluster.primary();
     wait_until("the catalogue is being read", async || {
         let waiting = "SELECT count(*) FROM pg_stat_activity \
-                       WHERE wait_event_type = 'Lock' AND query LIKE '%WITH RECURSIVE%'";
+                       WHERE wait_event_type = 'Lock' \
+                       AND application_name LIKE '%flautino catalogue%'";
         ask::<i64>(primary, waiting).await > 0
     })
     .await;

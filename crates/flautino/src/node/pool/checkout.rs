@@ -83,7 +83,7 @@ impl NodePool {
         started: Instant,
     ) -> Result<PooledConnection, sqlx::Error> {
         if let Connector::External(pool) = &self.connector {
-            return self.checkout_external(pool, started).await;
+            return Box::pin(self.checkout_external(pool, started)).await;
         }
         let mut permit = self.acquire_permit(started).await?;
         for _ in 0..=self.max() {
