@@ -1,6 +1,6 @@
 //! [`Reading`]: whether the traces are being read, and who asks for that.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -13,8 +13,9 @@ use crate::sql::Classifier;
 pub(super) struct Reading {
     /// Notified when they should be read again.
     pub(super) wanted: Arc<Notify>,
-    /// Ends the loop when it is dropped.
-    pub(super) running: Mutex<Option<DropGuard>>,
+    /// Ends the loop when it is dropped; and what the loop holds for as long as it goes on, since it ends
+    /// with its runtime too.
+    pub(super) running: Mutex<Option<(DropGuard, Weak<()>)>>,
     /// Held by who reads them because no loop does yet.
     pub(super) first: tokio::sync::Mutex<()>,
 }
@@ -33,6 +34,6 @@ impl Reading {
     }
 
     pub(super) fn is_running(&self) -> bool {
-        self.running.lock().is_some()
+        self.running.lock().as_ref().is_some_and(|(_, going_on)| going_on.strong_count() > 0)
     }
 }

@@ -142,10 +142,13 @@ impl Monitor {
     /// Goes on reading them until [`stop`](Self::stop).
     pub(crate) fn keep_reading_traces(self: &Arc<Self>) {
         let stop = CancellationToken::new();
-        *self.traces.running.lock() = Some(stop.clone().drop_guard());
+        let going_on = Arc::new(());
+        let guard = stop.clone().drop_guard();
+        *self.traces.running.lock() = Some((guard, Arc::downgrade(&going_on)));
         let (monitor, wanted) = (Arc::downgrade(self), Arc::clone(&self.traces.wanted));
         self.nodes()[0].spawn(async move {
             stop.run_until_cancelled(keep_reading(monitor, wanted)).await;
+            drop(going_on);
         });
     }
 
