@@ -1,7 +1,7 @@
 //! Facts about a statement, from its text alone: whether it writes, and whether it leaves something
 //! behind in its session.
 //!
-//! - `lexer`: the text as tokens
+//! - `lexer`, `commands`: the text as tokens, and where its commands end
 //! - `traits`: how many commands there are, and what they leave behind
 //! - `names`: names as the server reads them
 //! - `builtins`, `keywords`: what comes with PostgreSQL, and where it may run
@@ -16,6 +16,7 @@
 mod builtins;
 mod catalogue;
 mod classify;
+mod commands;
 mod effects;
 mod judge;
 mod keywords;

@@ -94,7 +94,7 @@ impl Statement {
     }
 
     /// Whether its text shows that it may leave something behind in the session: a setting, a lock, a
-    /// cursor. [`Classifier::may_change_session`] also knows what functions and triggers do.
+    /// cursor. [`Classifier::effects`] also knows what functions and triggers do.
     pub(crate) fn may_change_session(&self) -> bool {
         self.plan.traits.may_change_session
     }

@@ -12,8 +12,7 @@ use sqlx::{Either, Row, ValueRef};
 use super::Dispatch;
 use super::retry::{Failure, Phase};
 use crate::lease::Lease;
-use crate::lease::executor::{Answer, Item, Source, Start};
-use crate::sqlstate::tell_effect;
+use crate::lease::executor::{Answer, Item, Source, Start, tell_effects};
 use crate::statement::Statement;
 
 /// How many rows of a stream are read ahead at most, if they have already arrived.
@@ -58,11 +57,10 @@ impl Source for RoutedExecutor {
             let commits_at_once = statement.commits_at_once();
             let execute = |lease: Lease| read_ahead(Lease::stream(lease, statement.clone()));
             match dispatch.run(access, Some(&statement), execute).await {
-                Ok(mut items) => {
-                    let mut completed = false;
+                Ok(items) => {
+                    let mut items = tell_effects(items, commits_at_once);
                     while let Some(item) = items.next().await {
-                        completed |= item.as_ref().is_ok_and(Item::is_left);
-                        yield item.map_err(|error| tell_effect(error, commits_at_once, completed));
+                        yield item;
                     }
                 }
                 Err(Failure { error, held_back, .. }) => {

@@ -7,6 +7,7 @@ use futures_util::StreamExt;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres};
 
+use crate::sqlstate::tell_effect;
 use crate::statement::Statement;
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -191,6 +192,21 @@ impl<T, F> Start<T> for F where
 
 /// An element of a result: a row, or the end of a statement.
 pub(crate) type Item = Either<PgQueryResult, PgRow>;
+
+/// The items of a result; an error says if a part of the statement may have been committed.
+pub(crate) fn tell_effects<S>(
+    items: S,
+    commits_at_once: bool,
+) -> impl Stream<Item = Result<Item>> + use<S>
+where
+    S: Stream<Item = Result<Item>>,
+{
+    let mut completed = false;
+    items.map(move |item| {
+        completed |= item.as_ref().is_ok_and(Item::is_left);
+        item.map_err(|error| tell_effect(error, commits_at_once, completed))
+    })
+}
 
 pub(crate) async fn run<T: Answer>(mut source: impl Source, statement: Statement) -> Result<T> {
     source.run(statement).await

@@ -9,7 +9,7 @@ use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use super::Lease;
-use super::executor::{Answer, Item, Source, Start};
+use super::executor::{Answer, Item, Source, Start, tell_effects};
 use crate::sqlstate::{IN_FAILED_TRANSACTION, has_code, tell_effect};
 use crate::statement::Statement;
 
@@ -60,11 +60,7 @@ impl Source for &mut Lease {
                 }
             }
         };
-        let mut completed = false;
-        items.map(move |item| {
-            completed |= item.as_ref().is_ok_and(Item::is_left);
-            item.map_err(|error| tell_effect(error, commits_at_once, completed))
-        })
+        tell_effects(items, commits_at_once)
     }
 
     async fn prepare<T: Send>(

@@ -181,7 +181,8 @@ impl Lease {
             tracker.reason()
         });
         self.node.gauges.count_statement();
-        let changes_session = classifier.may_change_session(statement.plan(), statement.text());
+        let changes_session =
+            statement.may_change_session() || effects.any(Effects::CHANGES | Effects::SPOILS);
         let has_values = statement.has_values();
         self.outdated |= statement.drops_prepared();
         let plan = Arc::clone(statement.plan());

@@ -108,12 +108,6 @@ impl Classifier {
         self.tracer.effects(&plan.effects, sql)
     }
 
-    /// Whether the statement may leave something in its session.
-    pub(crate) fn may_change_session(&self, plan: &Plan, sql: &str) -> bool {
-        plan.traits.may_change_session
-            || self.effects(plan, sql).any(Effects::CHANGES | Effects::SPOILS)
-    }
-
     /// The name of what the statement would hold for as long as its session lasts, if it does: a
     /// session-level lock, `LISTEN`.
     pub(crate) fn holds(&self, plan: &Plan, sql: &str) -> Option<String> {

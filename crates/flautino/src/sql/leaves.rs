@@ -6,6 +6,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::commands::CommandEnds;
 use super::lexer::{Token, Tokens};
 use super::names::Name;
 
@@ -51,17 +52,9 @@ struct Command<'a> {
 fn commands(sql: &str) -> Vec<Command<'_>> {
     let mut commands = Vec::new();
     let mut command = Command { sql, tokens: Vec::new() };
-    let mut depth = 0_u32;
+    let mut ends = CommandEnds::default();
     for (token, place) in Tokens::of(sql) {
-        let follows_begin = command.tokens.last().is_some_and(|(last, _)| last.is("begin"));
-        if (token.is("atomic") && follows_begin && command.is(0, &["create"]))
-            || (depth > 0 && token.is_any(&["begin", "case"]))
-        {
-            depth += 1;
-        } else if token.is("end") {
-            depth = depth.saturating_sub(1);
-        }
-        if token == Token::Symbol(b';') && depth == 0 {
+        if ends.is_end(token) {
             commands.push(std::mem::replace(&mut command, Command { sql, tokens: Vec::new() }));
         } else {
             command.tokens.push((token, place));

@@ -4,6 +4,7 @@
 //! In doubt a command leaves something behind: the worst that follows is a needless reset of its
 //! connection. The text does not show what a user's own functions and triggers do.
 
+use super::commands::CommandEnds;
 use super::lexer::{Token, Tokens};
 use super::names::Name;
 
@@ -72,8 +73,9 @@ impl StatementTraits {
     fn read(&mut self, tokens: &mut Tokens<'_>) {
         let mut commands = 0;
         let mut command = Command::default();
+        let mut ends = CommandEnds::default();
         for (token, _) in tokens {
-            if token == Token::Symbol(b';') && command.depth == 0 {
+            if ends.is_end(token) {
                 commands += command.add_to(self, commands);
                 command = Command::default();
             } else {
@@ -92,9 +94,6 @@ struct Command<'a> {
     first: Option<Token<'a>>,
     second: Option<Token<'a>>,
     last: Option<Token<'a>>,
-    /// How many `BEGIN ATOMIC` and `CASE` are open. A semicolon inside them does not end the
-    /// command.
-    depth: u32,
     /// Whether the word `TO` occurred: `ROLLBACK TO` does not end the transaction.
     has_to: bool,
     changes_session: bool,
@@ -111,7 +110,6 @@ impl<'a> Command<'a> {
                 self.second = Some(token);
             }
             self.has_to |= token.is("to");
-            self.track_body(token);
             let is_attribute = self.last == Some(Token::Symbol(b'.'));
             self.changes_session |= name.has(names_session_state)
                 || (is_attribute && name.has(is_function_of_session))
@@ -121,21 +119,6 @@ impl<'a> Command<'a> {
             self.changes_session |= called.is_some_and(|name| name.has(is_function_of_session));
         }
         self.last = Some(token);
-    }
-
-    /// Follows how deep a `CREATE` command is inside a body, so that semicolons there do not end it.
-    fn track_body(&mut self, token: Token<'_>) {
-        if !self.first.is_some_and(|first| first.is("create")) {
-            return;
-        }
-        let follows_begin = self.last.is_some_and(|last| last.is("begin"));
-        if (token.is("atomic") && follows_begin)
-            || (self.depth > 0 && token.is_any(&["begin", "case"]))
-        {
-            self.depth += 1;
-        } else if token.is("end") {
-            self.depth = self.depth.saturating_sub(1);
-        }
     }
 
     /// Whether this word creates something temporary: `CREATE TEMP …`, `INTO TEMP …`, `CREATE OR

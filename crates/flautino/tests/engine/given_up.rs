@@ -8,6 +8,8 @@ use flautino::{Error, Lease, Transaction, TransactionOptions};
 use flautino_lab::{Bouncer, Lab, ask, config, pid, running, sqlstate, until_running, wait_until};
 use futures_util::StreamExt;
 
+use crate::uncancellable::STUBBORN;
+
 const SLEEP: &str = "SELECT pg_sleep(60)";
 const COUNT: &str = "SELECT count(*) FROM t";
 /// Far less than the statement takes, and more than a busy machine needs.
@@ -259,14 +261,7 @@ async fn with_no_other_connection_of_the_pool_a_cancel_goes_over_one_beside_it()
 #[tokio::test]
 async fn one_that_no_cancel_ends_is_an_error_after_a_second_and_its_process_is_ended() {
     let lab = start("stubborn").await;
-    let stubborn = "CREATE FUNCTION stubborn() RETURNS void LANGUAGE plpgsql AS $$
-        DECLARE until timestamptz := clock_timestamp() + '60 s';
-        BEGIN
-            WHILE clock_timestamp() < until LOOP
-                BEGIN PERFORM pg_sleep(60); EXCEPTION WHEN query_canceled THEN NULL; END;
-            END LOOP;
-        END $$";
-    lab.primary().execute(stubborn).await.unwrap();
+    lab.primary().execute(STUBBORN).await.unwrap();
     let call = "SELECT stubborn()";
     let mut tx = lab.db.begin().await.unwrap();
     sqlx::query("INSERT INTO t VALUES (1)").execute(&mut tx).await.unwrap();

@@ -7,7 +7,7 @@ use flautino_cluster::Proxy;
 use flautino_lab::{Lab, has_session, pid, sessions_of, until_running, wait_until};
 
 /// Goes on for a minute, whoever cancels it.
-const STUBBORN: &str = "CREATE FUNCTION stubborn() RETURNS void LANGUAGE plpgsql AS $$
+pub(crate) const STUBBORN: &str = "CREATE FUNCTION stubborn() RETURNS void LANGUAGE plpgsql AS $$
     DECLARE until timestamptz := clock_timestamp() + '60 s';
     BEGIN
         WHILE clock_timestamp() < until LOOP

@@ -70,3 +70,24 @@ pub(crate) fn is_replica(node: &str) -> bool {
 pub(crate) fn named(cluster: &Cluster) -> impl Iterator<Item = (&'static str, &Node)> {
     [MAIN].into_iter().chain(REPLICAS).zip(cluster.nodes())
 }
+
+/// A line of this process's status, in kB.
+pub(crate) fn status_kb(name: &str) -> i64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Measures in a child process of its own, since other tests run side by side in this one. `test` is the
+/// whole name of the test that calls this, and `measure` prints what it has "grown by".
+pub(crate) fn in_a_process_of_its_own(test: &str, measure: impl FnOnce()) {
+    const MEASURE: &str = "FLAUTINO_MEASURE";
+    if std::env::var_os(MEASURE).is_some() {
+        return measure();
+    }
+    let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+    let output = child.args([test, "--exact", "--nocapture"]).env(MEASURE, "1").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let failed = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && told.contains("grown by"), "{told}{failed}");
+}

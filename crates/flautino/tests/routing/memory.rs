@@ -5,18 +5,9 @@
 //! then texts near the longest that it remembers. A million of them would take minutes in a debug
 //! build; what grows with each text would show after a part of that: 100 bytes a text are 4 MB.
 
-use std::process::Command;
-
 use flautino::{Access, Engine, EngineConfig};
 
-const MEASURE: &str = "FLAUTINO_MEASURE_MEMORY";
-
-/// What the process has in memory, in kB.
-fn resident_kb() -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
+use crate::common::{in_a_process_of_its_own, status_kb};
 
 fn engine() -> Engine {
     Engine::new(EngineConfig::from_url("postgres://127.0.0.1:1/db").unwrap()).unwrap()
@@ -32,15 +23,15 @@ fn measure() -> (i64, i64) {
         }
     };
     ask(0..5_000);
-    let before = resident_kb();
+    let before = status_kb("VmRSS:");
     ask(5_000..45_000);
-    let short = resident_kb() - before;
-    let before = resident_kb();
+    let short = status_kb("VmRSS:") - before;
+    let before = status_kb("VmRSS:");
     for number in 0..300 {
         let sql = format!("SELECT '{}{number}'", "x".repeat(65_000));
         assert_eq!(engine.access(&sql), Access::Read);
     }
-    (short, resident_kb() - before)
+    (short, status_kb("VmRSS:") - before)
 }
 
 #[test]
@@ -48,17 +39,11 @@ fn measure() -> (i64, i64) {
 fn forty_thousand_distinct_statements_and_the_longest_ones_leave_memory_as_it_was() {
     const NAME: &str =
         "memory::forty_thousand_distinct_statements_and_the_longest_ones_leave_memory_as_it_was";
-    if std::env::var_os(MEASURE).is_some() {
+    in_a_process_of_its_own(NAME, || {
         let (short, long) = measure();
         println!("grown by {short} kB and {long} kB");
         assert!(short < 3_000, "40,000 short texts take {short} kB");
         // All of them would be 20 MB.
         assert!(long < 12_000, "300 long texts take {long} kB");
-        return;
-    }
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    let output = child.args([NAME, "--exact", "--nocapture"]).env(MEASURE, "1").output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    let failed = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && told.contains("grown by"), "{told}{failed}");
+    });
 }

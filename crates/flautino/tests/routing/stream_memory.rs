@@ -2,15 +2,14 @@
 //!
 //! Measured in a child process of its own, since other tests run side by side in this one.
 
-use std::process::Command;
-
 use flautino_lab::Lab;
 use futures_util::TryStreamExt;
 use futures_util::stream::BoxStream;
 use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor, Postgres};
 
-const MEASURE: &str = "FLAUTINO_MEASURE_STREAMS";
+use crate::common::{in_a_process_of_its_own, status_kb};
+
 const NAME: &str = "stream_memory::a_stream_of_large_rows_holds_few_of_them";
 
 /// Rows of 100 kB in four columns, and rows of 1 MB.
@@ -19,13 +18,6 @@ const LARGE: [&str; 2] = [
      FROM generate_series(1, 4000)",
     "SELECT repeat('x', 1000000) FROM generate_series(1, 400)",
 ];
-
-/// A line of the process's status, in kB.
-fn status_kb(name: &str) -> i64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find(|line| line.starts_with(name)).unwrap();
-    line.split_whitespace().nth(1).unwrap().parse().unwrap()
-}
 
 /// The most that the process grows by while it reads a result, in kB.
 async fn growth(rows: BoxStream<'_, Result<PgRow, sqlx::Error>>) -> i64 {
@@ -61,18 +53,12 @@ async fn measure() -> Vec<[i64; 2]> {
 #[test]
 #[cfg(target_os = "linux")]
 fn a_stream_of_large_rows_holds_few_of_them() {
-    if std::env::var_os(MEASURE).is_some() {
+    in_a_process_of_its_own(NAME, || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let grown = runtime.block_on(measure());
         println!("grown by {grown:?} kB");
         // 128 of the rows would be 13 MB, and 128 MB.
         assert!(grown[0].iter().all(|kb| *kb < 6_000), "rows of 100 kB: {grown:?}");
         assert!(grown[1].iter().all(|kb| *kb < 24_000), "rows of 1 MB: {grown:?}");
-        return;
-    }
-    let mut child = Command::new(std::env::current_exe().unwrap());
-    let output = child.args([NAME, "--exact", "--nocapture"]).env(MEASURE, "1").output().unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    let failed = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success() && told.contains("grown by"), "{told}{failed}");
+    });
 }
