@@ -29,7 +29,7 @@ pub(crate) struct Catalogue {
 
 impl Catalogue {
     /// Whether a call of a function of this name may write.
-    pub(super) fn taints_call(&self, name: Name<'_>) -> bool {
+    pub(super) fn taints_call(&self, name: &Name<'_>) -> bool {
         name.is_in(&self.volatile)
             || name.has(|name| {
                 // Of what makes values of named types the catalogue knows whether it may write.

@@ -197,7 +197,7 @@ impl<'a> Query<'a> {
             Token::Word(_) | Token::Quoted(_) => {
                 let is_word = matches!(token, Token::Word(_)) && !self.follows(b'.');
                 return (is_word && self.word_writes(token, next))
-                    || Name::of(token).is_some_and(|name| self.is_tainted(name, next));
+                    || Name::of(token).is_some_and(|name| self.is_tainted(&name, next));
             }
             _ => {}
         }
@@ -226,7 +226,7 @@ impl<'a> Query<'a> {
             2 if is("no") => return self.follows_word("for") && next_is("key"),
             5 if is("share") => return self.follows_word("for"),
             6 if is("update") => {
-                let is_name = next.and_then(Name::of).is_some();
+                let is_name = next.is_some_and(Token::is_name);
                 return self.follows_word("for") || (self.is_place_of_statement() && is_name);
             }
             6 if is("delete") => return self.is_place_of_statement() && next_is("from"),
@@ -250,11 +250,11 @@ impl<'a> Query<'a> {
     }
 
     /// Whether what is named may write, or answers for one server only.
-    fn is_tainted(&mut self, name: Name<'a>, next: Option<Token<'a>>) -> bool {
+    fn is_tainted(&mut self, name: &Name<'a>, next: Option<Token<'a>>) -> bool {
         let is_called = next == Some(Token::Symbol(b'('));
         let is_attribute = self.follows(b'.') && !is_called;
         // `U&"…" UESCAPE` with a constant of another form.
-        if matches!(name, Name::Quoted(_)) && next.is_some_and(|next| next.is("uescape")) {
+        if name.is_quoted() && next.is_some_and(|next| next.is("uescape")) {
             return true;
         }
         if (is_called && self.catalogue.taints_call(name))
@@ -273,7 +273,7 @@ impl<'a> Query<'a> {
 
     /// Whether the name can only be that of something that comes with PostgreSQL, or is a key word
     /// that is no name.
-    fn is_of_postgresql(&self, name: Name<'a>, is_called: bool) -> bool {
+    fn is_of_postgresql(&self, name: &Name<'a>, is_called: bool) -> bool {
         let is_key_word = !self.follows(b'.')
             && match name.keyword() {
                 Some(Keyword::Unreserved) => name.has(|word| word == "by"),
@@ -289,7 +289,7 @@ impl<'a> Query<'a> {
 
     /// Whether a name with a bracket behind it is that of a function or type that the catalogue
     /// knows, or is no call.
-    fn is_known(&self, name: Name<'a>) -> bool {
+    fn is_known(&self, name: &Name<'a>) -> bool {
         let is_syntax = !self.follows(b'.') && name.keyword().is_some();
         is_syntax || name.is_in(&self.catalogue.functions) || self.is_alias()
     }
@@ -301,10 +301,10 @@ impl<'a> Query<'a> {
             Some(Token::Quoted(_)) => true,
             Some(Token::Symbol(b')')) => !self.calls_follow_brackets,
             Some(Token::Symbol(b',')) => self.is_listing_names(),
-            Some(last @ Token::Word(word)) => {
+            Some(last @ Token::Word(_)) => {
                 last.is("as")
                     || (last.is_any(&["with", "recursive"]) && self.is_listing_names())
-                    || Name::Folded(word).keyword().is_none()
+                    || Name::of(last).is_some_and(|name| name.keyword().is_none())
             }
             _ => false,
         }

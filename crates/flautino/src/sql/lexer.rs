@@ -38,6 +38,11 @@ impl Token<'_> {
         matches!(self, Token::Word(text) if text.eq_ignore_ascii_case(word))
     }
 
+    /// Whether it is an identifier, or a key word.
+    pub(crate) fn is_name(self) -> bool {
+        matches!(self, Token::Word(_) | Token::Quoted(_))
+    }
+
     /// Whether it is one of these key words.
     pub(crate) fn is_any(self, words: &[&str]) -> bool {
         words.iter().any(|word| self.is(word))
@@ -206,20 +211,52 @@ enum Kind {
     Symbol,
 }
 
+/// What a byte can be in a text, one bit for each.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0_u8;
+    loop {
+        classes[byte as usize] = match byte {
+            b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c => SPACE,
+            b'a'..=b'z' | b'A'..=b'Z' | b'_' | 0x80.. => STARTS_WORD | CONTINUES_WORD,
+            b'0'..=b'9' | b'$' => CONTINUES_WORD,
+            b'+' | b'-' | b'*' | b'/' | b'<' | b'>' | b'=' => OPERATOR,
+            b'~' | b'!' | b'@' | b'#' | b'^' | b'&' | b'|' | b'`' | b'?' | b'%' => {
+                OPERATOR | BEYOND_STANDARD
+            }
+            _ => 0,
+        };
+        if byte == u8::MAX {
+            break classes;
+        }
+        byte += 1;
+    }
+};
+const SPACE: u8 = 1;
+const STARTS_WORD: u8 = 2;
+const CONTINUES_WORD: u8 = 4;
+const OPERATOR: u8 = 8;
+/// Only operators that standard SQL does not have hold it.
+const BEYOND_STANDARD: u8 = 16;
+
+fn is(byte: u8, class: u8) -> bool {
+    CLASSES[usize::from(byte)] & class != 0
+}
+
 fn is_space(byte: u8) -> bool {
-    matches!(byte, b' ' | b'\t' | b'\n' | b'\r' | 0x0b | 0x0c)
+    is(byte, SPACE)
 }
 
 fn starts_word(byte: u8) -> bool {
-    byte.is_ascii_alphabetic() || byte == b'_' || !byte.is_ascii()
+    is(byte, STARTS_WORD)
 }
 
 fn continues_word(byte: u8) -> bool {
-    starts_word(byte) || byte.is_ascii_digit() || byte == b'$'
+    is(byte, CONTINUES_WORD)
 }
 
 fn is_operator(byte: u8) -> bool {
-    b"+-*/<>=~!@#%^&|`?".contains(&byte)
+    is(byte, OPERATOR)
 }
 
 /// How many bytes at the beginning belong together.
@@ -350,7 +387,7 @@ fn operator_length(bytes: &[u8]) -> usize {
             break;
         }
         length += 1;
-        is_standard &= !b"~!@#^&|`?%".contains(&byte);
+        is_standard &= !is(byte, BEYOND_STANDARD);
         if !matches!(byte, b'+' | b'-') {
             without_sign = length;
         }

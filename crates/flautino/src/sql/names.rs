@@ -9,59 +9,71 @@ use super::lexer::Token;
 /// The longest name that the server keeps whole, in bytes: `NAMEDATALEN` - 1.
 const MAX_NAME: usize = 63;
 
-/// An identifier or a key word, as it stands in the text.
-#[derive(Debug, Clone, Copy)]
-pub(super) enum Name<'a> {
-    /// Without quotes: the server folds it to lower case.
-    Folded(&'a str),
-    /// With its quotes: `"…"` or `U&"…"`.
-    Quoted(&'a str),
+/// An identifier or a key word, as the server reads it.
+#[derive(Debug)]
+pub(super) struct Name<'a> {
+    is_quoted: bool,
+    /// The server folds other letters too, if the database's encoding has one byte for each.
+    folds_more: bool,
+    /// Folded to lower case, or without its quotes and escapes. `None` if it has an escape that is none.
+    spelt: Option<Cow<'a, str>>,
 }
 
 impl<'a> Name<'a> {
     pub(super) fn of(token: Token<'a>) -> Option<Self> {
         match token {
-            Token::Word(text) => Some(Self::Folded(text)),
-            Token::Quoted(text) => Some(Self::Quoted(text)),
+            Token::Word(text) => {
+                let (spelt, folds_more) = (Some(folded(text)), !text.is_ascii());
+                Some(Self { is_quoted: false, folds_more, spelt })
+            }
+            Token::Quoted(text) => {
+                Some(Self { is_quoted: true, folds_more: false, spelt: unescaped(text) })
+            }
             _ => None,
         }
     }
 
     /// Whether the name, as the server may read it, has this property. A name that cannot be read
     /// here counts as one that has it.
-    pub(super) fn has(self, property: impl Fn(&str) -> bool) -> bool {
-        let Some(name) = self.spelt() else { return true };
-        // The server folds other letters too, if the database's encoding has one byte for each.
-        let folds_more = matches!(self, Self::Folded(_)) && !name.is_ascii();
-        property(&name)
-            || (name.len() > MAX_NAME && property(cut(&name)))
-            || (folds_more && property(cut(&name.to_lowercase())))
+    pub(super) fn has(&self, property: impl Fn(&str) -> bool) -> bool {
+        let Some(name) = &self.spelt else { return true };
+        property(name)
+            || (name.len() > MAX_NAME && property(cut(name)))
+            || (self.folds_more && property(cut(&name.to_lowercase())))
     }
 
-    pub(super) fn is_in(self, names: &HashSet<Box<str>>) -> bool {
+    pub(super) fn is_in(&self, names: &HashSet<Box<str>>) -> bool {
         !names.is_empty() && self.has(|name| names.contains(name))
     }
 
     /// What kind of key word it is, if it is one.
-    pub(super) fn keyword(self) -> Option<Keyword> {
-        match self {
-            Self::Folded(_) => self.spelt().and_then(|word| keyword(&word)),
-            Self::Quoted(_) => None,
-        }
+    pub(super) fn keyword(&self) -> Option<Keyword> {
+        if self.is_quoted { None } else { keyword(self.spelt.as_deref()?) }
     }
 
-    /// Folded, or without its quotes and escapes; `None` if it has an escape that is none.
+    pub(super) fn is_quoted(&self) -> bool {
+        self.is_quoted
+    }
+
+    /// The name; `None` if it cannot be read.
     pub(super) fn spelt(self) -> Option<Cow<'a, str>> {
-        match self {
-            Self::Folded(text) if text.bytes().any(|byte| byte.is_ascii_uppercase()) => {
-                Some(text.to_ascii_lowercase().into())
-            }
-            Self::Folded(text) => Some(text.into()),
-            Self::Quoted(text) => match text.strip_prefix('"') {
-                Some(rest) => Some(unquoted(rest).0),
-                None => without_escapes(text),
-            },
-        }
+        self.spelt
+    }
+}
+
+fn folded(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        text.to_ascii_lowercase().into()
+    } else {
+        text.into()
+    }
+}
+
+/// The name without its quotes and escapes.
+fn unescaped(text: &str) -> Option<Cow<'_, str>> {
+    match text.strip_prefix('"') {
+        Some(rest) => Some(unquoted(rest).0),
+        None => without_escapes(text),
     }
 }
 
@@ -121,8 +133,8 @@ fn without_escapes(text: &str) -> Option<Cow<'_, str>> {
 mod tests {
     use super::*;
 
-    fn spelt(name: Name<'_>) -> Option<String> {
-        name.spelt().map(Cow::into_owned)
+    fn name(token: Token<'_>) -> Name<'_> {
+        Name::of(token).unwrap()
     }
 
     #[test]
@@ -140,18 +152,18 @@ mod tests {
             ("U&\"a\" UESCAPE '!!'", None),
             ("U&\"a\" UESCAPE ''", None),
         ] {
-            assert_eq!(spelt(Name::Quoted(quoted)).as_deref(), expected, "{quoted}");
+            assert_eq!(name(Token::Quoted(quoted)).spelt().as_deref(), expected, "{quoted}");
         }
-        assert_eq!(spelt(Name::Folded("GRAB")).as_deref(), Some("grab"));
+        assert_eq!(name(Token::Word("GRAB")).spelt().as_deref(), Some("grab"));
     }
 
     #[test]
     fn a_long_name_is_cut_and_other_letters_are_folded() {
-        assert!(Name::Folded(&"x".repeat(70)).has(|name| name == "x".repeat(63)));
+        assert!(name(Token::Word(&"x".repeat(70))).has(|name| name == "x".repeat(63)));
         let long = "x".repeat(62) + "éy";
-        assert!(Name::Folded(&long).has(|name| name == "x".repeat(62)));
-        assert!(Name::Folded(&long).has(|name| name == long));
-        assert!(Name::Folded("É").has(|name| name == "é"));
-        assert!(!Name::Quoted("\"É\"").has(|name| name == "é"));
+        assert!(name(Token::Word(&long)).has(|name| name == "x".repeat(62)));
+        assert!(name(Token::Word(&long)).has(|name| name == long));
+        assert!(name(Token::Word("É")).has(|name| name == "é"));
+        assert!(!name(Token::Quoted("\"É\"")).has(|name| name == "é"));
     }
 }

@@ -102,7 +102,7 @@ struct Command<'a> {
 impl<'a> Command<'a> {
     /// Takes in the command's next token.
     fn read(&mut self, token: Token<'a>) {
-        if let Some(name) = Name::of(token) {
+        if token.is_name() {
             if self.first.is_none() && matches!(token, Token::Word(_)) {
                 self.first = Some(token);
             } else if self.first.is_some() && self.second.is_none() {
@@ -111,12 +111,12 @@ impl<'a> Command<'a> {
             }
             self.has_to |= token.is("to");
             let is_attribute = self.last == Some(Token::Symbol(b'.'));
-            self.changes_session |= name.has(names_session_state)
-                || (is_attribute && name.has(is_function_of_session))
+            self.changes_session |= is_named(token, names_session_state)
+                || (is_attribute && is_named(token, is_function_of_session))
                 || self.makes_temporary(token);
         } else if token == Token::Symbol(b'(') {
-            let called = self.last.and_then(Name::of);
-            self.changes_session |= called.is_some_and(|name| name.has(is_function_of_session));
+            self.changes_session |=
+                self.last.is_some_and(|last| is_named(last, is_function_of_session));
         }
         self.last = Some(token);
     }
@@ -160,6 +160,14 @@ impl<'a> Command<'a> {
     }
 }
 
+/// Whether the token is a name with one of the properties below.
+fn is_named(token: Token<'_>, property: fn(&str) -> bool) -> bool {
+    // Most words begin with another letter, and need not be folded.
+    let may_be = |text: &str| text.starts_with(['d', 'D', 'p', 'P', 's', 'S']);
+    let is_other = matches!(token, Token::Word(text) if !may_be(text));
+    !is_other && Name::of(token).is_some_and(|name| name.has(property))
+}
+
 /// Whether a plain query that names this relation or schema may change its session.
 fn names_session_state(name: &str) -> bool {
     name == "pg_settings" || name.starts_with("pg_temp")
@@ -169,8 +177,7 @@ fn names_session_state(name: &str) -> bool {
 fn is_function_of_session(name: &str) -> bool {
     const NAMES: [&str; 3] = ["set_config", "setseed", "set_limit"];
     const PREFIXES: [&str; 3] = ["pg_advisory", "pg_try_advisory", "dblink_connect"];
-    name.starts_with(['d', 'p', 's'])
-        && (NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix)))
+    NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 #[cfg(test)]
