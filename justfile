@@ -25,7 +25,7 @@ compare *args:
 ci:
     bash .ci/run
 
-# Needs nightly and cargo-fuzz; the targets are token, config, classify.
+# Needs nightly and cargo-fuzz; the targets are token, config, classify, lexical.
 fuzz target *args:
     cargo +nightly fuzz run {{target}} {{args}}
 

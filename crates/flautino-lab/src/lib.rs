@@ -12,6 +12,7 @@ mod cluster;
 mod engine;
 pub mod imports;
 mod lab;
+pub mod lexical;
 mod server;
 mod session;
 pub mod settings;
