@@ -51,13 +51,13 @@ fn classifies(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("classify");
     group.bench_function("cached", |bencher| bencher.iter(|| engine.access(black_box(sql))));
     let mut number = 0_u64;
-    for bytes in [200, 2_000, 200_000, 10_000_000] {
-        group.throughput(Throughput::Bytes(bytes));
+    for bytes in [200_usize, 2_000, 200_000, 10_000_000] {
+        group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(BenchmarkId::new("new", bytes), |bencher| {
             // Made beforehand, and each is another text: no answer comes from the cache.
             let text = || {
                 number += 1;
-                text_of(bytes as usize, number)
+                text_of(bytes, number)
             };
             bencher.iter_batched(
                 text,
