@@ -212,7 +212,7 @@ enum Kind {
 }
 
 /// What a byte can be in a text, one bit for each.
-static CLASSES: [u8; 256] = {
+const CLASSES: [u8; 256] = {
     let mut classes = [0; 256];
     let mut byte = 0_u8;
     loop {
