@@ -38,7 +38,7 @@ fn bench(arguments: &[&str]) -> Vec<Value> {
 
 /// A short run of one workload, all of whose figures are there, without a failure.
 fn only(workload: &str, more: &[&str]) -> Vec<Value> {
-    let figures = bench(&[&SHORT, &["--only", workload], more].concat());
+    let figures = bench(&[&SHORT[..], &["--only", workload], more].concat());
     for of in &figures {
         assert_eq!(of["workload"], workload, "{of}");
         assert_eq!(of["failures"], 0.0, "{of}");

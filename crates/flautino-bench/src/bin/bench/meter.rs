@@ -41,6 +41,8 @@ pub(crate) struct Reading {
     pub(crate) statements: u64,
     /// How many over its other connections: those of flautino's monitor.
     pub(crate) beside: u64,
+    /// How many statements were prepared on connections of its pool.
+    pub(crate) prepared: u64,
 }
 
 #[derive(Debug, Default)]
@@ -48,6 +50,7 @@ struct Counts {
     round_trips: AtomicU64,
     statements: AtomicU64,
     beside: AtomicU64,
+    prepared: AtomicU64,
     /// Connections on which the server is at work.
     busy: AtomicU64,
 }
@@ -64,8 +67,13 @@ impl Meter {
 
     fn reading(&self) -> Reading {
         let of = |count: &AtomicU64| count.load(Ordering::SeqCst);
-        let Counts { round_trips, statements, beside, busy: _ } = &*self.counts;
-        Reading { round_trips: of(round_trips), statements: of(statements), beside: of(beside) }
+        let Counts { round_trips, statements, beside, prepared, busy: _ } = &*self.counts;
+        Reading {
+            round_trips: of(round_trips),
+            statements: of(statements),
+            beside: of(beside),
+            prepared: of(prepared),
+        }
     }
 
     fn is_busy(&self) -> bool {
@@ -87,6 +95,7 @@ pub(crate) async fn settled(meters: &[Meter]) -> Result<Reading, BoxError> {
             round_trips: sum.round_trips + one.round_trips,
             statements: sum.statements + one.statements,
             beside: sum.beside + one.beside,
+            prepared: sum.prepared + one.prepared,
         })
     };
     let settling = async {
@@ -174,10 +183,16 @@ impl<'a> Link<'a> {
 
     /// Counts messages of the client.
     fn asked(&self, messages: &[u8]) {
-        let Counts { round_trips, statements, beside, busy } = self.counts;
-        let sent = messages.iter().filter(|message| matches!(message, b'B' | b'Q')).count();
-        let statements = if self.of_pool { statements } else { beside };
-        statements.fetch_add(sent as u64, Ordering::SeqCst);
+        let Counts { round_trips, statements, beside, prepared, busy } = self.counts;
+        for message in messages {
+            let count = match message {
+                b'B' | b'Q' if self.of_pool => statements,
+                b'B' | b'Q' => beside,
+                b'P' if self.of_pool => prepared,
+                _ => continue,
+            };
+            count.fetch_add(1, Ordering::SeqCst);
+        }
         // `X` is the end, to which there is no answer.
         let asks = messages.iter().any(|message| *message != b'X');
         if asks && self.ready.swap(false, Ordering::SeqCst) {

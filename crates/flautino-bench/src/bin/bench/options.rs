@@ -128,7 +128,7 @@ impl Options {
             (Workload::Burst, true, _) => (1, 3),
             (Workload::Storm, false, _) => (5, 3),
             (Workload::Storm, true, _) => (5, 1),
-            (_, true, _) => (1, 4),
+            (_, true, _) => (1, 3),
             (_, false, None) => (1, 10),
             (_, false, Some(_)) => (2, 30),
         };

@@ -18,9 +18,10 @@ use crate::world::{App, World};
 
 /// The length of the round before the first one, which is not measured, for each number of clients.
 const WARM_UP: Duration = Duration::from_secs(1);
-/// The length of a round in which messages are counted, and of the one before, in which the pool opens its
-/// connections and prepares its statements.
+/// The length of a round in which messages are counted.
 const COUNTED: Duration = Duration::from_millis(500);
+/// How many such rounds may go before them, until the pool has prepared its statements on all connections.
+const MAX_PREPARING: usize = 8;
 
 pub(super) async fn run(
     world: &World,
@@ -31,9 +32,7 @@ pub(super) async fn run(
     for (number, variant) in plan.variants.iter().enumerate() {
         progress.turn_to(format!("{}: counting", plan.workload.name()));
         let app = world.metered_app(*variant, POOL_SIZE).await?;
-        let mut warm_up = Clients::connect(&app, plan.workload, 4 * POOL_SIZE, COUNTED).await?;
-        warm_up.run().await?;
-        warm_up.end().await?;
+        prepare(&app, plan.workload).await?;
         // For each number of clients there is a series of each variant.
         for series in measured.iter_mut().skip(number).step_by(plan.variants.len()) {
             series.counts = count(&app, plan.workload, series.clients, progress).await?;
@@ -106,6 +105,20 @@ async fn round(
         ]);
     }
     Ok(figures)
+}
+
+/// Warms the pool up, until in a round no statement was prepared: that would be an extra round trip.
+async fn prepare(app: &App, workload: Workload) -> Result<(), BoxError> {
+    for _ in 0..MAX_PREPARING {
+        let before = meter::settled(&app.meters).await?;
+        let mut clients = Clients::connect(app, workload, 4 * POOL_SIZE, COUNTED).await?;
+        clients.run().await?;
+        clients.end().await?;
+        if meter::settled(&app.meters).await?.prepared == before.prepared {
+            break;
+        }
+    }
+    Ok(())
 }
 
 /// A round in which messages to the servers are counted.
