@@ -125,7 +125,6 @@ impl Options {
         let Self { quick, clients, seconds, rounds, variants, only, .. } = self;
         let (usual_seconds, usual_rounds) = match (workload, quick, only) {
             (Workload::Burst, false, _) => (1, 5),
-            (Workload::Burst, true, _) => (1, 3),
             (Workload::Storm, false, _) => (5, 3),
             (Workload::Storm, true, _) => (5, 1),
             (_, true, _) => (1, 3),
