@@ -6,7 +6,31 @@
 //! whole requests on a real cluster.
 //!
 //! The binary `bench` measures whole apps under load, flautino's beside those of other pools:
-//! `cargo run --release -p flautino-bench -- --help`.
+//!
+//! ```sh
+//! cargo run --release -p flautino-bench -- --quick      # one workload, two minutes
+//! cargo run --release -p flautino-bench -- --only tx    # one workload, half an hour
+//! cargo run --release -p flautino-bench -- --help       # all workloads, 50 minutes, and what they are
+//! ```
+//!
+//! Each app is a process of its own with the same axum routes, and so are the clients. An app uses what it
+//! stands on as that one's documentation shows: `three` asks sqlx's pool three times, which is itself the
+//! executor, and takes one connection out of deadpool's.
+//!
+//! | figure | what it is |
+//! |---|---|
+//! | `rps` | requests a second |
+//! | `p50_us`, `p99_us`, `p999_us` | percentiles of the latency at the clients, in µs |
+//! | `cpu_us_per_request` | CPU time of the app's process, in user space and in the kernel, in µs |
+//! | `rss_kb` | the app's resident memory at the end of a round |
+//! | `round_trips_per_request` | how often the app asked a server over its pool and waited for it, pings included |
+//! | `statements_per_request` | how many statements it sent over its pool, `BEGIN` and `COMMIT` included |
+//! | `monitor_statements_per_request` | how many flautino's monitor sent: questions for positions, and its few probes a second |
+//! | `by_replicas_…` | which share of the reads replicas served |
+//!
+//! Figures of time are medians of rounds in which the variants take turns; ratios are to sqlx's `PgPool` as it
+//! comes, round by round. Round trips and statements are counted by a proxy that reads the protocol, in a round
+//! of their own that is not timed, once the pool has opened its connections and prepared its statements.
 
 use std::error::Error;
 use std::time::Instant;

@@ -4,6 +4,7 @@ mod dedicated;
 mod open;
 mod routes;
 mod source;
+mod statements;
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::task::JoinSet;
 
-use self::source::Source;
+use self::source::Reader;
 use crate::child::{answer, orders};
 use crate::error::BoxError;
 use crate::variant::Variant;
@@ -58,6 +59,10 @@ pub(crate) async fn run(options: Options) -> Result<(), BoxError> {
             let pool = open::deadpool(&primary, pool)?;
             serve(pool.clone(), routes::over(pool), orders).await
         }
+        Variant::AxumSqlxTx => {
+            let pool = open::pgpool(&primary, pool, true).await?;
+            serve(pool.clone(), routes::through_axum_sqlx_tx(pool), orders).await
+        }
         Variant::FlautinoOne | Variant::FlautinoTwo => {
             let engine = open::flautino(&primary, pool, replica).await?;
             serve(engine.clone(), routes::through_layer(engine), orders).await
@@ -65,7 +70,7 @@ pub(crate) async fn run(options: Options) -> Result<(), BoxError> {
     }
 }
 
-async fn serve<S: Source>(
+async fn serve<S: Reader>(
     source: S,
     router: Router,
     mut orders: UnboundedReceiver<String>,
@@ -82,7 +87,7 @@ async fn serve<S: Source>(
 }
 
 /// Runs so many tasks at once, each of which reads one row.
-async fn burst<S: Source>(source: &S, tasks: i32) -> Burst {
+async fn burst<S: Reader>(source: &S, tasks: i32) -> Burst {
     let started = Instant::now();
     let reads = (0..tasks).map(|number| {
         let source = source.clone();

@@ -6,16 +6,23 @@
 //! what an app uses is the app's alone.
 //!
 //! - [`options`]: the arguments; [`variant`]: what is compared
-//! - [`workloads`]: what is measured, one a file
-//! - [`report`]: figures of rounds, their ratios, as a table and as JSON
+//! - [`workloads`]: what is measured, one kind of workload a file
+//! - [`report`], [`plots`]: figures of rounds, their ratios, as tables and as JSON; as plots
 //! - [`app`], [`load`]: the children's side; [`child`]: how parent and child talk
-//! - [`world`]: the cluster; [`usage`]: what a process has used
+//! - [`world`]: the cluster; [`usage`]: what a process has used; [`meter`]: what it sends to its servers
+//! - [`progress`]: how far a run is
+//!
+//! What is timed is never counted, and what is counted is not timed: messages are counted by a proxy, in
+//! rounds of their own.
 
 mod app;
 mod child;
 mod error;
 mod load;
+mod meter;
 mod options;
+mod plots;
+mod progress;
 mod report;
 mod usage;
 mod variant;
@@ -28,7 +35,8 @@ use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 
 use self::error::BoxError;
-use self::options::Options;
+use self::options::{Options, Plan};
+use self::progress::Progress;
 use self::world::World;
 
 /// Measures flautino beside other pools: the same axum app over each, under the same load, in turns
@@ -75,16 +83,39 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Runs the plan, and prints its figures.
+/// Runs all plans on one cluster.
 async fn bench(options: &Options) -> Result<(), BoxError> {
-    let plan = options.plan();
+    let plans = options.plans();
     let world = World::start().await?;
-    let measured = Box::pin(workloads::run(&world, &plan)).await;
+    let progress = Progress::start(&plans)?;
+    let outcome = Box::pin(measure(options, &plans, &world, &progress)).await;
+    progress.end();
     world.stop().await;
-    let measured = measured?;
-    print!("{}", report::table(&measured));
-    if let Some(path) = &options.json {
-        std::fs::write(path, report::json(&measured)?)?;
+    outcome
+}
+
+/// Runs one plan after the other. After each, prints its figures, and writes those of all so far, so that
+/// a run that fails late is not in vain.
+async fn measure(
+    options: &Options,
+    plans: &[Plan],
+    world: &World,
+    progress: &Progress,
+) -> Result<(), BoxError> {
+    let mut measured = Vec::new();
+    for plan in plans {
+        let series = workloads::run(world, plan, progress).await?;
+        progress.aside(|| print!("{}", report::table(&series)));
+        measured.extend(series);
+        if let Some(path) = &options.json {
+            std::fs::write(path, report::json(&measured)?)?;
+        }
+        if let Some(path) = &options.markdown {
+            std::fs::write(path, report::markdown(&measured))?;
+        }
+        if let Some(folder) = &options.plots {
+            plots::draw(&measured, folder)?;
+        }
     }
     Ok(())
 }

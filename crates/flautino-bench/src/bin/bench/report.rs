@@ -1,4 +1,4 @@
-//! Figures of rounds, and their ratios to the base, as a table and as JSON.
+//! Figures of rounds, and their ratios to the base, as tables for people and as JSON.
 //!
 //! A ratio is taken round by round, between neighbours in time, so that a busy moment of the machine
 //! does not count for one side alone. What is shown is the median of the rounds.
@@ -8,6 +8,7 @@ use std::fmt::Write;
 use serde_json::{Map, Value};
 
 use crate::error::BoxError;
+use crate::options::Workload;
 use crate::variant::Variant;
 
 /// The figures of one round: names with their units, and values. Every round has the same names.
@@ -16,24 +17,37 @@ pub(crate) type Figures = Vec<(&'static str, f64)>;
 /// All rounds of one variant.
 #[derive(Debug)]
 pub(crate) struct Series {
-    workload: &'static str,
-    clients: u32,
-    variant: Variant,
+    pub(crate) workload: Workload,
+    pub(crate) clients: u32,
+    pub(crate) variant: Variant,
     pub(crate) rounds: Vec<Figures>,
+    /// What was counted in a round of its own, if anything was.
+    pub(crate) counts: Figures,
 }
 
 impl Series {
     /// A series without rounds yet.
-    pub(crate) fn new(workload: &'static str, clients: u32, variant: Variant) -> Self {
-        Self { workload, clients, variant, rounds: Vec::new() }
+    pub(crate) fn new(workload: Workload, clients: u32, variant: Variant) -> Self {
+        Self { workload, clients, variant, rounds: Vec::new(), counts: Vec::new() }
+    }
+
+    /// The median of the rounds.
+    pub(crate) fn median(&self, name: &str) -> Option<f64> {
+        let figure = self.names().into_iter().position(|of| of == name)?;
+        Spread::of(self.values(figure)).map(|spread| spread.median)
     }
 
     fn names(&self) -> Vec<&'static str> {
-        self.rounds.first().into_iter().flatten().map(|(name, _)| *name).collect()
+        let of_rounds = self.rounds.first().into_iter().flatten();
+        of_rounds.chain(&self.counts).map(|(name, _)| *name).collect()
     }
 
     fn values(&self, figure: usize) -> Vec<f64> {
-        self.rounds.iter().map(|round| round[figure].1).collect()
+        let of_rounds = self.rounds.first().map_or(0, Vec::len);
+        match figure.checked_sub(of_rounds) {
+            Some(count) => vec![self.counts[count].1],
+            None => self.rounds.iter().map(|round| round[figure].1).collect(),
+        }
     }
 
     /// The ratio to the base, round by round; `None` where a value of the base is zero.
@@ -75,34 +89,65 @@ pub(crate) fn table(measured: &[Series]) -> String {
     let mut text = String::new();
     for (base, group) in groups(measured) {
         // Writing to a string cannot fail.
-        let _ = writeln!(
-            text,
-            "\n{}, {} clients: medians of {} rounds; ×: ratio to {} (least–most)",
-            base.workload,
-            base.clients,
-            base.rounds.len(),
-            base.variant,
-        );
-        let mut lines = vec![vec!["variant".to_owned()]];
-        lines[0].extend(base.names().into_iter().map(str::to_owned));
-        lines.extend(group.iter().map(|series| {
-            let cells = (0..base.names().len()).map(|figure| cell(series, base, figure));
-            std::iter::once(series.variant.name()).chain(cells).collect()
-        }));
-        align(&mut text, &lines);
+        let _ = writeln!(text, "\n{}: {}", title(base), legend(base));
+        align(&mut text, &lines(base, group));
     }
     text
 }
 
+/// The same as Markdown.
+pub(crate) fn markdown(measured: &[Series]) -> String {
+    let mut text = String::new();
+    for (base, group) in groups(measured) {
+        if !text.is_empty() {
+            text.push('\n');
+        }
+        let _ = writeln!(text, "### {}\n\nThe {}.\n", title(base), legend(base));
+        for (number, line) in lines(base, group).iter().enumerate() {
+            let _ = writeln!(text, "| {} |", line.join(" | "));
+            if number == 0 {
+                let _ = writeln!(text, "|---|{}", "--:|".repeat(line.len() - 1));
+            }
+        }
+    }
+    text
+}
+
+fn title(base: &Series) -> String {
+    let clients = if base.clients == 1 { "client" } else { "clients" };
+    format!("{}, {} {clients}", base.workload.name(), base.clients)
+}
+
+fn legend(base: &Series) -> String {
+    let rounds = base.rounds.len();
+    format!("medians of {rounds} rounds; ×: ratio to {} (least–most)", base.variant)
+}
+
+/// The names of the figures, and then each variant's.
+fn lines(base: &Series, group: &[Series]) -> Vec<Vec<String>> {
+    let names = base.names();
+    let head = std::iter::once("variant").chain(names.iter().copied());
+    let mut lines = vec![head.map(str::to_owned).collect::<Vec<_>>()];
+    lines.extend(group.iter().map(|series| {
+        let cells = (0..names.len()).map(|figure| cell(series, base, figure));
+        std::iter::once(series.variant.name()).chain(cells).collect()
+    }));
+    lines
+}
+
 fn cell(series: &Series, base: &Series, figure: usize) -> String {
     let Some(value) = Spread::of(series.values(figure)) else { return "-".to_owned() };
-    let digits = if value.median.fract() == 0.0 || value.median >= 1000.0 { 0 } else { 2 };
-    let value = format!("{:.digits$}", value.median);
+    let digits = match value.median {
+        whole if whole.fract() == 0.0 || whole >= 1000.0 => 0,
+        small if small < 0.1 => 4,
+        _ => 2,
+    };
+    let text = format!("{:.digits$}", value.median);
     match series.ratio(base, figure) {
-        Some(Spread { median, min, max }) if series.variant != base.variant => {
-            format!("{value} ×{median:.2} ({min:.2}–{max:.2})")
-        }
-        _ => value,
+        None => text,
+        Some(_) if series.variant == base.variant => text,
+        Some(ratio) if ratio.min == ratio.max => format!("{text} ×{:.2}", ratio.median),
+        Some(Spread { median, min, max }) => format!("{text} ×{median:.2} ({min:.2}–{max:.2})"),
     }
 }
 
@@ -130,7 +175,7 @@ pub(crate) fn json(measured: &[Series]) -> Result<String, BoxError> {
 
 fn object(series: &Series, base: &Series) -> Map<String, Value> {
     let mut object = Map::new();
-    object.insert("workload".to_owned(), series.workload.into());
+    object.insert("workload".to_owned(), series.workload.name().into());
     object.insert("clients".to_owned(), series.clients.into());
     object.insert("variant".to_owned(), series.variant.name().into());
     object.insert("rounds".to_owned(), series.rounds.len().into());
@@ -151,7 +196,7 @@ mod tests {
 
     fn series(variant: Variant, values: &[f64]) -> Series {
         let rounds = values.iter().map(|value| vec![("rps", *value)]).collect();
-        Series { workload: "one", clients: 8, variant, rounds }
+        Series { rounds, ..Series::new(Workload::One, 8, variant) }
     }
 
     #[test]
@@ -174,5 +219,22 @@ mod tests {
         let base = series(Variant::Pgpool, &[0.0]);
         let text = table(&[base, series(Variant::Dedicated, &[0.0])]);
         assert!(text.ends_with("variant    rps\npgpool     0\ndedicated  0\n"), "{text}");
+    }
+
+    #[test]
+    fn counts_come_after_the_figures_of_the_rounds() {
+        let mut base = series(Variant::Pgpool, &[10.0, 30.0]);
+        base.counts = vec![("round_trips_per_request", 3.0)];
+        let mut other = series(Variant::Dedicated, &[20.0, 90.0]);
+        other.counts = vec![("round_trips_per_request", 1.0)];
+        let text = markdown(&[base, other]);
+        let lines: Vec<&str> = text.lines().skip(4).collect();
+        let expected = [
+            "| variant | rps | round_trips_per_request |",
+            "|---|--:|--:|",
+            "| pgpool | 20 | 3 |",
+            "| dedicated | 55 ×2.50 (2.00–3.00) | 1 ×0.33 |",
+        ];
+        assert_eq!(lines, expected, "{text}");
     }
 }

@@ -16,6 +16,9 @@ pub(crate) enum Variant {
     Dedicated,
     /// `deadpool-postgres` over `tokio-postgres`.
     Deadpool,
+    /// `axum-sqlx-tx`, whose layer ends a request's transaction, over sqlx's `PgPool` as it comes. It is
+    /// for transactions alone, and so takes part in `tx` only.
+    AxumSqlxTx,
     /// flautino over the primary alone.
     FlautinoOne,
     /// flautino over the primary and two replicas, which get the reads.

@@ -3,20 +3,31 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use flautino_cluster::Cluster;
+use flautino_cluster::{Cluster, Node};
 use sqlx::PgConnection;
 
 use crate::child::{CHILD_TIMEOUT, Child};
 use crate::error::BoxError;
+use crate::meter::Meter;
 use crate::variant::Variant;
 
-/// The `application_name` of all apps at the servers.
-const APPLICATION_NAME: &str = "bench";
-/// How many rows there are to read.
-pub(crate) const ROWS: i32 = 1000;
+/// The `application_name` of all apps at the servers. Connections of flautino's outside its pool have more
+/// in it.
+pub(crate) const APPLICATION_NAME: &str = "bench";
+/// With this the names of replicas begin in flautino's apps.
+pub(crate) const REPLICA: &str = "replica_";
+/// How many rows there are, and at most how many clients, so that each can write rows of its own.
+pub(crate) const ROWS: i32 = 10_000;
+/// How many of them `list` reads at once.
+pub(crate) const LISTED: i32 = 100;
 
-const TABLE: &str = "CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); \
-                     INSERT INTO counters (id) SELECT generate_series(0, 999)";
+/// Pages are half empty, so that a new version of a row finds room beside the old one.
+const TABLES: &str = "CREATE TABLE counters (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) \
+                      WITH (fillfactor = 50); \
+                      CREATE TABLE totals (id int PRIMARY KEY, n int NOT NULL DEFAULT 0) \
+                      WITH (fillfactor = 50); \
+                      INSERT INTO counters (id) SELECT generate_series(0, 9999); \
+                      INSERT INTO totals (id) SELECT generate_series(0, 9999)";
 const SESSIONS: &str = "SELECT count(*) FROM pg_stat_activity \
                         WHERE starts_with(application_name, $1)";
 const ACTIVE: &str = "SELECT count(*) FROM pg_stat_activity \
@@ -36,21 +47,30 @@ pub(crate) struct App {
     pub(crate) variant: Variant,
     pub(crate) address: SocketAddr,
     pub(crate) child: Child,
+    /// What it reaches its servers through, if its statements are counted.
+    pub(crate) meters: Vec<Meter>,
 }
 
 impl World {
-    /// Starts the cluster, and fills the table.
+    /// Starts the cluster, and fills the tables.
     pub(crate) async fn start() -> Result<Self, BoxError> {
         // All apps must find room at once. Connections are counted in the log.
         let cluster = Cluster::builder()
             .replicas(2)
             .setting("max_connections", "200")
             .setting("log_connections", "on")
+            // Else its log grows by as much as is written.
+            .setting("max_wal_size", "256MB")
+            .setting("wal_keep_size", "128MB")
+            // It would come in the middle of a round. Old versions of rows are removed without it, since no
+            // index knows them.
+            .setting("autovacuum", "off")
             .start()
             .await?;
-        cluster.primary().execute(TABLE).await?;
-        // Else autovacuum would do it in the middle of a round.
-        cluster.primary().execute("VACUUM ANALYZE counters").await?;
+        cluster.primary().execute(TABLES).await?;
+        for table in ["counters", "totals"] {
+            cluster.primary().execute(&format!("VACUUM ANALYZE {table}")).await?;
+        }
         for number in 0..2 {
             cluster.replica(number).catch_up_with(cluster.primary()).await?;
         }
@@ -64,18 +84,23 @@ impl World {
 
     /// Starts an app whose pool has at most so many connections to a server.
     pub(crate) async fn app(&self, variant: Variant, pool: u32) -> Result<App, BoxError> {
-        let url = |node: &flautino_cluster::Node| {
-            format!("{}?sslmode=disable&application_name={APPLICATION_NAME}", node.url())
-        };
-        let mut arguments = vec!["app".to_owned(), variant.name(), format!("--pool={pool}")];
-        arguments.push(format!("--primary={}", url(self.cluster.primary())));
-        if variant == Variant::FlautinoTwo {
-            let replicas = self.cluster.nodes().skip(1);
-            arguments.extend(replicas.map(|node| format!("--replica={}", url(node))));
+        let addresses = self.nodes(variant).map(Node::addr).collect();
+        start(variant, pool, addresses, Vec::new()).await
+    }
+
+    /// The same, with what it sends to the servers counted.
+    pub(crate) async fn metered_app(&self, variant: Variant, pool: u32) -> Result<App, BoxError> {
+        let mut meters = Vec::new();
+        for node in self.nodes(variant) {
+            meters.push(Meter::start(node.addr()).await?);
         }
-        let mut child = Child::start(&arguments)?;
-        let address = child.answer(CHILD_TIMEOUT).await?;
-        Ok(App { variant, address, child })
+        let addresses = meters.iter().map(|meter| meter.address).collect();
+        start(variant, pool, addresses, meters).await
+    }
+
+    /// The nodes that this variant uses, the primary first.
+    fn nodes(&self, variant: Variant) -> impl Iterator<Item = &Node> {
+        self.cluster.nodes().take(if variant == Variant::FlautinoTwo { 3 } else { 1 })
     }
 
     /// How many server processes the primary has started for connections so far.
@@ -88,6 +113,26 @@ impl World {
     pub(crate) async fn watcher(&self) -> Result<Watcher, BoxError> {
         Ok(Watcher { connection: self.cluster.primary().connect().await? })
     }
+}
+
+/// Starts an app over the primary and the replicas at these addresses, in this order.
+async fn start(
+    variant: Variant,
+    pool: u32,
+    addresses: Vec<SocketAddr>,
+    meters: Vec<Meter>,
+) -> Result<App, BoxError> {
+    let mut arguments = vec!["app".to_owned(), variant.name(), format!("--pool={pool}")];
+    arguments.extend(addresses.iter().enumerate().map(|(number, address)| {
+        let role = if number == 0 { "primary" } else { "replica" };
+        format!(
+            "--{role}=postgres://postgres@{address}/postgres\
+             ?sslmode=disable&application_name={APPLICATION_NAME}"
+        )
+    }));
+    let mut child = Child::start(&arguments)?;
+    let address = child.answer(CHILD_TIMEOUT).await?;
+    Ok(App { variant, address, child, meters })
 }
 
 /// Counts the apps' sessions at the primary, over a session of its own.

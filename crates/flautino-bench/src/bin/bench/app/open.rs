@@ -8,6 +8,7 @@ use tokio_postgres::NoTls;
 
 use super::dedicated::Dedicated;
 use crate::error::BoxError;
+use crate::world::REPLICA;
 
 /// `ping` is sqlx's own default.
 pub(super) async fn pgpool(url: &str, size: u32, ping: bool) -> Result<PgPool, BoxError> {
@@ -40,7 +41,7 @@ pub(super) async fn flautino(
     config.pool.max_connections = size;
     for (number, url) in replicas.into_iter().enumerate() {
         let node = NodeConfig { url: Some(url), ..NodeConfig::default() };
-        config.extra_nodes.insert(format!("replica_{number}"), node);
+        config.extra_nodes.insert(format!("{REPLICA}{number}"), node);
     }
     let engine = Engine::new(config)?;
     engine.open().await?;

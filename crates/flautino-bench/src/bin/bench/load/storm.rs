@@ -106,7 +106,7 @@ async fn storm(
         next.tick().await;
         running.spawn(async move {
             let mut client = Client::connect(address).await?;
-            client.send("/sleep").await?;
+            client.send("GET", "/sleep", None).await?;
             sleep(STAY).await;
             Ok::<_, std::io::Error>(())
         });

@@ -6,6 +6,7 @@ use crate::app::Burst;
 use crate::child::CHILD_TIMEOUT;
 use crate::error::BoxError;
 use crate::options::Plan;
+use crate::progress::Progress;
 use crate::report::{Figures, Series};
 use crate::variant::Variant;
 use crate::world::{Watcher, World};
@@ -14,14 +15,19 @@ use crate::world::{Watcher, World};
 const POOL_SIZE: u32 = 10;
 const TASKS: u32 = 2000;
 
-pub(super) async fn run(world: &World, plan: &Plan) -> Result<Vec<Series>, BoxError> {
-    eprintln!("burst: {TASKS} tasks, {} rounds", plan.rounds);
+pub(super) async fn run(
+    world: &World,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<Vec<Series>, BoxError> {
+    progress.turn_to("burst".to_owned());
     let mut watcher = world.watcher().await?;
     let mut series: Vec<Series> =
-        plan.variants.iter().map(|variant| Series::new("burst", TASKS, *variant)).collect();
+        plan.variants.iter().map(|variant| Series::new(plan.workload, TASKS, *variant)).collect();
     for turn in turns(plan.rounds, plan.variants.len()) {
         let figures = round(world, &mut watcher, plan.variants[turn]).await?;
         series[turn].rounds.push(figures);
+        progress.step();
     }
     Ok(series)
 }

@@ -8,6 +8,7 @@ use crate::child::{CHILD_TIMEOUT, Child};
 use crate::error::BoxError;
 use crate::load::storm::Reads;
 use crate::options::Plan;
+use crate::progress::Progress;
 use crate::report::{Figures, Series};
 use crate::variant::Variant;
 use crate::world::{Watcher, World};
@@ -15,14 +16,19 @@ use crate::world::{Watcher, World};
 /// How many clients leave.
 const LEAVING: u32 = 1000;
 
-pub(super) async fn run(world: &World, plan: &Plan) -> Result<Vec<Series>, BoxError> {
-    eprintln!("storm: {LEAVING} clients, {} rounds of twice {:?}", plan.rounds, plan.length);
+pub(super) async fn run(
+    world: &World,
+    plan: &Plan,
+    progress: &Progress,
+) -> Result<Vec<Series>, BoxError> {
+    progress.turn_to("storm".to_owned());
     let mut watcher = world.watcher().await?;
     let mut series: Vec<Series> =
-        plan.variants.iter().map(|variant| Series::new("storm", LEAVING, *variant)).collect();
+        plan.variants.iter().map(|variant| Series::new(plan.workload, LEAVING, *variant)).collect();
     for turn in turns(plan.rounds, plan.variants.len()) {
         let figures = round(world, &mut watcher, plan, plan.variants[turn]).await?;
         series[turn].rounds.push(figures);
+        progress.step();
     }
     Ok(series)
 }
