@@ -111,15 +111,10 @@ impl Dispatch {
         loop {
             let access = if retry.to_primary { Access::Write } else { access };
             let mut failure = match self.lease(access, statement, &mut retry).await {
-                Ok(Some(mut lease)) => {
-                    if retry.is_outdated {
-                        lease.forget_prepared().await;
-                    }
-                    match execute(lease).await {
-                        Ok(output) => return Ok(output),
-                        Err(failure) => failure,
-                    }
-                }
+                Ok(Some(lease)) => match execute(lease).await {
+                    Ok(output) => return Ok(output),
+                    Err(failure) => failure,
+                },
                 // The cluster changed in the meantime, so a node is selected anew.
                 Ok(None) => continue,
                 Err(error) => {
@@ -127,7 +122,8 @@ impl Dispatch {
                     Failure::new(error, Phase::Leasing)
                 }
             };
-            if !self.may_retry(access, statement, &mut retry, &failure).await {
+            // Rare, as are the waits in `lease`: boxed, they take no room in the future of each statement.
+            if !Box::pin(self.may_retry(access, statement, &mut retry, &failure)).await {
                 if let Some(Sent { statement, completed }) = failure.phase.sent(statement) {
                     let commits_at_once = statement.commits_at_once();
                     failure.error = tell_effect(failure.error, commits_at_once, completed);
@@ -157,14 +153,14 @@ impl Dispatch {
             // the write will take.
             retry.write_under_way.get_or_insert_with(|| monitor.write_begins());
         }
-        // Subscribe before the state is read; a change in between would be missed otherwise.
-        let changed = monitor.changed();
         let mut selection = self.select(access, retry, monitor.state().clone())?;
         if selection.needs_primary() {
-            self.wait_for_change(changed, retry).await?;
+            Box::pin(self.wait_for_primary(access, retry)).await?;
             return Ok(None);
         }
-        if !self.admit_fallback(access, retry, &mut selection).await? {
+        if selection.decision.reason.is_fallback()
+            && !Box::pin(self.admit_fallback(access, retry, &mut selection)).await?
+        {
             return Ok(None);
         }
         retry.record_selection(selection.node(), selection.view(), selection.decision.as_writer);
@@ -175,6 +171,9 @@ impl Dispatch {
             let node = selection.node().name().to_string();
             return Err(Error::NodeDown { node, sent: false }.into());
         };
+        if retry.is_outdated {
+            lease.mark_outdated();
+        }
         if access == Access::Read {
             lease.expect_reads();
         }
@@ -196,9 +195,12 @@ impl Dispatch {
             _ => (self.main(), Reason::MainNode),
         };
         if node.is_over_external_pool() {
-            self.monitor().ensure_traces(&node).await;
+            Box::pin(self.monitor().ensure_traces(&node)).await;
         }
         let mut lease = Lease::checkout(&node).await?;
+        if retry.is_outdated {
+            lease.mark_outdated();
+        }
         lease.tracker = Some(self.tracker(reason, retry, None));
         Ok(lease)
     }

@@ -19,6 +19,7 @@ mod tracker;
 use std::fmt;
 use std::future::ready;
 use std::ops::{Deref, DerefMut};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -140,9 +141,13 @@ impl Lease {
         is_up: impl FnOnce() -> bool,
     ) -> Result<Self, sqlx::Error> {
         let in_flight = node.gauges.enter();
+        // What waits is boxed, so that it takes no room in the future of each statement.
         let connection = match node.pool()? {
-            Some(pool) => LeasedConnection::Pooled(pool.checkout(is_up).await?),
-            None => LeasedConnection::Single(node.connect().await?),
+            Some(pool) => LeasedConnection::Pooled(match pool.checkout_warm() {
+                Some(connection) => connection,
+                None => Box::pin(pool.checkout(is_up)).await?,
+            }),
+            None => LeasedConnection::Single(Box::pin(node.connect()).await?),
         };
         Ok(Self {
             connection: Some(connection),
@@ -229,13 +234,15 @@ impl Lease {
         let is_unwatched = self.failures.unwatched;
         let Parts { connection, node, cancellation, .. } = self.parts();
         let log_entry = node.server.sender.logger.sending(node.name(), sql, Values::None, None);
-        let running = async {
-            match is_unwatched {
-                true => run_unwatched(cancellation, step, run(connection)).await,
-                false => run(connection).await,
-            }
+        let result = {
+            let running = pin!(async {
+                match is_unwatched {
+                    true => run_unwatched(cancellation, step, run(connection)).await,
+                    false => run(connection).await,
+                }
+            });
+            run_cancellable(cancellation, running).await
         };
-        let result = run_cancellable(cancellation, running).await;
         log_entry.finish(&result);
         self.end_use(before, false, &result);
         result
@@ -322,6 +329,11 @@ impl Lease {
         if let Some(LeasedConnection::Pooled(connection)) = &mut self.connection {
             connection.hold(budget);
         }
+    }
+
+    /// What sqlx remembers for the connection may be outdated: it forgets that before the next statement.
+    pub(crate) fn mark_outdated(&mut self) {
+        self.outdated = true;
     }
 
     /// Only reads run on the lease, so a write that is refused as read-only says nothing about the

@@ -191,36 +191,38 @@ impl Statement {
         }
     }
 
-    /// The same statement, to be prepared without a name. For connections on which nothing is kept
-    /// prepared: sqlx would give it a name there and never close it.
-    pub(crate) fn unnamed(mut self) -> Self {
-        self.persistent = false;
-        self
+    /// How to send it through a pooler that may pass each message on to another server.
+    pub(crate) fn through_pooler(&self) -> Sending {
+        if self.arguments.is_none() {
+            return Sending::Unnamed;
+        }
+        // Some utility commands refuse to run inside a transaction.
+        let is_utility = !self.has_values() && !self.plan.traits.is_query;
+        if is_utility { Sending::OneMessage } else { Sending::InTransaction }
     }
 
-    /// The statement and how to send it, through a pooler that may pass each message on to another
-    /// server.
-    pub(crate) fn for_pooler(self) -> (Self, PoolerMode) {
-        let mut this = self.unnamed();
-        if this.arguments.is_none() {
-            return (this, PoolerMode::AsItIs);
+    /// A copy for sqlx to send. sqlx takes the values, and the statement may have to be sent again.
+    pub(crate) fn to_send(&self, sending: Sending) -> Self {
+        let mut copy = self.clone();
+        copy.persistent &= sending == Sending::AsItIs;
+        if sending == Sending::OneMessage {
+            copy.arguments = None;
         }
-        if !this.has_values() && !this.plan.traits.is_query {
-            // Some utility commands refuse to run inside a transaction, so send it in one message
-            // instead.
-            this.arguments = None;
-            return (this, PoolerMode::AsItIs);
-        }
-        (this, PoolerMode::InTransaction)
+        copy
     }
 }
 
-/// How a statement is sent through a pooler; see [`Statement::for_pooler`].
+/// How a statement is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PoolerMode {
-    /// On its own: it is one message.
+pub(crate) enum Sending {
+    /// As the app wants it.
     AsItIs,
-    /// Within `BEGIN` and `COMMIT`: its messages have to reach the same server.
+    /// Without a name, because nothing is kept prepared on the connection: sqlx would give it a name there
+    /// and never close it.
+    Unnamed,
+    /// In the simple protocol: it is one message.
+    OneMessage,
+    /// Without a name, and within `BEGIN` and `COMMIT`: its messages have to reach the same server.
     InTransaction,
 }
 

@@ -22,26 +22,23 @@ const MAX_ROWS_AHEAD: usize = 128;
 const MAX_BYTES_AHEAD: usize = 256 * 1024;
 
 /// Runs each statement on the node that the router selects.
-pub(crate) struct RoutedExecutor(Dispatch);
+pub(crate) struct RoutedExecutor<'d>(&'d Dispatch);
 
-impl RoutedExecutor {
-    pub(crate) fn new(dispatch: Dispatch) -> Self {
+impl<'d> RoutedExecutor<'d> {
+    pub(crate) fn new(dispatch: &'d Dispatch) -> Self {
         Self(dispatch)
     }
 }
 
-impl Source for RoutedExecutor {
-    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
-        let execute = |mut lease: Lease| {
-            let statement = statement.clone();
-            async move {
-                let mut completed = false;
-                let result = lease.run(statement, &mut completed).await;
-                result.map_err(|error| Failure::new(error, Phase::Executing { completed }))
-            }
+impl Source for RoutedExecutor<'_> {
+    async fn run<T: Answer>(&mut self, statement: &Statement) -> Result<T, sqlx::Error> {
+        let execute = |mut lease: Lease| async move {
+            let mut completed = false;
+            let result = lease.run(statement, &mut completed).await;
+            result.map_err(|error| Failure::new(error, Phase::Executing { completed }))
         };
-        let access = self.0.access(&statement);
-        Ok(self.0.run(access, Some(&statement), execute).await?)
+        let access = self.0.access(statement);
+        Ok(self.0.run(access, Some(statement), execute).await?)
     }
 
     /// Holds the first rows back until all that have arrived are read. If a small result ends in an
@@ -51,7 +48,7 @@ impl Source for RoutedExecutor {
         &mut self,
         statement: Statement,
     ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
-        let dispatch = &self.0;
+        let dispatch = self.0;
         async_stream::stream! {
             let access = dispatch.access(&statement);
             let commits_at_once = statement.commits_at_once();
@@ -75,19 +72,17 @@ impl Source for RoutedExecutor {
 
     async fn prepare<T: Send>(
         &mut self,
-        statement: Statement,
+        statement: &Statement,
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
-        let execute = |mut lease: Lease| {
-            let (statement, start) = (statement.clone(), &start);
-            async move {
-                let phase = Phase::Executing { completed: false };
-                let result = lease.prepare(statement, start).await;
-                result.map_err(|error| Failure::new(error, phase))
-            }
+        let start = &start;
+        let execute = |mut lease: Lease| async move {
+            let phase = Phase::Executing { completed: false };
+            let result = lease.prepare(statement, start).await;
+            result.map_err(|error| Failure::new(error, phase))
         };
-        let access = self.0.access(&statement);
-        Ok(self.0.run(access, Some(&statement), execute).await?)
+        let access = self.0.access(statement);
+        Ok(self.0.run(access, Some(statement), execute).await?)
     }
 }
 

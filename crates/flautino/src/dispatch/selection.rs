@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::futures::Notified;
 
 use super::Dispatch;
 use super::budget::Waited;
@@ -135,14 +134,19 @@ impl Dispatch {
         Ok(Selection { state, request, decision, fallback_permit: None })
     }
 
-    /// Waits until the monitor publishes a change. All such waits of a statement together take at
-    /// most `failover_timeout`.
-    pub(super) async fn wait_for_change(
+    /// Waits until the monitor publishes a change, while the statement needs a primary and there is
+    /// none. All such waits of a statement together take at most `failover_timeout`.
+    pub(super) async fn wait_for_primary(
         &self,
-        changed: Notified<'_>,
+        access: Access,
         retry: &mut Retry,
     ) -> Result<(), sqlx::Error> {
         let monitor = self.monitor();
+        // Subscribe before the state is read; a change in between would be missed otherwise.
+        let changed = monitor.changed();
+        if !self.select(access, retry, monitor.state().clone())?.needs_primary() {
+            return Ok(());
+        }
         let left = monitor.config.failover_timeout.saturating_sub(retry.waited());
         // If the monitor stopped before we subscribed, its last notification is gone, so ask
         // `is_running` first.
@@ -157,7 +161,7 @@ impl Dispatch {
         Err(Error::NoPrimary { waited: retry.waited(), nodes }.into())
     }
 
-    /// If the primary is to serve a read in place of the replicas, takes a permit of the fallback
+    /// The primary is to serve a read in place of the replicas: takes a permit of the fallback
     /// budget. If there is none left, follows `fallback` of the configuration: goes to a lagging
     /// replica, waits, or fails.
     ///
@@ -170,9 +174,6 @@ impl Dispatch {
         selection: &mut Selection,
     ) -> Result<bool, sqlx::Error> {
         let Selection { state, request, decision, .. } = selection;
-        if !decision.reason.is_fallback() {
-            return Ok(true);
-        }
         let (monitor, budget) = (self.monitor(), &self.context.budget);
         // A token of a later timeline than the primary's: ask the nodes now who is the primary.
         if decision.reason == Reason::ForeignToken

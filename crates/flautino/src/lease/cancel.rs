@@ -1,7 +1,6 @@
 //! Ends statements early: on this side, because their node is found to be down or superseded or because
 //! the engine closes; at the server, because they were given up.
 
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,15 +53,26 @@ pub(super) struct Cancellation<'a> {
 }
 
 /// Runs the work, which fails when it is cancelled. Outside a pool nothing cancels it.
+///
+/// The caller pins the work: a future that is given away takes its room twice.
 pub(super) async fn run_cancellable<T>(
     cancellation: Option<Cancellation<'_>>,
+    mut work: impl Future<Output = Result<T, sqlx::Error>> + Unpin,
+) -> Result<T, sqlx::Error> {
+    let Some(cancellation) = &cancellation else { return work.await };
+    match cancellation.epoch.run(&mut work).await {
+        Some(result) => result,
+        // Rare, so that it takes no room in the future of each statement.
+        None => Box::pin(run_to_end_of_grace(cancellation, work)).await,
+    }
+}
+
+/// Goes on with work whose epoch is ended, if it may still be answered.
+async fn run_to_end_of_grace<T>(
+    cancellation: &Cancellation<'_>,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let Some(Cancellation { epoch, pool, grace, .. }) = cancellation else { return work.await };
-    let mut work = pin!(work);
-    if let Some(result) = epoch.run(work.as_mut()).await {
-        return result;
-    }
+    let Cancellation { epoch, pool, grace, .. } = cancellation;
     if grace.is_zero() || epoch.end_reason() != Some(EndReason::Down) {
         // Polling the work again might send its statement.
         return Err(pool.end_error(epoch, true));
@@ -70,7 +80,7 @@ pub(super) async fn run_cancellable<T>(
     // The node's next epoch has begun already. It is ended when the node is superseded or the engine
     // closes, and then the grace is over.
     let next = pool.epoch();
-    match tokio::time::timeout(grace, next.run(work)).await {
+    match tokio::time::timeout(*grace, next.run(work)).await {
         Ok(Some(result)) => result,
         Ok(None) | Err(_) => Err(pool.end_error(epoch, true)),
     }

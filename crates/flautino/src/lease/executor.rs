@@ -2,7 +2,6 @@
 
 use futures_core::Stream;
 use futures_core::future::BoxFuture;
-use futures_core::stream::BoxStream;
 use futures_util::StreamExt;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres};
@@ -55,11 +54,17 @@ macro_rules! executor_through {
                 let statement = $crate::statement::Statement::split(query, self.classifier());
                 let $this = self;
                 let $owner = $kept;
-                $crate::lease::executor::fetch_many(async move {
+                Box::pin(::async_stream::try_stream! {
                     let statement = statement?;
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
-                    Ok((source?, statement))
+                    let mut source = source?;
+                    let mut items = ::std::pin::pin!(
+                        $crate::lease::executor::Source::stream(&mut source, statement)
+                    );
+                    while let Some(item) = ::futures_util::StreamExt::next(&mut items).await {
+                        yield item?;
+                    }
                 })
             }
 
@@ -80,7 +85,7 @@ macro_rules! executor_through {
                 Box::pin(async move {
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
-                    $crate::lease::executor::prepare_with(source?, statement, parameters).await
+                    $crate::lease::executor::prepare_with(source?, &statement, parameters).await
                 })
             }
 
@@ -100,7 +105,7 @@ macro_rules! executor_through {
                 Box::pin(async move {
                     let $statement = &statement;
                     let source: Result<_, ::sqlx::Error> = $source;
-                    $crate::lease::executor::describe(source?, statement).await
+                    $crate::lease::executor::describe(source?, &statement).await
                 })
             }
         }
@@ -123,14 +128,16 @@ macro_rules! collected {
             'c: 'e,
             E: 'q + ::sqlx::Execute<'q, Self::Database>,
         {
-            let statement = $crate::statement::Statement::split(query, self.classifier());
+            let statement = match $crate::statement::Statement::split(query, self.classifier()) {
+                Ok(statement) => statement,
+                Err(error) => return Box::pin(::std::future::ready(Err(error))),
+            };
             let $this = self;
             let $owner = $kept;
             Box::pin(async move {
-                let statement = statement?;
                 let $statement = &statement;
                 let source: Result<_, ::sqlx::Error> = $source;
-                $crate::lease::executor::run(source?, statement).await
+                $crate::lease::executor::Source::run(&mut source?, &statement).await
             })
         })+
     };
@@ -140,7 +147,7 @@ pub(crate) use collected;
 /// What runs statements: a lease, or a handle, which takes a lease on the node that the router chooses.
 pub(crate) trait Source: Send {
     /// Runs a statement and reads its result to the end.
-    fn run<T: Answer>(&mut self, statement: Statement) -> impl Future<Output = Result<T>> + Send;
+    fn run<T: Answer>(&mut self, statement: &Statement) -> impl Future<Output = Result<T>> + Send;
 
     /// Runs a statement whose result is read as a stream.
     fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send;
@@ -149,7 +156,7 @@ pub(crate) trait Source: Send {
     /// connection.
     fn prepare<T: Send>(
         &mut self,
-        statement: Statement,
+        statement: &Statement,
         start: impl Start<T>,
     ) -> impl Future<Output = Result<T>> + Send;
 }
@@ -208,25 +215,9 @@ where
     })
 }
 
-pub(crate) async fn run<T: Answer>(mut source: impl Source, statement: Statement) -> Result<T> {
-    source.run(statement).await
-}
-
-pub(crate) fn fetch_many<'e, S: Source + 'e>(
-    source: impl Future<Output = Result<(S, Statement)>> + Send + 'e,
-) -> BoxStream<'e, Result<Item>> {
-    Box::pin(async_stream::try_stream! {
-        let (mut source, statement) = source.await?;
-        let mut items = std::pin::pin!(source.stream(statement));
-        while let Some(item) = items.next().await {
-            yield item?;
-        }
-    })
-}
-
 pub(crate) async fn prepare_with(
     mut source: impl Source,
-    statement: Statement,
+    statement: &Statement,
     parameters: &[PgTypeInfo],
 ) -> Result<PgStatement> {
     let parameters = parameters.to_vec();
@@ -239,7 +230,7 @@ pub(crate) async fn prepare_with(
 
 pub(crate) async fn describe(
     mut source: impl Source,
-    statement: Statement,
+    statement: &Statement,
 ) -> Result<Describe<Postgres>> {
     source.prepare(statement, describe_on).await
 }

@@ -6,34 +6,35 @@ use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use crate::sqlstate::server_keeps_session;
-use crate::statement::{PoolerMode, Statement};
+use crate::statement::{Sending, Statement};
 
-/// Begins the transaction, if the mode demands one.
+/// Begins the transaction, if the statement is sent in one.
 pub(super) async fn begin(
-    mode: PoolerMode,
+    sending: Sending,
     connection: &mut PgConnection,
 ) -> Result<(), sqlx::Error> {
-    match mode {
-        PoolerMode::AsItIs => Ok(()),
-        PoolerMode::InTransaction => PgTransactionManager::begin(connection, None).await,
+    match sending {
+        Sending::AsItIs | Sending::Unnamed | Sending::OneMessage => Ok(()),
+        // Boxed, so that it takes no room in the future of each statement.
+        Sending::InTransaction => Box::pin(PgTransactionManager::begin(connection, None)).await,
     }
 }
 
-/// Ends the transaction, if the mode demands one: commits it if the statement succeeded, else rolls it
-/// back.
+/// Ends the transaction, if the statement was sent in one: commits it if the statement succeeded, else
+/// rolls it back.
 pub(super) async fn end<T>(
-    mode: PoolerMode,
+    sending: Sending,
     connection: &mut PgConnection,
-    result: Result<T, sqlx::Error>,
-) -> Result<T, sqlx::Error> {
-    match (mode, result) {
-        (PoolerMode::AsItIs, result) => result,
-        (PoolerMode::InTransaction, Ok(value)) => commit(connection).await.map(|()| value),
-        (PoolerMode::InTransaction, Err(error)) => {
-            // The statement's own error says more than an error of the rollback.
-            let _ = PgTransactionManager::rollback(connection).await;
-            Err(error)
-        }
+    result: &mut Result<T, sqlx::Error>,
+) {
+    if sending != Sending::InTransaction {
+        return;
+    }
+    if result.is_err() {
+        // The statement's own error says more than an error of the rollback.
+        let _ = Box::pin(PgTransactionManager::rollback(connection)).await;
+    } else if let Err(error) = Box::pin(commit(connection)).await {
+        *result = Err(error);
     }
 }
 

@@ -14,17 +14,17 @@ use crate::sqlstate::{IN_FAILED_TRANSACTION, has_code, tell_effect};
 use crate::statement::Statement;
 
 impl Source for &mut Lease {
-    async fn run<T: Answer>(&mut self, statement: Statement) -> Result<T, sqlx::Error> {
-        let again = self.to_run_again(&statement);
+    async fn run<T: Answer>(&mut self, statement: &Statement) -> Result<T, sqlx::Error> {
+        let may_run_again = self.may_run_again();
         let commits_at_once = self.in_transaction || statement.commits_at_once();
         let mut completed = false;
-        let result = match (Lease::run(self, statement, &mut completed).await, again) {
-            (Err(error), Some(again)) if again.is_outdated_by(&error) => {
+        let result = match Lease::run(self, statement, &mut completed).await {
+            Err(error) if may_run_again && statement.is_outdated_by(&error) => {
                 // Rare, so that it takes no room in the future of each statement.
-                let result = Box::pin(Lease::run(self, again, &mut completed)).await;
+                let result = Box::pin(Lease::run(self, statement, &mut completed)).await;
                 result.map_err(|second| instead_of(second, error))
             }
-            (result, _) => result,
+            result => result,
         };
         result.map_err(|error| tell_effect(error, commits_at_once, completed))
     }
@@ -36,7 +36,7 @@ impl Source for &mut Lease {
         let lease = &mut **self;
         let commits_at_once = lease.in_transaction || statement.commits_at_once();
         let items = async_stream::stream! {
-            let mut again = lease.to_run_again(&statement);
+            let mut again = lease.may_run_again().then(|| statement.clone());
             let mut refused = None;
             {
                 let mut items = pin!(Lease::stream(&mut *lease, statement));
@@ -65,26 +65,24 @@ impl Source for &mut Lease {
 
     async fn prepare<T: Send>(
         &mut self,
-        statement: Statement,
+        statement: &Statement,
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
-        let again = self.to_run_again(&statement);
-        match (Lease::prepare(self, statement, &start).await, again) {
-            (Err(error), Some(again)) if again.is_outdated_by(&error) => {
-                let result = Box::pin(Lease::prepare(self, again, &start)).await;
+        let may_run_again = self.may_run_again();
+        match Lease::prepare(self, statement, &start).await {
+            Err(error) if may_run_again && statement.is_outdated_by(&error) => {
+                let result = Box::pin(Lease::prepare(self, statement, &start)).await;
                 result.map_err(|second| instead_of(second, error))
             }
-            (result, _) => result,
+            result => result,
         }
     }
 }
 
 impl Lease {
-    /// The statement, if it may be run again on this lease after it was refused.
-    fn to_run_again(&self, statement: &Statement) -> Option<Statement> {
-        let in_transaction =
-            self.in_transaction || PgTransactionManager::get_transaction_depth(self) > 0;
-        (!in_transaction).then(|| statement.clone())
+    /// Whether a statement may be run again on this lease after it was refused.
+    fn may_run_again(&self) -> bool {
+        !self.in_transaction && PgTransactionManager::get_transaction_depth(self) == 0
     }
 }
 

@@ -1,11 +1,13 @@
 //! How a statement is sent over a lease, and what is known of the connection afterwards.
 
 use std::borrow::BorrowMut;
+use std::pin::pin;
 use std::sync::Arc;
 
 use futures_core::Stream;
+use futures_core::stream::BoxStream;
 use futures_util::TryStreamExt;
-use sqlx::{Connection, Either, PgConnection};
+use sqlx::{Connection, Either, Executor};
 use tracing::Instrument;
 
 use super::cancel::{Cancellation, end_given_up, run_cancellable};
@@ -21,13 +23,13 @@ use crate::sqlstate::{
     is_outdated, is_refused_by_driver, may_have_outdated_types, needs_primary, said_by,
     server_keeps_session, sqlstate,
 };
-use crate::statement::{PoolerMode, Statement};
+use crate::statement::{Sending, Statement};
 
 /// A statement that is about to be sent, or was sent.
 struct RunningStatement {
     /// What is known of its text.
     plan: Arc<Plan>,
-    mode: PoolerMode,
+    sending: Sending,
     /// Why it runs on this node, for the log.
     reason: Option<Reason>,
     changes_session: bool,
@@ -41,18 +43,22 @@ impl Lease {
     /// the statement is complete; its commit may still fail after that.
     pub(crate) async fn run<T: Answer>(
         &mut self,
-        statement: Statement,
+        statement: &Statement,
         completed: &mut bool,
     ) -> Result<T, sqlx::Error> {
-        let (statement, running) = self.begin_statement(statement).await?;
+        let running = self.begin_statement(statement).await?;
         let Parts { connection, node, cancellation, .. } = self.parts();
-        let (span, mut log_entry) = running.log(node, &statement);
-        let work = async {
-            pooler::begin(running.mode, connection).await?;
-            let result = read_to_end(connection, statement, &mut log_entry, completed).await;
-            pooler::end(running.mode, connection, result).await
+        let mut log_entry = running.log(node, statement);
+        let result = {
+            let work = pin!(async {
+                pooler::begin(running.sending, connection).await?;
+                let items = connection.fetch_many(statement.to_send(running.sending));
+                let mut result = read_to_end(items, &mut log_entry, completed).await;
+                pooler::end(running.sending, connection, &mut result).await;
+                result
+            });
+            run_cancellable(cancellation, work).instrument(running.span(node)).await
         };
-        let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
         self.end_statement(&running, &result);
         self.forget_outdated().await;
@@ -62,18 +68,21 @@ impl Lease {
     /// Prepares or describes a statement.
     pub(crate) async fn prepare<T>(
         &mut self,
-        statement: Statement,
+        statement: &Statement,
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
-        let (statement, running) = self.begin_statement(statement).await?;
+        let running = self.begin_statement(statement).await?;
         let Parts { connection, node, cancellation, .. } = self.parts();
-        let (span, log_entry) = running.log(node, &statement);
-        let work = async {
-            pooler::begin(running.mode, connection).await?;
-            let result = start(connection, statement).await;
-            pooler::end(running.mode, connection, result).await
+        let log_entry = running.log(node, statement);
+        let result = {
+            let work = pin!(async {
+                pooler::begin(running.sending, connection).await?;
+                let mut result = start(connection, statement.to_send(running.sending)).await;
+                pooler::end(running.sending, connection, &mut result).await;
+                result
+            });
+            run_cancellable(cancellation, work).instrument(running.span(node)).await
         };
-        let result = run_cancellable(cancellation, work).instrument(span).await;
         log_entry.finish(&result);
         self.end_statement(&running, &result);
         self.forget_outdated().await;
@@ -88,7 +97,7 @@ impl Lease {
     ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send + 'a {
         async_stream::stream! {
             let lease = lease.borrow_mut();
-            let (statement, running) = match lease.begin_statement(statement).await {
+            let running = match lease.begin_statement(&statement).await {
                 Ok(running) => running,
                 Err(error) => {
                     yield Err(error);
@@ -96,14 +105,14 @@ impl Lease {
                 }
             };
             let Parts { connection, node, cancellation, state } = lease.parts();
-            let (span, mut log_entry) = running.log(node, &statement);
+            let (span, mut log_entry) = (running.span(node), running.log(node, &statement));
             let mut result = Ok(());
-            if running.mode == PoolerMode::InTransaction {
-                let beginning = pooler::begin(running.mode, connection);
+            if running.sending == Sending::InTransaction {
+                let beginning = Box::pin(pooler::begin(running.sending, connection));
                 result = run_cancellable(cancellation, beginning).await;
             }
             if result.is_ok() {
-                let mut items = sqlx::Executor::fetch_many(&mut *connection, statement);
+                let mut items = connection.fetch_many(statement.to_send(running.sending));
                 loop {
                     let next = items.try_next();
                     match run_cancellable(cancellation, next).instrument(span.clone()).await {
@@ -119,8 +128,11 @@ impl Lease {
                 }
                 drop(items);
                 // Only then: a result that is complete stays so, also if the node goes down now.
-                if running.mode == PoolerMode::InTransaction {
-                    let ending = pooler::end(running.mode, connection, result);
+                if running.sending == Sending::InTransaction {
+                    let ending = Box::pin(async {
+                        pooler::end(running.sending, connection, &mut result).await;
+                        result
+                    });
                     result = run_cancellable(cancellation, ending).await;
                 }
             }
@@ -138,7 +150,7 @@ impl Lease {
     pub(crate) async fn forget_prepared(&mut self) {
         let before = self.begin_use();
         let Parts { connection, cancellation, .. } = self.parts();
-        let forgetting = connection.clear_cached_statements();
+        let forgetting = Box::pin(connection.clear_cached_statements());
         let result = run_cancellable(cancellation, forgetting).await;
         self.outdated &= result.is_err();
         self.end_use(before, false, &result);
@@ -156,8 +168,8 @@ impl Lease {
     /// [`end_statement`](Self::end_statement).
     async fn begin_statement(
         &mut self,
-        statement: Statement,
-    ) -> Result<(Statement, RunningStatement), sqlx::Error> {
+        statement: &Statement,
+    ) -> Result<RunningStatement, sqlx::Error> {
         statement.refuse_copy()?;
         if self.node.server.sender.is_pooler
             && let Some(Leftover { what, instead }) = statement.leftover()
@@ -165,19 +177,20 @@ impl Lease {
             let node = self.node().to_owned();
             return Err(Error::SharedSession { node, what, instead }.into());
         }
-        let (statement, mode) = self.for_node(statement);
-        let node = Arc::clone(&self.node);
-        let classifier = node.classifier();
-        let effects = classifier.effects(statement.plan(), statement.text());
+        let effects = self.node.classifier().effects(statement.plan(), statement.text());
         if effects.any(Effects::ASKS) {
-            self.own_sequences().await?;
+            Box::pin(self.own_sequences()).await?;
         }
-        self.make_ready().await?;
+        if self.needs_care() {
+            // Rare, so that it takes no room in the future of each statement.
+            Box::pin(self.make_ready()).await?;
+        }
         self.expect(effects);
         let before = self.begin_use();
-        self.wrapped = mode == PoolerMode::InTransaction;
+        let sending = self.sending(statement);
+        self.wrapped = sending == Sending::InTransaction;
         let reason = self.tracker.as_mut().map(|tracker| {
-            tracker.statement_starts(&statement, &self.node);
+            tracker.statement_starts(statement, &self.node);
             tracker.reason()
         });
         self.node.gauges.count_statement();
@@ -186,10 +199,7 @@ impl Lease {
         let has_values = statement.has_values();
         self.outdated |= statement.drops_prepared();
         let plan = Arc::clone(statement.plan());
-        Ok((
-            statement,
-            RunningStatement { plan, mode, reason, changes_session, has_values, before },
-        ))
+        Ok(RunningStatement { plan, sending, reason, changes_session, has_values, before })
     }
 
     /// Notes what a statement may do before it is sent, since nobody may see its end.
@@ -222,18 +232,24 @@ impl Lease {
         self.outdated |= running.has_values && result.as_ref().is_err_and(may_have_outdated_types);
     }
 
-    /// Adapts a statement to its node: whether it is prepared under a name, and wrapped in a transaction.
-    fn for_node(&self, statement: Statement) -> (Statement, PoolerMode) {
+    /// How a statement is sent to the node: whether it is prepared under a name, and wrapped in a
+    /// transaction.
+    fn sending(&self, statement: &Statement) -> Sending {
         let sender = &self.node.server.sender;
-        if !sender.is_pooler {
-            let statement = if sender.keeps_prepared { statement } else { statement.unnamed() };
-            return (statement, PoolerMode::AsItIs);
-        }
-        match statement.for_pooler() {
+        match statement.through_pooler() {
+            _ if !sender.is_pooler && sender.keeps_prepared => Sending::AsItIs,
+            _ if !sender.is_pooler => Sending::Unnamed,
             // The transaction that is open already keeps one server.
-            (statement, _) if self.in_transaction => (statement, PoolerMode::AsItIs),
+            Sending::InTransaction if self.in_transaction => Sending::Unnamed,
             other => other,
         }
+    }
+
+    /// Whether [`make_ready`](Self::make_ready) has something to do.
+    fn needs_care(&mut self) -> bool {
+        let is_free = !self.state.is_pending() && !self.outdated;
+        let cancellation = self.parts().cancellation;
+        !is_free || cancellation.is_some_and(|cancellation| cancellation.epoch.is_ended())
     }
 
     /// Prepares the connection for the next statement. Fails if its epoch is ended.
@@ -356,23 +372,25 @@ impl Lease {
 }
 
 impl RunningStatement {
-    /// Makes the span around the statement and its log entry.
-    fn log<'a>(&self, node: &'a Node, statement: &Statement) -> (tracing::Span, Entry<'a>) {
-        let (name, logger) = (node.name(), &node.server.sender.logger);
-        let reason = self.reason.map(Reason::as_str);
-        let span = tracing::debug_span!(target: "flautino", "statement", node = &**name, reason);
-        (span, logger.sending(name, statement.text(), Values::of(statement), self.reason))
+    /// Logs that the statement is sent, and makes the entry that logs its end.
+    fn log<'a>(&self, node: &'a Node, statement: &Statement) -> Entry<'a> {
+        let logger = &node.server.sender.logger;
+        logger.sending(node.name(), statement.text(), Values::of(statement), self.reason)
+    }
+
+    /// The span around the statement.
+    fn span(&self, node: &Node) -> tracing::Span {
+        let (name, reason) = (node.name(), self.reason.map(Reason::as_str));
+        tracing::debug_span!(target: "flautino", "statement", node = &**name, reason)
     }
 }
 
 /// Reads a result to its end.
 async fn read_to_end<T: Answer>(
-    connection: &mut PgConnection,
-    statement: Statement,
+    mut items: BoxStream<'_, Result<Item, sqlx::Error>>,
     log_entry: &mut Entry<'_>,
     completed: &mut bool,
 ) -> Result<T, sqlx::Error> {
-    let mut items = sqlx::Executor::fetch_many(connection, statement);
     let mut answer = T::default();
     while let Some(item) = items.try_next().await? {
         *completed |= item.is_left();

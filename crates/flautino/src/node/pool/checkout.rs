@@ -32,17 +32,14 @@ struct Waiter {
 }
 
 impl NodePool {
-    /// Checks out a connection: the one that was used last, else the first that comes. It fails at once
-    /// if there is no warm one and `is_up` says that the node is down.
+    /// Checks out a connection where none is warm: the one that was used last, else the first that comes.
+    /// It fails at once if `is_up` says that the node is down.
     ///
     /// Cancel safe: a connection that is being made stays in the pool for the next caller.
     pub(crate) async fn checkout(
         self: &Arc<Self>,
         is_up: impl FnOnce() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
-        if let Some(connection) = self.checkout_warm() {
-            return Ok(connection);
-        }
         self.start();
         // Taken before `is_up` is asked: if the node goes down after that, this epoch is ended.
         let epoch = self.epoch();
@@ -62,7 +59,7 @@ impl NodePool {
     }
 
     /// The connection that was used last, if nobody has to wait for it: it needs no ping and no hook.
-    fn checkout_warm(self: &Arc<Self>) -> Option<PooledConnection> {
+    pub(crate) fn checkout_warm(self: &Arc<Self>) -> Option<PooledConnection> {
         if self.hooks.run_at_checkout() {
             return None;
         }
