@@ -5,7 +5,7 @@
 //! cargo run --release -p flautino-lab --example freshness
 //! ```
 //!
-//! `TOKEN_WAIT=5ms` has reads wait, `POSITION_RATE=0` has nobody asked.
+//! `TOKEN_WAIT=20ms` has reads wait, `POSITION_RATE=0` has nobody asked.
 #![allow(clippy::print_stdout, reason = "what it prints is its answer")]
 
 use std::error::Error;
@@ -16,7 +16,7 @@ use flautino_lab::{Lab, ask, catch_up};
 use futures_util::future::try_join_all;
 
 /// How many writes, each with a read, make a figure.
-const WRITES: usize = 320;
+const WRITES: u32 = 320;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
@@ -31,7 +31,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let change = |config: &mut EngineConfig| config.routing = routing;
     let lab = Lab::named("fresh").replicas(2).table("t (a int)").config(change).start().await;
     println!("replay takes {}", replay_times(&lab).await);
-    println!("clients  after    by replicas  questions a request  requests/s");
+    println!("clients  after  by replicas  (first / second)  questions a request  requests/s");
     for clients in [1, 2, 8, 64] {
         for pause in [0, 10, 50] {
             measure(&lab.engine, clients, Duration::from_millis(pause)).await?;
@@ -58,10 +58,10 @@ async fn replay_times(lab: &Lab) -> String {
 }
 
 /// Writes, and reads after a pause with the token of the write.
-async fn measure(engine: &Engine, clients: usize, pause: Duration) -> Result<(), sqlx::Error> {
+async fn measure(engine: &Engine, clients: u32, pause: Duration) -> Result<(), sqlx::Error> {
     let (questions, started) = (asked(engine), Instant::now());
     let client = async || {
-        let mut by_replicas = 0;
+        let mut by_replicas = [0, 0];
         for _ in 0..WRITES / clients {
             let db = engine.handle();
             sqlx::query("INSERT INTO t VALUES (1)").execute(&db).await?;
@@ -70,17 +70,24 @@ async fn measure(engine: &Engine, clients: usize, pause: Duration) -> Result<(),
             let db = engine.handle();
             db.resume(&token);
             sqlx::query("SELECT 1 FROM t LIMIT 1").execute(&db).await?;
-            by_replicas += usize::from(db.served_by().is_some_and(|node| &*node != "main"));
+            for (count, name) in by_replicas.iter_mut().zip(["read_replica_1", "read_replica_2"]) {
+                *count += u32::from(db.served_by().is_some_and(|node| &*node == name));
+            }
         }
         Ok::<_, sqlx::Error>(by_replicas)
     };
-    let by_replicas: usize = try_join_all((0..clients).map(|_| client())).await?.iter().sum();
-    let requests = WRITES / clients * clients * 2;
+    let counts = try_join_all((0..clients).map(|_| client())).await?;
+    let by_replica = |number: usize| counts.iter().map(|counts| counts[number]).sum::<u32>();
+    let reads = f64::from(WRITES / clients * clients);
+    let share = |number: usize| f64::from(by_replica(number)) / reads;
+    let questions = u32::try_from(asked(engine) - questions).map_or(f64::NAN, f64::from);
     println!(
-        "{clients:7}  {pause:>5.0?}  {:>11.3}  {:>19.3}  {:>10.0}",
-        2.0 * by_replicas as f64 / requests as f64,
-        (asked(engine) - questions) as f64 / requests as f64,
-        requests as f64 / started.elapsed().as_secs_f64(),
+        "{clients:7}  {pause:>5.0?}  {:>11.3}  ({:.3} / {:.3})   {:>19.3}  {:>10.0}",
+        share(0) + share(1),
+        share(0),
+        share(1),
+        questions / (2.0 * reads),
+        2.0 * reads / started.elapsed().as_secs_f64(),
     );
     Ok(())
 }

@@ -8,7 +8,7 @@
 //! - here: the start, the end and the loops
 //! - `asking`, `probe`: one probe of one node, and its SQL
 //! - `positions`, `writes`: positions for tokens, and the writes that they wait for
-//! - `replayed`: positions of replicas, asked for because of reads
+//! - `replayed`, `questions`: positions of replicas that reads need; when to ask for them
 //! - `reading`, `readings`: when the server's catalogue is read for the classifier, and whether it must be
 //! - `catalogue`, `closure`: what it says of functions, views and types, and what leads to a write
 //! - `traces`, `trace_reading`: reads what functions and triggers leave in a session, for engines of one node too
@@ -20,6 +20,7 @@ mod closure;
 mod positions;
 mod probe;
 mod publish;
+mod questions;
 mod reading;
 mod readings;
 mod replayed;
@@ -39,8 +40,8 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::questions::Questions;
 use self::readings::Readings;
-use self::replayed::Questions;
 use self::state::place;
 pub(crate) use self::state::{ClusterState, Nodes};
 use self::trace_reading::Reading;

@@ -94,22 +94,26 @@ settings! {
         /// them together, so no replica more often than that; each instance of the app counts for
         /// itself. Up to 1,000. Default: 200, one each 5 ms; 0 for none.
         ///
-        /// A read that must see what no replica is known to have has one asked, in turn; all reads
-        /// profit from the answer. A replica is asked once it has had as long for what the read must
-        /// see as its answers lately showed that it takes to replay. When a token is handed out, and
-        /// such a read came within the last minute, one is asked without waiting for the next read.
-        /// So a replica that replays within a few milliseconds serves nearly all reads that come 10 ms
-        /// after their session's write. With 0 what is known of replicas is as old as the probes.
+        /// A read that must see more than any replica is known to have has one of them asked, in turn;
+        /// all reads profit from the answer. The rule: a replica is asked for a write when the write is
+        /// as old as this replica lately took to replay one. So one that is seconds behind is not asked
+        /// in vain. When a token is handed out, and such a read came within the last minute, a replica is
+        /// asked without waiting for the next read. Where replay takes a few milliseconds, replicas then
+        /// serve nearly all reads that come 10 ms after their session's write. With 0 what is known of
+        /// replicas is as old as the probes.
         ///
         /// All this takes a role with `pg_read_all_stats`. Without it a replica's own answer does not
         /// prove where it is, so there are hardly any questions, and probes have to do.
         pub position_rate: u32 = 200,
-        /// How long, altogether, a read waits for replicas that are asked for their positions; see
-        /// `position_rate`. Default: 0: the primary serves it at once, and later reads profit. A few
-        /// milliseconds more than replay takes relieve the primary of reads right after a write. What
-        /// no replica will have in time, by how long it took lately, is not waited for.
+        /// How long a read, all its attempts together, may wait for replicas that are asked because of it;
+        /// see `position_rate`. Then the primary serves it. Default: 0: the primary serves it at once,
+        /// and later reads profit. Some milliseconds, more than replay takes, relieve the primary of
+        /// reads right after their write too. What no replica will have in time, by how long replay took
+        /// lately, is not waited for. A token that is forged to be a little ahead of the primary waits
+        /// as long.
         ///
-        /// PostgreSQL 19's `WAIT FOR LSN` is not used.
+        /// PostgreSQL 19's `WAIT FOR LSN` is not used: each read that waits would hold a session of the
+        /// replica, and it does not tell timelines apart.
         pub token_wait: Duration as Time = Duration::ZERO,
         /// How long a client keeps its token: the cookie's `Max-Age`. Default: 10 min, longer than
         /// any replica in use may lag; a longer one costs nothing.

@@ -15,59 +15,27 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-
 use super::{ClusterState, Monitor};
 use crate::node::Node;
 use crate::router::{Access, Floor, Position, Request, Target};
 
-/// For how long after a read that needed a position those of new tokens are followed.
-const FOLLOW_AFTER_READ: Duration = Duration::from_secs(60);
-/// How long the replay of a position may take for it to be followed. If it takes longer, the probes
-/// and the reads themselves find out soon enough.
+/// How long the replay of a token's position may take for it to be followed. If it takes longer, the
+/// probes and the reads themselves find out soon enough.
 const MAX_FOLLOWED_REPLAY: Duration = Duration::from_millis(100);
-
-/// What was asked of replicas because of reads, and when to ask again.
-#[derive(Debug)]
-pub(super) struct Questions {
-    /// The time from one question to the next. `None` if none may be asked.
-    interval: Option<Duration>,
-    state: Mutex<State>,
-}
-
-#[derive(Debug, Default)]
-struct State {
-    /// When the next question may begin. `None` before the first one.
-    next: Option<Instant>,
-    /// The number of the node whose turn it is.
-    turn: usize,
-    /// When a read last needed a position.
-    needed: Option<Instant>,
-    /// The position of the latest token, while a task waits for a replica to reach it.
-    followed: Option<Position>,
-}
-
-impl Questions {
-    pub(super) fn at_rate(per_second: u32) -> Self {
-        let interval = Duration::from_secs(1).checked_div(per_second);
-        Self { interval, state: Mutex::default() }
-    }
-}
 
 impl Monitor {
     /// For a read whose floor is ahead of what is known of the replicas, and that may wait until then:
     /// has one of them asked, if that is worth it now.
     ///
-    /// Returns when to look again, at the latest: a new state may be published before. Returns `None` if no
-    /// replica will be known to have what the read must see by `until`.
+    /// Returns when to look again, unless a new state is published before. Returns `None` if no replica
+    /// can be known to have what the read must see by `until`.
     pub(crate) fn ask_for_read(
         self: &Arc<Self>,
         state: &ClusterState,
         request: &Request,
         until: Instant,
     ) -> Option<Instant> {
-        self.questions.interval?;
-        self.questions.state.lock().needed = Some(Instant::now());
+        self.questions.are_needed(Instant::now());
         self.ask_a_replica(state, request, until)
     }
 
@@ -78,11 +46,10 @@ impl Monitor {
         request: &Request,
         until: Instant,
     ) -> Option<Instant> {
-        let interval = self.questions.interval?;
         let now = Instant::now();
-        let mut questions = self.questions.state.lock();
-        let next = questions.next.map_or(now, |next| next.max(now));
-        if now < next && until <= now {
+        let until = until.max(now);
+        let (next, asked) = self.questions.next(now)?;
+        if until < next && until == now {
             return None;
         }
         let mut is_under_way = false;
@@ -99,22 +66,24 @@ impl Monitor {
             let replays_by =
                 self.known(node, |topology, number| topology.replays_by(number, position.lsn));
             let Some(replays_by) = replays_by.flatten() else { continue };
+            // Of those that are due, the one that follows the one that was asked last.
             let count = state.nodes.len();
-            let distance = (number + count - questions.turn % count) % count;
-            let this = (replays_by.max(next), distance, number);
+            let turn = (number + count - 1 - asked % count) % count;
+            let this = (replays_by.max(next), turn, number);
             best = Some(best.map_or(this, |best| best.min(this)));
         }
-        let Some((at, _, number)) = best.filter(|(at, ..)| *at <= until.max(now)) else {
+        let Some((at, _, number)) = best.filter(|(at, ..)| *at <= until) else {
             return is_under_way.then_some(until);
         };
         if at > now {
             return Some(at);
         }
-        questions.next = Some(now + interval);
-        questions.turn = number + 1;
-        drop(questions);
-        self.spawn_question(&state.nodes[number], now);
-        Some(until.min(now + interval))
+        // Someone else may have begun a question since.
+        let next = self.questions.begin(number, now);
+        if next.is_some() {
+            self.spawn_question(&state.nodes[number], now);
+        }
+        Some(next.map_or(until, |next| next.min(until)))
     }
 
     /// Asks the replica in a task of its own, unless it answers another question meanwhile.
@@ -141,24 +110,29 @@ impl Monitor {
     /// A token was made for this position of the primary. If a read needed a position lately, has
     /// replicas asked until one has replayed this one, so that the reads which bring the token find it
     /// known.
-    pub(super) fn follow(self: &Arc<Self>, position: Position) {
+    pub(super) fn follow(self: &Arc<Self>, token: Position) {
         let Some(run) = self.running.load_full() else { return };
-        let mut questions = self.questions.state.lock();
-        if questions.needed.is_none_or(|needed| needed.elapsed() > FOLLOW_AFTER_READ) {
-            return;
+        if self.questions.follow(token, Instant::now()) {
+            let stop = run.stop.clone();
+            let following = Following { monitor: Arc::clone(self), has_ended: false };
+            self.nodes()[0].spawn(async move {
+                stop.run_until_cancelled(following.run()).await;
+            });
         }
-        if let Some(followed) = &mut questions.followed {
-            // The task that follows this one goes on.
-            *followed = followed.later(position);
-            return;
+    }
+
+    /// As [`ask_for_read`](Self::ask_for_read), for reads that will bring this token. Returns `None` also
+    /// if a replica could serve them already.
+    fn ask_for_token(self: &Arc<Self>, state: &ClusterState, token: Position) -> Option<Instant> {
+        let (now, max_lag) = (Instant::now(), self.config.max_lag);
+        let floor = Floor::At(token);
+        let mut nodes = state.snapshot.nodes.iter().enumerate();
+        if nodes.any(|(number, view)| view.in_rotation(now, max_lag) && floor.admits(number, view))
+        {
+            return None;
         }
-        questions.followed = Some(position);
-        drop(questions);
-        let stop = run.stop.clone();
-        let mut following = Following { monitor: Arc::clone(self), has_ended: false };
-        self.nodes()[0].spawn(async move {
-            stop.run_until_cancelled(following.run()).await;
-        });
+        let request = Request { max_lag, ..Request::new(Access::Read, Target::Auto, floor, now) };
+        self.ask_a_replica(state, &request, now + MAX_FOLLOWED_REPLAY)
     }
 }
 
@@ -186,47 +160,28 @@ struct Following {
 
 impl Following {
     /// Has replicas asked until one is known to have the position, or until that would take too long.
-    async fn run(&mut self) {
+    /// Goes on with those of later tokens.
+    async fn run(mut self) {
         let monitor = Arc::clone(&self.monitor);
-        loop {
+        while let Some(token) = monitor.questions.followed() {
             // Subscribe before the state is read; a change in between would be missed otherwise.
             let changed = monitor.changed();
-            let now = Instant::now();
             let state = monitor.state().clone();
-            let Some(request) = self.request(&state, now) else { return };
-            let until = now + MAX_FOLLOWED_REPLAY;
-            let Some(look_again) = monitor.ask_a_replica(&state, &request, until) else {
-                return self.end();
-            };
-            let _ = tokio::time::timeout_at(look_again.into(), changed).await;
+            if let Some(look_again) = monitor.ask_for_token(&state, token) {
+                let _ = tokio::time::timeout_at(look_again.into(), changed).await;
+            } else if monitor.questions.stop_following(token).is_none() {
+                // Another task may have begun to follow a token already.
+                self.has_ended = true;
+                return;
+            }
         }
-    }
-
-    /// A read of the position that is followed. `None`, and the end, if a replica could serve it.
-    fn request(&mut self, state: &ClusterState, now: Instant) -> Option<Request> {
-        let mut questions = self.monitor.questions.state.lock();
-        let floor = Floor::At(questions.followed?);
-        let max_lag = self.monitor.config.max_lag;
-        let mut nodes = state.snapshot.nodes.iter().enumerate();
-        if nodes.any(|(number, view)| view.in_rotation(now, max_lag) && floor.admits(number, view))
-        {
-            questions.followed = None;
-            self.has_ended = true;
-            return None;
-        }
-        Some(Request { max_lag, ..Request::new(Access::Read, Target::Auto, floor, now) })
-    }
-
-    fn end(&mut self) {
-        self.monitor.questions.state.lock().followed = None;
-        self.has_ended = true;
     }
 }
 
 impl Drop for Following {
     fn drop(&mut self) {
         if !self.has_ended {
-            self.end();
+            self.monitor.questions.stop_following_all();
         }
     }
 }

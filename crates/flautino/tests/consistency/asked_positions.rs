@@ -1,9 +1,10 @@
 //! A read that is ahead of what is known of the replicas has one of them asked, and profits if it may
 //! wait. The monitor itself probes too seldom here to help.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flautino::{Engine, EngineConfig, Error, Token};
+use flautino_cluster::{Cluster, Node};
 use flautino_lab::{Lab, LabBuilder, catch_up, settings, status_of, wait_until};
 use futures_util::future::join_all;
 
@@ -32,6 +33,24 @@ fn lab(name: &str, replicas: usize, token_wait: Duration) -> LabBuilder<'_> {
 
 fn position_probes(engine: &Engine) -> u64 {
     engine.status().nodes.iter().map(|node| node.position_probes).sum()
+}
+
+fn millis_since(started: Instant) -> u64 {
+    u64::try_from(started.elapsed().as_millis()).unwrap()
+}
+
+/// From now on the replica replays what it receives an hour later.
+async fn replay_late(cluster: &Cluster, replica: &Node) {
+    let late = "ALTER SYSTEM SET recovery_min_apply_delay = '1h'";
+    replica.execute(late).await.unwrap();
+    replica.execute("SELECT pg_reload_conf()").await.unwrap();
+    wait_until("it replays late", async || {
+        let commit = "SELECT pg_logical_emit_message(true, 'test', 'commit')";
+        cluster.primary().execute(commit).await.unwrap();
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'RecoveryApplyDelay'";
+        flautino_lab::ask::<i64>(replica, waits).await == 1
+    })
+    .await;
 }
 
 /// A write, and the token for it.
@@ -153,7 +172,7 @@ async fn readers_at_one_time_share_a_question() {
 async fn there_are_no_more_questions_than_the_rate_allows() {
     let slow = |config: &mut EngineConfig| config.routing.position_rate = 10;
     let lab = lab("bounded", 2, Duration::ZERO).config(slow).start().await;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     for round in 1..=10 {
         let token = write(&lab.engine, round).await;
         let readers = (0..32).map(async |_| {
@@ -172,7 +191,7 @@ async fn there_are_no_more_questions_than_the_rate_allows() {
     })
     .await;
     let asked = position_probes(&lab.engine);
-    assert!(asked <= 1 + started.elapsed().as_millis() as u64 / 100, "{asked}");
+    assert!(asked <= 1 + millis_since(started) / 100, "{asked}");
     lab.engine.close().await;
 }
 
@@ -180,14 +199,7 @@ async fn there_are_no_more_questions_than_the_rate_allows() {
 #[tokio::test]
 async fn a_replica_that_does_not_replay_is_waited_for_no_longer_than_allowed() {
     let lab = lab("in_vain", 3, Duration::from_millis(200)).start().await;
-    let late = "ALTER SYSTEM SET recovery_min_apply_delay = '1h'";
-    lab.cluster.replica(1).execute(late).await.unwrap();
-    lab.cluster.replica(1).execute("SELECT pg_reload_conf()").await.unwrap();
-    wait_until("it replays late", async || {
-        let delay = "SELECT current_setting('recovery_min_apply_delay') = '1h'";
-        flautino_lab::ask::<bool>(lab.cluster.replica(1), delay).await
-    })
-    .await;
+    replay_late(&lab.cluster, lab.cluster.replica(1)).await;
     lab.cluster.replica(0).pause_replay().await.unwrap();
     lab.cluster.replica(2).hang().await.unwrap();
     for round in 1..=10 {
@@ -203,20 +215,17 @@ async fn a_replica_that_does_not_replay_is_waited_for_no_longer_than_allowed() {
 #[tokio::test]
 async fn a_replica_that_replays_hours_late_is_asked_less_and_less_often() {
     let lab = lab("late", 1, Duration::ZERO).start().await;
-    let late = "ALTER SYSTEM SET recovery_min_apply_delay = '1h'";
-    lab.cluster.replica(0).execute(late).await.unwrap();
-    lab.cluster.replica(0).execute("SELECT pg_reload_conf()").await.unwrap();
+    replay_late(&lab.cluster, lab.cluster.replica(0)).await;
     let token = write(&lab.engine, 1).await;
-    let started = std::time::Instant::now();
-    // More questions than there were milliseconds would be, if each read asked.
+    let started = Instant::now();
     for _ in 0..400 {
         let read = read(&lab.engine, &with_token(&lab.engine, token), COUNT).await;
         assert_eq!((read.value, &*read.node), (1, "main"), "{read:?}");
     }
     // The age at which it is asked again grows by half each time.
     let most = (started.elapsed().as_secs_f64() / 0.001).log(1.5);
-    let asked = position_probes(&lab.engine);
-    assert!(asked > 0 && (asked as f64) <= most + 2.0, "{asked}, at most {most}");
+    let asked = u32::try_from(position_probes(&lab.engine)).unwrap();
+    assert!(asked > 0 && f64::from(asked) <= most + 2.0, "{asked}, at most {most}");
     lab.engine.close().await;
 }
 
@@ -272,7 +281,7 @@ async fn a_read_that_waits_can_be_given_up_and_ends_when_the_engine_closes() {
 #[tokio::test]
 async fn a_role_that_sees_no_timelines_reads_its_writes_and_hardly_asks() {
     let lab = lab("plain", 2, Duration::from_millis(50)).as_role("app").start().await;
-    let started = std::time::Instant::now();
+    let started = Instant::now();
     for round in 1..=100 {
         let token = write(&lab.engine, round).await;
         let read = read(&lab.engine, &with_token(&lab.engine, token), COUNT).await;
@@ -280,6 +289,6 @@ async fn a_role_that_sees_no_timelines_reads_its_writes_and_hardly_asks() {
         assert!(read.took < NO_WAIT, "{read:?}");
     }
     let asked = position_probes(&lab.engine);
-    assert!(asked * 20 <= 2 + started.elapsed().as_millis() as u64, "{asked}");
+    assert!(asked * 20 <= 2 + millis_since(started), "{asked}");
     lab.engine.close().await;
 }
