@@ -169,8 +169,8 @@ impl Dispatch {
         let changed = monitor.changed();
         let look_again = monitor.ask_for_read(state, request, until);
         let Some(look_again) = look_again.filter(|_| Instant::now() < until) else { return false };
-        // Nobody waits for a state that is there already.
-        if Arc::ptr_eq(&monitor.state(), state) {
+        // What was published before we subscribed, and the end of a monitor that has stopped, wake nobody.
+        if monitor.is_running() && Arc::ptr_eq(&monitor.state(), state) {
             let _ = tokio::time::timeout_at(look_again.into(), changed).await;
         }
         true
