@@ -104,7 +104,11 @@ impl Cost {
     fn of(status: &EngineStatus) -> Self {
         Self {
             statements: status.nodes.iter().map(|node| node.statements).sum(),
-            token_probes: status.nodes.iter().map(|node| node.token_probes).sum(),
+            token_probes: status
+                .nodes
+                .iter()
+                .map(|node| node.token_probes + node.position_probes)
+                .sum(),
         }
     }
 

@@ -22,12 +22,13 @@ pub fn always_warm(config: &mut EngineConfig) {
     config.pool.warm_time = LONG;
 }
 
-/// The monitor probes when the engine opens, and not again. What it saw then is what it believes, but
-/// for what tokens ask: a replica that falls behind stays in the rotation, however old it is.
+/// The monitor probes when the engine opens, and not again, and reads have nobody asked. What it saw then
+/// is what it believes, but for what tokens ask: a replica that falls behind stays in the rotation, however old it is.
 pub fn frozen(config: &mut EngineConfig) {
     // One answer that comes late would keep a node out of use for the whole test.
     patient_probes(config);
     config.routing.probe_interval = HOUR;
+    config.routing.position_rate = 0;
     config.routing.max_lag = HOUR;
     config.routing.token_window = HOUR;
 }

@@ -8,6 +8,7 @@
 //! - here: the start, the end and the loops
 //! - `asking`, `probe`: one probe of one node, and its SQL
 //! - `positions`, `writes`: positions for tokens, and the writes that they wait for
+//! - `replayed`, `questions`: positions of replicas that reads need; when to ask for them
 //! - `reading`, `readings`: when the server's catalogue is read for the classifier, and whether it must be
 //! - `catalogue`, `closure`: what it says of functions, views and types, and what leads to a write
 //! - `traces`, `trace_reading`: reads what functions and triggers leave in a session, for engines of one node too
@@ -19,8 +20,10 @@ mod closure;
 mod positions;
 mod probe;
 mod publish;
+mod questions;
 mod reading;
 mod readings;
+mod replayed;
 mod state;
 mod trace_reading;
 mod traces;
@@ -37,6 +40,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::questions::Questions;
 use self::readings::Readings;
 use self::state::place;
 pub(crate) use self::state::{ClusterState, Nodes};
@@ -79,6 +83,7 @@ pub(crate) struct Monitor {
     /// What was last reported to make every query a write.
     reported_hidden: Mutex<Vec<HiddenUse>>,
     writes: Arc<WritesUnderWay>,
+    questions: Questions,
     traces: Reading,
 }
 
@@ -112,6 +117,7 @@ impl Monitor {
             changed: Notify::new(),
             traces: Reading::of(&classifier),
             classifier,
+            questions: Questions::at_rate(config.position_rate),
             config,
             running: ArcSwapOption::empty(),
             catalogue_wanted,

@@ -8,7 +8,8 @@
 //! - `consistency`, `position`: what a read must see, and whether a node has it
 //! - `balance`: which of several replicas that all fit
 //! - `snapshot`: all nodes at one moment
-//! - `sample`, `topology`, `lag`, `health`: how a snapshot comes of the probes
+//! - `sample`, `topology`, `lag`, `replay_time`, `health`: what comes of the probes: a snapshot, and
+//!   when to ask a replica again
 //!
 //! ```
 //! use std::time::Instant;
@@ -28,6 +29,7 @@ mod health;
 mod lag;
 mod position;
 mod reason;
+mod replay_time;
 mod request;
 mod sample;
 mod snapshot;

@@ -15,6 +15,8 @@ use crate::router::{Consistency, ExcludedNodes};
 const MAX_STATEMENTS: usize = 1_000_000;
 /// Shorter HMAC keys are guessed too easily.
 const MIN_KEY_LENGTH: usize = 16;
+/// Timers do not tell shorter times apart.
+const MAX_POSITION_RATE: u32 = 1000;
 /// More than 20 probes a second would be a load of their own.
 const MIN_PROBE_INTERVAL: Duration = Duration::from_millis(50);
 
@@ -88,6 +90,31 @@ settings! {
         /// so that every replica in the rotation has the write by then; where the server never
         /// tells, lag is not known either, and the window is all there is.
         pub token_window: Duration as Time = Duration::from_secs(15),
+        /// How many times a second replicas may be asked for their positions because of reads, all of
+        /// them together, so no replica more often than that; each instance of the app counts for
+        /// itself. Up to 1,000. Default: 200, one each 5 ms; 0 for none.
+        ///
+        /// A read that must see more than any replica is known to have has one of them asked, in turn;
+        /// all reads profit from the answer. The rule: a replica is asked for a write when the write is
+        /// as old as this replica lately took to replay one. So one that is seconds behind is not asked
+        /// in vain. When a token is handed out, and such a read came within the last minute, a replica is
+        /// asked without waiting for the next read. Where replay takes a few milliseconds, replicas then
+        /// serve nearly all reads that come 10 ms after their session's write. With 0 what is known of
+        /// replicas is as old as the probes.
+        ///
+        /// All this takes a role with `pg_read_all_stats`. Without it a replica's own answer does not
+        /// prove where it is, so there are hardly any questions, and probes have to do.
+        pub position_rate: u32 = 200,
+        /// How long a read, all its attempts together, may wait for replicas that are asked because of it;
+        /// see `position_rate`. Then the primary serves it. Default: 0: the primary serves it at once,
+        /// and later reads profit. Some milliseconds, more than replay takes, relieve the primary of
+        /// reads right after their write too. What no replica will have in time, by how long replay took
+        /// lately, is not waited for. A token that is forged to be a little ahead of the primary waits
+        /// as long.
+        ///
+        /// PostgreSQL 19's `WAIT FOR LSN` is not used: each read that waits would hold a session of the
+        /// replica, and it does not tell timelines apart.
+        pub token_wait: Duration as Time = Duration::ZERO,
         /// How long a client keeps its token: the cookie's `Max-Age`. Default: 10 min, longer than
         /// any replica in use may lag; a longer one costs nothing.
         pub token_max_age: Duration as Time = Duration::from_secs(600),
@@ -147,6 +174,8 @@ impl RoutingConfig {
             answers_to_up,
             slow_start,
             token_window,
+            position_rate,
+            token_wait,
             token_max_age,
             token_keys,
             statement_cache,
@@ -161,6 +190,7 @@ impl RoutingConfig {
         place.at_least(MIN_PROBE_INTERVAL, keyed![probe_interval])?;
         place.within(1..=1000, keyed![failures_to_down, answers_to_up])?;
         place.within(1..=MAX_STATEMENTS, keyed![statement_cache])?;
+        place.within(0..=MAX_POSITION_RATE, keyed![position_rate])?;
         if token_keys.iter().any(|key| key.len() < MIN_KEY_LENGTH) {
             // The key itself must not turn up in an error.
             let message = format!("has a key of less than {MIN_KEY_LENGTH} characters");
@@ -181,6 +211,7 @@ impl RoutingConfig {
             probe_timeout,
             slow_start,
             token_window,
+            token_wait,
             token_max_age,
         ])
     }

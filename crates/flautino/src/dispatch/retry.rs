@@ -131,6 +131,8 @@ pub(super) struct Retry {
     pauses: Backoff,
     /// When the statement began to wait for a primary.
     waits_since: Option<Instant>,
+    /// Until when the statement may wait for replicas to reach what its session must see.
+    waits_until: Option<Instant>,
 }
 
 /// What the node of an attempt was when it was selected.
@@ -163,6 +165,7 @@ impl Retry {
             resent: 0,
             pauses: Backoff::new(FIRST_PAUSE, MAX_PAUSE),
             waits_since: None,
+            waits_until: None,
         }
     }
 
@@ -312,6 +315,12 @@ impl Retry {
     /// How long the statement has waited for a primary. The first call starts the clock.
     pub(super) fn waited(&mut self) -> Duration {
         self.waits_since.get_or_insert_with(Instant::now).elapsed()
+    }
+
+    /// Until when the statement may wait for replicas to reach what its session must see, which it may
+    /// do for this long altogether. The first call starts the clock.
+    pub(super) fn may_wait_until(&mut self, wait: Duration) -> Instant {
+        *self.waits_until.get_or_insert_with(|| Instant::now() + wait)
     }
 
     /// Whether the error comes from the state of the node, so that another node may succeed.

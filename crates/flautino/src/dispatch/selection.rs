@@ -161,18 +161,43 @@ impl Dispatch {
         Err(Error::NoPrimary { waited: retry.waited(), nodes }.into())
     }
 
+    /// For a read that must see more than any replica is known to have: has one of them asked how far
+    /// it is by now, where that is worth it, and waits for the answer if `token_wait` allows.
+    ///
+    /// Returns whether more may be known now, so that a node has to be selected anew.
+    async fn replay_may_have_reached(&self, retry: &mut Retry, selection: &Selection) -> bool {
+        let Selection { state, request, .. } = selection;
+        let monitor = self.monitor();
+        let until = retry.may_wait_until(monitor.config.token_wait);
+        // Subscribe before asking; the answer could be missed otherwise.
+        let changed = monitor.changed();
+        let look_again = monitor.ask_for_read(state, request, until);
+        let Some(look_again) = look_again.filter(|_| Instant::now() < until) else { return false };
+        // What was published before we subscribed, and the end of a monitor that has stopped, wake nobody.
+        if monitor.is_running() && Arc::ptr_eq(&monitor.state(), state) {
+            let _ = tokio::time::timeout_at(look_again.into(), changed).await;
+        }
+        true
+    }
+
     /// The primary is to serve a read in place of the replicas: takes a permit of the fallback
     /// budget. If there is none left, follows `fallback` of the configuration: goes to a lagging
-    /// replica, waits, or fails.
+    /// replica, waits, or fails. Before that, a read that is only ahead of the replicas may wait for
+    /// them.
     ///
     /// Returns `false` if a replica can serve the read by now, so that a node has to be selected
     /// anew.
     pub(super) async fn admit_fallback(
         &self,
         access: Access,
-        retry: &Retry,
+        retry: &mut Retry,
         selection: &mut Selection,
     ) -> Result<bool, sqlx::Error> {
+        if selection.decision.reason == Reason::FloorAhead
+            && self.replay_may_have_reached(retry, selection).await
+        {
+            return Ok(false);
+        }
         let Selection { state, request, decision, .. } = selection;
         let (monitor, budget) = (self.monitor(), &self.context.budget);
         // A token of a later timeline than the primary's: ask the nodes now who is the primary.

@@ -73,6 +73,9 @@ pub struct NodeStatus {
     pub probes: u64,
     /// How many times the position was asked for because a token needed it, since the start.
     pub token_probes: u64,
+    /// How many times the position was asked for because a read needed it, since the start; see
+    /// [`RoutingConfig::position_rate`](crate::RoutingConfig::position_rate).
+    pub position_probes: u64,
 }
 
 /// How sessions see their own writes; see [`EngineStatus::read_your_writes`].
@@ -186,6 +189,7 @@ impl NodeStatus {
             statements: node.gauges.statements(),
             probes: count(&node.probe_connection.probes),
             token_probes: count(&node.probe_connection.token_probes),
+            position_probes: count(&node.probe_connection.position_probes),
         }
     }
 }

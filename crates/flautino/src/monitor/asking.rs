@@ -9,11 +9,11 @@ use sqlx::PgConnection;
 use super::{Monitor, probe};
 use crate::error::timed_out;
 use crate::node::{Node, ProbeState, Server};
-use crate::router::{Exclusion, Role, Sample, Topology};
+use crate::router::{Exclusion, Sample, Topology};
 use crate::sqlstate::{CANNOT_CONNECT_NOW, TOO_MANY_CONNECTIONS, has_code};
 
 /// The outcome of asking a node for its position only.
-pub(super) enum PositionAnswer {
+enum PositionAnswer {
     Position(Sample),
     /// The server did not answer in time.
     TimedOut,
@@ -61,14 +61,23 @@ impl Monitor {
         }
     }
 
-    /// Asks a primary for its position only, which costs the server less than a whole probe.
-    pub(super) async fn ask_position(
+    /// Asks the node for its position, and sends a whole probe if that is not enough. Returns `None`
+    /// if the node does not answer.
+    pub(super) async fn ask_position_or_all(
         &self,
         node: &Arc<Node>,
         state: &mut ProbeState,
-    ) -> PositionAnswer {
-        let latest = state.latest.filter(|latest| latest.role == Role::Primary);
-        let Some(latest) = latest else { return PositionAnswer::Unavailable };
+    ) -> Option<Sample> {
+        match self.ask_position(node, state).await {
+            PositionAnswer::Position(sample) => Some(sample),
+            PositionAnswer::TimedOut => None,
+            PositionAnswer::Unavailable => self.ask(node, state).await,
+        }
+    }
+
+    /// Asks the node for its position only, which costs the server less than a whole probe.
+    async fn ask_position(&self, node: &Arc<Node>, state: &mut ProbeState) -> PositionAnswer {
+        let Some(latest) = state.latest else { return PositionAnswer::Unavailable };
         let Some(mut connection) = state.connection.take() else {
             return PositionAnswer::Unavailable;
         };

@@ -1,4 +1,4 @@
-//! Asks nodes for the positions that tokens need.
+//! Asks nodes for the positions that tokens need. What reads need of replicas: see `replayed`.
 //!
 //! All requests that wait for a position share one query, which begins after the last of their
 //! writes. It is held back a little, so that writes which are about to end can share it too.
@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Monitor;
-use super::asking::PositionAnswer;
 use crate::node::{Node, ProbeState};
 use crate::router::{Position, Role, Sample};
 
@@ -28,7 +27,9 @@ impl Monitor {
     ) -> Option<Position> {
         let primary = self.state().primary()?.clone();
         let sample = self.sample_after(&primary, event).await?;
-        (sample.role == Role::Primary).then(|| sample.position()).flatten()
+        let position = sample.position().filter(|_| sample.role == Role::Primary)?;
+        self.follow(position);
+        Some(position)
     }
 
     /// As [`primary_position_after`](Monitor::primary_position_after), for this node.
@@ -105,11 +106,7 @@ impl Monitor {
             self.gather(node).await;
         }
         node.probe_connection.token_probes.fetch_add(1, Ordering::Relaxed);
-        match self.ask_position(node, state).await {
-            PositionAnswer::Position(sample) => Some(sample),
-            PositionAnswer::TimedOut => None,
-            PositionAnswer::Unavailable => self.ask(node, state).await,
-        }
+        self.ask_position_or_all(node, state).await
     }
 
     /// Waits for writes that are about to end, so that one query serves them too. Waits no longer

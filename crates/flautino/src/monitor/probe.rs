@@ -54,31 +54,91 @@ const POSITION: &str = "SELECT lsn::text, pg_walfile_name(lsn) AS file, \
      txid_snapshot_xmax(txid_current_snapshot()) AS xid_horizon \
      FROM (SELECT pg_current_wal_insert_lsn() AS lsn OFFSET 0) AS position";
 
-/// Asks a primary for its position, over the connection on which it answered with `latest`. Returns
-/// `None` if it does not report one.
+/// Only what changes of a replica's [`PROGRESS`] while it is the same server and stays in recovery;
+/// whether both hold is asked too. What is old of its control file is certain all the same.
+///
+/// The receiver's timeline is read after the replay position, as in [`PROGRESS`]: a subquery that
+/// refers to the position cannot be run before that is known.
+const REPLAYED: &str = concat!(
+    "SELECT recovers, ",
+    server_start!(),
+    " AS started, replayed.lsn::text AS lsn, \
+     txid_snapshot_xmin(txid_current_snapshot()) AS xid_horizon, \
+     CASE WHEN recovers THEN pg_is_wal_replay_paused() ELSE false END AS paused, \
+     (SELECT received_tli FROM pg_stat_wal_receiver \
+     WHERE status = 'streaming' AND replayed.lsn IS NOT NULL) AS received \
+     FROM (SELECT pg_last_wal_replay_lsn() AS lsn, pg_is_in_recovery() AS recovers OFFSET 0) \
+     AS replayed"
+);
+
+/// Asks a server for its position, over the connection on which it answered with `latest`. Returns
+/// `None` if it does not report one, or if it is no longer what it was then.
 pub(super) async fn position(
     sender: &Sender,
     connection: &mut PgConnection,
     latest: Sample,
 ) -> Result<Option<Sample>, sqlx::Error> {
+    let Some(before) = latest.progress else { return Ok(None) };
+    let question = match latest.role {
+        Role::Primary => POSITION,
+        Role::Replica => REPLAYED,
+        Role::Unknown => return Ok(None),
+    };
     let began = Instant::now();
-    let row = match sender.send_prepared(connection, POSITION).await {
+    let row = match sender.send_prepared(connection, question).await {
         Ok(rows) => rows.into_iter().next(),
-        // The server is in recovery by now, or the role has lost the right to ask.
+        // The server changed its role, or the database role has lost the right to ask.
         Err(sqlx::Error::Database(_)) => None,
         Err(error) => return Err(error),
     };
-    let (Some(row), Some(before)) = (row, latest.progress) else { return Ok(None) };
-    let (lsn, file): (&str, &str) = (row.try_get("lsn")?, row.try_get("file")?);
-    let (segment, xid_horizon) = (row.try_get("segment")?, unsigned(&row, "xid_horizon")?);
-    let progress = lsn.parse().ok().map(|lsn| Progress {
-        lsn: before_page_header(lsn, segment),
-        xid_horizon,
-        timeline: timeline_of(file),
-        ..before
-    });
+    let Some(row) = row else { return Ok(None) };
+    let progress = match latest.role {
+        Role::Primary => read_position(&row, before)?,
+        _ => read_replayed(&row, before, latest.server)?,
+    };
     let round_trip = began.elapsed();
     Ok(progress.map(|_| Sample { began, round_trip, progress, ..latest }))
+}
+
+/// Reads the answer to [`POSITION`].
+fn read_position(row: &PgRow, before: Progress) -> Result<Option<Progress>, sqlx::Error> {
+    let (Some(lsn), file) = (read_lsn(row, "lsn")?, row.try_get("file")?) else { return Ok(None) };
+    Ok(Some(Progress {
+        lsn: before_page_header(lsn, row.try_get("segment")?),
+        xid_horizon: unsigned(row, "xid_horizon")?,
+        timeline: timeline_of(file),
+        ..before
+    }))
+}
+
+/// Reads the answer to [`REPLAYED`].
+fn read_replayed(
+    row: &PgRow,
+    before: Progress,
+    server: ServerId,
+) -> Result<Option<Progress>, sqlx::Error> {
+    // Behind a pooler another server may have answered.
+    let is_same = row.try_get("recovers")? && row.try_get::<i64, _>("started")? == server.started;
+    let Some(lsn) = read_lsn(row, "lsn")?.filter(|_| is_same) else { return Ok(None) };
+    Ok(Some(Progress {
+        lsn,
+        xid_horizon: unsigned(row, "xid_horizon")?,
+        timeline: row.try_get::<Option<i32>, _>("received")?.and_then(timeline),
+        paused: row.try_get("paused")?,
+        ..before
+    }))
+}
+
+/// A timeline as the server numbers it.
+fn timeline(number: i32) -> Option<u32> {
+    u32::try_from(number).ok().filter(|timeline| *timeline > 0)
+}
+
+/// A column with a position, which is empty if there is none.
+fn read_lsn(row: &PgRow, column: &str) -> Result<Option<Lsn>, sqlx::Error> {
+    let text: Option<&str> = row.try_get(column)?;
+    // PostgreSQL writes 0/0 for "no position".
+    Ok(text.and_then(|text| text.parse().ok()).filter(|lsn| *lsn != Lsn(0)))
 }
 
 /// The timeline in the name of a WAL file: its first eight digits.
@@ -141,25 +201,19 @@ fn read_progress(
     role: Role,
     receiver: Option<&PgRow>,
 ) -> Result<Option<Progress>, sqlx::Error> {
-    let lsn = |column: &str| -> Result<Option<Lsn>, sqlx::Error> {
-        let text: Option<&str> = row.try_get(column)?;
-        // PostgreSQL writes 0/0 for "no position".
-        Ok(text.and_then(|text| text.parse().ok()).filter(|lsn| *lsn != Lsn(0)))
-    };
-    let Some(mut own) = lsn("lsn")? else { return Ok(None) };
+    let Some(mut own) = read_lsn(row, "lsn")? else { return Ok(None) };
     if role == Role::Primary {
         own = before_page_header(own, row.try_get("segment")?);
     }
     let file: Option<&str> = row.try_get("file")?;
     let received: Option<i32> =
         receiver.map(|row| row.try_get("received_tli")).transpose()?.flatten();
-    let timeline = |number: i32| u32::try_from(number).ok().filter(|timeline| *timeline > 0);
     let control: Option<i32> = row.try_get("control_timeline")?;
     Ok(Some(Progress {
         lsn: own,
         xid_horizon: unsigned(row, "xid_horizon")?,
         timeline: file.and_then(timeline_of).or(received.and_then(timeline)),
-        control: control.and_then(timeline).zip(lsn("control_lsn")?),
+        control: control.and_then(timeline).zip(read_lsn(row, "control_lsn")?),
         paused: row.try_get("paused")?,
         apply_delay: Duration::from_millis(unsigned(row, "delay_ms")?),
     }))

@@ -2,7 +2,7 @@
 //! statement does not look like a node that is down.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::{Connection, PgConnection};
@@ -27,6 +27,10 @@ pub(crate) struct ProbeConnection {
     pub(crate) probes: AtomicU64,
     /// How many times a position was asked for because a token needed one.
     pub(crate) token_probes: AtomicU64,
+    /// How many times a position was asked for because a read needed it.
+    pub(crate) position_probes: AtomicU64,
+    /// Whether someone is about to ask for the position because a read needs it.
+    pub(crate) is_asked: AtomicBool,
 }
 
 /// The connection, and what the server answered over it.

@@ -49,4 +49,14 @@ impl Floor {
             Self::Primary(_) => false,
         }
     }
+
+    /// The position that the node of this number must have reached, if that is all that it takes to
+    /// have what the session must see.
+    pub(crate) fn position_for(&self, number: usize) -> Option<Position> {
+        match *self {
+            Self::At(floor) => Some(floor),
+            Self::SeenOn(seen, floor) if seen == number => floor,
+            Self::None | Self::SeenOn(..) | Self::Primary(_) => None,
+        }
+    }
 }

@@ -62,34 +62,63 @@ impl LagTracker {
         lacks_wal && self.xid_horizons.latest().is_some_and(|primary| replica.xid_horizon < primary)
     }
 
+    /// Since when the primary is known to have this position. If it was not seen so far yet, this is
+    /// when it was last seen. `None` if nothing is known of the primary.
+    pub(super) fn known_since(&self, position: Lsn) -> Option<Instant> {
+        let known = self.wal.first_from(position).map(|entry| entry.since);
+        known.or_else(|| Some(self.wal.0.last()?.until))
+    }
+
+    /// How long the primary had had, at this moment, the oldest position that a replica at `replayed`
+    /// lacks, and the newest one that it has. It takes longer than the first time to replay a
+    /// position, and no longer than the second.
+    pub(super) fn replay_bounds(
+        &self,
+        replayed: Lsn,
+        moment: Instant,
+    ) -> (Option<Duration>, Option<Duration>) {
+        let known_for = |entry: &Entry<Lsn>| moment.checked_duration_since(entry.since);
+        let lacking = self.wal.first_from(Lsn(replayed.0.saturating_add(1)));
+        (lacking.and_then(known_for), self.wal.last_up_to(replayed).and_then(known_for))
+    }
+
     /// How many bytes of WAL the replica has not replayed yet.
     pub(super) fn bytes_behind(&self, replica: Progress) -> Option<u64> {
         Some(self.wal.latest()?.0.saturating_sub(replica.lsn.0))
     }
 }
 
-/// Values of the primary, each with the latest moment at which it is known to have had that value.
-/// Both moments and values grow from one entry to the next, so that a binary search finds an entry.
+/// Values of the primary. Both moments and values grow from one entry to the next, so that a binary
+/// search finds an entry.
 #[derive(Debug)]
-struct History<T>(Vec<(Instant, T)>);
+struct History<T>(Vec<Entry<T>>);
+
+/// A value, and the first and the last moment at which the primary is known to have had it.
+#[derive(Debug, Clone, Copy)]
+struct Entry<T> {
+    value: T,
+    since: Instant,
+    until: Instant,
+}
 
 impl<T: Copy + Ord> History<T> {
     fn new() -> Self {
         Self(Vec::new())
     }
 
-    /// Adds the value that the primary had at this moment. Drops entries of the same value, since
-    /// only its latest moment counts, and entries of higher values, which a crash of the primary
-    /// undid.
+    /// Adds the value that the primary had at this moment. Drops entries of higher values, which a
+    /// crash of the primary undid.
     fn push(&mut self, moment: Instant, value: T) {
-        let not_below = self.0.partition_point(|(_, other)| *other < value);
+        let not_below = self.0.partition_point(|entry| entry.value < value);
+        let same = self.0.get(not_below).filter(|entry| entry.value == value);
+        let since = same.map_or(moment, |entry| entry.since);
         self.0.truncate(not_below);
-        self.0.push((moment, value));
+        self.0.push(Entry { value, since, until: moment });
     }
 
     /// Drops entries older than `keep`, and every other one if there are too many.
     fn trim(&mut self, now: Instant, keep: Duration) {
-        let expired = |(moment, _): &&(Instant, T)| now.saturating_duration_since(*moment) > keep;
+        let expired = |entry: &&Entry<T>| now.saturating_duration_since(entry.until) > keep;
         // The newest expired entry stays, so that a replica that is far behind still has an age.
         let old = self.0.iter().take_while(expired).count();
         self.0.drain(..old.saturating_sub(1));
@@ -105,12 +134,22 @@ impl<T: Copy + Ord> History<T> {
 
     /// The latest moment at which the primary's value was at most this one.
     fn latest_up_to(&self, value: T) -> Option<Instant> {
-        let reached = self.0.partition_point(|(_, primary)| *primary <= value);
-        reached.checked_sub(1).map(|index| self.0[index].0)
+        self.last_up_to(value).map(|entry| entry.until)
+    }
+
+    /// The entry of the highest value that is at most this one.
+    fn last_up_to(&self, value: T) -> Option<&Entry<T>> {
+        let reached = self.0.partition_point(|entry| entry.value <= value);
+        reached.checked_sub(1).map(|index| &self.0[index])
+    }
+
+    /// The entry of the lowest value that is at least this one.
+    fn first_from(&self, value: T) -> Option<&Entry<T>> {
+        self.0.get(self.0.partition_point(|entry| entry.value < value))
     }
 
     fn latest(&self) -> Option<T> {
-        self.0.last().map(|(_, value)| *value)
+        self.0.last().map(|entry| entry.value)
     }
 }
 
@@ -182,6 +221,29 @@ mod tests {
         // A transaction ended on the primary, and the replica has not replayed that.
         primary.reports(10_000, 170, 8);
         assert_eq!((primary.fresh(100, 7), primary.is_behind(100, 7)), (Some(9_800), true));
+    }
+
+    #[test]
+    fn what_a_replica_has_and_what_it_lacks_bound_how_long_replay_takes() {
+        let mut primary = Primary::new();
+        assert_eq!(primary.lag.known_since(Lsn(1)), None);
+        primary.reports(0, 100, 7);
+        primary.reports(500, 200, 7);
+        primary.reports(900, 200, 7);
+        primary.reports(1000, 300, 7);
+        let since = |lsn: u64| primary.lag.known_since(Lsn(lsn)).unwrap() - primary.start;
+        // The first moment of a value counts. What is beyond all of them was written after the last.
+        let known: Vec<_> = [1, 101, 200, 201, 999].map(|lsn| since(lsn).as_millis()).into();
+        assert_eq!(known, [0, 500, 500, 1000, 1000]);
+        let bounds = |lsn: u64, millis: u64| {
+            let (lacks, has) = primary.lag.replay_bounds(Lsn(lsn), primary.at(millis));
+            (lacks.map(|time| time.as_millis()), has.map(|time| time.as_millis()))
+        };
+        assert_eq!(bounds(99, 1100), (Some(1100), None));
+        assert_eq!(bounds(250, 1100), (Some(100), Some(600)));
+        assert_eq!(bounds(300, 1100), (None, Some(100)));
+        // The primary got there after the replica was asked.
+        assert_eq!(bounds(200, 950), (None, Some(450)));
     }
 
     #[test]

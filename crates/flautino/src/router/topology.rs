@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use super::health::{Health, Observation, Transition};
 use super::lag::LagTracker;
 use super::position::{Lsn, Position};
+use super::replay_time::ReplayTime;
 use super::sample::{Progress, Sample, ServerId};
 use super::snapshot::Role;
 
@@ -32,6 +33,7 @@ struct NodeState {
     confirmed: Option<(Position, Option<Instant>)>,
     /// A replay position whose timeline is not confirmed yet, and when it was asked for.
     unconfirmed: Option<(Instant, Lsn)>,
+    replay_time: ReplayTime,
     /// When the latest probe began that found nothing listening at the node's address.
     refused: Option<Instant>,
     /// `Some` while the node's address leads to several servers: how many probes in a row have
@@ -118,6 +120,7 @@ impl Topology {
             sample: None,
             confirmed: None,
             unconfirmed: None,
+            replay_time: ReplayTime::default(),
             refused: None,
             several_servers: None,
             incarnation: self.next_incarnation(),
@@ -220,7 +223,27 @@ impl Topology {
         }
         self.confirm_by_sample(number, sample);
         self.confirm_by_others();
+        self.observe_replay(number, sample);
         Change { transition, new_server }
+    }
+
+    /// Corrects the replica's [`ReplayTime`] by its answer. Only positions that are confirmed count,
+    /// since only those admit a read.
+    fn observe_replay(&mut self, number: usize, sample: Sample) {
+        if sample.role == Role::Replica {
+            let node = &mut self.nodes[number];
+            let confirmed = node.confirmed.map(|(position, _)| position);
+            let confirmed = confirmed.filter(|position| position.timeline == self.timeline);
+            let replayed = confirmed.map_or(Lsn(0), |position| position.lsn);
+            let (at_least, at_most) = self.lag.replay_bounds(replayed, sample.began);
+            node.replay_time.observe(at_least, at_most);
+        }
+    }
+
+    /// When the replica has probably replayed up to this position of the primary's timeline. `None`
+    /// if nothing is known of the primary.
+    pub(crate) fn replays_by(&self, number: usize, position: Lsn) -> Option<Instant> {
+        Some(self.lag.known_since(position)? + self.nodes[number].replay_time.get())
     }
 
     /// Gives the node a new incarnation and forgets its positions. Another server answers for the
@@ -231,6 +254,7 @@ impl Topology {
         let node = &mut self.nodes[number];
         node.confirmed = None;
         node.unconfirmed = None;
+        node.replay_time = ReplayTime::default();
         node.incarnation = incarnation;
     }
 

@@ -2,6 +2,7 @@
 //! behaviour.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod asked_positions;
 mod cascading;
 mod common;
 mod failover;

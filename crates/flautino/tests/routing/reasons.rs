@@ -49,6 +49,7 @@ async fn reasons_of_sessions_that_need_nothing_wrote_or_brought_a_token() {
     let mut config = config(&cluster, "reasons");
     // What the first probes said stays.
     config.routing.probe_interval = Duration::from_secs(60);
+    config.routing.position_rate = 0;
     config.routing.max_lag = Duration::from_secs(300);
     config.routing.token_window = Duration::from_secs(300);
     config.routing.probe_timeout = Duration::from_secs(5);

@@ -52,6 +52,15 @@ const BAD: &[(&str, &str)] = &[
     ("max_lag = '20s'", "token_window"),
     ("token_window = '500d'", "token_window"),
     ("token_window = true", "token_window"),
+    ("position_rate = -1", "position_rate"),
+    ("position_rate = 1001", "position_rate"),
+    ("position_rate = 4294967296", "position_rate"),
+    ("position_rate = 0.5", "position_rate"),
+    ("position_rate = '5ms'", "position_rate"),
+    ("token_wait = -1", "token_wait"),
+    ("token_wait = '500d'", "token_wait"),
+    ("token_wait = 'briefly'", "token_wait"),
+    ("token_wait = true", "token_wait"),
     ("token_max_age = '500d'", "token_max_age"),
     ("token_max_age = -1", "token_max_age"),
     ("token_max_age = 'old'", "token_max_age"),
@@ -123,6 +132,8 @@ fn values_at_the_edge_are_accepted() {
         "failures_to_down = 1\nanswers_to_up = 1000",
         "slow_start = 0",
         "max_lag = '15s'",
+        "position_rate = 0\ntoken_wait = '1h'",
+        "position_rate = 1000\ntoken_wait = 0",
         "token_max_age = 0",
         "token_keys = []",
         "token_keys = ['sixteen-letters!']",
@@ -148,6 +159,7 @@ fn the_defaults_are_those_of_the_documentation() {
     assert_eq!((routing.failures_to_down, routing.answers_to_up), (2, 2));
     assert_eq!(routing.slow_start, Duration::from_secs(10));
     assert_eq!(routing.token_window, Duration::from_secs(15));
+    assert_eq!((routing.position_rate, routing.token_wait), (200, Duration::ZERO));
     assert_eq!(routing.token_max_age, Duration::from_secs(600));
     assert!(routing.token_keys.is_empty());
     assert_eq!(routing.statement_cache, 1000);

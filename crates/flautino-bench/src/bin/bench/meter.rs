@@ -16,8 +16,10 @@ use tokio::task::{JoinHandle, JoinSet};
 use self::messages::Messages;
 use crate::child::CHILD_TIMEOUT;
 use crate::error::BoxError;
-use crate::world::APPLICATION_NAME;
 
+/// The `application_name` of all apps at the servers. Connections of flautino's outside its pool have more
+/// in it.
+pub(crate) const APPLICATION_NAME: &str = "bench";
 /// For so long nothing may have happened before it counts as quiet.
 const QUIET: Duration = Duration::from_millis(30);
 /// Longer than any start-up message that an app sends.

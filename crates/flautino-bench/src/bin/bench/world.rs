@@ -8,12 +8,9 @@ use sqlx::PgConnection;
 
 use crate::child::{CHILD_TIMEOUT, Child};
 use crate::error::BoxError;
-use crate::meter::Meter;
+use crate::meter::{APPLICATION_NAME, Meter};
 use crate::variant::Variant;
 
-/// The `application_name` of all apps at the servers. Connections of flautino's outside its pool have more
-/// in it.
-pub(crate) const APPLICATION_NAME: &str = "bench";
 /// With this the names of replicas begin in flautino's apps.
 pub(crate) const REPLICA: &str = "replica_";
 /// How many rows there are, and at most how many clients, so that each can write rows of its own.

@@ -378,3 +378,23 @@ fn replicas_of_a_primary_that_reports_no_position_count_as_fresh() {
     nodes.answers(0, 2, primary(1, 100));
     assert_eq!(nodes.view(1).excluded, Some(Exclusion::NoPosition));
 }
+
+#[test]
+fn a_replica_is_expected_to_take_as_long_as_its_answers_showed() {
+    let mut nodes = Nodes::new(2);
+    let expected = |nodes: &Nodes| {
+        let moment = nodes.topology.replays_by(1, Lsn(200))?;
+        Some((moment - nodes.start).as_millis())
+    };
+    assert_eq!(expected(&nodes), None);
+    nodes.answers(0, 1000, primary(1, 200));
+    nodes.answers(1, 1000, replica(1, 100));
+    assert_eq!(expected(&nodes), Some(1000));
+    nodes.answers(1, 1100, replica(1, 100));
+    assert_eq!(expected(&nodes), Some(1150));
+    nodes.answers(1, 1120, replica(1, 200));
+    assert_eq!(expected(&nodes), Some(1120));
+    // What it took on its own server says nothing of another one.
+    nodes.answers(1, 1130, Answer { started: 1, ..replica(1, 200) });
+    assert_eq!(expected(&nodes), Some(1000));
+}
