@@ -7,9 +7,12 @@ use parking_lot::Mutex;
 
 /// Put into the request's extensions by the layer. Costs no I/O until a handler uses it.
 #[derive(Debug, Clone)]
-pub(crate) struct RequestContext {
-    pub(crate) handle: Handle,
-    slot: Arc<Mutex<Slot>>,
+pub(crate) struct RequestContext(Arc<Request>);
+
+#[derive(Debug)]
+struct Request {
+    handle: Handle,
+    slot: Mutex<Slot>,
 }
 
 /// Where the request's transaction is.
@@ -54,12 +57,16 @@ impl From<ResponseMade> for sqlx::Error {
 
 impl RequestContext {
     pub(crate) fn new(handle: Handle) -> Self {
-        Self { handle, slot: Arc::new(Mutex::new(Slot::Free(None))) }
+        Self(Arc::new(Request { handle, slot: Mutex::new(Slot::Free(None)) }))
+    }
+
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.0.handle
     }
 
     /// Takes the transaction for a `Tx`. `None` where it has not begun.
     pub(crate) fn take(&self) -> Result<Option<Box<Transaction>>, Unavailable> {
-        let mut slot = self.slot.lock();
+        let mut slot = self.0.slot.lock();
         let Slot::Free(transaction) = &mut *slot else { return Err(Unavailable) };
         let transaction = transaction.take();
         *slot = Slot::Held { begun: transaction.is_some() };
@@ -68,7 +75,7 @@ impl RequestContext {
 
     /// Notes that the `Tx` which holds the transaction is about to begin it.
     pub(crate) fn mark_begun(&self) -> Result<(), ResponseMade> {
-        let mut slot = self.slot.lock();
+        let mut slot = self.0.slot.lock();
         if matches!(*slot, Slot::Closed) {
             return Err(ResponseMade);
         }
@@ -78,7 +85,7 @@ impl RequestContext {
 
     /// Takes the transaction back from a `Tx`. It is rolled back if the response was made meanwhile.
     pub(crate) fn release(&self, transaction: Option<Box<Transaction>>) {
-        let mut slot = self.slot.lock();
+        let mut slot = self.0.slot.lock();
         if !matches!(*slot, Slot::Closed) {
             *slot = Slot::Free(transaction);
         }
@@ -86,7 +93,7 @@ impl RequestContext {
 
     /// Closes the context, because the response is made.
     pub(crate) fn close(&self) -> AtResponse {
-        match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
+        match std::mem::replace(&mut *self.0.slot.lock(), Slot::Closed) {
             Slot::Free(Some(transaction)) => AtResponse::Transaction(transaction),
             Slot::Held { begun: true } => AtResponse::StillHeld,
             Slot::Free(None) | Slot::Held { begun: false } | Slot::Closed => {
@@ -96,6 +103,6 @@ impl RequestContext {
     }
 
     pub(crate) fn is_closed(&self) -> bool {
-        matches!(*self.slot.lock(), Slot::Closed)
+        matches!(*self.0.slot.lock(), Slot::Closed)
     }
 }

@@ -14,11 +14,13 @@ mod signature;
 use cookie::time::Duration;
 use cookie::{Cookie, SameSite};
 use flautino::{Engine, Handle, Token};
-use http::header::{CACHE_CONTROL, COOKIE, SET_COOKIE};
+use http::header::{CACHE_CONTROL, COOKIE, FORWARDED, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 /// The header that carries a token, on requests and responses.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("flautino-token");
+
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// The cookie that carries a token. Cookies whose names go on with `_` are copies of it.
 pub const TOKEN_COOKIE: &str = "flautino_token";
@@ -121,7 +123,7 @@ fn append(headers: &mut HeaderMap, name: HeaderName, value: &str) {
 /// Whether the client spoke TLS, with this server or with the first proxy on its way. Browsers refuse
 /// a `Secure` cookie that comes without TLS.
 fn is_secure(headers: &HeaderMap, uri: &Uri) -> bool {
-    forwarded_protocol(headers).or_else(|| first_element(headers, "x-forwarded-proto")).map_or_else(
+    forwarded_protocol(headers).or_else(|| first_element(headers, &X_FORWARDED_PROTO)).map_or_else(
         || uri.scheme() == Some(&http::uri::Scheme::HTTPS),
         |protocol| protocol == "https",
     )
@@ -129,13 +131,13 @@ fn is_secure(headers: &HeaderMap, uri: &Uri) -> bool {
 
 /// The protocol that the standard header `Forwarded` names.
 fn forwarded_protocol(headers: &HeaderMap) -> Option<String> {
-    let element = first_element(headers, "forwarded")?;
+    let element = first_element(headers, &FORWARDED)?;
     let protocol = element.split(';').find_map(|pair| pair.trim().strip_prefix("proto="))?;
     Some(protocol.trim_matches('"').to_owned())
 }
 
 /// The first element of a header's list, in lower case: what the proxy nearest to the client says.
-fn first_element(headers: &HeaderMap, name: &str) -> Option<String> {
+fn first_element(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value.split(',').next()?.trim().to_ascii_lowercase())
 }

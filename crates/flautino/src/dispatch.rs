@@ -20,7 +20,7 @@ pub(crate) use self::budget::FallbackBudget;
 pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
 use crate::error::{AlreadyHolds, Error};
-use crate::lease::{Decisions, Lease, Tracker, Tracking};
+use crate::lease::{Lease, Tracker, Tracking};
 use crate::monitor::Monitor;
 use crate::node::Node;
 use crate::router::{Access, Consistency, Reason, Target};
@@ -37,15 +37,20 @@ const MAX_RESELECTIONS: u32 = 5;
 pub(crate) struct DispatchContext {
     pub(crate) monitor: Arc<Monitor>,
     pub(crate) classifier: Arc<Classifier>,
-    pub(crate) decisions: Arc<Decisions>,
     pub(crate) budget: FallbackBudget,
+}
+
+/// What has the context: the state of an engine, which so stays for as long as a handle does, with all
+/// tasks that end with it.
+pub(crate) trait ContextOwner: Send + Sync {
+    fn context(&self) -> &DispatchContext;
 }
 
 /// Where the statements of one handle go: the cluster, the session that they belong to, and the
 /// choices that were made through the handle.
 #[derive(Clone)]
 pub(crate) struct Dispatch {
-    pub(crate) context: Arc<DispatchContext>,
+    pub(crate) owner: Arc<dyn ContextOwner>,
     pub(crate) session: Arc<Session>,
     pub(crate) target: Target<Arc<Node>>,
     /// The consistency that was chosen through the handle. `None`: the configured one.
@@ -53,12 +58,17 @@ pub(crate) struct Dispatch {
 }
 
 impl Dispatch {
-    pub(crate) fn new(context: Arc<DispatchContext>) -> Self {
-        Self { context, session: Arc::default(), target: Target::Auto, consistency: None }
+    pub(crate) fn new(owner: Arc<dyn ContextOwner>) -> Self {
+        let session = Session::new(owner.context().monitor.config.token_window);
+        Self { owner, session: Arc::new(session), target: Target::Auto, consistency: None }
+    }
+
+    pub(crate) fn context(&self) -> &DispatchContext {
+        self.owner.context()
     }
 
     pub(crate) fn monitor(&self) -> &Arc<Monitor> {
-        &self.context.monitor
+        &self.context().monitor
     }
 
     /// The consistency that holds for this handle's reads.
@@ -84,7 +94,7 @@ impl Dispatch {
     /// so the statement counts as a write without being classified.
     fn access(&self, statement: &Statement) -> Access {
         if self.monitor().routes() {
-            self.context.classifier.access(statement.plan(), statement.text())
+            self.context().classifier.access(statement.plan(), statement.text())
         } else {
             Access::Write
         }
@@ -208,9 +218,8 @@ impl Dispatch {
     /// Makes the tracker of a lease, which counts its statements under `reason` and reports their
     /// times to the session; with `tracking`, for routed statements, also their writes and reads.
     fn tracker(&self, reason: Reason, retry: &Retry, tracking: Option<Tracking>) -> Tracker {
-        let DispatchContext { decisions, monitor, .. } = &*self.context;
-        let (decisions, monitor) = (Arc::clone(decisions), Arc::clone(monitor));
-        Tracker::new(decisions, monitor, Arc::clone(&self.session), reason, retry.began, tracking)
+        let (monitor, session) = (Arc::clone(self.monitor()), Arc::clone(&self.session));
+        Tracker::new(monitor, session, reason, retry.began, tracking)
     }
 
     /// Whether to run the statement again after this failure. The caller has received no row yet.
@@ -268,7 +277,7 @@ impl Dispatch {
     /// a write.
     async fn access_now(&self, plan: &Plan, sql: &str) -> Access {
         if self.monitor().refresh_catalogue(&self.main()).await {
-            self.context.classifier.access(plan, sql)
+            self.context().classifier.access(plan, sql)
         } else {
             Access::Write
         }

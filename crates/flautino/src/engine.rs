@@ -211,7 +211,7 @@ impl Engine {
     /// Returns a new [`Handle`], through which a request or a job queries.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.state.context), Arc::clone(&self.state) as _)
+        Handle::new(Arc::clone(&self.state) as _)
     }
 
     /// Returns a `PgPool` of a node, for code that needs one, such as a job queue or `PgListener`. `None`

@@ -1,6 +1,5 @@
 //! [`Handle`]: what a request queries through.
 
-use std::any::Any;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -8,7 +7,7 @@ use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Postgres};
 
 use crate::dispatch::executor::RoutedExecutor;
-use crate::dispatch::{Dispatch, DispatchContext, Failure, Phase};
+use crate::dispatch::{ContextOwner, Dispatch, Failure, Phase};
 use crate::error::UnknownNode;
 use crate::lease::Lease;
 use crate::lease::executor::executor_through;
@@ -54,28 +53,20 @@ use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 #[derive(Clone)]
 pub struct Handle {
     dispatch: Dispatch,
-    /// Keeps the engine's own tasks alive, such as the resolving of the replicas' name, in an app that
-    /// keeps only handles. Nothing else is done with it.
-    engine: Arc<dyn Any + Send + Sync>,
 }
 
 impl Handle {
     /// A handle of this engine that begins a session.
-    pub(crate) fn new(context: Arc<DispatchContext>, engine: Arc<dyn Any + Send + Sync>) -> Self {
-        Self { dispatch: Dispatch::new(context), engine }
+    pub(crate) fn new(engine: Arc<dyn ContextOwner>) -> Self {
+        Self { dispatch: Dispatch::new(engine) }
     }
 
     fn session(&self) -> &Arc<Session> {
         &self.dispatch.session
     }
 
-    /// A handle of the same engine.
-    fn with(&self, dispatch: Dispatch) -> Self {
-        Self { dispatch, engine: Arc::clone(&self.engine) }
-    }
-
     fn with_target(&self, target: Target<Arc<Node>>) -> Self {
-        self.with(Dispatch { target, ..self.dispatch.clone() })
+        Self { dispatch: Dispatch { target, ..self.dispatch.clone() } }
     }
 
     /// Returns a handle that sends every statement to the named node.
@@ -116,7 +107,8 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn with_consistency(&self, consistency: Consistency) -> Self {
-        self.with(Dispatch { consistency: Some(consistency), ..self.dispatch.clone() })
+        let consistency = Some(consistency);
+        Self { dispatch: Dispatch { consistency, ..self.dispatch.clone() } }
     }
 
     /// The name of the node that was chosen with [`node`](Handle::node), if one was.
@@ -154,7 +146,7 @@ impl Handle {
             return session.owes_token().then(|| Token::primary_for(window));
         }
         let state = monitor.state().clone();
-        let asked = session.token(&state.snapshot, Instant::now(), window);
+        let asked = session.token(&state.snapshot, Instant::now());
         let position = match asked {
             TokenState::None => return None,
             TokenState::Ready(token) => return Some(token),
@@ -169,7 +161,7 @@ impl Handle {
             }
         };
         Some(match position {
-            Some(position) => session.token_at(asked, position, window),
+            Some(position) => session.token_at(asked, position),
             None => Token::primary_for(window),
         })
     }
@@ -192,7 +184,7 @@ impl Handle {
     /// As [`observe`](Handle::observe), for a token that the client brought itself, so that it need
     /// not be sent back to the client.
     pub fn resume(&self, token: &Token) {
-        self.session().observe(*token, self.dispatch.monitor().config.token_window);
+        self.session().observe(*token);
     }
 
     /// Records that the client brought a token that cannot be read. Until there is a new token, the
@@ -342,13 +334,13 @@ impl Handle {
     }
 
     fn classifier(&self) -> &Classifier {
-        &self.dispatch.context.classifier
+        &self.dispatch.context().classifier
     }
 }
 
 executor_through!(&'_ Handle, |handle| handle.dispatch.clone(), |dispatch, statement| {
     let is_behind_pooler = || dispatch.writer().server.sender.is_pooler;
-    match statement.admit_to_handle(&dispatch.context.classifier, is_behind_pooler) {
+    match statement.admit_to_handle(&dispatch.context().classifier, is_behind_pooler) {
         Ok(()) => Ok(RoutedExecutor::new(&dispatch)),
         Err(err) => Err(err.into()),
     }

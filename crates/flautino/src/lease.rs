@@ -21,7 +21,7 @@ use std::future::ready;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Connection, PgConnection, Postgres, SqlStr};
@@ -32,12 +32,12 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(crate) use self::cancel::Step;
 use self::cancel::{Cancellation, run_cancellable, run_unwatched};
 use self::executor::executor_through;
-pub(crate) use self::tracker::{Decisions, Tracker, Tracking};
+pub(crate) use self::tracker::{Tracker, Tracking};
 use crate::logging::Values;
-use crate::node::{InFlight, Node, PooledConnection};
+use crate::node::{ConnectionParts, InFlight, Node, PooledConnection};
 use crate::sql::{Classifier, SchemaChange};
 use crate::sqlstate::{QUERY_CANCELED, has_code};
-use crate::statement::Statement;
+use crate::statement::ToSend;
 
 /// How long a write that is under way may still be answered after its node is found to be down. A server
 /// that shuts down uses this time to say whether the write was committed.
@@ -66,7 +66,7 @@ pub struct Lease {
     /// `None` only while the lease is dropped, detached or closed.
     connection: Option<LeasedConnection>,
     state: LeaseState,
-    node: Arc<Node>,
+    node: InFlight,
     /// Whether a [`Transaction`](crate::Transaction) is open, so that PgBouncer keeps one server for it.
     in_transaction: bool,
     /// Whether the statement under way is wrapped in a transaction of its own, for PgBouncer.
@@ -85,7 +85,6 @@ pub struct Lease {
     owns_sequences: bool,
     /// A statement of the lease changes functions, triggers or views, or may.
     schema_change: Option<SchemaChange>,
-    _in_flight: InFlight,
 }
 
 enum LeasedConnection {
@@ -140,7 +139,7 @@ impl Lease {
         node: &Arc<Node>,
         is_up: impl FnOnce() -> bool,
     ) -> Result<Self, sqlx::Error> {
-        let in_flight = node.gauges.enter();
+        let node = InFlight::on(node);
         // What waits is boxed, so that it takes no room in the future of each statement.
         let connection = match node.pool()? {
             Some(pool) => LeasedConnection::Pooled(match pool.checkout_warm() {
@@ -152,7 +151,7 @@ impl Lease {
         Ok(Self {
             connection: Some(connection),
             state: LeaseState::Clean,
-            node: Arc::clone(node),
+            node,
             in_transaction: false,
             wrapped: false,
             outdated: false,
@@ -161,7 +160,6 @@ impl Lease {
             tracker: None,
             owns_sequences: false,
             schema_change: None,
-            _in_flight: in_flight,
         })
     }
 
@@ -244,7 +242,7 @@ impl Lease {
             run_cancellable(cancellation, running).await
         };
         log_entry.finish(&result);
-        self.end_use(before, false, &result);
+        self.end_use(before, false, Instant::now(), &result);
         result
     }
 
@@ -275,7 +273,7 @@ impl Lease {
     /// `lastval` do not show them. Costs a round trip if there may be such values.
     pub(crate) async fn own_sequences(&mut self) -> Result<(), sqlx::Error> {
         if self.has_foreign_sequences() {
-            let discard = Statement::simple(SqlStr::from_static(DISCARD_SEQUENCES));
+            let discard = ToSend::simple(SqlStr::from_static(DISCARD_SEQUENCES));
             let discarding = self.control(Step::Short, DISCARD_SEQUENCES, |connection| {
                 Box::pin(
                     async move { sqlx::Executor::execute(connection, discard).await.map(drop) },
@@ -356,8 +354,8 @@ impl Lease {
         let grace = if self.expects_writes { SHUTDOWN_GRACE } else { Duration::ZERO };
         let (connection, cancellation) = match self.connection.as_mut() {
             Some(LeasedConnection::Pooled(pooled)) => {
-                let (connection, epoch, pool, backend) = pooled.parts();
-                (connection, Some(Cancellation { epoch, pool, backend, grace }))
+                let ConnectionParts { connection, epoch, end, pool, backend } = pooled.parts();
+                (connection, Some(Cancellation { epoch, end, pool, backend, grace }))
             }
             Some(LeasedConnection::Single(connection)) => (connection, None),
             None => unreachable!("a lease has its connection until it is dropped"),

@@ -12,11 +12,13 @@
 //! - `reading`, `readings`: when the server's catalogue is read for the classifier, and whether it must be
 //! - `catalogue`, `closure`: what it says of functions, views and types, and what leads to a write
 //! - `traces`, `trace_reading`: reads what functions and triggers leave in a session, for engines of one node too
+//! - `decisions`: how many statements were routed for each reason
 //! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
 mod asking;
 mod catalogue;
 mod closure;
+mod decisions;
 mod positions;
 mod probe;
 mod publish;
@@ -29,7 +31,7 @@ mod trace_reading;
 mod traces;
 mod writes;
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -40,6 +42,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use self::decisions::Decisions;
 use self::questions::Questions;
 use self::readings::Readings;
 use self::state::place;
@@ -85,6 +88,10 @@ pub(crate) struct Monitor {
     writes: Arc<WritesUnderWay>,
     questions: Questions,
     traces: Reading,
+    pub(crate) decisions: Decisions,
+    /// Whether the state that was published last has more than one node, so that no statement has to
+    /// look it up there.
+    has_replicas: AtomicBool,
 }
 
 /// The nodes and what is known of them, in the same order.
@@ -126,6 +133,8 @@ impl Monitor {
             trusted_until: Mutex::default(),
             reported_hidden: Mutex::default(),
             writes: Arc::default(),
+            decisions: Decisions::default(),
+            has_replicas: AtomicBool::new(nodes.len() > 1),
         });
         monitor.watch_servers(&nodes);
         monitor
@@ -252,7 +261,7 @@ impl Monitor {
 
     /// Whether there is more than one node.
     pub(crate) fn has_replicas(&self) -> bool {
-        self.state.load().nodes.len() > 1
+        self.has_replicas.load(Ordering::Acquire)
     }
 
     /// The latest state of the cluster.

@@ -20,10 +20,12 @@ mod sender;
 mod server;
 mod setup;
 
+use std::ops::Deref;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::{Mutex, RwLock};
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{PgConnection, PgPool};
 use tokio_util::sync::CancellationToken;
@@ -31,12 +33,12 @@ use tokio_util::task::TaskTracker;
 
 pub(crate) use self::backend::{Backend, drain};
 pub(crate) use self::extensions::create_extensions;
-pub(crate) use self::gauges::{Gauges, InFlight};
+use self::gauges::Gauges;
 pub use self::hooks::{ConnectionHook, hook};
 pub(crate) use self::hooks::{HookCell, boxed};
 pub(crate) use self::pool::counts::Counts;
-pub(crate) use self::pool::pooled_connection::PooledConnection;
-pub(crate) use self::pool::{EndReason, Epoch, NodePool};
+pub(crate) use self::pool::pooled_connection::{Parts as ConnectionParts, PooledConnection};
+pub(crate) use self::pool::{EndListener, EndReason, Epoch, NodePool};
 pub(crate) use self::probe_connection::{ProbeConnection, ProbeState};
 pub(crate) use self::refusal::{fix, is_final};
 pub(crate) use self::sender::Sender;
@@ -54,7 +56,7 @@ const MIN_RENEW_INTERVAL: Duration = Duration::from_secs(1);
 /// A server under a name, with its pool. A later node of the same name is another `Node`.
 pub(crate) struct Node {
     pub(crate) server: Arc<Server>,
-    pub(crate) gauges: Arc<Gauges>,
+    pub(crate) gauges: Gauges,
     pub(crate) probe_connection: ProbeConnection,
     /// Cancelled when the node is removed from the engine.
     pub(crate) left: CancellationToken,
@@ -63,7 +65,7 @@ pub(crate) struct Node {
     classifier: Arc<Classifier>,
     /// The time limit for a connection outside any pool.
     acquire_timeout: Duration,
-    connections: RwLock<Connections>,
+    connections: ArcSwap<Connections>,
     /// When a refused write last made the node replace its connections.
     last_renewal: Mutex<Option<Instant>>,
     hooks: Arc<HookCell>,
@@ -113,13 +115,13 @@ impl Node {
         let Shared { logger: _, classifier, hooks, tasks } = shared.clone();
         Self {
             server: Arc::new(server),
-            gauges: Arc::default(),
+            gauges: Gauges::default(),
             probe_connection: ProbeConnection::default(),
             left: CancellationToken::new(),
             config: config.clone(),
             classifier,
             acquire_timeout: pool.acquire_timeout,
-            connections: RwLock::new(Connections::Unpooled),
+            connections: ArcSwap::from_pointee(Connections::Unpooled),
             last_renewal: Mutex::default(),
             hooks,
             external: None,
@@ -159,7 +161,7 @@ impl Node {
     /// The pool to take a connection from, `None` before `open`. Fails after `close`, and after the
     /// engine's runtime has ended.
     pub(crate) fn pool(&self) -> Result<Option<Arc<NodePool>>, Error> {
-        match &*self.connections.read() {
+        match &**self.connections.load() {
             Connections::Pooled(pool) => Ok(Some(Arc::clone(pool))),
             Connections::Unpooled => Ok(None),
             Connections::Closed => Err(Error::Closed { node: self.name().to_string() }),
@@ -196,8 +198,8 @@ impl Node {
 
     /// From now on no statement starts. Returns the pool that was open.
     pub(crate) fn shut(&self) -> Option<Arc<NodePool>> {
-        match std::mem::replace(&mut *self.connections.write(), Connections::Closed) {
-            Connections::Pooled(pool) => Some(pool),
+        match &*self.connections.swap(Arc::new(Connections::Closed)) {
+            Connections::Pooled(pool) => Some(Arc::clone(pool)),
             Connections::Unpooled | Connections::Closed | Connections::Stranded => None,
         }
     }
@@ -212,7 +214,7 @@ impl Node {
     }
 
     fn set_connections(&self, connections: Connections) {
-        *self.connections.write() = connections;
+        self.connections.store(Arc::new(connections));
     }
 
     /// Spawns a task that `close` of the engine waits for.
@@ -287,6 +289,30 @@ impl Node {
                 node.set_role(info.role);
             }
         });
+    }
+}
+
+/// A node that is counted as busy with a lease, until this is dropped.
+pub(crate) struct InFlight(Arc<Node>);
+
+impl InFlight {
+    pub(crate) fn on(node: &Arc<Node>) -> Self {
+        node.gauges.enter();
+        Self(Arc::clone(node))
+    }
+}
+
+impl Deref for InFlight {
+    type Target = Arc<Node>;
+
+    fn deref(&self) -> &Arc<Node> {
+        &self.0
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.gauges.leave();
     }
 }
 

@@ -19,8 +19,10 @@ pub use self::token::{ParseTokenError, Token};
 use crate::router::{Consistency, Floor, Position, Reason, Role, Snapshot};
 
 /// Shared by a handle, its clones and the handles made from it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Session {
+    /// For how long it reads from the primary where no position can be learnt.
+    window: Duration,
     state: Mutex<State>,
     timings: Timings,
     /// How many leases are taken for the session and not given back.
@@ -47,8 +49,6 @@ pub(crate) enum TokenState {
 #[derive(Debug)]
 pub(crate) struct SessionWrite {
     session: Arc<Session>,
-    /// How long the session reads from the primary if the end of the write is not seen.
-    window: Duration,
     /// Whether the end of the write was seen.
     ended: bool,
 }
@@ -71,13 +71,20 @@ impl Drop for SessionWrite {
         state.owes_token = true;
         if !self.ended {
             // The server may carry out the write later, or never.
-            state.read_from_primary_until(now + self.window);
-            state.unseen_until = state.unseen_until.max(Some(now + self.window));
+            let until = now + self.session.window;
+            state.read_from_primary_until(until);
+            state.unseen_until = state.unseen_until.max(Some(until));
         }
     }
 }
 
 impl Session {
+    /// A session that reads from the primary for `window` where no position can be learnt.
+    pub(crate) fn new(window: Duration) -> Self {
+        let (state, timings, leases) = (Mutex::default(), Timings::default(), AtomicU32::new(0));
+        Self { window, state, timings, leases }
+    }
+
     /// Records where the session's statements go, from now on.
     pub(crate) fn record(&self) {
         self.timings.record();
@@ -99,7 +106,7 @@ impl Session {
     }
 
     /// Makes the session see what the token's session must see.
-    pub(crate) fn observe(&self, token: Token, max_window: Duration) {
+    pub(crate) fn observe(&self, token: Token) {
         let now = Instant::now();
         let mut state = self.state.lock();
         match token.kind() {
@@ -116,9 +123,9 @@ impl Session {
                 // Clocks differ and tokens may be forged, so the token counts no longer than one
                 // that is made now.
                 let left = Duration::from_secs(until.saturating_sub(unix_seconds()));
-                state.read_from_primary_until(now + left.min(max_window));
+                state.read_from_primary_until(now + left.min(self.window));
                 // Replace a token that would still be valid long after that.
-                state.owes_token |= left > max_window * 2;
+                state.owes_token |= left > self.window * 2;
             }
         }
     }
@@ -139,7 +146,6 @@ impl Session {
         level: Consistency,
         snapshot: &Snapshot,
         now: Instant,
-        window: Duration,
     ) -> Floor {
         match level {
             Consistency::Eventual => return Floor::None,
@@ -147,7 +153,7 @@ impl Session {
             Consistency::ReadYourWrites | Consistency::Session => {}
         }
         let mut state = self.state.lock();
-        state.learn_positions(snapshot, now, window);
+        state.learn_positions(snapshot, now, self.window);
         if state.writing > 0 || state.untracked || state.uncovered_write.is_some() {
             return Floor::Primary(Reason::OwnWrite);
         }
@@ -187,12 +193,12 @@ impl Session {
     }
 
     /// Records that a write is about to be sent, or may be sent on a connection that is handed out.
-    pub(crate) fn write_begins(self: &Arc<Self>, window: Duration) -> SessionWrite {
+    pub(crate) fn write_begins(self: &Arc<Self>) -> SessionWrite {
         let mut state = self.state.lock();
         state.writing += 1;
         state.owes_token = true;
         drop(state);
-        SessionWrite { session: Arc::clone(self), window, ended: false }
+        SessionWrite { session: Arc::clone(self), ended: false }
     }
 
     /// Makes the session read from the primary from now on, because its writes are no longer seen.
@@ -213,7 +219,9 @@ impl Session {
 
     /// Records that a statement ended, whether it succeeded, failed or was cancelled.
     pub(crate) fn statement_ended(&self, timing: Timing) {
-        self.state.lock().served_by = Some(Arc::clone(&timing.node));
+        let served_by = Some(Arc::clone(&timing.node));
+        let before = std::mem::replace(&mut self.state.lock().served_by, served_by);
+        drop(before);
         self.timings.push(timing);
     }
 
@@ -231,9 +239,9 @@ impl Session {
     }
 
     /// The token for the session's next request, or whose position has to be asked for to make one.
-    pub(crate) fn token(&self, snapshot: &Snapshot, now: Instant, window: Duration) -> TokenState {
+    pub(crate) fn token(&self, snapshot: &Snapshot, now: Instant) -> TokenState {
         let mut state = self.state.lock();
-        state.learn_positions(snapshot, now, window);
+        state.learn_positions(snapshot, now, self.window);
         let floor = state.floor.map(|(floor, _)| floor);
         let unsettled = state.writing > 0 || state.untracked;
         let foreign =
@@ -243,7 +251,7 @@ impl Session {
         if (needs_position && !snapshot.positions) || state.has_unseen_write(now) {
             // This token covers everything but writes that have not ended yet.
             state.owes_token = unsettled;
-            return TokenState::Ready(Token::primary_for(window));
+            return TokenState::Ready(Token::primary_for(self.window));
         }
         let read = state.uncovered_reads.iter().map(|read| read.ended).max();
         if needs_primary {
@@ -276,18 +284,17 @@ impl Session {
         &self,
         asked: TokenState,
         position: Position,
-        window: Duration,
     ) -> Token {
         let mut state = self.state.lock();
         let mut token = None;
         let until = match asked {
             TokenState::AskPrimary(until) => {
                 if state.is_on_later_timeline_than(position) {
-                    token = Some(Token::primary_for(window));
+                    token = Some(Token::primary_for(self.window));
                 }
                 state.unreadable = false;
                 state.uncovered_write = state.uncovered_write.filter(|wrote| *wrote > until);
-                state.replace_by_primary(position, until, window);
+                state.replace_by_primary(position, until, self.window);
                 until
             }
             TokenState::AskNode(_, until) => {
@@ -303,7 +310,7 @@ impl Session {
             || state.uncovered_write.is_some()
             || !state.uncovered_reads.is_empty();
         if state.has_unseen_write(Instant::now()) {
-            token = Some(Token::primary_for(window));
+            token = Some(Token::primary_for(self.window));
         }
         let floor = state.floor.map_or(position, |(floor, _)| floor);
         token.unwrap_or_else(|| Token::at(floor))

@@ -54,13 +54,6 @@ impl Statement {
         Ok(Self { sql, arguments, persistent, prepared, plan })
     }
 
-    /// A text without values, to be sent in the simple protocol: one round trip for any number of
-    /// commands.
-    pub(crate) fn simple(sql: SqlStr) -> Self {
-        let plan = Arc::new(Plan::of(sql.as_str()));
-        Self { sql, arguments: None, persistent: false, prepared: None, plan }
-    }
-
     /// A text that is only to be prepared or described.
     pub(crate) fn text_of(sql: SqlStr, classifier: &Classifier) -> Self {
         let plan = classifier.plan(sql.as_str());
@@ -202,13 +195,34 @@ impl Statement {
     }
 
     /// A copy for sqlx to send. sqlx takes the values, and the statement may have to be sent again.
-    pub(crate) fn to_send(&self, sending: Sending) -> Self {
-        let mut copy = self.clone();
-        copy.persistent &= sending == Sending::AsItIs;
-        if sending == Sending::OneMessage {
-            copy.arguments = None;
+    pub(crate) fn to_send(&self, sending: Sending) -> ToSend {
+        ToSend {
+            sql: self.sql.clone(),
+            arguments: match sending {
+                Sending::OneMessage => None,
+                Sending::AsItIs | Sending::Unnamed | Sending::InTransaction => {
+                    self.arguments.clone()
+                }
+            },
+            persistent: self.persistent && sending == Sending::AsItIs,
+            prepared: self.prepared.clone(),
         }
-        copy
+    }
+}
+
+/// What sqlx needs to send a [`Statement`].
+pub(crate) struct ToSend {
+    sql: SqlStr,
+    arguments: Option<PgArguments>,
+    persistent: bool,
+    prepared: Option<PgStatement>,
+}
+
+impl ToSend {
+    /// A text without values, to be sent in the simple protocol: one round trip for any number of
+    /// commands.
+    pub(crate) fn simple(sql: SqlStr) -> Self {
+        Self { sql, arguments: None, persistent: false, prepared: None }
     }
 }
 
@@ -226,7 +240,7 @@ pub(crate) enum Sending {
     InTransaction,
 }
 
-impl Execute<'_, Postgres> for Statement {
+impl Execute<'_, Postgres> for ToSend {
     fn sql(self) -> SqlStr {
         self.sql
     }

@@ -60,7 +60,7 @@ impl Db {
     /// [`LayerMissing`], where the request did not pass an [`EngineLayer`](crate::EngineLayer).
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, LayerMissing> {
         let context: &RequestContext = extensions.get().ok_or(LayerMissing(()))?;
-        Ok(Self(context.handle.clone()))
+        Ok(Self(context.handle().clone()))
     }
 
     /// As [`Handle::begin`].

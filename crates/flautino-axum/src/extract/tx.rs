@@ -74,7 +74,7 @@ impl Tx {
             Some(transaction) => transaction,
             None => {
                 self.context.mark_begun()?;
-                Box::new(self.context.handle.begin_with(options).await?)
+                Box::new(self.context.handle().begin_with(options).await?)
             }
         };
         Ok(self.transaction.insert(transaction))

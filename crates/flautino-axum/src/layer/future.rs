@@ -71,7 +71,7 @@ where
                     if let Some(token) = token {
                         this.tokens.write(token, response.headers_mut());
                     }
-                    server_timing::write(&this.context.handle.timings(), response.headers_mut());
+                    server_timing::write(&this.context.handle().timings(), response.headers_mut());
                     return Poll::Ready(Ok(response));
                 }
             }
@@ -96,7 +96,7 @@ fn is_success(status: StatusCode) -> bool {
 /// Returns what is left to do after the handler, if anything.
 fn finishing(context: &RequestContext, is_success: bool) -> Option<BoxFuture<'static, Finished>> {
     let transaction = context.close();
-    let handle = &context.handle;
+    let handle = context.handle();
     if matches!(transaction, AtResponse::NoTransaction) && !handle.owes_token() {
         return None;
     }

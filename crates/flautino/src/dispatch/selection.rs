@@ -117,7 +117,6 @@ impl Dispatch {
                 self.effective_consistency(),
                 &state.snapshot,
                 now,
-                config.token_window,
             ),
             _ => Floor::None,
         };
@@ -199,7 +198,7 @@ impl Dispatch {
             return Ok(false);
         }
         let Selection { state, request, decision, .. } = selection;
-        let (monitor, budget) = (self.monitor(), &self.context.budget);
+        let (monitor, budget) = (self.monitor(), &self.context().budget);
         // A token of a later timeline than the primary's: ask the nodes now who is the primary.
         if decision.reason == Reason::ForeignToken
             && self.session.knows_of_a_promotion(&state.snapshot)

@@ -173,7 +173,7 @@ impl EngineState {
             if let Ok(connection) = &mut first
                 && Arc::ptr_eq(node, &nodes[0])
             {
-                self.monitor().read_traces(&node.server, connection.parts().0).await;
+                self.monitor().read_traces(&node.server, connection.parts().connection).await;
             }
             (node, first)
         });

@@ -10,14 +10,14 @@ use tokio_util::task::TaskTracker;
 use super::members::Members;
 use super::phase::{EnginePhase, PhaseCell};
 use crate::config::EngineConfig;
-use crate::dispatch::{DispatchContext, FallbackBudget};
+use crate::dispatch::{ContextOwner, DispatchContext, FallbackBudget};
 use crate::monitor::{Monitor, Nodes};
 use crate::node::{Node, NodePool, Shared};
 use crate::sql::{Classifier, Trusted};
 
 pub(super) struct EngineState {
     pub(super) config: EngineConfig,
-    pub(super) context: Arc<DispatchContext>,
+    pub(super) context: DispatchContext,
     /// What all nodes share, to make new ones.
     pub(super) shared: Shared,
     pub(super) members: Mutex<Members>,
@@ -45,14 +45,9 @@ impl EngineState {
     ) -> Self {
         let (routing, classifier) = (config.routing.clone(), Arc::clone(&shared.classifier));
         let monitor = Monitor::new(nodes, routing, Arc::clone(&classifier), catalogue_wanted);
-        let context = DispatchContext {
-            monitor,
-            classifier,
-            decisions: Arc::default(),
-            budget: FallbackBudget::default(),
-        };
+        let context = DispatchContext { monitor, classifier, budget: FallbackBudget::default() };
         Self {
-            context: Arc::new(context),
+            context,
             members: Mutex::new(Members::new(&config)),
             config,
             shared,
@@ -79,6 +74,12 @@ impl EngineState {
 
     pub(super) fn tasks(&self) -> &TaskTracker {
         &self.shared.tasks
+    }
+}
+
+impl ContextOwner for EngineState {
+    fn context(&self) -> &DispatchContext {
+        &self.context
     }
 }
 

@@ -146,7 +146,7 @@ impl EngineStatus {
             false => ReadYourWrites::Window,
         });
         let hidden = engine.context.classifier.hidden_uses();
-        let decisions = engine.context.decisions.all().filter(|(_, count)| *count > 0);
+        let decisions = engine.context.monitor.decisions.all().filter(|(_, count)| *count > 0);
         Self {
             open: engine.phase.is_open(),
             primary: primary.map(|number| nodes[number].name.clone()),

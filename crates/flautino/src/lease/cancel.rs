@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use crate::error::Error;
-use crate::node::{Backend, EndReason, Epoch, NodePool, drain};
+use crate::node::{Backend, EndListener, EndReason, Epoch, NodePool, drain};
 
 /// How long a statement that was given up may take to end outside a pool, where nothing cancels it.
 const END_TIMEOUT: Duration = Duration::from_secs(1);
@@ -44,6 +44,7 @@ impl Step {
 pub(super) struct Cancellation<'a> {
     /// The epoch of the connection: the statement is cancelled when it is ended.
     pub(super) epoch: &'a Epoch,
+    pub(super) end: &'a EndListener,
     pub(super) pool: &'a Arc<NodePool>,
     /// The server process behind the connection. `None` where it is not known, so that nothing can be
     /// cancelled at the server: behind a pooler, and in a pool of the app's own.
@@ -60,7 +61,7 @@ pub(super) async fn run_cancellable<T>(
     mut work: impl Future<Output = Result<T, sqlx::Error>> + Unpin,
 ) -> Result<T, sqlx::Error> {
     let Some(cancellation) = &cancellation else { return work.await };
-    match cancellation.epoch.run(&mut work).await {
+    match cancellation.end.run(&mut work).await {
         Some(result) => result,
         // Rare, so that it takes no room in the future of each statement.
         None => Box::pin(run_to_end_of_grace(cancellation, work)).await,

@@ -7,7 +7,7 @@ use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres};
 
 use crate::sqlstate::tell_effect;
-use crate::statement::Statement;
+use crate::statement::{Statement, ToSend};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
 
@@ -188,12 +188,12 @@ impl Answer for Option<PgRow> {
 
 /// How a statement is prepared or described on a connection.
 pub(crate) trait Start<T>:
-    for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
+    for<'a> Fn(&'a mut PgConnection, ToSend) -> BoxFuture<'a, Result<T>> + Send + Sync
 {
 }
 
 impl<T, F> Start<T> for F where
-    F: for<'a> Fn(&'a mut PgConnection, Statement) -> BoxFuture<'a, Result<T>> + Send + Sync
+    F: for<'a> Fn(&'a mut PgConnection, ToSend) -> BoxFuture<'a, Result<T>> + Send + Sync
 {
 }
 
@@ -237,7 +237,7 @@ pub(crate) async fn describe(
 
 fn prepare_on(
     connection: &mut PgConnection,
-    statement: Statement,
+    statement: ToSend,
     parameters: Vec<PgTypeInfo>,
 ) -> BoxFuture<'_, Result<PgStatement>> {
     Box::pin(async move {
@@ -248,7 +248,7 @@ fn prepare_on(
 
 fn describe_on(
     connection: &mut PgConnection,
-    statement: Statement,
+    statement: ToSend,
 ) -> BoxFuture<'_, Result<Describe<Postgres>>> {
     Box::pin(async move {
         let sql = Execute::<Postgres>::sql(statement);

@@ -6,7 +6,7 @@ use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use crate::sqlstate::server_keeps_session;
-use crate::statement::{Sending, Statement};
+use crate::statement::{Sending, ToSend};
 
 /// Begins the transaction, if the statement is sent in one.
 pub(super) async fn begin(
@@ -54,6 +54,6 @@ pub(super) async fn end_abandoned(connection: &mut PgConnection) -> Result<(), s
         return commit(connection).await;
     }
     // sqlx does not know of a transaction whose `BEGIN` was dropped half-way.
-    let commit = Statement::simple(SqlStr::from_static("COMMIT"));
+    let commit = ToSend::simple(SqlStr::from_static("COMMIT"));
     sqlx::Executor::execute(connection, commit).await.map(drop)
 }

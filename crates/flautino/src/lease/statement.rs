@@ -2,13 +2,13 @@
 
 use std::borrow::BorrowMut;
 use std::pin::pin;
-use std::sync::Arc;
+use std::time::Instant;
 
 use futures_core::Stream;
 use futures_core::stream::BoxStream;
 use futures_util::TryStreamExt;
 use sqlx::{Connection, Either, Executor};
-use tracing::Instrument;
+use tracing::{Instrument, Level, Span};
 
 use super::cancel::{Cancellation, end_given_up, run_cancellable};
 use super::executor::{Answer, Item, Start};
@@ -17,7 +17,7 @@ use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::{Node, drain};
 use crate::router::Reason;
-use crate::sql::{Effects, Leftover, Plan};
+use crate::sql::{Effects, Leftover};
 use crate::sqlstate::{
     DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, is_connection_lost,
     is_outdated, is_refused_by_driver, may_have_outdated_types, needs_primary, said_by,
@@ -27,13 +27,10 @@ use crate::statement::{Sending, Statement};
 
 /// A statement that is about to be sent, or was sent.
 struct RunningStatement {
-    /// What is known of its text.
-    plan: Arc<Plan>,
     sending: Sending,
     /// Why it runs on this node, for the log.
     reason: Option<Reason>,
     changes_session: bool,
-    has_values: bool,
     /// What was known of the connection before.
     before: (LeaseState, Failures),
 }
@@ -57,10 +54,11 @@ impl Lease {
                 pooler::end(running.sending, connection, &mut result).await;
                 result
             });
-            run_cancellable(cancellation, work).instrument(running.span(node)).await
+            let work = pin!(run_cancellable(cancellation, work));
+            in_span(running.span(node).as_ref(), work).await
         };
         log_entry.finish(&result);
-        self.end_statement(&running, &result);
+        self.end_statement(statement, &running, &result);
         self.forget_outdated().await;
         result
     }
@@ -81,10 +79,11 @@ impl Lease {
                 pooler::end(running.sending, connection, &mut result).await;
                 result
             });
-            run_cancellable(cancellation, work).instrument(running.span(node)).await
+            let work = pin!(run_cancellable(cancellation, work));
+            in_span(running.span(node).as_ref(), work).await
         };
         log_entry.finish(&result);
-        self.end_statement(&running, &result);
+        self.end_statement(statement, &running, &result);
         self.forget_outdated().await;
         result
     }
@@ -114,8 +113,8 @@ impl Lease {
             if result.is_ok() {
                 let mut items = connection.fetch_many(statement.to_send(running.sending));
                 loop {
-                    let next = items.try_next();
-                    match run_cancellable(cancellation, next).instrument(span.clone()).await {
+                    let next = pin!(run_cancellable(cancellation, items.try_next()));
+                    match in_span(span.as_ref(), next).await {
                         Ok(Some(item)) => {
                             log_item(&mut log_entry, &item);
                             *state = LeaseState::HalfRead;
@@ -137,7 +136,7 @@ impl Lease {
                 }
             }
             log_entry.finish(&result);
-            lease.end_statement(&running, &result);
+            lease.end_statement(&statement, &running, &result);
             lease.forget_outdated().await;
             if let Err(error) = result {
                 yield Err(error);
@@ -153,7 +152,7 @@ impl Lease {
         let forgetting = Box::pin(connection.clear_cached_statements());
         let result = run_cancellable(cancellation, forgetting).await;
         self.outdated &= result.is_err();
-        self.end_use(before, false, &result);
+        self.end_use(before, false, Instant::now(), &result);
     }
 
     /// The same, if what sqlx remembers is outdated.
@@ -196,10 +195,8 @@ impl Lease {
         self.node.gauges.count_statement();
         let changes_session =
             statement.may_change_session() || effects.any(Effects::CHANGES | Effects::SPOILS);
-        let has_values = statement.has_values();
         self.outdated |= statement.drops_prepared();
-        let plan = Arc::clone(statement.plan());
-        Ok(RunningStatement { plan, sending, reason, changes_session, has_values, before })
+        Ok(RunningStatement { sending, reason, changes_session, before })
     }
 
     /// Notes what a statement may do before it is sent, since nobody may see its end.
@@ -217,19 +214,26 @@ impl Lease {
         }
     }
 
-    fn end_statement<T>(&mut self, running: &RunningStatement, result: &Result<T, sqlx::Error>) {
+    fn end_statement<T>(
+        &mut self,
+        statement: &Statement,
+        running: &RunningStatement,
+        result: &Result<T, sqlx::Error>,
+    ) {
+        let now = Instant::now();
         let is_write = match result {
             Ok(_) => self.tracker.as_ref().is_some_and(Tracker::was_refused),
             Err(error) => self.node.server.is_replica() && needs_primary(error),
         };
         if is_write {
-            running.plan.rescue();
+            statement.plan().rescue();
         }
         if let Some(tracker) = &mut self.tracker {
-            tracker.statement_ended(&self.node, self.in_transaction);
+            tracker.statement_ended(&self.node, self.in_transaction, now);
         }
-        self.end_use(running.before, running.changes_session, result);
-        self.outdated |= running.has_values && result.as_ref().is_err_and(may_have_outdated_types);
+        self.end_use(running.before, running.changes_session, now, result);
+        self.outdated |=
+            result.as_ref().is_err_and(may_have_outdated_types) && statement.has_values();
     }
 
     /// How a statement is sent to the node: whether it is prepared under a name, and wrapped in a
@@ -311,6 +315,7 @@ impl Lease {
         &mut self,
         before: (LeaseState, Failures),
         changes_session: bool,
+        now: Instant,
         result: &Result<T, sqlx::Error>,
     ) {
         let (state, failures) = before;
@@ -328,9 +333,9 @@ impl Lease {
                     return self.note_no_server_answer(error);
                 }
                 self.outdated |= is_outdated(error);
-                self.node.gauges.record_answer();
+                self.node.gauges.record_answer(now);
             }
-            Ok(_) => self.node.gauges.record_answer(),
+            Ok(_) => self.node.gauges.record_answer(now),
         }
         self.wrapped = false;
         self.state = match state {
@@ -378,10 +383,20 @@ impl RunningStatement {
         logger.sending(node.name(), statement.text(), Values::of(statement), self.reason)
     }
 
-    /// The span around the statement.
-    fn span(&self, node: &Node) -> tracing::Span {
-        let (name, reason) = (node.name(), self.reason.map(Reason::as_str));
-        tracing::debug_span!(target: "flautino", "statement", node = &**name, reason)
+    /// The span around the statement, if anyone listens.
+    fn span(&self, node: &Node) -> Option<Span> {
+        tracing::span_enabled!(target: "flautino", Level::DEBUG, node, reason).then(|| {
+            let (name, reason) = (node.name(), self.reason.map(Reason::as_str));
+            tracing::debug_span!(target: "flautino", "statement", node = &**name, reason)
+        })
+    }
+}
+
+/// Does the work within the span. The caller pins it, as in [`run_cancellable`].
+async fn in_span<T>(span: Option<&Span>, work: impl Future<Output = T> + Unpin) -> T {
+    match span {
+        Some(span) => work.instrument(span.clone()).await,
+        None => work.await,
     }
 }
 

@@ -2,7 +2,6 @@
 //! reads, so that the session can raise its floor.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use crate::monitor::{Monitor, WriteUnderWay};
@@ -12,26 +11,8 @@ use crate::session::{Session, SessionWrite, Timing};
 use crate::sql::StatementTraits;
 use crate::statement::Statement;
 
-/// How many statements were sent to a node for each [`Reason`].
-#[derive(Debug, Default)]
-pub(crate) struct Decisions([AtomicU64; Reason::ALL.len()]);
-
-impl Decisions {
-    fn count(&self, reason: Reason) {
-        if let Some(counter) = self.0.get(reason as usize) {
-            counter.fetch_add(1, Ordering::Relaxed);
-        }
-    }
-
-    pub(crate) fn all(&self) -> impl Iterator<Item = (Reason, u64)> {
-        let counts = self.0.iter().map(|count| count.load(Ordering::Relaxed));
-        Reason::ALL.iter().copied().zip(counts)
-    }
-}
-
 /// Tracks the statements of one lease.
 pub(crate) struct Tracker {
-    decisions: Arc<Decisions>,
     monitor: Arc<Monitor>,
     session: Arc<Session>,
     /// Why the router chose the lease's node.
@@ -86,8 +67,7 @@ enum SchemaChange {
 
 impl Tracker {
     pub(crate) fn new(
-        decisions: Arc<Decisions>,
-        monitor: Arc<Monitor>,
+            monitor: Arc<Monitor>,
         session: Arc<Session>,
         reason: Reason,
         requested_at: Instant,
@@ -95,7 +75,7 @@ impl Tracker {
     ) -> Self {
         let requested_at = Some(requested_at);
         session.lease_taken();
-        Self { decisions, monitor, session, reason, tracking, requested_at, is_running: false }
+        Self { monitor, session, reason, tracking, requested_at, is_running: false }
     }
 
     pub(super) fn reason(&self) -> Reason {
@@ -108,7 +88,7 @@ impl Tracker {
     }
 
     pub(super) fn statement_starts(&mut self, statement: &Statement, node: &Node) {
-        self.decisions.count(self.reason);
+        self.monitor.decisions.count(self.reason);
         self.is_running = true;
         self.requested_at.get_or_insert_with(Instant::now);
         if let Some(tracking) = &mut self.tracking
@@ -119,14 +99,13 @@ impl Tracker {
         {
             tracking.note_schema(&statement.plan().traits);
             tracking.monitor_write.get_or_insert_with(|| self.monitor.write_begins());
-            let window = self.monitor.config.token_window;
-            tracking.session_write.get_or_insert_with(|| self.session.write_begins(window));
+            tracking.session_write.get_or_insert_with(|| self.session.write_begins());
         }
     }
 
     /// A statement's result is read to the end. In a transaction a write goes on until the transaction
     /// ends.
-    pub(super) fn statement_ended(&mut self, node: &Node, in_transaction: bool) {
+    pub(super) fn statement_ended(&mut self, node: &Node, in_transaction: bool, now: Instant) {
         self.report_untracked();
         if let Some(tracking) = &mut self.tracking {
             tracking.monitor_write = None;
@@ -139,7 +118,8 @@ impl Tracker {
         self.is_running = false;
         if let Some(requested_at) = self.requested_at.take() {
             let node = Arc::clone(node.name());
-            self.session.statement_ended(Timing::new(node, self.reason, requested_at.elapsed()));
+            let elapsed = now.saturating_duration_since(requested_at);
+            self.session.statement_ended(Timing::new(node, self.reason, elapsed));
         }
     }
 
@@ -147,8 +127,7 @@ impl Tracker {
     pub(super) fn mark_unwatched(&mut self) {
         if let Some(tracking) = &mut self.tracking {
             if tracking.is_writer {
-                let window = self.monitor.config.token_window;
-                tracking.unwatched_write.get_or_insert_with(|| self.session.write_begins(window));
+                tracking.unwatched_write.get_or_insert_with(|| self.session.write_begins());
             }
             tracking.is_unwatched = true;
         }

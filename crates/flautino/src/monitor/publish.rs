@@ -1,6 +1,7 @@
 //! Publishes the state of the cluster, and carries out what a new state changes for the nodes.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use super::{ClusterState, Monitor};
 use crate::node::{EndReason, Node};
@@ -52,7 +53,9 @@ impl Monitor {
             let known = self.known.lock();
             let (nodes, snapshot) = (Arc::clone(&known.nodes), known.topology.snapshot());
             let new = Arc::new(ClusterState { nodes, snapshot });
-            (self.state.swap(Arc::clone(&new)), new)
+            let old = self.state.swap(Arc::clone(&new));
+            self.has_replicas.store(new.nodes.len() > 1, Ordering::Release);
+            (old, new)
         };
         for (node, view) in new.nodes.iter().zip(&new.snapshot.nodes) {
             let before = old.view(node).and_then(|view| view.excluded.as_ref());

@@ -1,6 +1,5 @@
 //! How busy a node is and how fast it answers, for balancing and the status.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
@@ -33,10 +32,13 @@ impl Default for Gauges {
 }
 
 impl Gauges {
-    /// Counts a lease that has a connection or waits for one, until the guard is dropped.
-    pub(crate) fn enter(self: &Arc<Self>) -> InFlight {
+    /// A lease has a connection or waits for one, until [`leave`](Self::leave).
+    pub(super) fn enter(&self) {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
-        InFlight(Arc::clone(self))
+    }
+
+    pub(super) fn leave(&self) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 
     pub(crate) fn in_flight(&self) -> u32 {
@@ -51,9 +53,10 @@ impl Gauges {
         self.statements.load(Ordering::Relaxed)
     }
 
-    /// Records that the server answered a statement just now, with a result or an error.
-    pub(crate) fn record_answer(&self) {
-        self.answered_us.store(micros(self.start.elapsed()), Ordering::Relaxed);
+    /// Records that the server answered a statement now, with a result or an error.
+    pub(crate) fn record_answer(&self, now: Instant) {
+        let answered = micros(now.saturating_duration_since(self.start));
+        self.answered_us.store(answered, Ordering::Relaxed);
     }
 
     /// Whether the server has answered a statement since.
@@ -76,15 +79,5 @@ impl Gauges {
     /// duration depends on what they ask: one long report would make the node look slow for seconds.
     pub(crate) fn latency_us(&self) -> u32 {
         self.probe_us.load(Ordering::Relaxed)
-    }
-}
-
-/// See [`Gauges::enter`].
-#[derive(Debug)]
-pub(crate) struct InFlight(Arc<Gauges>);
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }

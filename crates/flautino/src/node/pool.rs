@@ -45,7 +45,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub(crate) use self::epoch::{EndReason, Epoch};
+pub(crate) use self::epoch::{EndListener, EndReason, Epoch};
 use self::managed::{DriverConnection, ManagedConnection, Registry};
 use self::signal_queue::SignalQueue;
 use self::state::PoolState;
@@ -134,7 +134,7 @@ impl NodePool {
     }
 
     /// Puts a clean connection back: into this pool, or into the external pool that it came from.
-    fn put_back(self: &Arc<Self>, managed: ManagedConnection) {
+    fn put_back(self: &Arc<Self>, managed: Box<ManagedConnection>) {
         match managed.connection {
             DriverConnection::Own(_) => self.offer(managed),
             DriverConnection::External(_) => self.retire(managed),
@@ -143,7 +143,7 @@ impl NodePool {
 
     /// Hands a clean connection to the longest waiting caller, else puts it on the stack. Retires it if
     /// it must not be used again.
-    fn offer(self: &Arc<Self>, managed: ManagedConnection) {
+    fn offer(self: &Arc<Self>, managed: Box<ManagedConnection>) {
         let now = Instant::now();
         let refused = self.state.lock().accept(managed, now);
         if let Some(managed) = refused {
@@ -153,7 +153,7 @@ impl NodePool {
 
     /// Parts with a connection that the pool does not keep: closes it, or gives it back to the external
     /// pool that it came from.
-    fn retire(self: &Arc<Self>, managed: ManagedConnection) {
+    fn retire(self: &Arc<Self>, managed: Box<ManagedConnection>) {
         match managed.connection {
             DriverConnection::External(_) if !managed.epoch.is(&self.epoch()) => {
                 self.discard(managed);
@@ -169,12 +169,12 @@ impl NodePool {
     }
 
     /// Closes the socket without telling the server, which notices by itself.
-    fn discard(&self, managed: ManagedConnection) {
+    fn discard(&self, managed: Box<ManagedConnection>) {
         drop(self.detach(managed));
     }
 
     /// Takes a connection out of the pool, and of the external pool that it came from.
-    fn detach(&self, managed: ManagedConnection) -> PgConnection {
+    fn detach(&self, managed: Box<ManagedConnection>) -> PgConnection {
         match managed.connection {
             DriverConnection::Own(connection) => connection,
             DriverConnection::External(connection) => {
@@ -333,8 +333,8 @@ impl Drop for NodePool {
 }
 
 /// Closes a connection of this pool and tells the server so.
-async fn close_managed(managed: ManagedConnection) {
-    let ManagedConnection { connection, registration, .. } = managed;
+async fn close_managed(managed: Box<ManagedConnection>) {
+    let ManagedConnection { connection, registration, .. } = *managed;
     let _ = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
     // It counts until it is closed.
     drop(registration);

@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 
 use crate::logging::{Logger, Values};
-use crate::statement::Statement;
+use crate::statement::ToSend;
 
 /// Sends the library's own SQL to one server.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ impl Sender {
         sql: String,
     ) -> Result<Vec<PgRow>, sqlx::Error> {
         let log_entry = self.logger.sending(&self.name, &sql, Values::None, None);
-        let statement = Statement::simple(AssertSqlSafe(sql).into_sql_str());
+        let statement = ToSend::simple(AssertSqlSafe(sql).into_sql_str());
         let result = connection.fetch_all(statement).await;
         log_entry.finish(&result);
         result

@@ -4,8 +4,8 @@ use super::*;
 
 #[test]
 fn writes_that_end_together_do_not_move_the_latest_end_back() {
-    let session = Arc::new(Session::default());
-    let write = session.write_begins(Duration::ZERO);
+    let session = Arc::new(Session::new(Duration::ZERO));
+    let write = session.write_begins();
     let mut state = session.state.lock();
     let ending = std::thread::spawn(move || write.end());
     // Let the other thread reach the lock.

@@ -15,7 +15,7 @@ use crate::lease::executor::executor_through;
 use crate::lease::{Failures, Lease, Step};
 use crate::sql::Classifier;
 use crate::sqlstate::{CONNECTION_CLASS, ended_while_idle, server_keeps_session, sqlstate};
-use crate::statement::Statement;
+use crate::statement::{Statement, ToSend};
 
 /// A command that tells whether a transaction is open and not aborted: it fails in an aborted
 /// transaction (25P02) and outside of a transaction (25P01).
@@ -224,7 +224,7 @@ impl Transaction {
 
     /// Sends a command that sqlx does not count as a level.
     pub(super) async fn send(&mut self, sql: String) -> Result<(), sqlx::Error> {
-        let statement = Statement::simple(AssertSqlSafe(sql.clone()).into_sql_str());
+        let statement = ToSend::simple(AssertSqlSafe(sql.clone()).into_sql_str());
         let sent =
             self.lease.control(Step::Short, &sql, |connection| connection.execute(statement));
         sent.await.map(drop)

@@ -31,7 +31,7 @@ fn acquire_timeout(step: AcquireStep) -> sqlx::Error {
 
 /// A statement that is sent in the simple protocol.
 fn simple(sql: &'static str) -> Statement {
-    Statement::simple(sql.into_sql_str())
+    Statement::text_of(sql.into_sql_str(), &Classifier::new(1, Box::new(|| {})))
 }
 
 /// A statement that is sent in the extended protocol.

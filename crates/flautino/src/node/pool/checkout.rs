@@ -27,7 +27,7 @@ enum Found {
 /// A caller's place in the queue for a connection. If it is dropped after a connection was handed to it,
 /// that is put back for the next caller.
 struct Waiter {
-    receiver: oneshot::Receiver<Result<ManagedConnection, sqlx::Error>>,
+    receiver: oneshot::Receiver<Result<Box<ManagedConnection>, sqlx::Error>>,
     pool: Arc<NodePool>,
 }
 
@@ -204,7 +204,7 @@ impl NodePool {
 }
 
 impl Waiter {
-    async fn wait(mut self, started: Instant) -> Result<ManagedConnection, sqlx::Error> {
+    async fn wait(mut self, started: Instant) -> Result<Box<ManagedConnection>, sqlx::Error> {
         let remaining = self.pool.remaining(started);
         let first = tokio::time::timeout(remaining.min(CONTENDED_AFTER), &mut self.receiver).await;
         let received = match first {

@@ -167,14 +167,15 @@ async fn make(mut pending: PendingConnection, yields: bool) {
             }
             let registry: Weak<dyn Registry> = Arc::downgrade(&pool) as Weak<NodePool>;
             let registration = Registration { pool: registry, backend };
-            pool.offer(ManagedConnection {
+            pool.offer(Box::new(ManagedConnection {
                 connection: DriverConnection::Own(connection),
+                end: epoch.listener(),
                 epoch,
                 expires: pool.expiry(),
                 is_new: true,
                 has_advanced: false,
                 registration,
-            });
+            }));
         }
         Some(Err(error)) => pool.connect_failed(error),
         None => {}

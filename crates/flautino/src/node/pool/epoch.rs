@@ -1,12 +1,14 @@
 //! Epochs: a connection is checked out only in the epoch in which it was made.
 
+use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::{Arc, OnceLock};
 use std::task::Poll;
 use std::time::Instant;
 
-use tokio_util::sync::CancellationToken;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
 
 use crate::error::Error;
 
@@ -26,9 +28,24 @@ pub(crate) struct Epoch {
 /// Whether the work of an epoch is ended, and why.
 #[derive(Debug, Default)]
 struct EpochEnd {
-    /// Wakes the work that is under way.
-    cancelled: CancellationToken,
     reason: OnceLock<EndReason>,
+    listeners: Mutex<Listeners>,
+}
+
+/// Whom the end wakes.
+#[derive(Debug, Default)]
+struct Listeners {
+    wakers: BTreeMap<u64, Arc<AtomicWaker>>,
+    next: u64,
+}
+
+/// Runs one piece of work after the other, each until the epoch is ended. A connection keeps one for all
+/// its statements, so that a statement which waits takes no lock: it leaves its waker here.
+#[derive(Debug)]
+pub(crate) struct EndListener {
+    end: Arc<EpochEnd>,
+    id: u64,
+    waker: Arc<AtomicWaker>,
 }
 
 /// Why everything that runs on a node is ended.
@@ -61,7 +78,17 @@ impl Epoch {
     pub(super) fn end(&self, reason: EndReason) {
         // Fails where it was ended before; the first reason stays.
         let _ = self.end.reason.set(reason);
-        self.end.cancelled.cancel();
+        let listeners = std::mem::take(&mut self.end.listeners.lock().wakers);
+        listeners.values().for_each(|waker| waker.wake());
+    }
+
+    pub(super) fn listener(&self) -> EndListener {
+        let waker = Arc::new(AtomicWaker::new());
+        let mut listeners = self.end.listeners.lock();
+        let id = listeners.next;
+        listeners.next += 1;
+        listeners.wakers.insert(id, Arc::clone(&waker));
+        EndListener { end: Arc::clone(&self.end), id, waker }
     }
 
     pub(super) fn is(&self, other: &Self) -> bool {
@@ -82,20 +109,7 @@ impl Epoch {
 
     /// Runs the work. Returns `None` when the epoch is ended first.
     pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
-        let mut work = pin!(work);
-        let mut ended = pin!(self.end.cancelled.cancelled());
-        poll_fn(|context| {
-            // Polling the work once more might send a statement.
-            if self.is_ended() {
-                return Poll::Ready(None);
-            }
-            // Polling the token takes a lock, so do it only when the work has to wait.
-            match work.as_mut().poll(context) {
-                Poll::Ready(output) => Poll::Ready(Some(output)),
-                Poll::Pending => ended.as_mut().poll(context).map(|()| None),
-            }
-        })
-        .await
+        self.listener().run(work).await
     }
 
     /// The error of a statement on `node` that was ended with this epoch. `sent` says that it may have
@@ -107,5 +121,38 @@ impl Epoch {
             (Some(EndReason::Closed), false) => Error::Closed { node }.into(),
             (_, sent) => Error::NodeDown { node, sent }.into(),
         }
+    }
+}
+
+impl EndListener {
+    /// Runs the work. Returns `None` when the epoch is ended first.
+    pub(crate) async fn run<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        let is_ended = || self.end.reason.get().is_some();
+        let mut is_waiting = false;
+        poll_fn(|context| {
+            // Polling the work once more might send a statement.
+            if is_ended() {
+                return Poll::Ready(None);
+            }
+            if let Poll::Ready(output) = work.as_mut().poll(context) {
+                if is_waiting {
+                    // Else it would keep the memory of a task that has ended.
+                    self.waker.take();
+                }
+                return Poll::Ready(Some(output));
+            }
+            is_waiting = true;
+            self.waker.register(context.waker());
+            // It may have been ended before the waker was there.
+            if is_ended() { Poll::Ready(None) } else { Poll::Pending }
+        })
+        .await
+    }
+}
+
+impl Drop for EndListener {
+    fn drop(&mut self) {
+        self.end.listeners.lock().wakers.remove(&self.id);
     }
 }

@@ -76,15 +76,16 @@ impl NodePool {
             // The external pool never gives out more connections than there are permits, so none has to
             // be waited for.
             self.permits.acquire().await.map_err(|_| self.closed_error())?.forget();
-            let managed = ManagedConnection {
+            let managed = Box::new(ManagedConnection {
                 connection: DriverConnection::External(Box::new(connection)),
+                end: epoch.listener(),
                 epoch,
                 expires: None,
                 is_new: false,
                 // Nobody knows what other users of the pool did.
                 has_advanced: true,
                 registration: Registration { pool: Weak::<Self>::new(), backend: None },
-            };
+            });
             let connection = PooledConnection::new(managed, Permit::of(Arc::clone(self)));
             if connection.epoch().is(&self.epoch()) {
                 return Ok(connection);

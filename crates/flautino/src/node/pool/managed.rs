@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use sqlx::pool::PoolConnection;
 use sqlx::{Connection, PgConnection, Postgres};
 
-use super::epoch::Epoch;
+use super::epoch::{EndListener, Epoch};
 use crate::node::backend::Backend;
 
 /// A connection of a pool, idle or checked out, and what the pool knows of it.
@@ -15,6 +15,8 @@ pub(super) struct ManagedConnection {
     pub(super) connection: DriverConnection,
     /// The epoch in which it was made. In a later one it is not checked out again.
     pub(super) epoch: Arc<Epoch>,
+    /// Ends its statements with the epoch.
+    pub(super) end: EndListener,
     /// When `max_lifetime` is over; it is not checked out again after that.
     pub(super) expires: Option<Instant>,
     /// The session is as the server made it: `after_connect` has to run before the next checkout.
@@ -34,7 +36,7 @@ pub(super) enum DriverConnection {
 
 /// A connection on the stack of idle ones.
 pub(super) struct Idle {
-    pub(super) managed: ManagedConnection,
+    pub(super) managed: Box<ManagedConnection>,
     /// When it was last given back.
     pub(super) since: Instant,
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use sqlx::PgConnection;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::epoch::Epoch;
+use super::epoch::{EndListener, Epoch};
 use super::managed::ManagedConnection;
 use super::permit::Permit;
 use super::recovery::Recovery;
@@ -17,24 +17,34 @@ use crate::node::backend::Backend;
 
 /// A checked-out connection, with its permit. When it is dropped, it is recovered, because a statement
 /// may still run on it. A caller who knows that none does calls one of the methods instead.
-pub(crate) struct PooledConnection(Option<(ManagedConnection, Permit)>);
+pub(crate) struct PooledConnection(Option<(Box<ManagedConnection>, Permit)>);
+
+/// A connection, with what can end a statement on it.
+pub(crate) struct Parts<'a> {
+    pub(crate) connection: &'a mut PgConnection,
+    pub(crate) epoch: &'a Epoch,
+    pub(crate) end: &'a EndListener,
+    pub(crate) pool: &'a Arc<NodePool>,
+    /// The server process behind the connection, if it is known.
+    pub(crate) backend: Option<Backend>,
+}
 
 const HAS_CONNECTION: &str = "only methods that consume the guard take its connection";
 
 impl PooledConnection {
-    pub(super) fn new(managed: ManagedConnection, permit: Permit) -> Self {
+    pub(super) fn new(managed: Box<ManagedConnection>, permit: Permit) -> Self {
         Self(Some((managed, permit)))
     }
 
-    fn inner(&self) -> &(ManagedConnection, Permit) {
+    fn inner(&self) -> &(Box<ManagedConnection>, Permit) {
         self.0.as_ref().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
     }
 
-    fn inner_mut(&mut self) -> &mut (ManagedConnection, Permit) {
+    fn inner_mut(&mut self) -> &mut (Box<ManagedConnection>, Permit) {
         self.0.as_mut().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
     }
 
-    fn into_inner(mut self) -> (ManagedConnection, Permit) {
+    fn into_inner(mut self) -> (Box<ManagedConnection>, Permit) {
         self.0.take().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
     }
 
@@ -55,14 +65,10 @@ impl PooledConnection {
         self.inner_mut().1.budget = budget;
     }
 
-    /// The connection, with what can cancel a statement on it: the epoch, the pool, and the backend if
-    /// it is known.
-    pub(crate) fn parts(
-        &mut self,
-    ) -> (&mut PgConnection, &Arc<Epoch>, &Arc<NodePool>, Option<Backend>) {
+    pub(crate) fn parts(&mut self) -> Parts<'_> {
         let (managed, permit) = self.inner_mut();
-        let backend = managed.registration.backend;
-        (&mut managed.connection, &managed.epoch, &permit.pool, backend)
+        let ManagedConnection { connection, epoch, end, registration, .. } = &mut **managed;
+        Parts { connection, epoch, end, pool: &permit.pool, backend: registration.backend }
     }
 
     /// Whether the session may know which values of sequences it got since it was last reset.
@@ -106,7 +112,8 @@ impl PooledConnection {
 
     /// Closes it and tells the server so. Its place is free when it is closed.
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
-        let (ManagedConnection { connection, registration, .. }, permit) = self.into_inner();
+        let (managed, permit) = self.into_inner();
+        let ManagedConnection { connection, registration, .. } = *managed;
         let closing = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
         drop((registration, permit));
         closing

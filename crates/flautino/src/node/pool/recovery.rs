@@ -39,7 +39,7 @@ pub(super) enum Recovery {
 
 impl NodePool {
     /// Resets the session of a connection and puts it back, where sessions are the engine's own.
-    pub(super) fn reset(managed: ManagedConnection, permit: Permit) {
+    pub(super) fn reset(managed: Box<ManagedConnection>, permit: Permit) {
         if permit.pool.server.setup.owns_sessions() {
             return Self::start_recovery(managed, permit, Recovery::Reset);
         }
@@ -50,7 +50,7 @@ impl NodePool {
 
     /// Ends what may still run on a connection, resets its session and puts it back. Discards it where
     /// that cannot work: the backend is not known, or the node is down.
-    pub(super) fn recover(managed: ManagedConnection, permit: Permit) {
+    pub(super) fn recover(managed: Box<ManagedConnection>, permit: Permit) {
         let is_down = managed.epoch.end_reason() == Some(EndReason::Down);
         if managed.registration.backend.is_some() && !is_down {
             return Self::start_recovery(managed, permit, Recovery::Cancel);
@@ -58,7 +58,7 @@ impl NodePool {
         permit.pool.discard(managed);
     }
 
-    pub(super) fn start_recovery(managed: ManagedConnection, permit: Permit, recovery: Recovery) {
+    pub(super) fn start_recovery(managed: Box<ManagedConnection>, permit: Permit, recovery: Recovery) {
         let pool = Arc::clone(&permit.pool);
         pool.spawn(run_recovery(managed, permit, recovery));
     }
@@ -103,7 +103,7 @@ impl NodePool {
 
 /// The task that recovers a connection. It holds the permit, so that a connection counts as in use until
 /// it is put back or closed.
-async fn run_recovery(mut managed: ManagedConnection, permit: Permit, recovery: Recovery) {
+async fn run_recovery(mut managed: Box<ManagedConnection>, permit: Permit, recovery: Recovery) {
     let pool = Arc::clone(&permit.pool);
     let restoring = pool.restore(&mut managed, recovery);
     let timeout = match recovery {

@@ -27,7 +27,7 @@ impl NodePool {
     }
 
     /// Takes the idle connection that was used last, if it answers.
-    async fn pop_idle_that_answers(&self) -> Option<ManagedConnection> {
+    async fn pop_idle_that_answers(&self) -> Option<Box<ManagedConnection>> {
         let Idle { mut managed, since } = self.state.lock().idle.pop()?;
         if self.is_alive(&mut managed, since).await {
             return Some(managed);

@@ -15,7 +15,7 @@ pub(super) struct PoolState {
     /// A stack: the connection that was used last is on top.
     pub(super) idle: Vec<Idle>,
     /// Callers who have a permit and no connection yet, the longest waiting one first.
-    pub(super) waiting: VecDeque<oneshot::Sender<Result<ManagedConnection, sqlx::Error>>>,
+    pub(super) waiting: VecDeque<oneshot::Sender<Result<Box<ManagedConnection>, sqlx::Error>>>,
     /// All connections of the pool: idle, checked out, and pending.
     pub(super) size: u32,
     /// How many connections tasks are making, or will make when `connect_permits` allows it.
@@ -73,9 +73,9 @@ impl PoolState {
     /// closed.
     pub(super) fn accept(
         &mut self,
-        mut managed: ManagedConnection,
+        mut managed: Box<ManagedConnection>,
         now: Instant,
-    ) -> Option<ManagedConnection> {
+    ) -> Option<Box<ManagedConnection>> {
         let expired = managed.expires.is_some_and(|expires| expires <= now);
         if self.closed || expired || !managed.epoch.is(&self.epoch) {
             return Some(managed);
