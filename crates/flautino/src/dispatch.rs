@@ -46,6 +46,35 @@ pub(crate) trait ContextOwner: Send + Sync {
     fn context(&self) -> &DispatchContext;
 }
 
+/// What is done with a lease.
+pub(crate) trait Work: Send {
+    type Output;
+
+    /// Does it with the lease that `lease` holds, and may keep that. A lease that is borrowed, and not
+    /// given away, takes its room in the future of each statement once.
+    fn run(
+        &mut self,
+        lease: &mut Option<Lease>,
+    ) -> impl Future<Output = Result<Self::Output, Failure>> + Send;
+}
+
+/// Work that keeps the lease.
+impl<T, W, F> Work for W
+where
+    W: FnMut(Lease) -> F + Send,
+    F: Future<Output = Result<T, Failure>> + Send,
+    T: Send,
+{
+    type Output = T;
+
+    async fn run(&mut self, lease: &mut Option<Lease>) -> Result<T, Failure> {
+        match lease.take() {
+            Some(lease) => self(lease).await,
+            None => unreachable!("work begins with a lease"),
+        }
+    }
+}
+
 /// Where the statements of one handle go: the cluster, the session that they belong to, and the
 /// choices that were made through the handle.
 #[derive(Clone)]
@@ -100,38 +129,42 @@ impl Dispatch {
         }
     }
 
-    /// Runs `execute` on a lease of a node that fits `access`. If that fails, runs it again on
-    /// another node or later, where this is harmless.
+    /// Does the work on a lease of a node that fits `access`. If that fails, does it again on another
+    /// node or later, where this is harmless.
     ///
     /// Otherwise returns the last failure.
     ///
-    /// `statement` is what `execute` sends. `None` means that it sends nothing, or only a `BEGIN`.
-    pub(crate) async fn run<T, F>(
+    /// `statement` is what the work sends. `None` means that it sends nothing, or only a `BEGIN`.
+    pub(crate) async fn run<W: Work>(
         &self,
         access: Access,
         statement: Option<&Statement>,
-        mut execute: impl FnMut(Lease) -> F,
-    ) -> Result<T, Failure>
-    where
-        F: Future<Output = Result<T, Failure>>,
-    {
+        mut work: W,
+    ) -> Result<W::Output, Failure> {
         let monitor = self.monitor();
         let retries = if monitor.routes() { monitor.config.retries } else { 0 };
         let mut retry = Retry::new(self.target.kind(), retries);
+        let mut lease = None;
         loop {
             let access = if retry.to_primary { Access::Write } else { access };
-            let mut failure = match self.lease(access, statement, &mut retry).await {
-                Ok(Some(lease)) => match execute(lease).await {
+            let leased = self.lease(access, statement, &mut retry, &mut lease).await;
+            let mut failure = if let Err(error) = leased {
+                let error = AlreadyHolds::explain(error, self.session.leases());
+                Failure::new(error, Phase::Leasing)
+            } else if let Some(leased) = &mut lease {
+                if retry.is_outdated {
+                    leased.mark_outdated();
+                }
+                match work.run(&mut lease).await {
                     Ok(output) => return Ok(output),
                     Err(failure) => failure,
-                },
-                // The cluster changed in the meantime, so a node is selected anew.
-                Ok(None) => continue,
-                Err(error) => {
-                    let error = AlreadyHolds::explain(error, self.session.leases());
-                    Failure::new(error, Phase::Leasing)
                 }
+            } else {
+                // The cluster changed in the meantime, so a node is selected anew.
+                continue;
             };
+            // Given back before anything is waited for.
+            lease = None;
             // Rare, as are the waits in `lease`: boxed, they take no room in the future of each statement.
             if !Box::pin(self.may_retry(access, statement, &mut retry, &failure)).await {
                 if let Some(Sent { statement, completed }) = failure.phase.sent(statement) {
@@ -144,18 +177,19 @@ impl Dispatch {
         }
     }
 
-    /// Selects the node for an attempt and leases one of its connections. Returns `None` if the
-    /// cluster changed while this waited, so that a node has to be selected anew.
+    /// Selects the node for an attempt and leases one of its connections, into `leased`. Leaves that
+    /// empty if the cluster changed while this waited, so that a node has to be selected anew.
     async fn lease(
         &self,
         access: Access,
         statement: Option<&Statement>,
         retry: &mut Retry,
-    ) -> Result<Option<Lease>, sqlx::Error> {
+        leased: &mut Option<Lease>,
+    ) -> Result<(), sqlx::Error> {
         let monitor = self.monitor();
         retry.is_routed = monitor.routes();
         if !retry.is_routed {
-            return self.lease_unrouted(retry).await.map(Some);
+            return self.lease_unrouted(retry, leased).await;
         }
         if statement.is_some() && access == Access::Write {
             // Counted before it has a connection: a token that is asked for now may wait a moment,
@@ -165,25 +199,22 @@ impl Dispatch {
         }
         let mut selection = self.select(access, retry, monitor.state().clone())?;
         if selection.needs_primary() {
-            Box::pin(self.wait_for_primary(access, retry)).await?;
-            return Ok(None);
+            return Box::pin(self.wait_for_primary(access, retry)).await;
         }
         if selection.decision.reason.is_fallback()
             && !Box::pin(self.admit_fallback(access, retry, &mut selection)).await?
         {
-            return Ok(None);
+            return Ok(());
         }
         retry.record_selection(selection.node(), selection.view(), selection.decision.as_writer);
-        let Some(mut lease) = selection.checkout(monitor).await? else {
+        *leased = selection.checkout(monitor).await?;
+        let Some(lease) = leased else {
             if retry.count_reselection() < MAX_RESELECTIONS {
-                return Ok(None);
+                return Ok(());
             }
             let node = selection.node().name().to_string();
             return Err(Error::NodeDown { node, sent: false }.into());
         };
-        if retry.is_outdated {
-            lease.mark_outdated();
-        }
         if access == Access::Read {
             lease.expect_reads();
         }
@@ -191,11 +222,15 @@ impl Dispatch {
         let reason = retry.cause.unwrap_or(selection.decision.reason);
         let tracking = selection.tracking(self.effective_consistency(), retry);
         lease.tracker = Some(self.tracker(reason, retry, Some(tracking)));
-        Ok(Some(lease))
+        Ok(())
     }
 
     /// Leases a connection where nothing is routed: the engine has one node, or is not open.
-    async fn lease_unrouted(&self, retry: &Retry) -> Result<Lease, sqlx::Error> {
+    async fn lease_unrouted(
+        &self,
+        retry: &Retry,
+        leased: &mut Option<Lease>,
+    ) -> Result<(), sqlx::Error> {
         let (node, reason) = match &self.target {
             // The node left the engine, but another one may have taken over its name.
             Target::Node(node) if node.left.is_cancelled() => {
@@ -207,12 +242,9 @@ impl Dispatch {
         if node.is_over_external_pool() {
             Box::pin(self.monitor().ensure_traces(&node)).await;
         }
-        let mut lease = Lease::checkout(&node).await?;
-        if retry.is_outdated {
-            lease.mark_outdated();
-        }
+        let lease = leased.insert(Lease::checkout(&node).await?);
         lease.tracker = Some(self.tracker(reason, retry, None));
-        Ok(lease)
+        Ok(())
     }
 
     /// Makes the tracker of a lease, which counts its statements under `reason` and reports their

@@ -239,7 +239,7 @@ impl Lease {
                     false => run(connection).await,
                 }
             });
-            run_cancellable(cancellation, running).await
+            run_cancellable(cancellation.as_ref(), running).await
         };
         log_entry.finish(&result);
         self.end_use(before, false, Instant::now(), &result);

@@ -141,12 +141,7 @@ impl Session {
     }
 
     /// What the next read must see, at this level of consistency.
-    pub(crate) fn floor(
-        &self,
-        level: Consistency,
-        snapshot: &Snapshot,
-        now: Instant,
-    ) -> Floor {
+    pub(crate) fn floor(&self, level: Consistency, snapshot: &Snapshot, now: Instant) -> Floor {
         match level {
             Consistency::Eventual => return Floor::None,
             Consistency::Strong => return Floor::Primary(Reason::Strong),
@@ -280,11 +275,7 @@ impl Session {
 
     /// Makes a token of the position that was asked for, as `asked` demanded. The token covers all
     /// that the session did up to the moment in `asked`.
-    pub(crate) fn token_at(
-        &self,
-        asked: TokenState,
-        position: Position,
-    ) -> Token {
+    pub(crate) fn token_at(&self, asked: TokenState, position: Position) -> Token {
         let mut state = self.state.lock();
         let mut token = None;
         let until = match asked {

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,8 +10,8 @@ use futures_core::Stream;
 use futures_util::StreamExt;
 use sqlx::{Either, Row, ValueRef};
 
-use super::Dispatch;
 use super::retry::{Failure, Phase};
+use super::{Dispatch, Work};
 use crate::lease::Lease;
 use crate::lease::executor::{Answer, Item, Source, Start, tell_effects};
 use crate::statement::Statement;
@@ -32,13 +33,9 @@ impl<'d> RoutedExecutor<'d> {
 
 impl Source for RoutedExecutor<'_> {
     async fn run<T: Answer>(&mut self, statement: &Statement) -> Result<T, sqlx::Error> {
-        let execute = |mut lease: Lease| async move {
-            let mut completed = false;
-            let result = lease.run(statement, &mut completed).await;
-            result.map_err(|error| Failure::new(error, Phase::Executing { completed }))
-        };
         let access = self.0.access(statement);
-        Ok(self.0.run(access, Some(statement), execute).await?)
+        let running = Running { statement, answer: PhantomData };
+        Ok(self.0.run(access, Some(statement), running).await?)
     }
 
     /// Holds the first rows back until all that have arrived are read. If a small result ends in an
@@ -83,6 +80,23 @@ impl Source for RoutedExecutor<'_> {
         };
         let access = self.0.access(statement);
         Ok(self.0.run(access, Some(statement), execute).await?)
+    }
+}
+
+/// Sends a statement and reads its result to the end.
+struct Running<'a, T> {
+    statement: &'a Statement,
+    answer: PhantomData<T>,
+}
+
+impl<T: Answer> Work for Running<'_, T> {
+    type Output = T;
+
+    async fn run(&mut self, lease: &mut Option<Lease>) -> Result<T, Failure> {
+        let Some(lease) = lease else { unreachable!("work begins with a lease") };
+        let mut completed = false;
+        let result = lease.run(self.statement, &mut completed).await;
+        result.map_err(|error| Failure::new(error, Phase::Executing { completed }))
     }
 }
 

@@ -128,11 +128,23 @@ pub(super) struct Retry {
     has_lost_connection: bool,
     /// How often the statement was sent again because it had had no effect.
     resent: u32,
+    /// Boxed, because most statements wait for nothing.
+    waits: Option<Box<Waits>>,
+}
+
+/// What a statement waits for, beside a connection.
+struct Waits {
     pauses: Backoff,
-    /// When the statement began to wait for a primary.
-    waits_since: Option<Instant>,
-    /// Until when the statement may wait for replicas to reach what its session must see.
-    waits_until: Option<Instant>,
+    /// Since when, for a primary.
+    since: Option<Instant>,
+    /// Until when at most, for replicas to reach what the session must see.
+    until: Option<Instant>,
+}
+
+impl Default for Waits {
+    fn default() -> Self {
+        Self { pauses: Backoff::new(FIRST_PAUSE, MAX_PAUSE), since: None, until: None }
+    }
 }
 
 /// What the node of an attempt was when it was selected.
@@ -163,9 +175,7 @@ impl Retry {
             is_outdated: false,
             has_lost_connection: false,
             resent: 0,
-            pauses: Backoff::new(FIRST_PAUSE, MAX_PAUSE),
-            waits_since: None,
-            waits_until: None,
+            waits: None,
         }
     }
 
@@ -309,18 +319,22 @@ impl Retry {
 
     /// How long to wait before the statement is sent again.
     pub(super) fn next_pause(&mut self) -> Duration {
-        self.pauses.next_pause()
+        self.waits().pauses.next_pause()
+    }
+
+    fn waits(&mut self) -> &mut Waits {
+        self.waits.get_or_insert_default()
     }
 
     /// How long the statement has waited for a primary. The first call starts the clock.
     pub(super) fn waited(&mut self) -> Duration {
-        self.waits_since.get_or_insert_with(Instant::now).elapsed()
+        self.waits().since.get_or_insert_with(Instant::now).elapsed()
     }
 
     /// Until when the statement may wait for replicas to reach what its session must see, which it may
     /// do for this long altogether. The first call starts the clock.
     pub(super) fn may_wait_until(&mut self, wait: Duration) -> Instant {
-        *self.waits_until.get_or_insert_with(|| Instant::now() + wait)
+        *self.waits().until.get_or_insert_with(|| Instant::now() + wait)
     }
 
     /// Whether the error comes from the state of the node, so that another node may succeed.

@@ -113,11 +113,9 @@ impl Dispatch {
         let config = &self.monitor().config;
         let now = Instant::now();
         let floor = match (access, target) {
-            (Access::Read, Target::Auto) | (_, Target::Replica) => self.session.floor(
-                self.effective_consistency(),
-                &state.snapshot,
-                now,
-            ),
+            (Access::Read, Target::Auto) | (_, Target::Replica) => {
+                self.session.floor(self.effective_consistency(), &state.snapshot, now)
+            }
             _ => Floor::None,
         };
         let request = Request {

@@ -57,10 +57,10 @@ pub(super) struct Cancellation<'a> {
 ///
 /// The caller pins the work: a future that is given away takes its room twice.
 pub(super) async fn run_cancellable<T>(
-    cancellation: Option<Cancellation<'_>>,
+    cancellation: Option<&Cancellation<'_>>,
     mut work: impl Future<Output = Result<T, sqlx::Error>> + Unpin,
 ) -> Result<T, sqlx::Error> {
-    let Some(cancellation) = &cancellation else { return work.await };
+    let Some(cancellation) = cancellation else { return work.await };
     match cancellation.end.run(&mut work).await {
         Some(result) => result,
         // Rare, so that it takes no room in the future of each statement.

@@ -54,7 +54,7 @@ impl Lease {
                 pooler::end(running.sending, connection, &mut result).await;
                 result
             });
-            let work = pin!(run_cancellable(cancellation, work));
+            let work = pin!(run_cancellable(cancellation.as_ref(), work));
             in_span(running.span(node).as_ref(), work).await
         };
         log_entry.finish(&result);
@@ -79,7 +79,7 @@ impl Lease {
                 pooler::end(running.sending, connection, &mut result).await;
                 result
             });
-            let work = pin!(run_cancellable(cancellation, work));
+            let work = pin!(run_cancellable(cancellation.as_ref(), work));
             in_span(running.span(node).as_ref(), work).await
         };
         log_entry.finish(&result);
@@ -108,12 +108,12 @@ impl Lease {
             let mut result = Ok(());
             if running.sending == Sending::InTransaction {
                 let beginning = Box::pin(pooler::begin(running.sending, connection));
-                result = run_cancellable(cancellation, beginning).await;
+                result = run_cancellable(cancellation.as_ref(), beginning).await;
             }
             if result.is_ok() {
                 let mut items = connection.fetch_many(statement.to_send(running.sending));
                 loop {
-                    let next = pin!(run_cancellable(cancellation, items.try_next()));
+                    let next = pin!(run_cancellable(cancellation.as_ref(), items.try_next()));
                     match in_span(span.as_ref(), next).await {
                         Ok(Some(item)) => {
                             log_item(&mut log_entry, &item);
@@ -132,7 +132,7 @@ impl Lease {
                         pooler::end(running.sending, connection, &mut result).await;
                         result
                     });
-                    result = run_cancellable(cancellation, ending).await;
+                    result = run_cancellable(cancellation.as_ref(), ending).await;
                 }
             }
             log_entry.finish(&result);
@@ -150,7 +150,7 @@ impl Lease {
         let before = self.begin_use();
         let Parts { connection, cancellation, .. } = self.parts();
         let forgetting = Box::pin(connection.clear_cached_statements());
-        let result = run_cancellable(cancellation, forgetting).await;
+        let result = run_cancellable(cancellation.as_ref(), forgetting).await;
         self.outdated &= result.is_err();
         self.end_use(before, false, Instant::now(), &result);
     }
@@ -285,7 +285,7 @@ impl Lease {
                 }
                 if is_wrapped { pooler::end_abandoned(connection).await } else { Ok(()) }
             };
-            match run_cancellable(cancellation, Box::pin(finishing)).await {
+            match run_cancellable(cancellation.as_ref(), Box::pin(finishing)).await {
                 // An error of the statement before, which nobody waits for.
                 Err(error) if server_keeps_session(&error) => {}
                 Err(error) => return Err(error),

@@ -67,7 +67,7 @@ enum SchemaChange {
 
 impl Tracker {
     pub(crate) fn new(
-            monitor: Arc<Monitor>,
+        monitor: Arc<Monitor>,
         session: Arc<Session>,
         reason: Reason,
         requested_at: Instant,

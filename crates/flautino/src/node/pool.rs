@@ -155,7 +155,7 @@ impl NodePool {
     /// pool that it came from.
     fn retire(self: &Arc<Self>, managed: Box<ManagedConnection>) {
         match managed.connection {
-            DriverConnection::External(_) if !managed.epoch.is(&self.epoch()) => {
+            DriverConnection::External(_) if !self.is_in(&managed.epoch) => {
                 self.discard(managed);
             }
             DriverConnection::External(_) => {
@@ -186,6 +186,11 @@ impl NodePool {
 
     pub(crate) fn epoch(&self) -> Arc<Epoch> {
         Arc::clone(&self.state.lock().epoch)
+    }
+
+    /// Whether this is still the epoch.
+    fn is_in(&self, epoch: &Epoch) -> bool {
+        self.state.lock().epoch.is(epoch)
     }
 
     /// The error of a statement that was ended with this epoch. `sent` says that it may have run.

@@ -1,6 +1,7 @@
 //! How a connection is checked out: the caller takes a permit, then an idle connection; where there is
 //! none, it waits for the first one that is made or given back.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -47,7 +48,9 @@ impl NodePool {
             return Err(epoch.error(self.name(), false));
         }
         let started = Instant::now();
-        let checked_out = epoch.run(self.checkout_slow(started)).await;
+        // Pinned here: a future that is given away takes its room twice.
+        let checking_out = pin!(self.checkout_slow(started));
+        let checked_out = epoch.run(checking_out).await;
         let waited = started.elapsed();
         if waited >= self.config.acquire_slow_threshold {
             tracing::warn!(
@@ -86,13 +89,14 @@ impl NodePool {
         for _ in 0..=self.max() {
             let (managed, since) = match self.pop_idle_or_wait() {
                 Found::Idle(Idle { managed, since }) => (managed, Some(since)),
-                Found::Wait(waiter) => (waiter.wait(started).await?, None),
+                // Rare, as is a ping: boxed, they take no room where only a permit is waited for.
+                Found::Wait(waiter) => (Box::pin(waiter.wait(started)).await?, None),
                 Found::Closed => return Err(self.closed_error()),
             };
             let mut connection = PooledConnection::new(managed, permit);
             match self.is_usable(&mut connection, since, started).await {
                 // The next epoch may have begun while the connection was handed over or tested.
-                Ok(true) if connection.epoch().is(&self.epoch()) => return Ok(connection),
+                Ok(true) if self.is_in(connection.epoch()) => return Ok(connection),
                 Ok(_) => {}
                 Err(error) => {
                     // Still new: `after_connect` failed or took too long, so the session is not usable.
@@ -121,7 +125,10 @@ impl NodePool {
         {
             return Ok(false);
         }
-        self.run_hooks(connection, started).await
+        if !self.hooks.run_at_checkout() {
+            return Ok(true);
+        }
+        Box::pin(self.run_hooks(connection, started)).await
     }
 
     /// Runs the app's hooks for a checkout, in the caller's task. Returns `Ok(false)` if a hook refuses
@@ -131,9 +138,6 @@ impl NodePool {
         connection: &mut PooledConnection,
         started: Instant,
     ) -> Result<bool, sqlx::Error> {
-        if !self.hooks.run_at_checkout() {
-            return Ok(true);
-        }
         let ManagedConnection { connection, is_new, .. } = connection.managed();
         let running = async {
             if *is_new {

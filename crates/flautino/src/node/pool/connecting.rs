@@ -91,7 +91,7 @@ impl NodePool {
             match epoch.run(self.connect_once()).await {
                 Some(Ok(None)) => return None,
                 // The node changed meanwhile, so the session may be set up for its former role.
-                Some(Ok(Some(_))) if !epoch.is(&self.epoch()) => {}
+                Some(Ok(Some(_))) if !self.is_in(&epoch) => {}
                 Some(Ok(Some(made))) => return Some(Ok((made, epoch))),
                 Some(Err(error)) => return Some(Err(error)),
                 // The node went down. Callers who have come since then may find it up again.

@@ -87,7 +87,7 @@ impl NodePool {
                 registration: Registration { pool: Weak::<Self>::new(), backend: None },
             });
             let connection = PooledConnection::new(managed, Permit::of(Arc::clone(self)));
-            if connection.epoch().is(&self.epoch()) {
+            if self.is_in(connection.epoch()) {
                 return Ok(connection);
             }
             // It may have been made before the node changed.

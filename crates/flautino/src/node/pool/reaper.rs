@@ -88,7 +88,7 @@ impl NodePool {
     /// pinging each would take the caller's time.
     pub(super) async fn is_alive(&self, managed: &mut ManagedConnection, since: Instant) -> bool {
         if since.elapsed() < self.config.warm_time
-            || managed.answers(self.config.ping_timeout).await
+            || Box::pin(managed.answers(self.config.ping_timeout)).await
         {
             return true;
         }

@@ -58,7 +58,11 @@ impl NodePool {
         permit.pool.discard(managed);
     }
 
-    pub(super) fn start_recovery(managed: Box<ManagedConnection>, permit: Permit, recovery: Recovery) {
+    pub(super) fn start_recovery(
+        managed: Box<ManagedConnection>,
+        permit: Permit,
+        recovery: Recovery,
+    ) {
         let pool = Arc::clone(&permit.pool);
         pool.spawn(run_recovery(managed, permit, recovery));
     }
