@@ -13,7 +13,7 @@ use crate::common::{MAIN, REPLICAS, open_reading};
 
 const NAME: &str = "idle";
 /// How many probes of each node are watched.
-const PROBES: u64 = 6;
+const PROBES: u64 = 4;
 /// How many readings by a clock may lie at both ends of what is watched.
 const AT_THE_ENDS: f64 = 2.0;
 
