@@ -150,14 +150,16 @@ async fn read_everywhere(engine: &Engine) -> Result<(), BoxError> {
 /// A connection that nobody else has.
 enum Taken {
     OfPool(sqlx::pool::PoolConnection<sqlx::Postgres>),
-    OfEngine(flautino::Lease),
+    OfEngine(Box<flautino::Lease>),
 }
 
 impl Taken {
     async fn from(source: &Source) -> Result<Self, BoxError> {
         match source {
             Source::Pool(pool) => Ok(Self::OfPool(pool.acquire().await?)),
-            Source::Engine(engine) => Ok(Self::OfEngine(engine.handle().acquire().await?)),
+            Source::Engine(engine) => {
+                Ok(Self::OfEngine(Box::new(engine.handle().acquire().await?)))
+            }
         }
     }
 
@@ -165,7 +167,7 @@ impl Taken {
         let query = sqlx::query(READ).bind(0);
         match self {
             Self::OfPool(connection) => (&mut **connection).fetch_one(query).await?,
-            Self::OfEngine(lease) => (&mut *lease).fetch_one(query).await?,
+            Self::OfEngine(lease) => (&mut **lease).fetch_one(query).await?,
         };
         Ok(())
     }
