@@ -22,6 +22,34 @@ bench *args:
 compare *args:
     cargo run --release -p flautino-bench -- {{args}}
 
+# How costs grow with nodes, tasks, texts: `just growth --only nodes`.
+growth *args:
+    cargo run --release -p flautino-bench -- growth {{args}}
+
+# What flautino adds to an app on axum and sqlx: crates, and a cold build of each app.
+sizes:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    here=$PWD
+    folder=$(mktemp -d)
+    trap 'rm -rf "$folder"' EXIT
+    TIMEFORMAT='%U s of CPU in user space, %R s'
+    for app in without with; do
+        cargo init --quiet --vcs none --name app "$folder/$app"
+        cd "$folder/$app"
+        cp "$here/Cargo.lock" .
+        {
+            echo 'axum = "0.8"'
+            echo 'sqlx = { version = "0.9", default-features = false, features = ["postgres", "runtime-tokio"] }'
+            echo 'tokio = { version = "1", features = ["full"] }'
+            [ $app = without ] || echo "flautino = { path = \"$here/crates/flautino\" }"
+            [ $app = without ] || echo "flautino-axum = { path = \"$here/crates/flautino-axum\" }"
+        } >> Cargo.toml
+        crates=$(cargo tree --quiet -e normal --prefix none --format '{p}' | sed 's/ (.*//' | sort -u | wc -l)
+        echo "$app flautino: $((crates - 1)) crates"
+        time CARGO_TARGET_DIR=$folder/target-$app cargo build --quiet
+    done
+
 ci:
     bash .ci/run
 

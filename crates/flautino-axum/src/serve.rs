@@ -41,9 +41,9 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 /// interrupted: its statement is cancelled when the engine closes, and `serve` waits for nothing else
 /// that it does. A handler that panics is answered with a 500, unless a layer of the app's own catches
 /// the panic. Handlers find the client's address in [`ConnectInfo`](axum::extract::ConnectInfo).
-/// HTTP/1 and HTTP/2 are spoken. Upgraded connections, such as WebSockets, belong to the app from
-/// then on: they are neither counted nor drained. A connection without a request is closed after
-/// [`keep_alive_timeout`](Serve::keep_alive_timeout).
+/// HTTP/1 is spoken, and with the feature `http2`, which is on by default, HTTP/2 too. Upgraded
+/// connections, such as WebSockets, belong to the app from then on: they are neither counted nor drained.
+/// A connection without a request is closed after [`keep_alive_timeout`](Serve::keep_alive_timeout).
 ///
 /// ```no_run
 /// # async fn f(app: axum::Router, engine: flautino::Engine) -> Result<(), Box<dyn std::error::Error>> {

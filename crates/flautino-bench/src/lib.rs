@@ -13,6 +13,13 @@
 //! cargo run --release -p flautino-bench -- --help       # all workloads, 50 minutes, and what they are
 //! ```
 //!
+//! Its subcommand `growth` shows how costs grow: those of a read by the number of nodes, of tasks at once and of
+//! texts, and the memory of requests that wait, of idle connections and of nodes.
+//!
+//! ```sh
+//! cargo run --release -p flautino-bench -- growth       # about a quarter of an hour
+//! ```
+//!
 //! Each app is a process of its own with the same axum routes, and so are the clients. An app uses what it
 //! stands on as that one's documentation shows: `three` asks sqlx's pool three times, which is itself the
 //! executor, and takes one connection out of deadpool's.

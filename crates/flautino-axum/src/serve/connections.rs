@@ -136,6 +136,7 @@ async fn serve_connection<I, A, S>(
     // with the head's first byte is kept here.
     let head_limit = patience.idle.saturating_add(patience.head);
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head_limit);
+    #[cfg(feature = "http2")]
     builder.http2().timer(TokioTimer::new()).enable_connect_protocol();
     let first_request = service.first_request();
     let activity = service.activity();

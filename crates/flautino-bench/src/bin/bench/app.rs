@@ -1,10 +1,10 @@
 //! An app process: one variant, served over HTTP, or read from by many tasks at once.
 
 mod dedicated;
-mod open;
+pub(crate) mod open;
 mod routes;
 mod source;
-mod statements;
+pub(crate) mod statements;
 
 use std::time::{Duration, Instant};
 

@@ -9,6 +9,7 @@
 //! - [`workloads`]: what is measured, one kind of workload a file
 //! - [`report`], [`plots`]: figures of rounds, their ratios, as tables and as JSON; as plots
 //! - [`app`], [`load`]: the children's side; [`child`]: how parent and child talk
+//! - [`growth`]: what a read costs, and what memory is held, by the number of nodes, tasks and so on
 //! - [`world`]: the cluster; [`usage`]: what a process has used; [`meter`]: what it sends to its servers
 //! - [`progress`]: how far a run is
 //!
@@ -18,6 +19,7 @@
 mod app;
 mod child;
 mod error;
+mod growth;
 mod load;
 mod meter;
 mod options;
@@ -45,7 +47,7 @@ use self::world::World;
 #[command(
     name = "bench",
     args_conflicts_with_subcommands = true,
-    override_usage = "bench [OPTIONS]"
+    override_usage = "bench [OPTIONS]\n       bench growth [OPTIONS]"
 )]
 struct Arguments {
     #[command(flatten)]
@@ -54,9 +56,16 @@ struct Arguments {
     part: Option<Part>,
 }
 
-/// The parts that child processes play.
+/// Another measurement, and the parts that child processes play.
 #[derive(Debug, Subcommand)]
 enum Part {
+    /// What a read costs by the number of nodes, tasks and texts, and what memory requests, connections and
+    /// nodes hold: about a quarter of an hour
+    Growth(growth::Options),
+    #[command(hide = true)]
+    GrowthReads(growth::ReadsOptions),
+    #[command(hide = true)]
+    GrowthHeld(growth::HeldOptions),
     #[command(hide = true)]
     App(app::Options),
     #[command(hide = true)]
@@ -70,6 +79,9 @@ async fn main() -> ExitCode {
     let Arguments { options, part } = Arguments::parse();
     let outcome = match part {
         None => until_signal(bench(&options)).await,
+        Some(Part::Growth(options)) => until_signal(growth::run(&options)).await,
+        Some(Part::GrowthReads(options)) => growth::reads(options).await,
+        Some(Part::GrowthHeld(options)) => growth::held(options).await,
         Some(Part::App(options)) => app::run(options).await,
         Some(Part::Load(options)) => load::steady::run(&options).await,
         Some(Part::StormLoad(options)) => load::storm::run(&options).await,
@@ -87,7 +99,7 @@ async fn main() -> ExitCode {
 async fn bench(options: &Options) -> Result<(), BoxError> {
     let plans = options.plans();
     let world = World::start().await?;
-    let progress = Progress::start(&plans)?;
+    let progress = Progress::start(plans.iter().map(Plan::all_rounds).sum())?;
     let outcome = Box::pin(measure(options, &plans, &world, &progress)).await;
     progress.end();
     world.stop().await;

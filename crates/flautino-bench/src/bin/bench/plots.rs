@@ -1,9 +1,9 @@
-//! Plots: requests a second and p99 by the number of clients, with a line for each variant.
+//! Plots: requests a second and p99 by the number of clients, with a line for each variant; and what
+//! [`growth`](crate::growth) draws.
 
 use std::fs;
 use std::path::Path;
 
-use plotters::coord::Shift;
 use plotters::prelude::*;
 
 use crate::error::BoxError;
@@ -36,8 +36,22 @@ const FIGURES: [Figure; 2] = [
     Figure { name: "p99_us", title: "p99 in µs" },
 ];
 
-/// A variant, and its figure for the logarithm of each number of clients.
-type Line = (Variant, Vec<(f64, f64)>);
+/// A line of a plot, through points above 0.
+#[derive(Debug, Clone)]
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) colour: RGBColor,
+    pub(crate) points: Vec<(f64, f64)>,
+}
+
+/// What goes from left to right. Powers of `base` are labelled.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Across {
+    pub(crate) name: &'static str,
+    pub(crate) base: f64,
+}
+
+const CLIENTS: Across = Across { name: "clients", base: 2.0 };
 
 /// Draws each workload's plots into the folder, which is made if it is not there: `one-rps.svg` and so on.
 pub(crate) fn draw(measured: &[Series], folder: &Path) -> Result<(), BoxError> {
@@ -50,9 +64,8 @@ pub(crate) fn draw(measured: &[Series], folder: &Path) -> Result<(), BoxError> {
         for figure in FIGURES {
             let name = workload.name();
             let path = folder.join(format!("{name}-{}.svg", figure.name));
-            let area = SVGBackend::new(&path, SIZE).into_drawing_area();
             let title = format!("{name}: {} by clients", figure.title);
-            plot(&area, &title, &lines(of_workload, figure))?;
+            plot(&path, &title, CLIENTS, &lines(of_workload, figure))?;
         }
     }
     Ok(())
@@ -62,58 +75,66 @@ fn lines(of_workload: &[Series], figure: Figure) -> Vec<Line> {
     let mut lines = Vec::new();
     for variant in Variant::all() {
         let of_variant = of_workload.iter().filter(|series| series.variant == variant);
-        let points = of_variant.filter_map(|series| {
-            Some((f64::from(series.clients).log2(), series.median(figure.name)?))
-        });
+        let points = of_variant
+            .filter_map(|series| Some((f64::from(series.clients), series.median(figure.name)?)));
         let mut points: Vec<(f64, f64)> = points.filter(|point| point.1 > 0.0).collect();
         points.sort_by(|a, b| a.0.total_cmp(&b.0));
         if !points.is_empty() {
-            lines.push((variant, points));
+            lines.push(Line { name: variant.name(), colour: colour(variant), points });
         }
     }
     lines
 }
 
-/// Both axes are logarithmic, so that equal ratios are equal distances: that of clients already, so that
-/// it is labelled by powers of two.
-fn plot(
-    area: &DrawingArea<SVGBackend<'_>, Shift>,
+/// Draws one plot into this file. Both axes are logarithmic, so that equal ratios are equal distances. What
+/// goes across is so by itself already, so that it is labelled by powers of its base.
+pub(crate) fn plot(
+    path: &Path,
     title: &str,
+    across: Across,
     lines: &[Line],
 ) -> Result<(), BoxError> {
-    let points = || lines.iter().flat_map(|(_, points)| points);
-    let Some((least, most)) = ends(points().map(|point| point.0)) else { return Ok(()) };
-    let clients = least - 0.2..most + 0.2;
+    let place = |x: f64| x.log(across.base);
+    let points = || lines.iter().flat_map(|line| &line.points);
+    let Some((least, most)) = ends(points().map(|point| place(point.0))) else { return Ok(()) };
+    let margin = 0.03 * (most - least).max(1.0);
+    let places = least - margin..most + margin;
     let Some((least, most)) = ends(points().map(|point| point.1)) else { return Ok(()) };
     // Only powers of ten are sure to be labelled, so that it begins with one.
     let values = 10_f64.powf(least.log10().floor()) * 0.999..most * 1.2;
+    let area = SVGBackend::new(path, SIZE).into_drawing_area();
     area.fill(&WHITE)?;
-    let mut chart = ChartBuilder::on(area)
+    let mut chart = ChartBuilder::on(&area)
         .caption(title, ("sans-serif", 18))
         .margin(12)
         .x_label_area_size(36)
         .y_label_area_size(64)
-        .build_cartesian_2d(clients, values.log_scale())?;
+        .build_cartesian_2d(places, values.log_scale())?;
     chart
         .configure_mesh()
         .light_line_style(TRANSPARENT)
         .x_labels(12)
-        .x_desc("clients")
-        .x_label_formatter(&|clients| {
-            if clients.fract() == 0.0 { format!("{:.0}", clients.exp2()) } else { String::new() }
+        .x_desc(across.name)
+        .x_label_formatter(&|place| {
+            if place.fract() == 0.0 {
+                format!("{:.0}", across.base.powf(*place))
+            } else {
+                String::new()
+            }
         })
         .y_label_formatter(&|value| format!("{value:.0}"))
         .draw()?;
-    for ((variant, points), colour) in lines.iter().map(|line| (line, colour(line.0))) {
-        let style = colour.stroke_width(2);
+    for line in lines {
+        let style = line.colour.stroke_width(2);
+        let points = line.points.iter().map(|(x, y)| (place(*x), *y));
         chart
-            .draw_series(LineSeries::new(points.clone(), style).point_size(3))?
-            .label(variant.name())
+            .draw_series(LineSeries::new(points, style).point_size(3))?
+            .label(line.name.clone())
             .legend(move |(x, y)| PathElement::new([(x, y), (x + 18, y)], style));
     }
     chart
         .configure_series_labels()
-        // Both figures grow with the clients, so that this corner is free.
+        // All figures stay or grow from left to right, so that this corner is free.
         .position(SeriesLabelPosition::LowerRight)
         .background_style(WHITE.mix(0.8))
         .border_style(BLACK.mix(0.3))
@@ -122,7 +143,8 @@ fn plot(
     Ok(())
 }
 
-fn colour(variant: Variant) -> RGBColor {
+/// The same in all plots.
+pub(crate) fn colour(variant: Variant) -> RGBColor {
     let number = Variant::all().into_iter().position(|of| of == variant).unwrap_or_default();
     COLOURS[number % COLOURS.len()]
 }

@@ -3,15 +3,14 @@
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::error::BoxError;
-use crate::options::Plan;
 
 /// How far a run is, in rounds.
 #[derive(Debug)]
 pub(crate) struct Progress(ProgressBar);
 
 impl Progress {
-    pub(crate) fn start(plans: &[Plan]) -> Result<Self, BoxError> {
-        let bar = ProgressBar::new(plans.iter().map(Plan::all_rounds).sum());
+    pub(crate) fn start(rounds: u64) -> Result<Self, BoxError> {
+        let bar = ProgressBar::new(rounds);
         let template = "{elapsed_precise} {wide_bar} {pos}/{len} {msg}";
         bar.set_style(ProgressStyle::with_template(template)?);
         Ok(Self(bar))

@@ -59,15 +59,15 @@ impl Series {
 
 /// The median of the rounds, and the smallest and largest value.
 #[derive(Debug, Clone, Copy, PartialEq)]
-struct Spread {
-    median: f64,
-    min: f64,
-    max: f64,
+pub(crate) struct Spread {
+    pub(crate) median: f64,
+    pub(crate) min: f64,
+    pub(crate) max: f64,
 }
 
 impl Spread {
     /// `None` where there are no values, or one is not finite.
-    fn of(mut values: Vec<f64>) -> Option<Self> {
+    pub(crate) fn of(mut values: Vec<f64>) -> Option<Self> {
         if values.iter().any(|value| !value.is_finite()) {
             return None;
         }
@@ -137,12 +137,7 @@ fn lines(base: &Series, group: &[Series]) -> Vec<Vec<String>> {
 
 fn cell(series: &Series, base: &Series, figure: usize) -> String {
     let Some(value) = Spread::of(series.values(figure)) else { return "-".to_owned() };
-    let digits = match value.median {
-        whole if whole.fract() == 0.0 || whole >= 1000.0 => 0,
-        small if small < 0.1 => 4,
-        _ => 2,
-    };
-    let text = format!("{:.digits$}", value.median);
+    let text = number(value.median);
     match series.ratio(base, figure) {
         None => text,
         Some(_) if series.variant == base.variant => text,
@@ -151,7 +146,18 @@ fn cell(series: &Series, base: &Series, figure: usize) -> String {
     }
 }
 
-fn align(text: &mut String, lines: &[Vec<String>]) {
+/// With as many digits as tell something.
+pub(crate) fn number(value: f64) -> String {
+    let digits = match value {
+        whole if whole.fract() == 0.0 || whole >= 1000.0 => 0,
+        small if small < 0.1 => 4,
+        _ => 2,
+    };
+    format!("{value:.digits$}")
+}
+
+/// Writes lines of cells as columns.
+pub(crate) fn align(text: &mut String, lines: &[Vec<String>]) {
     for line in lines {
         let mut written = String::new();
         for (column, cell) in line.iter().enumerate() {

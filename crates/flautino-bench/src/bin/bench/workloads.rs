@@ -3,7 +3,7 @@
 mod burst;
 mod steady;
 mod storm;
-mod turns;
+pub(crate) mod turns;
 
 use crate::error::BoxError;
 use crate::options::{Plan, Workload};

@@ -54,7 +54,7 @@ impl World {
         // All apps must find room at once. Connections are counted in the log.
         let cluster = Cluster::builder()
             .replicas(2)
-            .setting("max_connections", "200")
+            .setting("max_connections", "400")
             .setting("log_connections", "on")
             // Else its log grows by as much as is written.
             .setting("max_wal_size", "256MB")
@@ -100,6 +100,33 @@ impl World {
         self.cluster.nodes().take(if variant == Variant::FlautinoTwo { 3 } else { 1 })
     }
 
+    /// Lets the two replicas pass for this many: each has a user of its own, for whom the server was started
+    /// at another time. By that flautino tells servers apart.
+    pub(crate) async fn share_servers(&self, replicas: u32) -> Result<(), BoxError> {
+        let one = |number| {
+            format!(
+                "CREATE ROLE node_{number} SUPERUSER LOGIN; CREATE SCHEMA node_{number}; \
+                 CREATE FUNCTION node_{number}.pg_postmaster_start_time() RETURNS timestamptz \
+                 STABLE LANGUAGE sql AS $$ SELECT timestamptz '2020-01-01' + interval '{number} s' $$; \
+                 ALTER ROLE node_{number} SET search_path = node_{number}, pg_catalog, public; "
+            )
+        };
+        let primary = self.cluster.primary();
+        primary.execute(&(1..=replicas).map(one).collect::<String>()).await?;
+        for number in 0..2 {
+            self.cluster.replica(number).catch_up_with(primary).await?;
+        }
+        Ok(())
+    }
+
+    /// How an app reaches the primary, and so many of the replicas of [`share_servers`](Self::share_servers).
+    pub(crate) fn urls(&self, replicas: u32) -> Vec<String> {
+        let servers: Vec<_> = self.cluster.nodes().map(Node::addr).collect();
+        let replicas = (1..=replicas).zip(servers[1..].iter().cycle());
+        let replicas = replicas.map(|(number, server)| url(&format!("node_{number}"), *server));
+        std::iter::once(url("postgres", servers[0])).chain(replicas).collect()
+    }
+
     /// How many server processes the primary has started for connections so far.
     pub(crate) fn connections(&self) -> u32 {
         let log = self.cluster.primary().log();
@@ -112,6 +139,13 @@ impl World {
     }
 }
 
+/// How an app reaches the server at this address, as this user.
+fn url(user: &str, address: SocketAddr) -> String {
+    format!(
+        "postgres://{user}@{address}/postgres?sslmode=disable&application_name={APPLICATION_NAME}"
+    )
+}
+
 /// Starts an app over the primary and the replicas at these addresses, in this order.
 async fn start(
     variant: Variant,
@@ -122,10 +156,7 @@ async fn start(
     let mut arguments = vec!["app".to_owned(), variant.name(), format!("--pool={pool}")];
     arguments.extend(addresses.iter().enumerate().map(|(number, address)| {
         let role = if number == 0 { "primary" } else { "replica" };
-        format!(
-            "--{role}=postgres://postgres@{address}/postgres\
-             ?sslmode=disable&application_name={APPLICATION_NAME}"
-        )
+        format!("--{role}={}", url("postgres", *address))
     }));
     let mut child = Child::start(&arguments)?;
     let address = child.answer(CHILD_TIMEOUT).await?;

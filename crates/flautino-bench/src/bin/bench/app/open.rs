@@ -1,5 +1,7 @@
 //! How each variant is opened: as its documentation says, and all with pools of one size.
 
+use std::time::Duration;
+
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use flautino::{Engine, EngineConfig, NodeConfig};
 use sqlx::postgres::PgPoolOptions;
@@ -11,7 +13,7 @@ use crate::error::BoxError;
 use crate::world::REPLICA;
 
 /// `ping` is sqlx's own default.
-pub(super) async fn pgpool(url: &str, size: u32, ping: bool) -> Result<PgPool, BoxError> {
+pub(crate) async fn pgpool(url: &str, size: u32, ping: bool) -> Result<PgPool, BoxError> {
     let options = PgPoolOptions::new().max_connections(size).test_before_acquire(ping);
     Ok(options.connect(url).await?)
 }
@@ -31,7 +33,7 @@ pub(super) fn deadpool(url: &str, size: u32) -> Result<Pool, BoxError> {
 }
 
 /// `size` is for each node.
-pub(super) async fn flautino(
+pub(crate) async fn flautino(
     url: &str,
     size: u32,
     replicas: Vec<String>,
@@ -39,6 +41,8 @@ pub(super) async fn flautino(
     let mut config = EngineConfig::from_url(url)?;
     config.extensions.clear();
     config.pool.max_connections = size;
+    // As long as in sqlx's pool, so that as many may wait on a busy machine.
+    config.pool.acquire_timeout = Duration::from_secs(30);
     for (number, url) in replicas.into_iter().enumerate() {
         let node = NodeConfig { url: Some(url), ..NodeConfig::default() };
         config.extra_nodes.insert(format!("{REPLICA}{number}"), node);

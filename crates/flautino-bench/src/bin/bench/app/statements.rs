@@ -6,7 +6,7 @@ use crate::error::BoxError;
 use crate::world::ROWS;
 
 /// One row by its primary key.
-pub(super) const READ: &str = "SELECT n FROM counters WHERE id = $1";
+pub(crate) const READ: &str = "SELECT n FROM counters WHERE id = $1";
 /// [`LISTED`] rows by their primary key.
 pub(super) const LIST: &str =
     "SELECT id, n FROM counters WHERE id >= $1 AND id < $1 + 100 ORDER BY id";
@@ -24,7 +24,7 @@ pub(super) fn three(id: i32) -> [i32; 3] {
 }
 
 /// Runs [`READ`].
-pub(super) async fn read(executor: impl PgExecutor<'_>, id: i32) -> Result<i32, BoxError> {
+pub(crate) async fn read(executor: impl PgExecutor<'_>, id: i32) -> Result<i32, BoxError> {
     Ok(sqlx::query_scalar(READ).bind(id).fetch_one(executor).await?)
 }
 
