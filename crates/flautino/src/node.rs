@@ -39,7 +39,7 @@ pub(crate) use self::hooks::{HookCell, boxed};
 pub(crate) use self::pool::counts::Counts;
 pub(crate) use self::pool::pooled_connection::{Parts as ConnectionParts, PooledConnection};
 pub(crate) use self::pool::{EndListener, EndReason, Epoch, NodePool};
-pub(crate) use self::probe_connection::{ProbeConnection, ProbeState};
+pub(crate) use self::probe_connection::{ProbeConnection, ProbeState, Question};
 pub(crate) use self::refusal::{fix, is_final};
 pub(crate) use self::sender::Sender;
 pub(crate) use self::server::{Server, Watcher};

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use tokio::sync::oneshot;
 
 use super::Monitor;
-use crate::node::{Node, ProbeState};
+use crate::node::{Node, Question};
 use crate::router::{Position, Role, Sample};
 
 /// How long a query for a position is held back at most, so that more requests can share it.
@@ -27,9 +27,7 @@ impl Monitor {
     ) -> Option<Position> {
         let primary = self.state().primary()?.clone();
         let sample = self.sample_after(&primary, event).await?;
-        let position = sample.position().filter(|_| sample.role == Role::Primary)?;
-        self.follow(position);
-        Some(position)
+        sample.position().filter(|_| sample.role == Role::Primary)
     }
 
     /// As [`primary_position_after`](Monitor::primary_position_after), for this node.
@@ -72,47 +70,58 @@ impl Monitor {
         let _ = tokio::time::timeout(self.config.probe_timeout * 2, is_done).await;
     }
 
-    /// A sample of the node that began after `event`.
+    /// A sample of the node that began after `event`, an event of the past. All callers who wait at the
+    /// same time share one.
     async fn sample_after(self: &Arc<Self>, node: &Arc<Node>, event: Instant) -> Option<Sample> {
-        let (answer, answered) = oneshot::channel();
-        let (monitor, probed) = (Arc::clone(self), Arc::clone(node));
-        // Lock in a task, for the same reason as in `renew_probe_connection`.
+        let (mut answer, question) = node.probe_connection.join(event, self.writes.count());
+        if let Some(question) = question {
+            self.spawn_asking(node, question);
+        }
+        let answered = answer.wait_for(Option::is_some);
+        let limit = self.config.probe_timeout * 2;
+        *tokio::time::timeout(limit, answered).await.ok()?.ok()?
+    }
+
+    /// Asks in a task of its own, so that it does not matter whether those who wait are polled. It ends
+    /// with the monitor.
+    fn spawn_asking(self: &Arc<Self>, node: &Arc<Node>, question: Arc<Question>) {
+        let stop = self.running.load().as_ref().map(|run| run.stop.clone()).unwrap_or_default();
+        let (monitor, asked) = (Arc::clone(self), Arc::clone(node));
         node.spawn(async move {
-            let _waiting = probed.probe_connection.wait();
-            let mut state = probed.probe_connection.lock().await;
-            if !answer.is_closed() {
-                // Sending fails if the caller has gone meanwhile.
-                let _ = answer.send(monitor.ask_after(&probed, event, &mut state).await);
-            }
+            stop.run_until_cancelled(monitor.answer(&asked, &question)).await;
         });
-        tokio::time::timeout(self.config.probe_timeout * 2, answered).await.ok()?.ok()?
     }
 
-    /// The latest sample if it began after `event`, else a new one.
-    async fn ask_after(
-        &self,
-        node: &Arc<Node>,
-        event: Instant,
-        state: &mut ProbeState,
-    ) -> Option<Sample> {
-        if let Some(latest) = state.latest.filter(|latest| latest.began > event) {
-            return Some(latest);
+    /// Answers all who wait by the time that the question begins. Drops the question if nobody does any
+    /// more, or if the node does not answer.
+    async fn answer(self: &Arc<Self>, node: &Arc<Node>, question: &Question) {
+        let connection = &node.probe_connection;
+        let mut state = connection.lock().await;
+        let is_primary = self.state().primary().is_some_and(|primary| Arc::ptr_eq(primary, node));
+        if is_primary && !state.asked_after(connection.event()) {
+            // Writes that are about to end may share the question too. It is held back no longer than a
+            // write takes at present.
+            let deadline = tokio::time::Instant::now() + self.writes.mean().min(MAX_GATHERING);
+            connection.gather(question, || self.writes.count(), deadline).await;
         }
-        if state.unanswered.is_some_and(|began| began > event) {
-            // The node did not answer another caller's query, which this one would have shared.
-            return None;
+        let event = connection.begin();
+        let sample = if state.asked_after(event) {
+            // Another caller's question, which these would have shared.
+            state.latest.filter(|latest| Some(latest.began) > event)
+        } else if question.receiver_count() > 0 {
+            connection.token_probes.fetch_add(1, Ordering::Relaxed);
+            self.ask_position_or_all(node, &mut state).await
+        } else {
+            None
+        };
+        drop(state);
+        if let Some(sample) = sample {
+            question.send_replace(Some(sample));
+            if let (Role::Primary, true, Some(position)) =
+                (sample.role, is_primary, sample.position())
+            {
+                self.follow(position);
+            }
         }
-        if self.state().primary().is_some_and(|primary| Arc::ptr_eq(primary, node)) {
-            self.gather(node).await;
-        }
-        node.probe_connection.token_probes.fetch_add(1, Ordering::Relaxed);
-        self.ask_position_or_all(node, state).await
-    }
-
-    /// Waits for writes that are about to end, so that one query serves them too. Waits no longer
-    /// than a write takes at present.
-    async fn gather(&self, node: &Node) {
-        let deadline = tokio::time::Instant::now() + self.writes.mean().min(MAX_GATHERING);
-        node.probe_connection.gather(|| self.writes.count(), deadline).await;
     }
 }

@@ -17,6 +17,7 @@ mod read_your_writes;
 mod rebuilt;
 mod session_level;
 mod session_unseen;
+mod shared_questions;
 mod token_merge;
 mod token_probes;
 mod unseen_writes;
