@@ -22,6 +22,17 @@ bench *args:
 compare *args:
     cargo run --release -p flautino-bench -- {{args}}
 
+# How many instructions flautino adds to a warm read: `just instructions URL`, with valgrind's callgrind, on a
+# database that has the table `counters` of the bench.
+instructions url:
+    cargo build --release -p flautino-bench --bin warm_reads
+    for through in bare mutex engine route layer; do \
+        for reads in 200 1200; do \
+            valgrind --tool=callgrind --callgrind-out-file=/dev/null \
+                target/release/warm_reads $through $reads --primary {{url}} 2>&1 | grep Collected; \
+        done; \
+    done
+
 # How costs grow with nodes, tasks, texts: `just growth --only nodes`.
 growth *args:
     cargo run --release -p flautino-bench -- growth {{args}}

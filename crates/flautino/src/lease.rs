@@ -21,7 +21,7 @@ use std::future::ready;
 use std::ops::{Deref, DerefMut};
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Connection, PgConnection, Postgres, SqlStr};
@@ -38,10 +38,6 @@ use crate::node::{ConnectionParts, InFlight, Node, PooledConnection};
 use crate::sql::{Classifier, SchemaChange};
 use crate::sqlstate::{QUERY_CANCELED, has_code};
 use crate::statement::ToSend;
-
-/// How long a write that is under way may still be answered after its node is found to be down. A server
-/// that shuts down uses this time to say whether the write was committed.
-const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// Makes a session forget which values of sequences it got.
 const DISCARD_SEQUENCES: &str = "DISCARD SEQUENCES";
@@ -351,11 +347,11 @@ impl Lease {
     }
 
     fn parts(&mut self) -> Parts<'_> {
-        let grace = if self.expects_writes { SHUTDOWN_GRACE } else { Duration::ZERO };
+        let expects_write = self.expects_writes;
         let (connection, cancellation) = match self.connection.as_mut() {
             Some(LeasedConnection::Pooled(pooled)) => {
                 let ConnectionParts { connection, epoch, end, pool, backend } = pooled.parts();
-                (connection, Some(Cancellation { epoch, end, pool, backend, grace }))
+                (connection, Some(Cancellation { epoch, end, pool, backend, expects_write }))
             }
             Some(LeasedConnection::Single(connection)) => (connection, None),
             None => unreachable!("a lease has its connection until it is dropped"),

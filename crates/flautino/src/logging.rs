@@ -43,7 +43,7 @@ impl Logger {
             let reason = reason.map(Reason::as_str);
             tracing::info!(target: "flautino::query", id, node, reason, sql = %without_passwords(sql), "sending");
         }
-        Entry(Some(Open {
+        Entry(Some(Box::new(Open {
             id,
             node,
             values,
@@ -51,7 +51,7 @@ impl Logger {
             responses: self.responses,
             started: Instant::now(),
             rows: 0,
-        }))
+        })))
     }
 }
 
@@ -68,8 +68,8 @@ impl Values {
     }
 }
 
-/// A statement under way; see [`Logger::sending`].
-pub(crate) struct Entry<'a>(Option<Open<'a>>);
+/// A statement under way; see [`Logger::sending`]. Boxed, because most statements are not logged.
+pub(crate) struct Entry<'a>(Option<Box<Open<'a>>>);
 
 struct Open<'a> {
     id: u64,
@@ -82,6 +82,11 @@ struct Open<'a> {
 }
 
 impl Entry<'_> {
+    /// Whether anything of the statement is logged.
+    pub(crate) fn is_open(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// A row arrived.
     pub(crate) fn row(&mut self, row: &PgRow) {
         let Some(open) = &mut self.0 else { return };

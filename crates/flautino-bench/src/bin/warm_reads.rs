@@ -17,6 +17,7 @@ use flautino::{Engine, EngineConfig, NodeConfig};
 use flautino_axum::{Db, EngineLayer};
 use sqlx::{Connection, PgConnection, PgExecutor};
 use tokio::sync::Mutex;
+use tokio::task::JoinSet;
 use tower::ServiceExt;
 
 const READ: &str = "SELECT n FROM counters WHERE id = $1";
@@ -31,6 +32,9 @@ struct Arguments {
     primary: String,
     #[arg(long)]
     replica: Option<String>,
+    /// How many tasks share the reads and, through `engine` and `mutex`, one connection to each node.
+    #[arg(long, default_value_t = 1)]
+    tasks: u32,
 }
 
 /// What the reads go through.
@@ -38,6 +42,8 @@ struct Arguments {
 enum Through {
     /// sqlx's connection.
     Bare,
+    /// The same, behind a mutex that all tasks wait for.
+    Mutex,
     /// The same, in axum's router.
     Route,
     /// An engine over the nodes that are named, with a handle of its own for each read.
@@ -67,12 +73,38 @@ async fn request(router: &Router) -> Result<(), Box<dyn Error>> {
     if response.status() == StatusCode::OK { Ok(()) } else { Err("the request failed".into()) }
 }
 
+/// Runs so many reads in so many tasks.
+async fn share<F>(
+    reads: u32,
+    tasks: u32,
+    read: impl Fn() -> F + Clone + Send + 'static,
+) -> Result<(), Box<dyn Error>>
+where
+    F: Future<Output = Result<(), sqlx::Error>> + Send,
+{
+    let mut running: JoinSet<Result<(), sqlx::Error>> = JoinSet::new();
+    for _ in 0..tasks {
+        let read = read.clone();
+        running.spawn(async move {
+            for _ in 0..reads / tasks {
+                read().await?;
+            }
+            Ok(())
+        });
+    }
+    while let Some(ended) = running.join_next().await {
+        ended??;
+    }
+    Ok(())
+}
+
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    let Arguments { through, reads, primary, replica } = Arguments::parse();
+    let Arguments { through, reads, primary, replica, tasks } = Arguments::parse();
     let mut bare = PgConnection::connect(&primary).await?;
     let mut config = EngineConfig::from_url(&primary)?;
     config.extensions.clear();
+    config.pool.max_connections = 1;
     // The monitor's own work would count too.
     config.routing.probe_interval = Duration::from_secs(60);
     if let Some(url) = replica {
@@ -87,10 +119,21 @@ async fn main() -> Result<(), Box<dyn Error>> {
                 read(&mut bare).await?;
             }
         }
+        Through::Mutex => {
+            let connection = Arc::new(Mutex::new(bare));
+            share(reads, tasks, move || {
+                let connection = Arc::clone(&connection);
+                async move { read(&mut *connection.lock().await).await }
+            })
+            .await?;
+        }
         Through::Engine => {
-            for _ in 0..reads {
-                read(&engine.handle()).await?;
-            }
+            let engine = engine.clone();
+            share(reads, tasks, move || {
+                let db = engine.handle();
+                async move { read(&db).await }
+            })
+            .await?;
         }
         Through::Route => {
             let state = Arc::new(Mutex::new(bare));

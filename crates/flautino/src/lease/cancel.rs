@@ -18,6 +18,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The same for a step that undoes what it waits for.
 const UNDO_PATIENCE: Duration = Duration::from_millis(200);
 
+/// How long a write that is under way may still be answered after its node is found to be down. A server
+/// that shuts down uses this time to say whether the write was committed.
+const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
+
 /// A step of a transaction: what may be done to a statement before it that did not end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
@@ -49,8 +53,8 @@ pub(super) struct Cancellation<'a> {
     /// The server process behind the connection. `None` where it is not known, so that nothing can be
     /// cancelled at the server: behind a pooler, and in a pool of the app's own.
     pub(super) backend: Option<Backend>,
-    /// How long the statement may still be answered after its node is found to be down.
-    pub(super) grace: Duration,
+    /// Whether a write is expected, whose answer is waited for a little when its node is found to be down.
+    pub(super) expects_write: bool,
 }
 
 /// Runs the work, which fails when it is cancelled. Outside a pool nothing cancels it.
@@ -73,15 +77,15 @@ async fn run_to_end_of_grace<T>(
     cancellation: &Cancellation<'_>,
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
-    let Cancellation { epoch, pool, grace, .. } = cancellation;
-    if grace.is_zero() || epoch.end_reason() != Some(EndReason::Down) {
+    let Cancellation { epoch, pool, .. } = cancellation;
+    if !cancellation.expects_write || epoch.end_reason() != Some(EndReason::Down) {
         // Polling the work again might send its statement.
         return Err(pool.end_error(epoch, true));
     }
     // The node's next epoch has begun already. It is ended when the node is superseded or the engine
     // closes, and then the grace is over.
     let next = pool.epoch();
-    match tokio::time::timeout(*grace, next.run(work)).await {
+    match tokio::time::timeout(SHUTDOWN_GRACE, next.run(work)).await {
         Ok(Some(result)) => result,
         Ok(None) | Err(_) => Err(pool.end_error(epoch, true)),
     }

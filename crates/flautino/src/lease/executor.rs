@@ -165,7 +165,15 @@ pub(crate) trait Source: Send {
 /// may come after its rows.
 pub(crate) trait Answer: Default + Send {
     fn add(&mut self, item: Item);
+
+    /// sqlx's own way to such an answer, where it has one. It is shorter than reading the result item by
+    /// item, and reads it to the end too, but tells neither how many rows there were nor whether the
+    /// server had reported the end before an error.
+    const FETCH: Option<Fetch<Self>> = None;
 }
+
+/// See [`Answer::FETCH`].
+pub(crate) type Fetch<T> = fn(&mut PgConnection, ToSend) -> BoxFuture<'_, Result<T>>;
 
 impl Answer for PgQueryResult {
     fn add(&mut self, item: Item) {
@@ -184,6 +192,9 @@ impl Answer for Option<PgRow> {
     fn add(&mut self, item: Item) {
         *self = self.take().or(item.right());
     }
+
+    const FETCH: Option<Fetch<Self>> =
+        Some(|connection, statement| connection.fetch_optional(statement));
 }
 
 /// How a statement is prepared or described on a connection.

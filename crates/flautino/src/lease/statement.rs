@@ -46,11 +46,20 @@ impl Lease {
         let running = self.begin_statement(statement).await?;
         let Parts { connection, node, cancellation, .. } = self.parts();
         let mut log_entry = running.log(node, statement);
+        // Of a read it does not matter whether it was complete when it failed.
+        let is_short = !log_entry.is_open()
+            && node.classifier().seems_to_read(statement.plan(), statement.text());
         let result = {
             let work = pin!(async {
                 pooler::begin(running.sending, connection).await?;
-                let items = connection.fetch_many(statement.to_send(running.sending));
-                let mut result = read_to_end(items, &mut log_entry, completed).await;
+                let to_send = statement.to_send(running.sending);
+                let mut result = match T::FETCH {
+                    Some(fetch) if is_short => fetch(connection, to_send).await,
+                    _ => {
+                        let items = connection.fetch_many(to_send);
+                        read_to_end(items, &mut log_entry, completed).await
+                    }
+                };
                 pooler::end(running.sending, connection, &mut result).await;
                 result
             });

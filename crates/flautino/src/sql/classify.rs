@@ -136,14 +136,31 @@ impl Classifier {
         if judged >> 1 == version {
             return if judged & 1 == 0 { Access::Read } else { Access::Write };
         }
-        let catalogue = self.catalogue.load();
-        let verdict = judge(sql, &plan.traits, &catalogue, self.doubts.is_open());
+        let verdict = self.judge(plan, sql, version);
         if verdict == Verdict::UnknownFunction {
             (self.refresh)();
         }
+        if verdict == Verdict::Read { Access::Read } else { Access::Write }
+    }
+
+    /// Whether the statement is a read, by the catalogue as it was when this was last asked of it. An
+    /// engine of one node has none, so there a view may hide a function that writes.
+    pub(crate) fn seems_to_read(&self, plan: &Plan, sql: &str) -> bool {
+        if plan.rescued.load(Ordering::Relaxed) {
+            return false;
+        }
+        match plan.judged.load(Ordering::Relaxed) {
+            0 => self.judge(plan, sql, self.version.load(Ordering::Acquire)) == Verdict::Read,
+            judged => judged & 1 == 0,
+        }
+    }
+
+    /// Judges the statement by the catalogue of this version, and remembers the verdict.
+    fn judge(&self, plan: &Plan, sql: &str, version: u64) -> Verdict {
+        let verdict = judge(sql, &plan.traits, &self.catalogue.load(), self.doubts.is_open());
         let writes = u64::from(verdict != Verdict::Read);
         plan.judged.store(version << 1 | writes, Ordering::Relaxed);
-        if writes == 0 { Access::Read } else { Access::Write }
+        verdict
     }
 
     /// From now on, what names anything that may not be PostgreSQL's own is a write, because the

@@ -156,3 +156,61 @@ impl Drop for EndListener {
         self.end.listeners.lock().wakers.remove(&self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+    use std::pin::Pin;
+
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    async fn is_pending<T>(mut work: Pin<&mut impl Future<Output = T>>) -> bool {
+        poll_fn(|context| Poll::Ready(work.as_mut().poll(context).is_pending())).await
+    }
+
+    #[tokio::test]
+    async fn the_end_of_an_epoch_ends_the_work_that_waits_and_all_that_comes_after() {
+        let epoch = Epoch::first();
+        let listener = epoch.listener();
+        // One after the other, as statements of a connection; the second is dropped half-way.
+        assert_eq!(listener.run(async { 1 }).await, Some(1));
+        let (begins, begun) = oneshot::channel();
+        let working = tokio::spawn(async move {
+            {
+                let mut given_up = pin!(listener.run(pending::<i32>()));
+                assert!(is_pending(given_up.as_mut()).await);
+            }
+            let mut work = pin!(listener.run(pending::<i32>()));
+            assert!(is_pending(work.as_mut()).await);
+            begins.send(()).unwrap();
+            (work.await, listener.run(async { 2 }).await)
+        });
+        begun.await.unwrap();
+        // Renewed connections share the end with older ones.
+        epoch.renewed().end(EndReason::Down);
+        assert_eq!(working.await.unwrap(), (None, None));
+        assert_eq!(epoch.run(async { 3 }).await, None);
+        assert_eq!(epoch.replaced().run(async { 4 }).await, Some(4));
+    }
+
+    #[tokio::test]
+    async fn nobody_is_remembered_who_listens_no_more() {
+        let epoch = Epoch::first();
+        let listener = epoch.listener();
+        for _ in 0..1_000 {
+            assert_eq!(epoch.run(async { 1 }).await, Some(1));
+        }
+        assert_eq!(epoch.end.listeners.lock().wakers.len(), 1);
+        drop(listener);
+        assert_eq!(epoch.end.listeners.lock().wakers.len(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_statement_that_has_ended_keeps_no_task_alive() {
+        let listener = Epoch::first().listener();
+        listener.run(tokio::task::yield_now()).await;
+        assert!(listener.waker.take().is_none());
+    }
+}
