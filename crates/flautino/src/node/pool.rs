@@ -156,25 +156,25 @@ impl NodePool {
     fn retire(self: &Arc<Self>, managed: Box<ManagedConnection>) {
         match managed.connection {
             DriverConnection::External(_) if !self.is_in(&managed.epoch) => {
-                self.discard(managed);
+                self.discard(*managed);
             }
             DriverConnection::External(_) => {
                 // Dropping it gives it back to its own pool.
                 let _context = self.enter_runtime();
                 drop(managed);
             }
-            DriverConnection::Own(_) if managed.epoch.is_ended() => self.discard(managed),
+            DriverConnection::Own(_) if managed.epoch.is_ended() => self.discard(*managed),
             DriverConnection::Own(_) => self.spawn(close_managed(managed)),
         }
     }
 
     /// Closes the socket without telling the server, which notices by itself.
-    fn discard(&self, managed: Box<ManagedConnection>) {
+    fn discard(&self, managed: ManagedConnection) {
         drop(self.detach(managed));
     }
 
     /// Takes a connection out of the pool, and of the external pool that it came from.
-    fn detach(&self, managed: Box<ManagedConnection>) -> PgConnection {
+    fn detach(&self, managed: ManagedConnection) -> PgConnection {
         match managed.connection {
             DriverConnection::Own(connection) => connection,
             DriverConnection::External(connection) => {

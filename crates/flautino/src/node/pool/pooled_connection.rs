@@ -106,7 +106,7 @@ impl PooledConnection {
     /// which the caller may take another connection.
     pub(crate) fn discard(self) -> Permit {
         let (managed, permit) = self.into_inner();
-        permit.pool.discard(managed);
+        permit.pool.discard(*managed);
         permit
     }
 
@@ -123,7 +123,7 @@ impl PooledConnection {
     /// Takes it out of the pool for good, which may make another one in its place.
     pub(crate) fn detach(self) -> PgConnection {
         let (managed, permit) = self.into_inner();
-        permit.pool.detach(managed)
+        permit.pool.detach(*managed)
     }
 }
 

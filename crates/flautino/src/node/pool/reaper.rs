@@ -75,7 +75,7 @@ impl NodePool {
             self.spawn(async move {
                 match managed.answers(pool.config.ping_timeout).await {
                     true => pool.put_back(managed),
-                    false => pool.discard(managed),
+                    false => pool.discard(*managed),
                 }
             });
         }

@@ -45,7 +45,7 @@ impl NodePool {
         }
         // Behind PgBouncer the session is shared with other clients. In an external pool a reset would
         // undo what the pool's own hooks have set.
-        permit.pool.discard(managed);
+        permit.pool.discard(*managed);
     }
 
     /// Ends what may still run on a connection, resets its session and puts it back. Discards it where
@@ -55,7 +55,7 @@ impl NodePool {
         if managed.registration.backend.is_some() && !is_down {
             return Self::start_recovery(managed, permit, Recovery::Cancel);
         }
-        permit.pool.discard(managed);
+        permit.pool.discard(*managed);
     }
 
     pub(super) fn start_recovery(
@@ -136,7 +136,7 @@ async fn run_recovery(mut managed: Box<ManagedConnection>, permit: Permit, recov
         let _ =
             tokio::time::timeout(RECOVERY_TIMEOUT, pool.signal(backend, Signal::Terminate)).await;
     }
-    pool.discard(managed);
+    pool.discard(*managed);
 }
 
 /// Resets the session, after it has rolled back any open transaction. Returns `Ok(false)` if the session

@@ -32,7 +32,7 @@ impl NodePool {
         if self.is_alive(&mut managed, since).await {
             return Some(managed);
         }
-        self.discard(managed);
+        self.discard(*managed);
         None
     }
 
@@ -102,7 +102,7 @@ async fn send_batch(
             Err(error) if server_keeps_session(&error) => pool.put_back(managed),
             Err(_) => {
                 delivery = Delivery::Unknown;
-                pool.discard(managed);
+                pool.discard(*managed);
             }
         }
     }
