@@ -29,7 +29,15 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     let routing = EngineConfig::from_toml(&toml)?.routing;
     let change = |config: &mut EngineConfig| config.routing = routing;
-    let lab = Lab::named("fresh").replicas(2).table("t (a int)").config(change).start().await;
+    let lab = Lab::named("fresh")
+        .replicas(2)
+        .table("t (a int)")
+        // Reads remove old versions of rows, which writes WAL that is not flushed at once.
+        .sql("CREATE TABLE counters (id int PRIMARY KEY, n int) WITH (fillfactor = 50)")
+        .sql("INSERT INTO counters SELECT generate_series(1, 10000), 0")
+        .config(change)
+        .start()
+        .await;
     println!("replay takes {}", replay_times(&lab).await);
     println!("clients  after  by replicas  (first / second)  questions a request  requests/s");
     for clients in [1, 2, 8, 64] {
@@ -60,23 +68,25 @@ async fn replay_times(lab: &Lab) -> String {
 /// Writes, and reads after a pause with the token of the write.
 async fn measure(engine: &Engine, clients: u32, pause: Duration) -> Result<(), sqlx::Error> {
     let (questions, started) = (asked(engine), Instant::now());
-    let client = async || {
+    let client = async |number: u32| {
         let mut by_replicas = [0, 0];
-        for _ in 0..WRITES / clients {
+        for round in 0..WRITES / clients {
+            let id = i64::from(1 + (round * clients + number) * 7 % 10_000);
             let db = engine.handle();
-            sqlx::query("INSERT INTO t VALUES (1)").execute(&db).await?;
+            let write = "UPDATE counters SET n = n + 1 WHERE id = $1";
+            sqlx::query(write).bind(id).execute(&db).await?;
             let token = db.token().await.ok_or(sqlx::Error::WorkerCrashed)?;
             tokio::time::sleep(pause).await;
             let db = engine.handle();
             db.resume(&token);
-            sqlx::query("SELECT 1 FROM t LIMIT 1").execute(&db).await?;
+            sqlx::query("SELECT n FROM counters WHERE id = $1").bind(id).execute(&db).await?;
             for (count, name) in by_replicas.iter_mut().zip(["read_replica_1", "read_replica_2"]) {
                 *count += u32::from(db.served_by().is_some_and(|node| &*node == name));
             }
         }
         Ok::<_, sqlx::Error>(by_replicas)
     };
-    let counts = try_join_all((0..clients).map(|_| client())).await?;
+    let counts = try_join_all((0..clients).map(client)).await?;
     let by_replica = |number: usize| counts.iter().map(|counts| counts[number]).sum::<u32>();
     let reads = f64::from(WRITES / clients * clients);
     let share = |number: usize| f64::from(by_replica(number)) / reads;

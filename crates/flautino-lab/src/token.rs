@@ -1,9 +1,14 @@
 //! Tokens made by hand.
 
-/// A token's text without its checksum.
+/// A token's text without its checksum, and without the transaction id behind its position, so that only
+/// the position counts.
 #[must_use]
 pub fn bare(token: &str) -> &str {
-    token.rsplit_once('.').unwrap().0
+    let text = token.rsplit_once('.').unwrap().0;
+    match text.match_indices('.').nth(3) {
+        Some((end, _)) => &text[..end],
+        None => text,
+    }
 }
 
 /// A text with the checksum that a token has at its end.

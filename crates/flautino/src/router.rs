@@ -38,7 +38,7 @@ mod topology;
 pub use self::balance::{Load, choose};
 pub use self::consistency::{Consistency, Floor};
 pub(crate) use self::health::Transition;
-pub use self::position::{Lsn, ParseLsnError, Position};
+pub use self::position::{Lsn, ParseLsnError, Position, XidHorizon};
 pub use self::reason::Reason;
 pub use self::request::{Access, Decision, ExcludedNodes, Request, Target};
 pub(crate) use self::sample::{Progress, Sample, ServerId};

@@ -41,7 +41,7 @@ impl Floor {
     /// Whether the node, whose number this is, has what the session must see. `false` in doubt.
     #[must_use]
     pub fn admits(&self, number: usize, node: &NodeView) -> bool {
-        let reached = |floor| node.position.is_some_and(|(position, _)| position.reaches(floor));
+        let reached = |floor| node.has(floor);
         match *self {
             Self::None => true,
             Self::At(floor) => reached(floor),

@@ -82,6 +82,15 @@ impl LagTracker {
         (lacking.and_then(known_for), self.wal.last_up_to(replayed).and_then(known_for))
     }
 
+    /// Up to where a replica at `replayed` has what a query can see, on which all transactions below this
+    /// id have ended.
+    pub(super) fn visible(&self, replayed: Lsn, xid_horizon: u64) -> Lsn {
+        match (self.wal.latest(), self.xid_horizons.latest()) {
+            (Some(lsn), Some(needed)) if xid_horizon >= needed => replayed.max(lsn),
+            _ => replayed,
+        }
+    }
+
     /// How many bytes of WAL the replica has not replayed yet.
     pub(super) fn bytes_behind(&self, replica: Progress) -> Option<u64> {
         Some(self.wal.latest()?.0.saturating_sub(replica.lsn.0))

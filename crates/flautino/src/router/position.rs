@@ -72,13 +72,58 @@ pub struct Position {
     pub timeline: u32,
     /// The place on that timeline.
     pub lsn: Lsn,
+    /// Of a position that the primary reported: the transaction id behind the latest transaction that had
+    /// ended by then. See [`XidHorizon`].
+    pub xid_horizon: Option<u64>,
+}
+
+/// Below which transaction id all transactions have ended on a replica.
+///
+/// A replica that lacks nothing but WAL that no query can see has all the same what a session wrote. The
+/// primary's position is often behind such WAL: a read that removes old versions of rows writes some, and
+/// only the next commit flushes it, or the WAL writer (every 200 ms).
+///
+/// This holds after a crash of the primary too, which may lose WAL that was not flushed, and uses its
+/// places and its transaction ids again. A replica replays only what was flushed, so a transaction that
+/// has ended on it was not lost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct XidHorizon {
+    /// The cluster's `system_identifier`.
+    pub system: u64,
+    /// The timeline that the replica follows.
+    pub timeline: u32,
+    /// The first transaction id that may not have ended.
+    pub xid: u64,
+}
+
+impl XidHorizon {
+    /// A horizon of these parts.
+    #[must_use]
+    pub const fn new(system: u64, timeline: u32, xid: u64) -> Self {
+        Self { system, timeline, xid }
+    }
+
+    /// Whether every transaction that had ended on the primary at `floor` has ended on the replica.
+    /// `false` if the two cannot be compared.
+    #[must_use]
+    pub fn reaches(self, floor: Position) -> bool {
+        (self.system, self.timeline) == (floor.system, floor.timeline)
+            && floor.xid_horizon.is_some_and(|needed| self.xid >= needed)
+    }
 }
 
 impl Position {
     /// A position of these parts.
     #[must_use]
     pub const fn new(system: u64, timeline: u32, lsn: Lsn) -> Self {
-        Self { system, timeline, lsn }
+        Self { system, timeline, lsn, xid_horizon: None }
+    }
+
+    /// The same position, with the primary's transaction id; see [`xid_horizon`](Self::xid_horizon).
+    #[must_use]
+    pub const fn with_xid_horizon(self, xid: u64) -> Self {
+        Self { xid_horizon: Some(xid), ..self }
     }
 
     /// Whether a server at this position certainly has everything that a server at `floor` had.
@@ -135,6 +180,17 @@ mod tests {
         assert!(!at(1, 2, 9).reaches(at(1, 1, 5)));
         assert!(!at(1, 1, 9).reaches(at(1, 2, 5)));
         assert!(!at(2, 1, 9).reaches(at(1, 1, 5)));
+    }
+
+    #[test]
+    fn transactions_have_ended_only_on_the_timeline_and_the_system_on_which_they_were_counted() {
+        let floor = at(1, 1, 5).with_xid_horizon(8);
+        assert!(XidHorizon::new(1, 1, 8).reaches(floor));
+        assert!(XidHorizon::new(1, 1, 9).reaches(floor));
+        assert!(!XidHorizon::new(1, 1, 7).reaches(floor));
+        assert!(!XidHorizon::new(1, 2, 9).reaches(floor));
+        assert!(!XidHorizon::new(2, 1, 9).reaches(floor));
+        assert!(!XidHorizon::new(1, 1, 9).reaches(at(1, 1, 5)));
     }
 
     #[test]

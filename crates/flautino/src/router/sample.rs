@@ -22,7 +22,16 @@ impl Sample {
     /// The server's WAL position. `None` if the server did not report its timeline.
     pub(crate) fn position(&self) -> Option<Position> {
         let progress = self.progress?;
-        Some(Position::new(self.server.system?, progress.timeline?, progress.lsn))
+        Some(self.position_on(self.server.system?, progress.timeline?, progress))
+    }
+
+    /// The position of this progress, on this timeline.
+    pub(super) fn position_on(&self, system: u64, timeline: u32, progress: Progress) -> Position {
+        let position = Position::new(system, timeline, progress.lsn);
+        match self.role {
+            Role::Primary => position.with_xid_horizon(progress.xid_horizon),
+            Role::Replica | Role::Unknown => position,
+        }
     }
 }
 

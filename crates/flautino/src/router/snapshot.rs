@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use super::position::Position;
+use super::position::{Position, XidHorizon};
 
 /// What a server is now, as the server itself reports; never taken from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -51,6 +51,8 @@ pub struct NodeView {
     /// moment when it was asked for, if that is known: the position covers all that the node had
     /// then.
     pub position: Option<(Position, Option<Instant>)>,
+    /// Below which transaction id all have ended on a replica, as far as its timeline is certain.
+    pub ended: Option<XidHorizon>,
     /// The replica has everything that a query could see on the primary at this moment, by this
     /// machine's clock; sequences excepted.
     pub fresh_as_of: Option<Instant>,
@@ -91,10 +93,18 @@ impl NodeView {
             up: false,
             excluded: None,
             position: None,
+            ended: None,
             fresh_as_of: None,
             incarnation: 0,
             readmitted: None,
         }
+    }
+
+    /// Whether the node certainly has what a query could see on a server at this position.
+    #[must_use]
+    pub fn has(&self, floor: Position) -> bool {
+        self.position.is_some_and(|(position, _)| position.reaches(floor))
+            || self.ended.is_some_and(|ended| ended.reaches(floor))
     }
 
     /// Whether the node is a replica of the right cluster, and is up. It may lag.

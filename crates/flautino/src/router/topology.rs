@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::health::{Health, Observation, Transition};
 use super::lag::LagTracker;
-use super::position::{Lsn, Position};
+use super::position::{Lsn, Position, XidHorizon};
 use super::replay_time::ReplayTime;
 use super::sample::{Progress, Sample, ServerId};
 use super::snapshot::Role;
@@ -31,8 +31,10 @@ struct NodeState {
     /// for. The moment is `None` for a position from the control file, since nobody knows when the
     /// server wrote it.
     confirmed: Option<(Position, Option<Instant>)>,
-    /// A replay position whose timeline is not confirmed yet, and when it was asked for.
-    unconfirmed: Option<(Instant, Lsn)>,
+    /// See [`NodeView::ended`](super::NodeView::ended).
+    ended: Option<XidHorizon>,
+    /// A replica's progress whose timeline is not confirmed yet, and when it was asked for.
+    unconfirmed: Option<(Instant, Progress)>,
     replay_time: ReplayTime,
     /// When the latest probe began that found nothing listening at the node's address.
     refused: Option<Instant>,
@@ -119,6 +121,7 @@ impl Topology {
             health: Health::new(self.settings.failures_to_down, self.settings.answers_to_up),
             sample: None,
             confirmed: None,
+            ended: None,
             unconfirmed: None,
             replay_time: ReplayTime::default(),
             refused: None,
@@ -235,6 +238,8 @@ impl Topology {
             let confirmed = node.confirmed.map(|(position, _)| position);
             let confirmed = confirmed.filter(|position| position.timeline == self.timeline);
             let replayed = confirmed.map_or(Lsn(0), |position| position.lsn);
+            let ended = node.ended.filter(|ended| ended.timeline == self.timeline);
+            let replayed = ended.map_or(replayed, |ended| self.lag.visible(replayed, ended.xid));
             let (at_least, at_most) = self.lag.replay_bounds(replayed, sample.began);
             node.replay_time.observe(at_least, at_most);
         }
@@ -253,6 +258,7 @@ impl Topology {
         let incarnation = self.next_incarnation();
         let node = &mut self.nodes[number];
         node.confirmed = None;
+        node.ended = None;
         node.unconfirmed = None;
         node.replay_time = ReplayTime::default();
         node.incarnation = incarnation;

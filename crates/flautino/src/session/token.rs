@@ -11,7 +11,8 @@ use crate::router::{Lsn, Position};
 /// What a session's next read must see, as a text for a cookie, a header or a field of a job.
 ///
 /// The text is short, and consists of the characters `0-9a-z.`. It holds a WAL position: the
-/// system, the timeline, and the place on it. A checksum shows if part of the text was lost.
+/// system, the timeline, and the place on it; of the primary's position also which transactions had
+/// ended there. A checksum shows if part of the text was lost.
 /// `flautino-axum` adds a signature if a key is configured.
 ///
 /// ```
@@ -85,8 +86,9 @@ impl From<Position> for Token {
 impl fmt::Display for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = match self.0 {
-            Kind::At(Position { system, timeline, lsn: Lsn(lsn) }) => {
-                format!("{FORMAT}.{system:x}.{timeline:x}.{lsn:x}")
+            Kind::At(Position { system, timeline, lsn: Lsn(lsn), xid_horizon, .. }) => {
+                let xid = xid_horizon.map(|xid| format!(".{xid:x}")).unwrap_or_default();
+                format!("{FORMAT}.{system:x}.{timeline:x}.{lsn:x}{xid}")
             }
             Kind::PrimaryUntil(seconds) => format!("{FORMAT}.until.{seconds:x}"),
         };
@@ -119,7 +121,9 @@ impl FromStr for Token {
             system => {
                 let (system, timeline) = (number(system)?, number(field()?)?);
                 let timeline = u32::try_from(timeline).map_err(|_| ParseTokenError(()))?;
-                Kind::At(Position::new(system, timeline, Lsn(number(field()?)?)))
+                let mut position = Position::new(system, timeline, Lsn(number(field()?)?));
+                position.xid_horizon = fields.next().map(number).transpose()?;
+                Kind::At(position)
             }
         };
         if fields.next().is_some() { Err(ParseTokenError(())) } else { Ok(Self(kind)) }
@@ -155,6 +159,7 @@ mod tests {
         for token in [
             token,
             Token::at(Position::new(0, 0, Lsn(0))),
+            Token::at(Position::new(7, 1, Lsn(9)).with_xid_horizon(0x2_0000_0003)),
             Token::primary_for(Duration::from_secs(9)),
         ] {
             assert_eq!(token.to_string().parse(), Ok(token));
@@ -169,7 +174,9 @@ mod tests {
             "1.",
             "1.2",
             "1.2.3",
-            "1.2.3.4.5",
+            "1.2.3.4.5.6",
+            "1.2.3.4.05",
+            "1.2.3.4.x",
             "2.2.3.4",
             "1.2.3.4.",
             "1..3.4",

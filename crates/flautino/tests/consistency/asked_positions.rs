@@ -11,7 +11,7 @@ use futures_util::future::join_all;
 use crate::common::*;
 
 /// Longer than any replica here takes to replay, also on a busy machine.
-const LONG: Duration = Duration::from_secs(20);
+pub(super) const LONG: Duration = Duration::from_secs(20);
 const REPLICAS: [&str; 2] = ["read_replica_1", "read_replica_2"];
 
 /// What is known of replicas comes of questions alone.
@@ -23,7 +23,7 @@ fn seldom_probed(config: &mut EngineConfig) {
 }
 
 /// Such an engine, whose reads wait as long.
-fn lab(name: &str, replicas: usize, token_wait: Duration) -> LabBuilder<'_> {
+pub(super) fn lab(name: &str, replicas: usize, token_wait: Duration) -> LabBuilder<'_> {
     Lab::named(name).replicas(replicas).table("t (a int)").config(seldom_probed).config(
         move |config| {
             config.routing.token_wait = token_wait;
@@ -54,7 +54,7 @@ async fn replay_late(cluster: &Cluster, replica: &Node) {
 }
 
 /// A write, and the token for it.
-async fn write(engine: &Engine, value: i32) -> Token {
+pub(super) async fn write(engine: &Engine, value: i32) -> Token {
     let db = engine.handle();
     insert(&db, value).await;
     let token = db.token().await.unwrap();

@@ -20,6 +20,7 @@ mod session_unseen;
 mod shared_questions;
 mod token_merge;
 mod token_probes;
+mod unflushed;
 mod unseen_writes;
 mod until_tokens;
 mod ways_to_write;

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use flautino::router::{Floor, Lsn, NodeView, Position};
+use flautino::router::{Floor, Lsn, NodeView, Position, XidHorizon};
 use flautino::{Reason, Role};
 
 fn at(system: u64, timeline: u32, lsn: u64) -> Position {
@@ -81,6 +81,24 @@ fn a_floor_is_admitted_exactly_met_and_not_one_byte_before() {
     for other in [at(1, 2, 100), at(1, 2, u64::MAX), at(1, 4, u64::MAX), at(2, 3, u64::MAX)] {
         assert!(!floor.admits(0, &node(Some(other))), "{other:?}");
     }
+}
+
+#[test]
+fn a_floor_is_admitted_too_where_all_its_transactions_have_ended() {
+    let floor = at(1, 3, 100).with_xid_horizon(8);
+    let ended = |system, timeline, xid| {
+        let mut node = node(Some(at(1, 3, 99)));
+        node.ended = Some(XidHorizon::new(system, timeline, xid));
+        node
+    };
+    for floor in [Floor::At(floor), Floor::SeenOn(0, Some(floor))] {
+        assert!(floor.admits(0, &ended(1, 3, 8)) && floor.admits(0, &ended(1, 3, 9)));
+        for other in [ended(1, 3, 7), ended(1, 2, 9), ended(1, 4, 9), ended(2, 3, 9)] {
+            assert!(!floor.admits(0, &other), "{other:?}");
+        }
+    }
+    assert!(!Floor::At(at(1, 3, 100)).admits(0, &ended(1, 3, u64::MAX)));
+    assert!(!Floor::Primary(Reason::OwnWrite).admits(0, &ended(1, 3, u64::MAX)));
 }
 
 #[test]

@@ -21,8 +21,8 @@
 use std::time::Instant;
 
 use super::{NodeState, Topology};
-use crate::router::position::Position;
-use crate::router::sample::Sample;
+use crate::router::position::{Position, XidHorizon};
+use crate::router::sample::{Progress, Sample};
 use crate::router::snapshot::{Exclusion, Role};
 
 impl NodeState {
@@ -33,6 +33,17 @@ impl NodeState {
                 *since = as_of.or(*since);
             }
             confirmed => *confirmed = Some((position, as_of)),
+        }
+    }
+
+    /// Takes over a replica's transaction horizon, whose timeline is confirmed.
+    fn confirm_ended(&mut self, system: u64, timeline: u32, progress: Progress) {
+        let ended = XidHorizon::new(system, timeline, progress.xid_horizon);
+        let is_newer = |before: &XidHorizon| {
+            before.system != system || (before.timeline, before.xid) < (timeline, ended.xid)
+        };
+        if self.ended.as_ref().is_none_or(is_newer) {
+            self.ended = Some(ended);
         }
     }
 }
@@ -48,10 +59,14 @@ impl Topology {
             node.confirm(Position::new(system, timeline, lsn), None);
         }
         if let Some(timeline) = progress.timeline {
-            node.confirm(Position::new(system, timeline, progress.lsn), Some(sample.began));
+            let position = sample.position_on(system, timeline, progress);
+            node.confirm(position, Some(sample.began));
+            if sample.role == Role::Replica {
+                node.confirm_ended(system, timeline, progress);
+            }
         }
         if sample.role == Role::Replica && progress.timeline.is_none() {
-            node.unconfirmed.get_or_insert((sample.began, progress.lsn));
+            node.unconfirmed.get_or_insert((sample.began, progress));
         } else {
             node.unconfirmed = None;
         }
@@ -62,7 +77,7 @@ impl Topology {
         let Some(system) = self.system else { return };
         let Some(timeline) = self.expected_timeline() else { return };
         for number in 0..self.nodes.len() {
-            let Some((asked, lsn)) = self.nodes[number].unconfirmed else { continue };
+            let Some((asked, progress)) = self.nodes[number].unconfirmed else { continue };
             let control = self.progress(number).and_then(|progress| progress.control);
             // A replica whose control file names another timeline may never follow the promotion.
             let follows = control.is_some_and(|(own, _)| own == timeline);
@@ -70,12 +85,13 @@ impl Topology {
             let mut others = (0..self.nodes.len()).filter(|other| *other != number);
             if follows && is_ours && others.all(|other| self.was_not_promoted_by(other, asked)) {
                 let node = &mut self.nodes[number];
-                node.confirm(Position::new(system, timeline, lsn), Some(asked));
+                node.confirm(Position::new(system, timeline, progress.lsn), Some(asked));
+                node.confirm_ended(system, timeline, progress);
                 // A later sample, if there is one, is confirmed next.
-                node.unconfirmed =
-                    node.sample.filter(|sample| sample.began > asked).and_then(|sample| {
-                        sample.progress.map(|progress| (sample.began, progress.lsn))
-                    });
+                node.unconfirmed = node
+                    .sample
+                    .filter(|sample| sample.began > asked)
+                    .and_then(|sample| sample.progress.map(|progress| (sample.began, progress)));
             }
         }
     }

@@ -380,6 +380,47 @@ fn replicas_of_a_primary_that_reports_no_position_count_as_fresh() {
 }
 
 #[test]
+fn a_replica_on_which_all_transactions_have_ended_has_what_a_token_needs() {
+    let mut nodes = Nodes::new(3);
+    nodes.answers(0, 0, Answer { xid_horizon: 8, ..primary(1, 200) });
+    let (token, _) = nodes.view(0).position.unwrap();
+    assert_eq!(token.xid_horizon, Some(8));
+    // Transaction 7 may not have ended on it yet.
+    nodes.answers(1, 1, Answer { xid_horizon: 7, ..replica(1, 100) });
+    assert!(!nodes.view(1).has(token));
+    let all_ended = Answer { xid_horizon: 8, ..replica(1, 110) };
+    nodes.answers(1, 2, all_ended);
+    assert!(nodes.view(1).has(token));
+    assert_eq!(nodes.confirmed(1), Some((1, 110)));
+    // Its own position says nothing of transactions, so another replica that has ended as many need not
+    // have what was read on it.
+    let (own, _) = nodes.view(1).position.unwrap();
+    nodes.answers(2, 2, Answer { xid_horizon: 9, ..replica(1, 100) });
+    assert!(nodes.view(2).has(token) && !nodes.view(2).has(own));
+    // A transaction that is open keeps the horizon down; what had ended stays so.
+    nodes.answers(1, 3, Answer { xid_horizon: 5, ..replica(1, 115) });
+    assert!(nodes.view(1).has(token));
+    // Another server under its name, or the same one after a restart, may be behind.
+    nodes.answers(1, 4, Answer { started: 1, xid_horizon: 7, ..replica(1, 110) });
+    assert!(!nodes.view(1).has(token));
+    // On another timeline the ids are those of other transactions.
+    nodes.answers(1, 5, Answer { started: 1, xid_horizon: 9, ..replica(2, 110) });
+    assert!(!nodes.view(1).has(token));
+}
+
+#[test]
+fn transactions_have_ended_where_the_timeline_is_certain() {
+    let mut nodes = Nodes::new(2);
+    nodes.answers(0, 0, Answer { xid_horizon: 8, ..primary(1, 200) });
+    let (token, _) = nodes.view(0).position.unwrap();
+    nodes.answers(1, 1, Answer { xid_horizon: 8, ..replica_without_timeline((1, 50), 100) });
+    assert!(!nodes.view(1).has(token));
+    // The primary was not promoted since.
+    nodes.answers(0, 2, Answer { xid_horizon: 9, ..primary(1, 300) });
+    assert!(nodes.view(1).has(token));
+}
+
+#[test]
 fn a_replica_is_expected_to_take_as_long_as_its_answers_showed() {
     let mut nodes = Nodes::new(2);
     let expected = |nodes: &Nodes| {

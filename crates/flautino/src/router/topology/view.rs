@@ -34,6 +34,7 @@ impl Topology {
             up: node.health.is_up(),
             excluded: self.exclusion(number, positions),
             position: node.confirmed,
+            ended: node.ended,
             fresh_as_of,
             incarnation: node.incarnation,
             readmitted: node.readmitted,
