@@ -95,7 +95,8 @@ impl<T: Answer> Work for Running<'_, T> {
     async fn run(&mut self, lease: &mut Option<Lease>) -> Result<T, Failure> {
         let Some(lease) = lease else { unreachable!("work begins with a lease") };
         let mut completed = false;
-        let result = lease.run(self.statement, &mut completed).await;
+        // Boxed apart from the attempts around it: each is small enough for what an allocator keeps at hand.
+        let result = Box::pin(lease.run(self.statement, &mut completed)).await;
         result.map_err(|error| Failure::new(error, Phase::Executing { completed }))
     }
 }
