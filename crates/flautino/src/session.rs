@@ -214,9 +214,7 @@ impl Session {
 
     /// Records that a statement ended, whether it succeeded, failed or was cancelled.
     pub(crate) fn statement_ended(&self, timing: Timing) {
-        let served_by = Some(Arc::clone(&timing.node));
-        let before = std::mem::replace(&mut self.state.lock().served_by, served_by);
-        drop(before);
+        self.state.lock().served_by = Some(Arc::clone(&timing.node));
         self.timings.push(timing);
     }
 

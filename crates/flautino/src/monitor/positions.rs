@@ -92,7 +92,7 @@ impl Monitor {
         });
     }
 
-    /// Answers all who wait by the time that the question begins. Drops the question if nobody does any
+    /// Asks for all who wait by the time that the question begins. Drops the question if nobody does any
     /// more, or if the node does not answer.
     async fn answer(self: &Arc<Self>, node: &Arc<Node>, question: &Question) {
         let connection = &node.probe_connection;

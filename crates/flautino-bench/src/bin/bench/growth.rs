@@ -25,7 +25,7 @@ use self::report::Series;
 use crate::error::BoxError;
 use crate::progress::Progress;
 use crate::workloads::turns::turns;
-use crate::world::World;
+use crate::world::{World, on_a_cluster};
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -75,13 +75,12 @@ impl Options {
 /// Measures on a cluster of its own.
 pub(crate) async fn run(options: &Options) -> Result<(), BoxError> {
     let axes = options.axes();
-    let world = World::start().await?;
-    world.share_servers(axis::MAX_REPLICAS).await?;
-    let progress = Progress::start(axes.iter().map(|axis| options.all_rounds(*axis)).sum())?;
-    let outcome = Box::pin(measure(options, &axes, &world, &progress)).await;
-    progress.end();
-    world.stop().await;
-    outcome
+    let rounds = axes.iter().map(|axis| options.all_rounds(*axis)).sum();
+    on_a_cluster(rounds, async |world, progress| {
+        world.share_servers(axis::MAX_REPLICAS).await?;
+        measure(options, &axes, world, progress).await
+    })
+    .await
 }
 
 async fn measure(

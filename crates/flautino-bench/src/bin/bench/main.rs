@@ -39,7 +39,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use self::error::BoxError;
 use self::options::{Options, Plan};
 use self::progress::Progress;
-use self::world::World;
+use self::world::{World, on_a_cluster};
 
 /// Measures flautino beside other pools: the same axum app over each, under the same load, in turns
 /// on one throwaway cluster.
@@ -98,12 +98,9 @@ async fn main() -> ExitCode {
 /// Runs all plans on one cluster.
 async fn bench(options: &Options) -> Result<(), BoxError> {
     let plans = options.plans();
-    let world = World::start().await?;
-    let progress = Progress::start(plans.iter().map(Plan::all_rounds).sum())?;
-    let outcome = Box::pin(measure(options, &plans, &world, &progress)).await;
-    progress.end();
-    world.stop().await;
-    outcome
+    let rounds = plans.iter().map(Plan::all_rounds).sum();
+    on_a_cluster(rounds, async |world, progress| measure(options, &plans, world, progress).await)
+        .await
 }
 
 /// Runs one plan after the other. After each, prints its figures, and writes those of all so far, so that

@@ -9,6 +9,7 @@ use sqlx::PgConnection;
 use crate::child::{CHILD_TIMEOUT, Child};
 use crate::error::BoxError;
 use crate::meter::{APPLICATION_NAME, Meter};
+use crate::progress::Progress;
 use crate::variant::Variant;
 
 /// With this the names of replicas begin in flautino's apps.
@@ -46,6 +47,20 @@ pub(crate) struct App {
     pub(crate) child: Child,
     /// What it reaches its servers through, if its statements are counted.
     pub(crate) meters: Vec<Meter>,
+}
+
+/// Runs the work on a cluster of its own, which is stopped in the end, whatever comes of it. `rounds` are
+/// all that the progress counts.
+pub(crate) async fn on_a_cluster(
+    rounds: u64,
+    work: impl AsyncFnOnce(&World, &Progress) -> Result<(), BoxError>,
+) -> Result<(), BoxError> {
+    let world = World::start().await?;
+    let progress = Progress::start(rounds)?;
+    let outcome = Box::pin(work(&world, &progress)).await;
+    progress.end();
+    world.stop().await;
+    outcome
 }
 
 impl World {

@@ -47,7 +47,7 @@ pub(crate) struct Options {
     count: u32,
 }
 
-/// Answers with the resident memory that is added, in kB.
+/// Sends the run the resident memory that is added, in kB.
 pub(crate) async fn held(options: Options) -> Result<(), BoxError> {
     let Options { variant, held, urls, count } = options;
     let added = match held {
