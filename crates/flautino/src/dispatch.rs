@@ -16,9 +16,12 @@ mod selection;
 
 use std::sync::Arc;
 
+use futures_core::future::BoxFuture;
+
 pub(crate) use self::budget::FallbackBudget;
 pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
+use self::selection::Selection;
 use crate::error::{AlreadyHolds, Error};
 use crate::lease::{Lease, Tracker, Tracking};
 use crate::monitor::Monitor;
@@ -74,6 +77,9 @@ where
         }
     }
 }
+
+/// Waits until a connection is leased.
+type Waiting<'a> = BoxFuture<'a, Result<(), sqlx::Error>>;
 
 /// Where the statements of one handle go: the cluster, the session that they belong to, and the
 /// choices that were made through the handle.
@@ -147,7 +153,11 @@ impl Dispatch {
         let mut lease = None;
         loop {
             let access = if retry.to_primary { Access::Write } else { access };
-            let leased = self.lease(access, statement, &mut retry, &mut lease).await;
+            let leased = match self.lease(access, statement, &mut retry, &mut lease) {
+                Ok(Some(waiting)) => waiting.await,
+                Ok(None) => Ok(()),
+                Err(error) => Err(error),
+            };
             let mut failure = if let Err(error) = leased {
                 let error = AlreadyHolds::explain(error, self.session.leases());
                 Failure::new(error, Phase::Leasing)
@@ -165,7 +175,7 @@ impl Dispatch {
             };
             // Given back before anything is waited for.
             lease = None;
-            // Rare, as are the waits in `lease`: boxed, they take no room in the future of each statement.
+            // Rare: boxed, it takes no room in the future of each statement.
             if !Box::pin(self.may_retry(access, statement, &mut retry, &failure)).await {
                 if let Some(Sent { statement, completed }) = failure.phase.sent(statement) {
                     let commits_at_once = statement.commits_at_once();
@@ -177,19 +187,22 @@ impl Dispatch {
         }
     }
 
-    /// Selects the node for an attempt and leases one of its connections, into `leased`. Leaves that
-    /// empty if the cluster changed while this waited, so that a node has to be selected anew.
-    async fn lease(
-        &self,
+    /// Selects the node for an attempt and leases one of its connections, into `leased`.
+    ///
+    /// Returns a future if something has to be waited for. It leaves `leased` empty if the cluster changed
+    /// meanwhile, so that a node has to be selected anew. It is boxed, so that it takes no room in the
+    /// future of a statement that waits for nothing.
+    fn lease<'a>(
+        &'a self,
         access: Access,
         statement: Option<&Statement>,
-        retry: &mut Retry,
-        leased: &mut Option<Lease>,
-    ) -> Result<(), sqlx::Error> {
+        retry: &'a mut Retry,
+        leased: &'a mut Option<Lease>,
+    ) -> Result<Option<Waiting<'a>>, sqlx::Error> {
         let monitor = self.monitor();
         retry.is_routed = monitor.routes();
         if !retry.is_routed {
-            return self.lease_unrouted(retry, leased).await;
+            return self.lease_unrouted(retry, leased);
         }
         if statement.is_some() && access == Access::Write {
             // Counted before it has a connection: a token that is asked for now may wait a moment,
@@ -198,6 +211,23 @@ impl Dispatch {
             retry.write_under_way.get_or_insert_with(|| monitor.write_begins());
         }
         let mut selection = self.select(access, retry, monitor.state().clone())?;
+        let Some(lease) = selection.checkout_warm(monitor) else {
+            return Ok(Some(Box::pin(self.lease_waiting(access, selection, retry, leased))));
+        };
+        retry.record_selection(selection.node(), selection.view(), selection.decision.as_writer);
+        self.track(leased.insert(lease), access, &mut selection, retry);
+        Ok(None)
+    }
+
+    /// Waits for a primary, for the fallback budget, or for a connection to the selected node.
+    async fn lease_waiting(
+        &self,
+        access: Access,
+        mut selection: Selection,
+        retry: &mut Retry,
+        leased: &mut Option<Lease>,
+    ) -> Result<(), sqlx::Error> {
+        // Boxed, so that they take no room where only a connection is waited for.
         if selection.needs_primary() {
             return Box::pin(self.wait_for_primary(access, retry)).await;
         }
@@ -207,14 +237,25 @@ impl Dispatch {
             return Ok(());
         }
         retry.record_selection(selection.node(), selection.view(), selection.decision.as_writer);
-        *leased = selection.checkout(monitor).await?;
-        let Some(lease) = leased else {
+        let Some(lease) = selection.checkout(self.monitor()).await? else {
             if retry.count_reselection() < MAX_RESELECTIONS {
                 return Ok(());
             }
             let node = selection.node().name().to_string();
             return Err(Error::NodeDown { node, sent: false }.into());
         };
+        self.track(leased.insert(lease), access, &mut selection, retry);
+        Ok(())
+    }
+
+    /// Tells a lease of the selected node what it is for, and what to report.
+    fn track(
+        &self,
+        lease: &mut Lease,
+        access: Access,
+        selection: &mut Selection,
+        retry: &mut Retry,
+    ) {
         if access == Access::Read {
             lease.expect_reads();
         }
@@ -222,15 +263,14 @@ impl Dispatch {
         let reason = retry.cause.unwrap_or(selection.decision.reason);
         let tracking = selection.tracking(self.effective_consistency(), retry);
         lease.tracker = Some(self.tracker(reason, retry, Some(tracking)));
-        Ok(())
     }
 
-    /// Leases a connection where nothing is routed: the engine has one node, or is not open.
-    async fn lease_unrouted(
-        &self,
-        retry: &Retry,
-        leased: &mut Option<Lease>,
-    ) -> Result<(), sqlx::Error> {
+    /// The same where nothing is routed: the engine has one node, or is not open.
+    fn lease_unrouted<'a>(
+        &'a self,
+        retry: &'a Retry,
+        leased: &'a mut Option<Lease>,
+    ) -> Result<Option<Waiting<'a>>, sqlx::Error> {
         let (node, reason) = match &self.target {
             // The node left the engine, but another one may have taken over its name.
             Target::Node(node) if node.left.is_cancelled() => {
@@ -239,12 +279,19 @@ impl Dispatch {
             Target::Node(node) => (Arc::clone(node), Reason::NamedNode),
             _ => (self.main(), Reason::MainNode),
         };
-        if node.is_over_external_pool() {
-            Box::pin(self.monitor().ensure_traces(&node)).await;
+        let track =
+            move |lease: &mut Lease| lease.tracker = Some(self.tracker(reason, retry, None));
+        if let Some(lease) = Lease::warm(&node) {
+            track(leased.insert(lease));
+            return Ok(None);
         }
-        let lease = leased.insert(Lease::checkout(&node).await?);
-        lease.tracker = Some(self.tracker(reason, retry, None));
-        Ok(())
+        Ok(Some(Box::pin(async move {
+            if node.is_over_external_pool() {
+                Box::pin(self.monitor().ensure_traces(&node)).await;
+            }
+            track(leased.insert(Lease::checkout(&node, || true).await?));
+            Ok(())
+        })))
     }
 
     /// Makes the tracker of a lease, which counts its statements under `reason` and reports their

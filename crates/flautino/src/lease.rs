@@ -125,26 +125,28 @@ pub(crate) struct Failures {
 }
 
 impl Lease {
-    pub(crate) async fn checkout(node: &Arc<Node>) -> Result<Self, sqlx::Error> {
-        Self::checkout_while(node, || true).await
+    /// Leases the connection that was used last, if nothing has to be waited for.
+    pub(crate) fn warm(node: &Arc<Node>) -> Option<Self> {
+        let connection = node.pool().ok()??.checkout_warm()?;
+        Some(Self::new(LeasedConnection::Pooled(connection), InFlight::on(node)))
     }
 
-    /// As [`checkout`](Lease::checkout), but fails at once if `is_up` says that the node is down and a
-    /// connection would have to be waited for.
-    pub(crate) async fn checkout_while(
+    /// Leases a connection. Fails at once if `is_up` says that the node is down and a connection would
+    /// have to be waited for.
+    pub(crate) async fn checkout(
         node: &Arc<Node>,
         is_up: impl FnOnce() -> bool,
     ) -> Result<Self, sqlx::Error> {
         let node = InFlight::on(node);
-        // What waits is boxed, so that it takes no room in the future of each statement.
         let connection = match node.pool()? {
-            Some(pool) => LeasedConnection::Pooled(match pool.checkout_warm() {
-                Some(connection) => connection,
-                None => Box::pin(pool.checkout(is_up)).await?,
-            }),
+            Some(pool) => LeasedConnection::Pooled(pool.checkout(is_up).await?),
             None => LeasedConnection::Single(Box::pin(node.connect()).await?),
         };
-        Ok(Self {
+        Ok(Self::new(connection, node))
+    }
+
+    fn new(connection: LeasedConnection, node: InFlight) -> Self {
+        Self {
             connection: Some(connection),
             state: LeaseState::Clean,
             node,
@@ -156,7 +158,7 @@ impl Lease {
             tracker: None,
             owns_sequences: false,
             schema_change: None,
-        })
+        }
     }
 
     /// The name of the node it is connected to.
@@ -442,8 +444,8 @@ impl Drop for Lease {
         match self.state {
             // Dropping the connection recovers it: the statement may still run.
             LeaseState::Busy | LeaseState::HalfRead => drop(connection),
-            LeaseState::Unusable => drop(connection.discard()),
-            _ if self.outdated => drop(connection.discard()),
+            LeaseState::Unusable => connection.discard(),
+            _ if self.outdated => connection.discard(),
             LeaseState::Clean if !self.in_transaction => connection.release(),
             LeaseState::Clean | LeaseState::Used => connection.reset(),
         }

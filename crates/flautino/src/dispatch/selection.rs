@@ -42,6 +42,15 @@ impl Selection {
         self.decision.as_writer && !self.state.snapshot.takes_writes()
     }
 
+    /// Leases a connection to the node, if nothing has to be waited for and nothing has changed.
+    pub(super) fn checkout_warm(&self, monitor: &Monitor) -> Option<Lease> {
+        if self.needs_primary() || self.decision.reason.is_fallback() {
+            return None;
+        }
+        let lease = Lease::warm(self.node())?;
+        Arc::ptr_eq(&monitor.state(), &self.state).then_some(lease)
+    }
+
     /// Leases a connection to the node. Returns `None` if the node no longer fits: it changed its
     /// role, was replaced, went down or left.
     pub(super) async fn checkout(&self, monitor: &Monitor) -> Result<Option<Lease>, sqlx::Error> {
@@ -49,7 +58,7 @@ impl Selection {
         let is_named = matches!(self.request.target, Target::Node(_));
         // Who names a node waits for that one, also while it is down.
         let is_up = || is_named || monitor.state().view(node).is_some_and(|view| view.up);
-        let lease = Lease::checkout_while(node, is_up).await;
+        let lease = Lease::checkout(node, is_up).await;
         let now = monitor.state();
         let number = now.number(node);
         let may_reselect = match &lease {

@@ -1,14 +1,14 @@
-//! A node's connections while the engine is open: a fair semaphore and a last-in-first-out stack.
+//! A node's connections while the engine is open: a last-in-first-out stack, and a fair queue.
 //!
-//! A caller takes a permit, and then the idle connection that was used last. If no connection is idle, a
-//! task makes one, and the longest waiting caller gets whichever comes first: a new connection, or one
-//! that another caller gives back. A clean connection is given back without a message to the server and
-//! without a task.
+//! A caller takes the idle connection that was used last. If none is idle, it joins the queue, and a task
+//! makes a connection where the pool may have one more. The first caller in the queue gets whichever
+//! comes first: a new connection, or one that another caller gives back. A clean connection is given back
+//! without a message to the server and without a task.
 //!
 //! - `checkout`, `connecting`: how a caller gets a connection; how one is made
-//! - `pooled_connection`, `permit`, `managed`: a connection that is checked out; the right to have it;
+//! - `pooled_connection`, `slot`, `managed`: a connection that is checked out; that it counts as in use;
 //!   what the pool knows of it
-//! - `state`: idle connections and waiting callers
+//! - `state`, `queue`: idle connections; waiting callers
 //! - `recovery`: what happens to a connection that is not known to be clean
 //! - `ending`, `signals`, `signal_queue`: how statements are cancelled at the server
 //! - `reaper`: how long connections stay idle, how long they live, and which of them are dead
@@ -24,12 +24,13 @@ mod ending;
 mod epoch;
 mod external;
 mod managed;
-mod permit;
 pub(super) mod pooled_connection;
+mod queue;
 mod reaper;
 mod recovery;
 mod signal_queue;
 mod signals;
+mod slot;
 mod sqlx_pool;
 mod state;
 
@@ -64,19 +65,15 @@ pub(crate) struct NodePool {
     connector: Connector,
     config: PoolConfig,
     hooks: Hooks,
-    /// `max_connections` permits, one for each connection that is checked out.
-    permits: Semaphore,
-    /// How many callers wait for a permit.
-    queued: AtomicU32,
+    /// How many callers wait for the external pool.
+    waiting_outside: AtomicU32,
     /// `connect_concurrency` permits, one for each connection that is being made.
     connect_permits: Semaphore,
     state: Mutex<PoolState>,
     signal_queue: SignalQueue,
-    /// Notified when a caller has waited for a while, so that connections for the minimum give way.
-    contended: Notify,
     /// Cancelled when nothing can be checked out any more.
     closing: CancellationToken,
-    /// Notified of each permit that comes back after that.
+    /// Notified of each connection that comes back after that.
     returned: Notify,
     /// See [`sqlx_pool`].
     sqlx_pool: OnceLock<PgPool>,
@@ -116,14 +113,12 @@ impl NodePool {
         Arc::new(Self {
             server: Arc::clone(server),
             connector,
-            permits: Semaphore::new(config.max_connections as usize),
-            queued: AtomicU32::new(0),
+            waiting_outside: AtomicU32::new(0),
             connect_permits: Semaphore::new(config.connect_concurrency as usize),
             config,
             hooks,
             state: Mutex::new(PoolState::new()),
             signal_queue: SignalQueue::default(),
-            contended: Notify::new(),
             closing: CancellationToken::new(),
             returned: Notify::new(),
             sqlx_pool: OnceLock::new(),
@@ -133,16 +128,8 @@ impl NodePool {
         })
     }
 
-    /// Puts a clean connection back: into this pool, or into the external pool that it came from.
-    fn put_back(self: &Arc<Self>, managed: Box<ManagedConnection>) {
-        match managed.connection {
-            DriverConnection::Own(_) => self.offer(managed),
-            DriverConnection::External(_) => self.retire(managed),
-        }
-    }
-
-    /// Hands a clean connection to the longest waiting caller, else puts it on the stack. Retires it if
-    /// it must not be used again.
+    /// Hands a clean connection that is not in use to the first caller in the queue, else puts it on the
+    /// stack. Retires it if it must not be used again.
     fn offer(self: &Arc<Self>, managed: Box<ManagedConnection>) {
         let now = Instant::now();
         let refused = self.state.lock().accept(managed, now);
@@ -212,12 +199,14 @@ impl NodePool {
 
     /// Ends everything that runs on a connection or waits for one, and replaces every connection.
     pub(crate) fn end(&self, reason: EndReason) {
-        let (ended, outdated) = {
+        let (ended, outdated, waiting) = {
             let mut state = self.state.lock();
             let next = state.epoch.replaced();
-            (std::mem::replace(&mut state.epoch, next), std::mem::take(&mut state.idle))
+            let ended = std::mem::replace(&mut state.epoch, next);
+            (ended, std::mem::take(&mut state.idle), state.queue.take())
         };
         ended.end(reason);
+        waiting.dismiss(|| ended.error(self.name(), false));
         drop(outdated);
         self.discard_external_idle();
     }
@@ -227,10 +216,9 @@ impl NodePool {
         let waiting = {
             let mut state = self.state.lock();
             state.closed = true;
-            std::mem::take(&mut state.waiting)
+            state.queue.take()
         };
-        drop(waiting);
-        self.permits.close();
+        waiting.dismiss(|| self.closed_error());
         self.closing.cancel();
     }
 
@@ -274,10 +262,17 @@ impl NodePool {
         self.config.max_connections
     }
 
-    /// How many permits are out, those of callers who still wait for a connection included.
+    /// How many connections are checked out, or recovered after that.
     pub(crate) fn in_use(&self) -> u32 {
-        let free = u32::try_from(self.permits.available_permits()).unwrap_or(u32::MAX);
-        self.max().saturating_sub(free)
+        self.state.lock().in_use
+    }
+
+    /// Notes that a connection is not in use any more.
+    fn leave(&self, state: &mut PoolState) {
+        state.in_use = state.in_use.saturating_sub(1);
+        if state.closed {
+            self.returned.notify_waiters();
+        }
     }
 
     /// Spawns a task that `close` of the engine waits for.
@@ -295,17 +290,6 @@ impl NodePool {
             Connector::Server => None,
         };
         current.or_else(|| self.runtime.get().cloned())
-    }
-
-    fn return_permit(&self) {
-        self.permits.add_permits(1);
-        self.notify_returned();
-    }
-
-    fn notify_returned(&self) {
-        if self.closing.is_cancelled() {
-            self.returned.notify_waiters();
-        }
     }
 
     /// The name of the pool's node.

@@ -1,35 +1,34 @@
-//! How a connection is checked out: the caller takes a permit, then an idle connection; where there is
-//! none, it waits for the first one that is made or given back.
+//! How a connection is checked out: the one that was used last; where none is idle, the caller waits for
+//! the first one that is made or given back.
 
-use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{TryAcquireError, oneshot};
+use tokio::sync::oneshot;
 
 use super::managed::{Idle, ManagedConnection};
-use super::permit::Permit;
 use super::pooled_connection::PooledConnection;
+use super::queue::{Handed, Place};
+use super::slot::Slot;
 use super::{Connector, NodePool};
 use crate::error::{AcquireStep, Error};
 
-/// How long a caller waits before connections that are being made for the minimum give way to it.
-const CONTENDED_AFTER: Duration = Duration::from_millis(200);
-
-/// What a caller with a permit finds.
+/// What a caller finds.
 enum Found {
-    Idle(Idle),
-    /// No connection is idle; the next one is handed to this waiter.
+    /// A connection that is idle since then.
+    Idle(PooledConnection, Instant),
+    /// None is idle; the next one is handed to this waiter.
     Wait(Waiter),
-    Closed,
 }
 
-/// A caller's place in the queue for a connection. If it is dropped after a connection was handed to it,
-/// that is put back for the next caller.
+/// A caller in the queue. When it is dropped it leaves; if a connection was handed to it by then, that is
+/// given back for the next caller.
 struct Waiter {
-    receiver: oneshot::Receiver<Result<Box<ManagedConnection>, sqlx::Error>>,
     pool: Arc<NodePool>,
+    place: Place,
+    receiver: oneshot::Receiver<Handed>,
+    /// It has got what it waited for.
+    is_served: bool,
 }
 
 impl NodePool {
@@ -42,23 +41,19 @@ impl NodePool {
         is_up: impl FnOnce() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
         self.start();
-        // Taken before `is_up` is asked: if the node goes down after that, this epoch is ended.
-        let epoch = self.epoch();
-        if !is_up() {
-            return Err(epoch.error(self.name(), false));
-        }
-        let started = Instant::now();
-        // Pinned here: a future that is given away takes its room twice.
-        let checking_out = pin!(self.checkout_slow(started));
-        let checked_out = epoch.run(checking_out).await;
-        let waited = started.elapsed();
+        let came = Instant::now();
+        let checked_out = match &self.connector {
+            Connector::Server => self.checkout_own(came, is_up).await,
+            Connector::External(pool) => Box::pin(self.checkout_external(pool, came, is_up)).await,
+        };
+        let waited = came.elapsed();
         if waited >= self.config.acquire_slow_threshold {
             tracing::warn!(
                 node = %self.name(), ?waited, in_use = self.in_use(), max = self.max(),
                 "a statement waited long for a connection (`pool.acquire_slow_threshold`)"
             );
         }
-        checked_out.unwrap_or_else(|| Err(epoch.error(self.name(), false)))
+        checked_out
     }
 
     /// The connection that was used last, if nobody has to wait for it: it needs no ping and no hook.
@@ -66,50 +61,77 @@ impl NodePool {
         if self.hooks.run_at_checkout() {
             return None;
         }
-        self.permits.try_acquire().ok()?.forget();
-        let permit = Permit::of(Arc::clone(self));
         let mut state = self.state.lock();
-        let top = state.idle.last()?;
-        if top.since.elapsed() >= self.config.warm_time {
+        if state.closed || !self.is_warm(state.idle.last()?.since) {
             return None;
         }
-        let idle = state.idle.pop()?;
+        let idle = state.take_top()?;
         drop(state);
-        Some(PooledConnection::new(idle.managed, permit))
+        Some(PooledConnection::new(idle.managed, Slot::counted(self)))
     }
 
-    async fn checkout_slow(
+    async fn checkout_own(
         self: &Arc<Self>,
-        started: Instant,
+        came: Instant,
+        is_up: impl FnOnce() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
-        if let Connector::External(pool) = &self.connector {
-            return Box::pin(self.checkout_external(pool, started)).await;
-        }
-        let mut permit = self.acquire_permit(started).await?;
+        let mut found = self.find(came, is_up)?;
         for _ in 0..=self.max() {
-            let (managed, since) = match self.pop_idle_or_wait() {
-                Found::Idle(Idle { managed, since }) => (managed, Some(since)),
-                // Rare, as is a ping: boxed, they take no room where only a permit is waited for.
-                Found::Wait(waiter) => (Box::pin(waiter.wait(started)).await?, None),
-                Found::Closed => return Err(self.closed_error()),
+            let (mut connection, since) = match found {
+                Found::Idle(connection, since) => (connection, Some(since)),
+                Found::Wait(mut waiter) => (waiter.wait().await?, None),
             };
-            let mut connection = PooledConnection::new(managed, permit);
-            match self.is_usable(&mut connection, since, started).await {
+            match self.is_usable(&mut connection, since, came).await {
                 // The next epoch may have begun while the connection was handed over or tested.
                 Ok(true) if self.is_in(connection.epoch()) => return Ok(connection),
                 Ok(_) => {}
                 Err(error) => {
                     // Still new: `after_connect` failed or took too long, so the session is not usable.
                     if connection.managed().is_new {
-                        drop(connection.discard());
+                        connection.discard();
                     }
                     return Err(error);
                 }
             }
-            permit = connection.discard();
+            let ended = connection.epoch().is_ended().then(|| connection.end_error());
+            connection.discard();
+            if let Some(error) = ended {
+                return Err(error);
+            }
+            found = self.find(came, || true)?;
         }
         let refused = "`before_acquire` refused as many connections as the pool may have";
         Err(sqlx::Error::Protocol(refused.to_owned()))
+    }
+
+    /// Takes the idle connection that was used last, else a place in the queue.
+    fn find(
+        self: &Arc<Self>,
+        came: Instant,
+        is_up: impl FnOnce() -> bool,
+    ) -> Result<Found, sqlx::Error> {
+        let (waiter, may_grow) = {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Err(self.closed_error());
+            }
+            // Asked while the state is locked: if the node goes down after that, `end` finds this caller.
+            if !is_up() {
+                return Err(state.epoch.error(self.name(), false));
+            }
+            if let Some(Idle { managed, since }) = state.take_top() {
+                drop(state);
+                let connection = PooledConnection::new(managed, Slot::counted(self));
+                return Ok(Found::Idle(connection, since));
+            }
+            let (place, receiver) = state.queue.join(came);
+            let pool = Arc::clone(self);
+            (Waiter { pool, place, receiver, is_served: false }, state.size < self.max())
+        };
+        if may_grow {
+            self.grow();
+        }
+        Ok(Found::Wait(waiter))
     }
 
     /// Whether a connection can be checked out: pings it if it was idle for longer than `warm_time`, and
@@ -118,17 +140,26 @@ impl NodePool {
         &self,
         connection: &mut PooledConnection,
         since: Option<Instant>,
-        started: Instant,
+        came: Instant,
     ) -> Result<bool, sqlx::Error> {
-        if let Some(since) = since
-            && !self.is_alive(connection.managed(), since).await
-        {
-            return Ok(false);
-        }
-        if !self.hooks.run_at_checkout() {
+        let rested_since = since.filter(|since| !self.is_warm(*since));
+        if rested_since.is_none() && !self.hooks.run_at_checkout() {
             return Ok(true);
         }
-        Box::pin(self.run_hooks(connection, started)).await
+        let epoch = Arc::clone(&connection.managed().epoch);
+        // Boxed, so that it takes no room where a connection is only waited for.
+        let tests = Box::pin(async {
+            if let Some(since) = rested_since
+                && !self.is_alive(connection.managed(), since).await
+            {
+                return Ok(false);
+            }
+            if !self.hooks.run_at_checkout() {
+                return Ok(true);
+            }
+            self.run_hooks(connection, came).await
+        });
+        epoch.run(tests).await.unwrap_or_else(|| Err(epoch.error(self.name(), false)))
     }
 
     /// Runs the app's hooks for a checkout, in the caller's task. Returns `Ok(false)` if a hook refuses
@@ -136,7 +167,7 @@ impl NodePool {
     async fn run_hooks(
         &self,
         connection: &mut PooledConnection,
-        started: Instant,
+        came: Instant,
     ) -> Result<bool, sqlx::Error> {
         let ManagedConnection { connection, is_new, .. } = connection.managed();
         let running = async {
@@ -146,59 +177,28 @@ impl NodePool {
             }
             self.hooks.run_before_acquire(connection).await
         };
-        let ran = tokio::time::timeout(self.remaining(started), running).await;
-        ran.unwrap_or_else(|_| Err(self.timed_out(started, AcquireStep::Hook)))
+        let ran = tokio::time::timeout(self.remaining(came), running).await;
+        ran.unwrap_or_else(|_| Err(self.timed_out(came, AcquireStep::Hook)))
     }
 
-    async fn acquire_permit(self: &Arc<Self>, started: Instant) -> Result<Permit, sqlx::Error> {
-        let permit = match self.permits.try_acquire() {
-            Ok(permit) => permit,
-            Err(TryAcquireError::Closed) => return Err(self.closed_error()),
-            Err(TryAcquireError::NoPermits) => {
-                let _queued = Queued::new(self);
-                let acquiring = self.permits.acquire();
-                match tokio::time::timeout(self.remaining(started), acquiring).await {
-                    Ok(Ok(permit)) => permit,
-                    Ok(Err(_)) => return Err(self.closed_error()),
-                    Err(_) => return Err(self.timed_out(started, AcquireStep::WaitingForSlot)),
-                }
-            }
-        };
-        permit.forget();
-        Ok(Permit::of(Arc::clone(self)))
+    /// Whether a connection that is idle since then is lent as it is.
+    pub(super) fn is_warm(&self, since: Instant) -> bool {
+        since.elapsed() < self.config.warm_time
     }
 
-    fn pop_idle_or_wait(self: &Arc<Self>) -> Found {
-        let receiver = {
-            let mut state = self.state.lock();
-            if state.closed {
-                return Found::Closed;
-            }
-            if let Some(idle) = state.idle.pop() {
-                return Found::Idle(idle);
-            }
-            let (sender, receiver) = oneshot::channel();
-            state.waiting.push_back(sender);
-            receiver
-        };
-        let waiter = Waiter { receiver, pool: Arc::clone(self) };
-        self.grow();
-        Found::Wait(waiter)
+    /// What is left of `acquire_timeout` for a caller who came then.
+    fn remaining(&self, came: Instant) -> Duration {
+        self.config.acquire_timeout.saturating_sub(came.elapsed())
     }
 
-    /// What is left of `acquire_timeout` for a checkout that started then.
-    fn remaining(&self, started: Instant) -> Duration {
-        self.config.acquire_timeout.saturating_sub(started.elapsed())
-    }
-
-    pub(super) fn timed_out(&self, started: Instant, step: AcquireStep) -> sqlx::Error {
+    pub(super) fn timed_out(&self, came: Instant, step: AcquireStep) -> sqlx::Error {
         let in_use = match &self.connector {
             Connector::Server => self.in_use(),
             Connector::External(pool) => Self::external_in_use(pool),
         };
         Error::AcquireTimeout {
             node: self.name().to_string(),
-            waited: started.elapsed(),
+            waited: came.elapsed(),
             step,
             in_use,
             max: self.max(),
@@ -208,51 +208,45 @@ impl NodePool {
 }
 
 impl Waiter {
-    async fn wait(mut self, started: Instant) -> Result<Box<ManagedConnection>, sqlx::Error> {
-        let remaining = self.pool.remaining(started);
-        let first = tokio::time::timeout(remaining.min(CONTENDED_AFTER), &mut self.receiver).await;
-        let received = match first {
-            Ok(received) => Ok(received),
-            Err(_) => {
-                self.pool.contended.notify_waiters();
-                let remaining = self.pool.remaining(started);
-                tokio::time::timeout(remaining, &mut self.receiver).await
+    async fn wait(&mut self) -> Result<PooledConnection, sqlx::Error> {
+        let (came, _) = self.place;
+        let remaining = self.pool.remaining(came);
+        match tokio::time::timeout(remaining, &mut self.receiver).await {
+            Ok(handed) => {
+                self.is_served = true;
+                match handed {
+                    Ok(Ok(managed)) => {
+                        Ok(PooledConnection::new(managed, Slot::counted(&self.pool)))
+                    }
+                    Ok(Err(error)) => Err(error),
+                    Err(_) => Err(self.pool.closed_error()),
+                }
             }
-        };
-        match received {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(self.pool.closed_error()),
-            Err(_) => Err(self.pool.timed_out(started, AcquireStep::Connecting)),
+            Err(_) => Err(self.pool.timed_out(came, self.step())),
+        }
+    }
+
+    /// What it waits for: the making of a connection, if one is made for it, else one that is in use.
+    fn step(&self) -> AcquireStep {
+        let state = self.pool.state.lock();
+        let ahead = state.queue.ahead_of(self.place);
+        match ahead < self.pool.max().saturating_sub(state.in_use) as usize {
+            true => AcquireStep::Connecting,
+            false => AcquireStep::WaitingForSlot,
         }
     }
 }
 
 impl Drop for Waiter {
     fn drop(&mut self) {
-        self.receiver.close();
-        let handed_over = self.receiver.try_recv();
-        self.pool.state.lock().waiting.retain(|waiter| !waiter.is_closed());
-        if let Ok(Ok(managed)) = handed_over {
-            self.pool.put_back(managed);
+        if self.is_served {
+            return;
         }
-    }
-}
-
-/// Counts a caller who waits for a permit, or for an external pool, until it is dropped.
-pub(super) struct Queued<'a>(&'a NodePool);
-
-impl<'a> Queued<'a> {
-    pub(super) fn new(pool: &'a NodePool) -> Self {
-        pool.queued.fetch_add(1, Ordering::Relaxed);
-        Self(pool)
-    }
-}
-
-impl Drop for Queued<'_> {
-    fn drop(&mut self) {
-        self.0.queued.fetch_sub(1, Ordering::Relaxed);
-        // If the caller leaves just when the semaphore has given it a permit, that goes back to the
-        // semaphore without `return_permit`.
-        self.0.notify_returned();
+        self.receiver.close();
+        match self.receiver.try_recv() {
+            Ok(Ok(managed)) => Slot::counted(&self.pool).give_back(managed),
+            Ok(Err(_)) => {}
+            Err(_) => self.pool.state.lock().queue.leave(self.place),
+        }
     }
 }

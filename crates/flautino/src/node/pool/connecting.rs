@@ -17,6 +17,9 @@ use crate::sqlstate::refuses_more;
 /// connections that its callers can share.
 const FULL_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long a caller waits before connections that are being made for the minimum give way to it.
+const CONTENDED_AFTER: Duration = Duration::from_millis(200);
+
 /// Counts a connection as pending until it is made or has failed.
 struct PendingConnection {
     pool: Arc<NodePool>,
@@ -35,7 +38,7 @@ impl Drop for PendingConnection {
             if state.pending == 0 && !state.has_any() {
                 // No connection came, and none is there to be given back.
                 for error in std::mem::take(&mut state.refusals) {
-                    state.fail_next(error);
+                    let _ = state.queue.hand(Err(error));
                 }
             }
         }
@@ -54,8 +57,9 @@ impl NodePool {
     pub(super) fn grow(self: &Arc<Self>) {
         self.connect_while(false, |state, max| {
             // An attempt that was refused is not made again for the same caller.
-            let attempts = state.pending as usize + state.refusals.len();
-            attempts < state.waiting.len() && state.size < max && !state.is_full()
+            let refused = state.refusals.len();
+            let has_caller = state.pending as usize + refused < state.queue.len();
+            has_caller && refused < max as usize && state.size < max && !state.is_full()
         });
     }
 
@@ -95,7 +99,7 @@ impl NodePool {
                 Some(Ok(Some(made))) => return Some(Ok((made, epoch))),
                 Some(Err(error)) => return Some(Err(error)),
                 // The node went down. Callers who have come since then may find it up again.
-                None if self.state.lock().waiting.is_empty() => return None,
+                None if self.state.lock().queue.is_empty() => return None,
                 None => {}
             }
         }
@@ -108,13 +112,25 @@ impl NodePool {
             // told another attempt that it takes no more.
             let state = self.state.lock();
             !state.is_full()
-                && (state.pending as usize <= state.waiting.len()
+                && (state.pending as usize <= state.queue.len()
                     || state.size <= self.config.min_connections)
         };
         if !is_wanted {
             return Ok(None);
         }
         self.server.open_session().await.map(Some)
+    }
+
+    /// Waits until a caller has waited for a while.
+    async fn until_contended(&self) {
+        loop {
+            let first_came = self.state.lock().queue.first_came();
+            let waited = first_came.map_or(Duration::ZERO, |came| came.elapsed());
+            match CONTENDED_AFTER.checked_sub(waited).filter(|left| !left.is_zero()) {
+                Some(left) => tokio::time::sleep(left).await,
+                None => return,
+            }
+        }
     }
 
     /// When a connection that is made now expires. `None` where lifetimes are unlimited.
@@ -125,7 +141,7 @@ impl NodePool {
         (!lifetime.is_zero()).then(|| Instant::now() + jittered)
     }
 
-    /// A connection could not be made: the longest waiting caller gets the error. If the server is only
+    /// A connection could not be made: the first caller in the queue gets the error. If the server is only
     /// full, the callers go on waiting for a connection that is given back, as long as one may come.
     fn connect_failed(&self, error: sqlx::Error) {
         let mut state = self.state.lock();
@@ -139,9 +155,9 @@ impl NodePool {
             }
             return;
         }
-        let unclaimed = state.fail_next(error);
+        let handed = state.queue.hand(Err(error));
         drop(state);
-        if let Some(error) = unclaimed {
+        if let Err(Err(error)) = handed {
             tracing::debug!(node = %self.name(), %error, "a connection could not be made");
         }
     }
@@ -154,7 +170,7 @@ async fn make(mut pending: PendingConnection, yields: bool) {
     let made = tokio::select! {
         made = connecting => made.ok().flatten(),
         () = pool.closing.cancelled() => None,
-        () = pool.contended.notified(), if yields => None,
+        () = pool.until_contended(), if yields => None,
     };
     pending.is_finished = true;
     match made {

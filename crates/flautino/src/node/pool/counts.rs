@@ -16,25 +16,25 @@ pub(crate) struct Counts {
     /// Connections that are checked out, or are being recovered after that.
     pub(crate) in_use: u32,
     pub(crate) connecting: u32,
-    /// Callers who wait for a permit, or have one and wait for a connection.
+    /// Callers who wait for a connection.
     pub(crate) waiting: u32,
 }
 
 impl NodePool {
     pub(crate) fn counts(&self) -> Counts {
         let state = self.state.lock();
-        let waiting = u32::try_from(state.waiting.len()).unwrap_or(u32::MAX);
+        let queued = u32::try_from(state.queue.len()).unwrap_or(u32::MAX);
         let free = u32::try_from(self.connect_permits.available_permits()).unwrap_or(u32::MAX);
         // Not `state.pending`, which counts also those that have no permit to connect yet.
         let connecting = self.config.connect_concurrency.saturating_sub(free);
-        let is_warm = |idle: &&Idle| idle.since.elapsed() < self.config.warm_time;
+        let is_warm = |idle: &&Idle| self.is_warm(idle.since);
         let mut counts = Counts {
             size: state.size.saturating_sub(state.pending) + connecting,
             idle: state.idle.len(),
             warm: state.idle.iter().filter(is_warm).count(),
-            in_use: self.in_use().saturating_sub(waiting),
+            in_use: state.in_use,
             connecting,
-            waiting: waiting + self.queued.load(Ordering::Relaxed),
+            waiting: queued + self.waiting_outside.load(Ordering::Relaxed),
         };
         if let Connector::External(pool) = &self.connector {
             (counts.size, counts.idle) = (pool.size(), pool.num_idle());

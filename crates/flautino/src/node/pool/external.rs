@@ -4,6 +4,7 @@
 //! pool's own hooks run between every two users, as if each had asked the pool itself, and nobody else
 //! who uses the pool waits for a connection that rests here. The pool's own queue is the only one.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -11,15 +12,30 @@ use sqlx::PgPool;
 use tokio::runtime::{EnterGuard, Handle as Runtime};
 use tokio_util::task::TaskTracker;
 
-use super::checkout::Queued;
 use super::managed::{DriverConnection, ManagedConnection, Registration};
-use super::permit::Permit;
 use super::pooled_connection::PooledConnection;
+use super::slot::Slot;
 use super::{CLOSE_TIMEOUT, Connector, NodePool};
 use crate::config::PoolConfig;
 use crate::error::AcquireStep;
 use crate::node::hooks::Hooks;
 use crate::node::server::Server;
+
+/// Counts a caller who waits for the external pool, until it is dropped.
+struct Queued<'a>(&'a AtomicU32);
+
+impl<'a> Queued<'a> {
+    fn new(waiting: &'a AtomicU32) -> Self {
+        waiting.fetch_add(1, Ordering::Relaxed);
+        Self(waiting)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 impl NodePool {
     /// A pool that takes its connections from an external one. If that was closed, it is one with the
@@ -52,16 +68,32 @@ impl NodePool {
         matches!(self.connector, Connector::External(_))
     }
 
-    /// Takes a connection from the external pool. If the caller leaves while the pool's hook runs on one,
-    /// sqlx closes it.
+    /// Takes a connection from the external pool. It fails at once if `is_up` says that the node is down,
+    /// and when the node goes down. If the caller leaves while the pool's hook runs on a connection, sqlx
+    /// closes it.
     pub(super) async fn checkout_external(
         self: &Arc<Self>,
         pool: &PgPool,
-        started: Instant,
+        came: Instant,
+        is_up: impl FnOnce() -> bool,
+    ) -> Result<PooledConnection, sqlx::Error> {
+        // Taken before `is_up` is asked: if the node goes down after that, this epoch is ended.
+        let epoch = self.epoch();
+        let error = || epoch.error(self.name(), false);
+        if !is_up() {
+            return Err(error());
+        }
+        epoch.run(self.take_external(pool, came)).await.unwrap_or_else(|| Err(error()))
+    }
+
+    async fn take_external(
+        self: &Arc<Self>,
+        pool: &PgPool,
+        came: Instant,
     ) -> Result<PooledConnection, sqlx::Error> {
         loop {
             let epoch = self.epoch();
-            let queued = Queued::new(self);
+            let queued = Queued::new(&self.waiting_outside);
             let acquired = self.closing.run_until_cancelled(pool.acquire()).await;
             drop(queued);
             let connection = match acquired {
@@ -69,13 +101,17 @@ impl NodePool {
                 // The engine closes, or the app closed its own pool.
                 None | Some(Err(sqlx::Error::PoolClosed)) => return Err(self.closed_error()),
                 Some(Err(sqlx::Error::PoolTimedOut)) => {
-                    return Err(self.timed_out(started, AcquireStep::WaitingForAppPool));
+                    return Err(self.timed_out(came, AcquireStep::WaitingForAppPool));
                 }
                 Some(Err(error)) => return Err(error),
             };
-            // The external pool never gives out more connections than there are permits, so none has to
-            // be waited for.
-            self.permits.acquire().await.map_err(|_| self.closed_error())?.forget();
+            {
+                let mut state = self.state.lock();
+                if state.closed {
+                    return Err(self.closed_error());
+                }
+                state.in_use += 1;
+            }
             let managed = Box::new(ManagedConnection {
                 connection: DriverConnection::External(Box::new(connection)),
                 end: epoch.listener(),
@@ -86,12 +122,12 @@ impl NodePool {
                 has_advanced: true,
                 registration: Registration { pool: Weak::<Self>::new(), backend: None },
             });
-            let connection = PooledConnection::new(managed, Permit::of(Arc::clone(self)));
+            let connection = PooledConnection::new(managed, Slot::counted(self));
             if self.is_in(connection.epoch()) {
                 return Ok(connection);
             }
             // It may have been made before the node changed.
-            drop(connection.discard());
+            connection.discard();
         }
     }
 

@@ -9,15 +9,15 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::epoch::{EndListener, Epoch};
 use super::managed::ManagedConnection;
-use super::permit::Permit;
 use super::recovery::Recovery;
+use super::slot::Slot;
 use super::{CLOSE_TIMEOUT, NodePool};
 use crate::error::timed_out;
 use crate::node::backend::Backend;
 
-/// A checked-out connection, with its permit. When it is dropped, it is recovered, because a statement
+/// A checked-out connection, with its slot. When it is dropped, it is recovered, because a statement
 /// may still run on it. A caller who knows that none does calls one of the methods instead.
-pub(crate) struct PooledConnection(Option<(Box<ManagedConnection>, Permit)>);
+pub(crate) struct PooledConnection(Option<(Box<ManagedConnection>, Slot)>);
 
 /// A connection, with what can end a statement on it.
 pub(crate) struct Parts<'a> {
@@ -32,19 +32,19 @@ pub(crate) struct Parts<'a> {
 const HAS_CONNECTION: &str = "only methods that consume the guard take its connection";
 
 impl PooledConnection {
-    pub(super) fn new(managed: Box<ManagedConnection>, permit: Permit) -> Self {
-        Self(Some((managed, permit)))
+    pub(super) fn new(managed: Box<ManagedConnection>, slot: Slot) -> Self {
+        Self(Some((managed, slot)))
     }
 
-    fn inner(&self) -> &(Box<ManagedConnection>, Permit) {
+    fn inner(&self) -> &(Box<ManagedConnection>, Slot) {
         self.0.as_ref().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
     }
 
-    fn inner_mut(&mut self) -> &mut (Box<ManagedConnection>, Permit) {
+    fn inner_mut(&mut self) -> &mut (Box<ManagedConnection>, Slot) {
         self.0.as_mut().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
     }
 
-    fn into_inner(mut self) -> (Box<ManagedConnection>, Permit) {
+    fn into_inner(mut self) -> (Box<ManagedConnection>, Slot) {
         self.0.take().unwrap_or_else(|| unreachable!("{HAS_CONNECTION}"))
     }
 
@@ -56,19 +56,24 @@ impl PooledConnection {
         &self.inner().0.epoch
     }
 
+    /// The error of a caller who gets this connection when its epoch has ended.
+    pub(super) fn end_error(&self) -> sqlx::Error {
+        self.epoch().error(self.pool().name(), false)
+    }
+
     pub(crate) fn pool(&self) -> &Arc<NodePool> {
         &self.inner().1.pool
     }
 
-    /// Keeps a permit of the budget for as long as the connection's own permit.
+    /// Keeps a permit of the budget for as long as the slot.
     pub(crate) fn hold(&mut self, budget: Option<OwnedSemaphorePermit>) {
         self.inner_mut().1.budget = budget;
     }
 
     pub(crate) fn parts(&mut self) -> Parts<'_> {
-        let (managed, permit) = self.inner_mut();
+        let (managed, slot) = self.inner_mut();
         let ManagedConnection { connection, epoch, end, registration, .. } = &mut **managed;
-        Parts { connection, epoch, end, pool: &permit.pool, backend: registration.backend }
+        Parts { connection, epoch, end, pool: &slot.pool, backend: registration.backend }
     }
 
     /// Whether the session may know which values of sequences it got since it was last reset.
@@ -87,50 +92,48 @@ impl PooledConnection {
 
     /// Gives it back as it is: nothing runs on it, and its session is unchanged.
     pub(crate) fn release(self) {
-        let (managed, permit) = self.into_inner();
-        if permit.pool.hooks.after_release.is_some() {
-            NodePool::start_recovery(managed, permit, Recovery::Hook);
+        let (managed, slot) = self.into_inner();
+        if slot.pool.hooks.after_release.is_some() {
+            NodePool::start_recovery(managed, slot, Recovery::Hook);
         } else {
-            permit.pool.put_back(managed);
+            slot.give_back(managed);
         }
     }
 
     /// Gives it back after its session has been reset: nothing runs on it, but its session may have
     /// changed.
     pub(crate) fn reset(self) {
-        let (managed, permit) = self.into_inner();
-        NodePool::reset(managed, permit);
+        let (managed, slot) = self.into_inner();
+        NodePool::reset(managed, slot);
     }
 
-    /// Closes the socket without telling the server, which notices by itself. Returns the permit, with
-    /// which the caller may take another connection.
-    pub(crate) fn discard(self) -> Permit {
-        let (managed, permit) = self.into_inner();
-        permit.pool.discard(*managed);
-        permit
+    /// Closes the socket without telling the server, which notices by itself.
+    pub(crate) fn discard(self) {
+        let (managed, slot) = self.into_inner();
+        slot.pool.discard(*managed);
     }
 
     /// Closes it and tells the server so. Its place is free when it is closed.
     pub(crate) async fn close(self) -> Result<(), sqlx::Error> {
-        let (managed, permit) = self.into_inner();
+        let (managed, slot) = self.into_inner();
         let ManagedConnection { connection, registration, .. } = *managed;
         let closing = tokio::time::timeout(CLOSE_TIMEOUT, connection.close()).await;
-        drop((registration, permit));
+        drop((registration, slot));
         closing
             .unwrap_or_else(|_| Err(timed_out("the server was not told that a connection closes")))
     }
 
     /// Takes it out of the pool for good, which may make another one in its place.
     pub(crate) fn detach(self) -> PgConnection {
-        let (managed, permit) = self.into_inner();
-        permit.pool.detach(*managed)
+        let (managed, slot) = self.into_inner();
+        slot.pool.detach(*managed)
     }
 }
 
 impl Drop for PooledConnection {
     fn drop(&mut self) {
-        if let Some((managed, permit)) = self.0.take() {
-            NodePool::recover(managed, permit);
+        if let Some((managed, slot)) = self.0.take() {
+            NodePool::recover(managed, slot);
         }
     }
 }

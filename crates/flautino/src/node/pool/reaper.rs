@@ -74,22 +74,19 @@ impl NodePool {
             let pool = Arc::clone(self);
             self.spawn(async move {
                 match managed.answers(pool.config.ping_timeout).await {
-                    true => pool.put_back(managed),
+                    true => pool.offer(managed),
                     false => pool.discard(*managed),
                 }
             });
         }
     }
 
-    /// Whether a connection that was idle since then can be used: pings it if it was idle for longer than
-    /// `warm_time`.
+    /// Pings a connection that was idle since then. Returns whether it can be used.
     ///
     /// If it is dead, discards all that were idle for as long: they are probably dead as well, and
     /// pinging each would take the caller's time.
     pub(super) async fn is_alive(&self, managed: &mut ManagedConnection, since: Instant) -> bool {
-        if since.elapsed() < self.config.warm_time
-            || Box::pin(managed.answers(self.config.ping_timeout)).await
-        {
+        if managed.answers(self.config.ping_timeout).await {
             return true;
         }
         let dead = self.state.lock().take_idle(|idle| idle.since <= since);

@@ -1,4 +1,4 @@
-//! What becomes of a connection that is not known to be clean, while its permit is held.
+//! What becomes of a connection that is not known to be clean, while it keeps its slot.
 //!
 //! One whose session may have changed is reset. One on which a statement may still run has that
 //! cancelled, over another connection, and what the server still sends is read to its end; then it is
@@ -13,7 +13,7 @@ use sqlx_postgres::PgTransactionManager;
 
 use super::epoch::EndReason;
 use super::managed::ManagedConnection;
-use super::permit::Permit;
+use super::slot::Slot;
 use super::{NodePool, close_managed};
 use crate::logging::Values;
 use crate::node::backend::{Signal, drain};
@@ -39,32 +39,28 @@ pub(super) enum Recovery {
 
 impl NodePool {
     /// Resets the session of a connection and puts it back, where sessions are the engine's own.
-    pub(super) fn reset(managed: Box<ManagedConnection>, permit: Permit) {
-        if permit.pool.server.setup.owns_sessions() {
-            return Self::start_recovery(managed, permit, Recovery::Reset);
+    pub(super) fn reset(managed: Box<ManagedConnection>, slot: Slot) {
+        if slot.pool.server.setup.owns_sessions() {
+            return Self::start_recovery(managed, slot, Recovery::Reset);
         }
         // Behind PgBouncer the session is shared with other clients. In an external pool a reset would
         // undo what the pool's own hooks have set.
-        permit.pool.discard(*managed);
+        slot.pool.discard(*managed);
     }
 
     /// Ends what may still run on a connection, resets its session and puts it back. Discards it where
     /// that cannot work: the backend is not known, or the node is down.
-    pub(super) fn recover(managed: Box<ManagedConnection>, permit: Permit) {
+    pub(super) fn recover(managed: Box<ManagedConnection>, slot: Slot) {
         let is_down = managed.epoch.end_reason() == Some(EndReason::Down);
         if managed.registration.backend.is_some() && !is_down {
-            return Self::start_recovery(managed, permit, Recovery::Cancel);
+            return Self::start_recovery(managed, slot, Recovery::Cancel);
         }
-        permit.pool.discard(*managed);
+        slot.pool.discard(*managed);
     }
 
-    pub(super) fn start_recovery(
-        managed: Box<ManagedConnection>,
-        permit: Permit,
-        recovery: Recovery,
-    ) {
-        let pool = Arc::clone(&permit.pool);
-        pool.spawn(run_recovery(managed, permit, recovery));
+    pub(super) fn start_recovery(managed: Box<ManagedConnection>, slot: Slot, recovery: Recovery) {
+        let pool = Arc::clone(&slot.pool);
+        pool.spawn(run_recovery(managed, slot, recovery));
     }
 
     /// Does what the recovery demands. Returns `Ok(false)` if the connection has to be closed, because
@@ -105,10 +101,10 @@ impl NodePool {
     }
 }
 
-/// The task that recovers a connection. It holds the permit, so that a connection counts as in use until
+/// The task that recovers a connection. It holds the slot, so that a connection counts as in use until
 /// it is put back or closed.
-async fn run_recovery(mut managed: Box<ManagedConnection>, permit: Permit, recovery: Recovery) {
-    let pool = Arc::clone(&permit.pool);
+async fn run_recovery(mut managed: Box<ManagedConnection>, slot: Slot, recovery: Recovery) {
+    let pool = Arc::clone(&slot.pool);
     let restoring = pool.restore(&mut managed, recovery);
     let timeout = match recovery {
         Recovery::Cancel | Recovery::Reset => RECOVERY_TIMEOUT * 2,
@@ -118,7 +114,7 @@ async fn run_recovery(mut managed: Box<ManagedConnection>, permit: Permit, recov
     match &outcome {
         Ok(Ok(true)) => {
             managed.has_advanced &= recovery == Recovery::Hook;
-            return pool.put_back(managed);
+            return slot.give_back(managed);
         }
         Ok(Ok(false)) => return close_managed(managed).await,
         Ok(Err(_)) | Err(_) => {

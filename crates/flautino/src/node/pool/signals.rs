@@ -95,11 +95,11 @@ async fn send_batch(
         *sent = true;
         match server.sender.signal_backends(&mut managed.connection, signals()).await {
             Ok(()) => {
-                pool.put_back(managed);
+                pool.offer(managed);
                 return Ok(delivery);
             }
             // A hook may have set a role on it that has no right to signal.
-            Err(error) if server_keeps_session(&error) => pool.put_back(managed),
+            Err(error) if server_keeps_session(&error) => pool.offer(managed),
             Err(_) => {
                 delivery = Delivery::Unknown;
                 pool.discard(*managed);

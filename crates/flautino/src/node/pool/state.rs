@@ -1,23 +1,24 @@
 //! What a pool knows of its connections and of those who wait for one, under one lock.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
-use tokio::sync::oneshot;
-
 use super::epoch::Epoch;
 use super::managed::{Idle, ManagedConnection};
+use super::queue::Queue;
 use crate::node::backend::Backend;
 
 pub(super) struct PoolState {
     pub(super) epoch: Arc<Epoch>,
     /// A stack: the connection that was used last is on top.
     pub(super) idle: Vec<Idle>,
-    /// Callers who have a permit and no connection yet, the longest waiting one first.
-    pub(super) waiting: VecDeque<oneshot::Sender<Result<Box<ManagedConnection>, sqlx::Error>>>,
-    /// All connections of the pool: idle, checked out, and pending.
+    /// Empty while a connection is idle.
+    pub(super) queue: Queue,
+    /// All connections of the pool: idle, in use, and pending.
     pub(super) size: u32,
+    /// How many connections are checked out, or recovered after that.
+    pub(super) in_use: u32,
     /// How many connections tasks are making, or will make when `connect_permits` allows it.
     pub(super) pending: u32,
     /// The server processes behind the connections.
@@ -35,8 +36,9 @@ impl PoolState {
         Self {
             epoch: Epoch::first(),
             idle: Vec::new(),
-            waiting: VecDeque::new(),
+            queue: Queue::default(),
             size: 0,
+            in_use: 0,
             pending: 0,
             backends: BTreeSet::new(),
             full_until: None,
@@ -55,38 +57,30 @@ impl PoolState {
         self.has_any() && self.full_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Gives an error to the longest waiting caller. Returns it if nobody waits.
-    pub(super) fn fail_next(&mut self, error: sqlx::Error) -> Option<sqlx::Error> {
-        let mut result = Err(error);
-        while let Some(waiter) = self.waiting.pop_front() {
-            match waiter.send(result) {
-                Ok(()) => return None,
-                Err(unclaimed) => result = unclaimed,
-            }
-        }
-        result.err()
+    /// Checks out the connection that was used last.
+    pub(super) fn take_top(&mut self) -> Option<Idle> {
+        let idle = self.idle.pop()?;
+        self.in_use += 1;
+        Some(idle)
     }
 
-    /// Hands a clean connection to the longest waiting caller, else puts it on the stack.
+    /// Hands a clean connection to the first caller in the queue, else puts it on the stack.
     ///
     /// Returns the connection if it must not be kept: it is of an older epoch or too old, or the pool is
     /// closed.
     pub(super) fn accept(
         &mut self,
-        mut managed: Box<ManagedConnection>,
+        managed: Box<ManagedConnection>,
         now: Instant,
     ) -> Option<Box<ManagedConnection>> {
         let expired = managed.expires.is_some_and(|expires| expires <= now);
         if self.closed || expired || !managed.epoch.is(&self.epoch) {
             return Some(managed);
         }
-        while let Some(waiter) = self.waiting.pop_front() {
-            match waiter.send(Ok(managed)) {
-                Err(Ok(unclaimed)) => managed = unclaimed,
-                Ok(()) | Err(Err(_)) => return None,
-            }
+        match self.queue.hand(Ok(managed)) {
+            Err(Ok(managed)) => self.idle.push(Idle { managed, since: now }),
+            Ok(()) | Err(Err(_)) => self.in_use += 1,
         }
-        self.idle.push(Idle { managed, since: now });
         None
     }
 

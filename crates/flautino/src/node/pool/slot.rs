@@ -1,0 +1,50 @@
+//! That a connection is in use.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::NodePool;
+use super::managed::{DriverConnection, ManagedConnection};
+
+/// Counts a connection as in use, for as long as it is checked out or recovered after that.
+pub(crate) struct Slot {
+    pub(super) pool: Arc<NodePool>,
+    /// A permit of the budget for reads on the primary, given back together with this one.
+    pub(super) budget: Option<OwnedSemaphorePermit>,
+    /// `false` when the pool was told that the connection is not in use any more.
+    is_counted: bool,
+}
+
+impl Slot {
+    /// Stands for a connection that is counted as in use already.
+    pub(super) fn counted(pool: &Arc<NodePool>) -> Self {
+        Self { pool: Arc::clone(pool), budget: None, is_counted: true }
+    }
+
+    /// Gives a clean connection back: to the pool, or to the external pool that it came from.
+    pub(super) fn give_back(mut self, managed: Box<ManagedConnection>) {
+        let (pool, now) = (&self.pool, Instant::now());
+        let refused = {
+            let mut state = pool.state.lock();
+            pool.leave(&mut state);
+            match managed.connection {
+                DriverConnection::Own(_) => state.accept(managed, now),
+                DriverConnection::External(_) => Some(managed),
+            }
+        };
+        self.is_counted = false;
+        if let Some(managed) = refused {
+            self.pool.retire(managed);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        if self.is_counted {
+            self.pool.leave(&mut self.pool.state.lock());
+        }
+    }
+}
