@@ -22,15 +22,14 @@ bench *args:
 compare *args:
     cargo run --release -p flautino-bench -- {{args}}
 
-# How many instructions flautino adds to a warm read: `just instructions URL`, with valgrind's callgrind, on a
-# database that has the table `counters` of the bench.
+# How many instructions a warm read costs, bare and through flautino: `just instructions URL`, with valgrind's
+# callgrind, on a database that has the table `counters` of the bench.
 instructions url:
     cargo build --release -p flautino-bench --bin warm_reads
     for through in bare mutex engine route layer; do \
-        for reads in 200 1200; do \
-            valgrind --tool=callgrind --callgrind-out-file=/dev/null \
-                target/release/warm_reads $through $reads --primary {{url}} 2>&1 | grep Collected; \
-        done; \
+        valgrind --tool=callgrind --callgrind-out-file=/dev/null --toggle-collect=warm_reads::counted \
+            target/release/warm_reads $through 1000 --primary {{url}} 2>&1 \
+            | awk -v of=$through '/Collected/ { print of, $4 / 1000 }'; \
     done
 
 # How costs grow with nodes, tasks, texts: `just growth --only nodes`.
