@@ -268,7 +268,7 @@ impl From<UnknownNode> for sqlx::Error {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum AcquireStep {
-    /// Every connection was in use.
+    /// Every connection was in use, or was being made for a caller who came earlier.
     WaitingForSlot,
     /// There was a free slot, but the server did not answer or refused the connection.
     Connecting,

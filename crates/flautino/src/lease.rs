@@ -135,7 +135,7 @@ impl Lease {
     /// have to be waited for.
     pub(crate) async fn checkout(
         node: &Arc<Node>,
-        is_up: impl FnOnce() -> bool,
+        is_up: impl Fn() -> bool,
     ) -> Result<Self, sqlx::Error> {
         let node = InFlight::on(node);
         let connection = match node.pool()? {
@@ -320,7 +320,7 @@ impl Lease {
     }
 
     /// Keeps a permit of the budget for reads on the primary that replicas should have served. It is
-    /// given back together with the connection's own permit.
+    /// given back together with the connection's slot.
     pub(crate) fn hold(&mut self, budget: Option<OwnedSemaphorePermit>) {
         if let Some(LeasedConnection::Pooled(connection)) = &mut self.connection {
             connection.hold(budget);

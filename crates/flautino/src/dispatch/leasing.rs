@@ -99,7 +99,7 @@ impl Dispatch {
         lease.tracker = Some(self.tracker(reason, retry, Some(tracking)));
     }
 
-    /// The same where nothing is routed: the engine has one node, or is not open.
+    /// As [`lease`](Self::lease), where nothing is routed: the engine has one node, or is not open.
     fn lease_unrouted<'a>(
         &'a self,
         retry: &'a Retry,

@@ -203,9 +203,10 @@ impl NodePool {
             let mut state = self.state.lock();
             let next = state.epoch.replaced();
             let ended = std::mem::replace(&mut state.epoch, next);
+            // Before the state is unlocked: nobody whose epoch is not ended joins the queue of the next one.
+            ended.end(reason);
             (ended, std::mem::take(&mut state.idle), state.queue.take())
         };
-        ended.end(reason);
         waiting.dismiss(|| ended.error(self.name(), false));
         drop(outdated);
         self.discard_external_idle();

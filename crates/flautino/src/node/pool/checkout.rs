@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::epoch::Epoch;
 use super::managed::{Idle, ManagedConnection};
 use super::pooled_connection::PooledConnection;
 use super::queue::{Handed, Place};
@@ -38,7 +39,7 @@ impl NodePool {
     /// Cancel safe: a connection that is being made stays in the pool for the next caller.
     pub(crate) async fn checkout(
         self: &Arc<Self>,
-        is_up: impl FnOnce() -> bool,
+        is_up: impl Fn() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
         self.start();
         let came = Instant::now();
@@ -73,18 +74,19 @@ impl NodePool {
     async fn checkout_own(
         self: &Arc<Self>,
         came: Instant,
-        is_up: impl FnOnce() -> bool,
+        is_up: impl Fn() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
-        let mut found = self.find(came, is_up)?;
+        let mut former: Option<Arc<Epoch>> = None;
         for _ in 0..=self.max() {
-            let (mut connection, since) = match found {
+            let may_wait = || is_up() && former.as_ref().is_none_or(|epoch| !epoch.is_ended());
+            let (mut connection, since) = match self.find(came, may_wait)? {
                 Found::Idle(connection, since) => (connection, Some(since)),
                 Found::Wait(mut waiter) => (waiter.wait().await?, None),
             };
             match self.is_usable(&mut connection, since, came).await {
                 // The next epoch may have begun while the connection was handed over or tested.
                 Ok(true) if self.is_in(connection.epoch()) => return Ok(connection),
-                Ok(_) => {}
+                Ok(_) => former = Some(Arc::clone(&connection.managed().epoch)),
                 Err(error) => {
                     // Still new: `after_connect` failed or took too long, so the session is not usable.
                     if connection.managed().is_new {
@@ -93,12 +95,7 @@ impl NodePool {
                     return Err(error);
                 }
             }
-            let ended = connection.epoch().is_ended().then(|| connection.end_error());
             connection.discard();
-            if let Some(error) = ended {
-                return Err(error);
-            }
-            found = self.find(came, || true)?;
         }
         let refused = "`before_acquire` refused as many connections as the pool may have";
         Err(sqlx::Error::Protocol(refused.to_owned()))
@@ -108,7 +105,7 @@ impl NodePool {
     fn find(
         self: &Arc<Self>,
         came: Instant,
-        is_up: impl FnOnce() -> bool,
+        may_wait: impl FnOnce() -> bool,
     ) -> Result<Found, sqlx::Error> {
         let (waiter, may_grow) = {
             let mut state = self.state.lock();
@@ -116,7 +113,7 @@ impl NodePool {
                 return Err(self.closed_error());
             }
             // Asked while the state is locked: if the node goes down after that, `end` finds this caller.
-            if !is_up() {
+            if !may_wait() {
                 return Err(state.epoch.error(self.name(), false));
             }
             if let Some(Idle { managed, since }) = state.take_top() {

@@ -35,6 +35,9 @@ impl Drop for PendingConnection {
             let mut state = self.pool.state.lock();
             state.pending = state.pending.saturating_sub(1);
             state.size = state.size.saturating_sub(u32::from(!self.is_made));
+            if self.is_made {
+                state.refusals.clear();
+            }
             if state.pending == 0 && !state.has_any() {
                 // No connection came, and none is there to be given back.
                 for error in std::mem::take(&mut state.refusals) {
@@ -66,7 +69,10 @@ impl NodePool {
     /// Starts to make the connections that are missing from `min_connections`.
     pub(super) fn fill_up(self: &Arc<Self>) {
         let min = self.config.min_connections;
-        self.connect_while(true, |state, _| state.size < min && !state.is_full());
+        // While callers wait, `grow` makes what they need.
+        self.connect_while(true, |state, _| {
+            state.size < min && state.queue.is_empty() && !state.is_full()
+        });
     }
 
     /// Starts to make connections for as long as `wanted` says so, given the state and the pool's
@@ -176,11 +182,7 @@ async fn make(mut pending: PendingConnection, yields: bool) {
     match made {
         Some(Ok(((connection, backend), epoch))) => {
             pending.is_made = true;
-            {
-                let mut state = pool.state.lock();
-                state.backends.extend(backend);
-                state.refusals.clear();
-            }
+            pool.state.lock().backends.extend(backend);
             let registry: Weak<dyn Registry> = Arc::downgrade(&pool) as Weak<NodePool>;
             let registration = Registration { pool: registry, backend };
             pool.offer(Box::new(ManagedConnection {

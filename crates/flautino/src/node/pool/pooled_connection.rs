@@ -56,11 +56,6 @@ impl PooledConnection {
         &self.inner().0.epoch
     }
 
-    /// The error of a caller who gets this connection when its epoch has ended.
-    pub(super) fn end_error(&self) -> sqlx::Error {
-        self.epoch().error(self.pool().name(), false)
-    }
-
     pub(crate) fn pool(&self) -> &Arc<NodePool> {
         &self.inner().1.pool
     }

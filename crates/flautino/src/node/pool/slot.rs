@@ -28,13 +28,17 @@ impl Slot {
         let (pool, now) = (&self.pool, Instant::now());
         let refused = {
             let mut state = pool.state.lock();
-            pool.leave(&mut state);
-            match managed.connection {
+            let refused = match managed.connection {
                 DriverConnection::Own(_) => state.accept(managed, now),
                 DriverConnection::External(_) => Some(managed),
+            };
+            if refused.is_none() {
+                pool.leave(&mut state);
+                self.is_counted = false;
             }
+            refused
         };
-        self.is_counted = false;
+        // It counts until it is on its way out.
         if let Some(managed) = refused {
             self.pool.retire(managed);
         }
