@@ -341,7 +341,7 @@ impl Handle {
 executor_through!(&'_ Handle, |handle| handle.dispatch.clone(), |dispatch, statement| {
     let is_behind_pooler = || dispatch.writer().server.sender.is_pooler;
     match statement.admit_to_handle(&dispatch.context().classifier, is_behind_pooler) {
-        Ok(()) => Ok(RoutedExecutor::new(&dispatch)),
+        Ok(()) => Ok(RoutedExecutor::new(dispatch)),
         Err(err) => Err(err.into()),
     }
 });

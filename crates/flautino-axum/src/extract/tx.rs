@@ -4,7 +4,7 @@ use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
 use flautino::{Transaction, TransactionOptions};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
-use futures_util::TryStreamExt;
+use futures_util::TryFutureExt;
 use http::request::Parts;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Acquire, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr};
@@ -211,12 +211,25 @@ impl<'c> Executor<'c> for &'c mut Tx {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        Box::pin(async_stream::try_stream! {
-            let mut items = self.begin().await?.fetch_many(query);
-            while let Some(item) = items.try_next().await? {
-                yield item;
-            }
-        })
+        let items = async move { Ok(self.begin().await?.fetch_many(query)) };
+        Box::pin(items.try_flatten_stream())
+    }
+
+    // Not by sqlx's own way, which goes through the stream.
+    fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<PgQueryResult, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move { self.begin().await?.execute(query).await })
+    }
+
+    fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<PgRow>, sqlx::Error>>
+    where
+        'c: 'e,
+        E: 'q + Execute<'q, Postgres>,
+    {
+        Box::pin(async move { self.begin().await?.fetch_all(query).await })
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(

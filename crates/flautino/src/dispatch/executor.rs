@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use futures_core::Stream;
-use futures_util::StreamExt;
+use futures_util::{FutureExt, future, stream};
 use sqlx::{Either, Row, ValueRef};
 
 use super::retry::{Failure, Phase};
@@ -23,15 +23,15 @@ const MAX_ROWS_AHEAD: usize = 128;
 const MAX_BYTES_AHEAD: usize = 256 * 1024;
 
 /// Runs each statement on the node that the router selects.
-pub(crate) struct RoutedExecutor<'d>(&'d Dispatch);
+pub(crate) struct RoutedExecutor(Dispatch);
 
-impl<'d> RoutedExecutor<'d> {
-    pub(crate) fn new(dispatch: &'d Dispatch) -> Self {
+impl RoutedExecutor {
+    pub(crate) fn new(dispatch: Dispatch) -> Self {
         Self(dispatch)
     }
 }
 
-impl Source for RoutedExecutor<'_> {
+impl Source for RoutedExecutor {
     async fn run<T: Answer>(&mut self, statement: &Statement) -> Result<T, sqlx::Error> {
         let access = self.0.access(statement);
         let running = Running { statement, answer: PhantomData };
@@ -41,30 +41,22 @@ impl Source for RoutedExecutor<'_> {
     /// Holds the first rows back until all that have arrived are read. If a small result ends in an
     /// error, the caller has received none of it, and the statement can be run again. Where it is
     /// not, the caller gets the rows and then the error.
-    fn stream(
-        &mut self,
-        statement: Statement,
-    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
-        let dispatch = self.0;
-        async_stream::stream! {
+    fn stream(self, statement: Statement) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
+        let Self(dispatch) = self;
+        let items = async move {
             let access = dispatch.access(&statement);
             let commits_at_once = statement.commits_at_once();
             let execute = |lease: Lease| read_ahead(Lease::stream(lease, statement.clone()));
             match dispatch.run(access, Some(&statement), execute).await {
-                Ok(items) => {
-                    let mut items = tell_effects(items, commits_at_once);
-                    while let Some(item) = items.next().await {
-                        yield item;
-                    }
-                }
+                Ok(items) => future::Either::Left(tell_effects(items, commits_at_once)),
                 Err(Failure { error, held_back, .. }) => {
-                    for item in held_back {
-                        yield Ok(item);
-                    }
-                    yield Err(error);
+                    let items = held_back.into_iter().map(Ok).chain([Err(error)]);
+                    future::Either::Right(stream::iter(items))
                 }
             }
-        }
+        };
+        // Without a generator, through which each row would pass.
+        items.flatten_stream()
     }
 
     async fn prepare<T: Send>(

@@ -54,18 +54,16 @@ macro_rules! executor_through {
                 let statement = $crate::statement::Statement::split(query, self.classifier());
                 let $this = self;
                 let $owner = $kept;
-                Box::pin(::async_stream::try_stream! {
+                let items = async move {
                     let statement = statement?;
-                    let $statement = &statement;
-                    let source: Result<_, ::sqlx::Error> = $source;
-                    let mut source = source?;
-                    let mut items = ::std::pin::pin!(
-                        $crate::lease::executor::Source::stream(&mut source, statement)
-                    );
-                    while let Some(item) = ::futures_util::StreamExt::next(&mut items).await {
-                        yield item?;
-                    }
-                })
+                    let source: Result<_, ::sqlx::Error> = {
+                        let $statement = &statement;
+                        $source
+                    };
+                    Ok($crate::lease::executor::Source::stream(source?, statement))
+                };
+                // Without a generator, through which each row would pass.
+                Box::pin(::futures_util::TryFutureExt::try_flatten_stream(items))
             }
 
             fn prepare_with<'e>(
@@ -150,7 +148,7 @@ pub(crate) trait Source: Send {
     fn run<T: Answer>(&mut self, statement: &Statement) -> impl Future<Output = Result<T>> + Send;
 
     /// Runs a statement whose result is read as a stream.
-    fn stream(&mut self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send;
+    fn stream(self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send;
 
     /// Prepares or describes a statement. `start` may be called more than once, each time on another
     /// connection.

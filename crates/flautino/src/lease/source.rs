@@ -29,11 +29,8 @@ impl Source for &mut Lease {
         result.map_err(|error| tell_effect(error, commits_at_once, completed))
     }
 
-    fn stream(
-        &mut self,
-        statement: Statement,
-    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
-        let lease = &mut **self;
+    fn stream(self, statement: Statement) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
+        let lease = self;
         let commits_at_once = lease.in_transaction || statement.commits_at_once();
         let items = async_stream::stream! {
             let mut again = lease.may_run_again().then(|| statement.clone());

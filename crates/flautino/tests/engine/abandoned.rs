@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-use flautino_lab::{Lab, pid, polled_at_most, running, until_running, wait_until};
+use flautino_lab::{
+    Lab, ask, has_session, pid, polled_at_most, running, until_running, wait_until,
+};
+use futures_util::future::try_join_all;
 use futures_util::{StreamExt, TryStreamExt};
 
 const SLEEP: &str = "SELECT pg_sleep(60)";
@@ -111,4 +114,33 @@ async fn a_thousand_abandoned_statements_leave_the_pool_whole() {
     })
     .await;
     engine.close().await;
+}
+
+#[tokio::test]
+async fn a_cancel_that_would_go_over_a_dead_connection_costs_the_pool_no_other() {
+    let lab = Lab::named("carried").connections(4).always_warm().start().await;
+    let mut leases = try_join_all((0..4).map(|_| lab.db.acquire())).await.unwrap();
+    let mut pids = Vec::new();
+    for lease in &mut leases {
+        let pid: i32 =
+            sqlx::query_scalar("SELECT pg_backend_pid()").fetch_one(lease).await.unwrap();
+        pids.push(pid);
+    }
+    let mut busy = leases.remove(0);
+    // The one that is given back last is taken first, for a cancel too.
+    drop(leases);
+    let dead = pids.pop().unwrap();
+    ask::<bool>(lab.primary(), &format!("SELECT pg_terminate_backend({dead})")).await;
+    wait_until("its session has ended", async || !has_session(lab.primary(), dead).await).await;
+
+    tokio::select! {
+        ended = sqlx::query(SLEEP).execute(&mut busy) => panic!("{ended:?}"),
+        () = until_running(lab.primary(), "carried", SLEEP) => {}
+    }
+    drop(busy);
+    wait_until("it is cancelled", async || lab.pool().in_use == 0).await;
+    for pid in pids {
+        assert!(has_session(lab.primary(), pid).await, "{pid}");
+    }
+    lab.engine.close().await;
 }
