@@ -186,8 +186,16 @@ pub(crate) fn needs_primary(error: &sqlx::Error) -> bool {
 
 /// Whether the server sent the error and keeps the session: the error is neither FATAL nor PANIC.
 pub(crate) fn server_keeps_session(error: &sqlx::Error) -> bool {
-    server_error(error)
-        .is_some_and(|error| !matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic))
+    server_error(error).is_some_and(|error| !ends_session(error))
+}
+
+/// Whether the server says with the error that it ended the session: the error is FATAL or PANIC.
+pub(crate) fn server_ended_session(error: &sqlx::Error) -> bool {
+    server_error(error).is_some_and(ends_session)
+}
+
+fn ends_session(error: &PgDatabaseError) -> bool {
+    matches!(error.severity(), PgSeverity::Fatal | PgSeverity::Panic)
 }
 
 /// Whether the connection is lost: the server ended it with a FATAL error (terminated, shutting down,

@@ -9,7 +9,7 @@ use super::NodePool;
 use super::managed::{Idle, ManagedConnection};
 use super::signal_queue::{Delivery, SignalRequest};
 use crate::node::backend::{Backend, Signal};
-use crate::sqlstate::server_keeps_session;
+use crate::sqlstate::{server_ended_session, server_keeps_session};
 
 /// How long sending a batch of signals may take.
 const SIGNAL_TIMEOUT: Duration = Duration::from_secs(1);
@@ -100,8 +100,12 @@ async fn send_batch(
             }
             // A hook may have set a role on it that has no right to signal.
             Err(error) if server_keeps_session(&error) => pool.offer(managed),
-            Err(_) => {
-                delivery = Delivery::Unknown;
+            Err(error) => {
+                // A session that the server has ended sends no signal any more; one that was only cut off
+                // may.
+                if !server_ended_session(&error) {
+                    delivery = Delivery::Unknown;
+                }
                 pool.discard(*managed);
             }
         }
