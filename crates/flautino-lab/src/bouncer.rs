@@ -2,12 +2,13 @@
 
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 
 use flautino_cluster::Node;
 
+use crate::program::program;
 use crate::wait::wait_until;
 
 /// A PgBouncer in transaction mode in front of a node, with five servers at the most. Ends with
@@ -25,12 +26,6 @@ impl Drop for Bouncer {
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
-}
-
-fn binary() -> Option<PathBuf> {
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let folders = std::env::split_paths(&path).chain([PathBuf::from("/usr/sbin")]);
-    folders.map(|folder| folder.join("pgbouncer")).find(|path| path.is_file())
 }
 
 /// The user that PgBouncer changes to, since it refuses to run as root.
@@ -87,12 +82,7 @@ impl Bouncer {
 
     /// As [`start`](Self::start), with more lines of its configuration, which win.
     pub async fn start_with(node: &Node, settings: &str) -> Option<Self> {
-        let Some(binary) = binary() else {
-            let is_ci = std::env::var("CI").is_ok_and(|ci| ci == "true");
-            assert!(!is_ci, "pgbouncer is not installed, and CI needs it");
-            println!("skipped: pgbouncer is not installed");
-            return None;
-        };
+        let binary = program("pgbouncer")?;
         Some(start(&binary, node, settings).await)
     }
 }
