@@ -208,19 +208,12 @@ impl Waiter {
     async fn wait(&mut self) -> Result<PooledConnection, sqlx::Error> {
         let (came, _) = self.place;
         let remaining = self.pool.remaining(came);
-        match tokio::time::timeout(remaining, &mut self.receiver).await {
-            Ok(handed) => {
-                self.is_served = true;
-                match handed {
-                    Ok(Ok(managed)) => {
-                        Ok(PooledConnection::new(managed, Slot::counted(&self.pool)))
-                    }
-                    Ok(Err(error)) => Err(error),
-                    Err(_) => Err(self.pool.closed_error()),
-                }
-            }
-            Err(_) => Err(self.pool.timed_out(came, self.step())),
-        }
+        let Ok(handed) = tokio::time::timeout(remaining, &mut self.receiver).await else {
+            return Err(self.pool.timed_out(came, self.step()));
+        };
+        self.is_served = true;
+        let managed = handed.unwrap_or_else(|_| Err(self.pool.closed_error()))?;
+        Ok(PooledConnection::new(managed, Slot::counted(&self.pool)))
     }
 
     /// What it waits for: the making of a connection, if one is made for it, else one that is in use.

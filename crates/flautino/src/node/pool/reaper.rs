@@ -81,13 +81,12 @@ impl NodePool {
         }
     }
 
-    /// Whether a connection that was idle since then can be used: pings it if it was idle for longer than
-    /// `warm_time`.
+    /// Pings a connection that was idle since then, and returns whether it answers.
     ///
     /// If it is dead, discards all that were idle for as long: they are probably dead as well, and
     /// pinging each would take the caller's time.
     pub(super) async fn is_alive(&self, managed: &mut ManagedConnection, since: Instant) -> bool {
-        if self.is_warm(since) || managed.answers(self.config.ping_timeout).await {
+        if managed.answers(self.config.ping_timeout).await {
             return true;
         }
         let dead = self.state.lock().take_idle(|idle| idle.since <= since);

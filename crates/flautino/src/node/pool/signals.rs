@@ -26,10 +26,10 @@ impl NodePool {
         delivered.await.unwrap_or(Delivery::Unknown)
     }
 
-    /// Takes the idle connection that was used last, if it answers.
+    /// Takes the idle connection that was used last, if it is warm or answers.
     async fn pop_idle_that_answers(&self) -> Option<Box<ManagedConnection>> {
         let Idle { mut managed, since } = self.state.lock().idle.pop()?;
-        if self.is_alive(&mut managed, since).await {
+        if self.is_warm(since) || self.is_alive(&mut managed, since).await {
             return Some(managed);
         }
         self.discard(*managed);
