@@ -69,15 +69,14 @@ impl Tx {
         &mut self,
         options: TransactionOptions,
     ) -> Result<&mut Transaction, sqlx::Error> {
-        self.ensure_open()?;
-        let transaction = match self.transaction.take() {
-            Some(transaction) => transaction,
-            None => {
-                self.context.mark_begun()?;
-                Box::new(self.context.handle().begin_with(options).await?)
-            }
+        let this = match self.begun() {
+            Ok(transaction) => return Ok(transaction),
+            Err(this) => this,
         };
-        Ok(self.transaction.insert(transaction))
+        this.ensure_open()?;
+        this.context.mark_begun()?;
+        let transaction = this.context.handle().begin_with(options).await?;
+        Ok(this.transaction.insert(Box::new(transaction)))
     }
 
     /// Returns the connection itself, for functions that take `&mut PgConnection`. Begins the transaction
@@ -142,6 +141,17 @@ impl Tx {
         }
     }
 
+    /// The transaction, if it has begun and may go on; else itself again.
+    fn begun(&mut self) -> Result<&mut Transaction, &mut Self> {
+        if self.context.is_closed() {
+            return Err(self);
+        }
+        match self.transaction {
+            Some(ref mut transaction) => Ok(transaction),
+            None => Err(self),
+        }
+    }
+
     /// Refuses, and rolls back, once the response was made, because the client may have been told by
     /// then that nothing was stored.
     fn ensure_open(&mut self) -> Result<(), ResponseMade> {
@@ -200,6 +210,20 @@ impl<'c> Acquire<'c> for &'c mut Tx {
     }
 }
 
+/// Does something in the transaction, which is begun first if it has not begun yet. Once it has, the future
+/// is the transaction's own.
+macro_rules! in_transaction {
+    ($tx:expr, |$transaction:ident| $work:expr) => {
+        match $tx.begun() {
+            Ok($transaction) => $work,
+            Err(tx) => Box::pin(async move {
+                let $transaction = tx.begin().await?;
+                $work.await
+            }),
+        }
+    };
+}
+
 impl<'c> Executor<'c> for &'c mut Tx {
     type Database = Postgres;
 
@@ -211,8 +235,13 @@ impl<'c> Executor<'c> for &'c mut Tx {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        let items = async move { Ok(self.begin().await?.fetch_many(query)) };
-        Box::pin(items.try_flatten_stream())
+        match self.begun() {
+            Ok(transaction) => transaction.fetch_many(query),
+            Err(tx) => {
+                let items = async move { Ok(tx.begin().await?.fetch_many(query)) };
+                Box::pin(items.try_flatten_stream())
+            }
+        }
     }
 
     // Not by sqlx's own way, which goes through the stream.
@@ -221,7 +250,7 @@ impl<'c> Executor<'c> for &'c mut Tx {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        Box::pin(async move { self.begin().await?.execute(query).await })
+        in_transaction!(self, |transaction| transaction.execute(query))
     }
 
     fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<PgRow>, sqlx::Error>>
@@ -229,7 +258,7 @@ impl<'c> Executor<'c> for &'c mut Tx {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        Box::pin(async move { self.begin().await?.fetch_all(query).await })
+        in_transaction!(self, |transaction| transaction.fetch_all(query))
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(
@@ -240,7 +269,7 @@ impl<'c> Executor<'c> for &'c mut Tx {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        Box::pin(async move { self.begin().await?.fetch_optional(query).await })
+        in_transaction!(self, |transaction| transaction.fetch_optional(query))
     }
 
     fn prepare_with<'e>(
@@ -251,13 +280,13 @@ impl<'c> Executor<'c> for &'c mut Tx {
     where
         'c: 'e,
     {
-        Box::pin(async move { self.begin().await?.prepare_with(sql, parameters).await })
+        in_transaction!(self, |transaction| transaction.prepare_with(sql, parameters))
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
     where
         'c: 'e,
     {
-        Box::pin(async move { self.begin().await?.describe(sql).await })
+        in_transaction!(self, |transaction| transaction.describe(sql))
     }
 }
