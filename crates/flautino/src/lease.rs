@@ -4,6 +4,7 @@
 //! - here: the guard
 //! - `statement`: how a statement is sent over it
 //! - `source`: how one is run again, where sqlx remembered what is outdated
+//! - `rows`: a result that is read as a stream
 //! - `executor`: sqlx's `Executor` over a lease, a handle or a transaction
 //! - `tracker`: what the handle's session learns of the statements
 //! - `cancel`: what ends a statement early
@@ -12,6 +13,7 @@
 mod cancel;
 pub(crate) mod executor;
 mod pooler;
+mod rows;
 mod source;
 mod statement;
 mod tracker;
@@ -32,6 +34,7 @@ use tokio::sync::OwnedSemaphorePermit;
 pub(crate) use self::cancel::Step;
 use self::cancel::{Cancellation, run_cancellable, run_unwatched};
 use self::executor::executor_through;
+pub(crate) use self::rows::{FailedRows, Item, Rows};
 pub(crate) use self::tracker::{Tracker, Tracking};
 use crate::logging::Values;
 use crate::node::{ConnectionParts, InFlight, Node, PooledConnection};

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use crate::backoff::Backoff;
 use crate::error::{AcquireStep, Error};
-use crate::lease::executor::Item;
+use crate::lease::Item;
 use crate::monitor::WriteUnderWay;
 use crate::node::Node;
 use crate::router::{Access, ExcludedNodes, NodeView, Reason, Role, Snapshot, Target};

@@ -1,12 +1,10 @@
 //! sqlx's `Executor` over whatever can run a statement: a handle, a lease or a transaction.
 
-use futures_core::Stream;
 use futures_core::future::BoxFuture;
-use futures_util::StreamExt;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
-use sqlx::{Describe, Either, Execute, Executor, PgConnection, Postgres};
+use sqlx::{Describe, Execute, Executor, PgConnection, Postgres};
 
-use crate::sqlstate::tell_effect;
+use super::rows::{Item, Rows};
 use crate::statement::{Statement, ToSend};
 
 type Result<T> = std::result::Result<T, sqlx::Error>;
@@ -60,7 +58,7 @@ macro_rules! executor_through {
                         let $statement = &statement;
                         $source
                     };
-                    Ok($crate::lease::executor::Source::stream(source?, statement))
+                    Ok($crate::lease::executor::Source::stream(source?, statement).await)
                 };
                 // Without a generator, through which each row would pass.
                 Box::pin(::futures_util::TryFutureExt::try_flatten_stream(items))
@@ -148,7 +146,9 @@ pub(crate) trait Source: Send {
     fn run<T: Answer>(&mut self, statement: &Statement) -> impl Future<Output = Result<T>> + Send;
 
     /// Runs a statement whose result is read as a stream.
-    fn stream(self, statement: Statement) -> impl Stream<Item = Result<Item>> + Send;
+    fn stream<'a>(self, statement: Statement) -> impl Future<Output = Rows<'a>> + Send
+    where
+        Self: 'a;
 
     /// Prepares or describes a statement. `start` may be called more than once, each time on another
     /// connection.
@@ -204,24 +204,6 @@ pub(crate) trait Start<T>:
 impl<T, F> Start<T> for F where
     F: for<'a> Fn(&'a mut PgConnection, ToSend) -> BoxFuture<'a, Result<T>> + Send + Sync
 {
-}
-
-/// An element of a result: a row, or the end of a statement.
-pub(crate) type Item = Either<PgQueryResult, PgRow>;
-
-/// The items of a result; an error says if a part of the statement may have been committed.
-pub(crate) fn tell_effects<S>(
-    items: S,
-    commits_at_once: bool,
-) -> impl Stream<Item = Result<Item>> + use<S>
-where
-    S: Stream<Item = Result<Item>>,
-{
-    let mut completed = false;
-    items.map(move |item| {
-        completed |= item.as_ref().is_ok_and(Item::is_left);
-        item.map_err(|error| tell_effect(error, commits_at_once, completed))
-    })
 }
 
 pub(crate) async fn prepare_with(

@@ -3,13 +3,13 @@
 
 use std::pin::pin;
 
-use futures_core::Stream;
 use futures_util::StreamExt;
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
 use super::Lease;
-use super::executor::{Answer, Item, Source, Start, tell_effects};
+use super::executor::{Answer, Source, Start};
+use super::rows::Rows;
 use crate::sqlstate::{IN_FAILED_TRANSACTION, has_code, tell_effect};
 use crate::statement::Statement;
 
@@ -29,35 +29,39 @@ impl Source for &mut Lease {
         result.map_err(|error| tell_effect(error, commits_at_once, completed))
     }
 
-    fn stream(self, statement: Statement) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send {
+    async fn stream<'a>(self, statement: Statement) -> Rows<'a>
+    where
+        Self: 'a,
+    {
+        let commits_at_once = self.in_transaction || statement.commits_at_once();
         let lease = self;
-        let commits_at_once = lease.in_transaction || statement.commits_at_once();
-        let items = async_stream::stream! {
+        let batches = async_stream::stream! {
             let mut again = lease.may_run_again().then(|| statement.clone());
             let mut refused = None;
             {
-                let mut items = pin!(Lease::stream(&mut *lease, statement));
-                while let Some(item) = items.next().await {
-                    match (item, again.take()) {
-                        (Err(error), Some(statement)) if statement.is_outdated_by(&error) => {
-                            refused = Some((error, statement));
+                let mut batches = pin!(Lease::batches(&mut *lease, statement));
+                while let Some(batch) = batches.next().await {
+                    match (batch.refusal(), again.take()) {
+                        (Some(error), Some(statement)) if statement.is_outdated_by(error) => {
+                            refused = Some((batch.end, statement));
                         }
-                        (item, _) => yield item,
+                        _ => yield batch,
                     }
                 }
             }
-            if let Some((error, statement)) = refused {
-                let mut first = Some(error);
-                let mut items = Box::pin(Lease::stream(lease, statement));
-                while let Some(item) = items.next().await {
-                    match (item, first.take()) {
-                        (Err(second), Some(error)) => yield Err(instead_of(second, error)),
-                        (item, _) => yield item,
+            if let Some((end, statement)) = refused {
+                let mut first = end.and_then(Result::err);
+                let mut batches = Box::pin(Lease::batches(lease, statement));
+                while let Some(mut batch) = batches.next().await {
+                    if let Some(first) = first.take() {
+                        let end = batch.end.take();
+                        batch.end = end.map(|end| end.map_err(|second| instead_of(second, first)));
                     }
+                    yield batch;
                 }
             }
         };
-        tell_effects(items, commits_at_once)
+        Rows::new(Box::pin(batches), commits_at_once)
     }
 
     async fn prepare<T: Send>(

@@ -1,6 +1,7 @@
 //! How a statement is sent over a lease, and what is known of the connection afterwards.
 
 use std::borrow::BorrowMut;
+use std::future::poll_fn;
 use std::pin::pin;
 use std::time::Instant;
 
@@ -11,7 +12,8 @@ use sqlx::{Connection, Either, Executor};
 use tracing::{Instrument, Level, Span};
 
 use super::cancel::{Cancellation, end_given_up, run_cancellable};
-use super::executor::{Answer, Item, Start};
+use super::executor::{Answer, Start};
+use super::rows::{Batch, Item, Rows};
 use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, pooler};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
@@ -97,18 +99,26 @@ impl Lease {
         result
     }
 
-    /// Sends a statement and returns its result as a stream. The lease stays busy until the stream has
+    /// Sends a statement, and is given back when its result is read.
+    pub(crate) fn into_rows(self, statement: Statement) -> Rows<'static> {
+        let commits_at_once = statement.commits_at_once();
+        Rows::new(Box::pin(Self::batches(self, statement)), commits_at_once)
+    }
+
+    /// Sends a statement and returns its result as it arrives. The lease stays busy until the result has
     /// ended.
-    pub(crate) fn stream<'a>(
+    pub(super) fn batches<'a>(
         mut lease: impl BorrowMut<Self> + Send + 'a,
         statement: Statement,
-    ) -> impl Stream<Item = Result<Item, sqlx::Error>> + Send + 'a {
+    ) -> impl Stream<Item = Batch> + Send + 'a {
         async_stream::stream! {
             let lease = lease.borrow_mut();
+            let mut batch = Batch::default();
             let running = match lease.begin_statement(&statement).await {
                 Ok(running) => running,
                 Err(error) => {
-                    yield Err(error);
+                    batch.end = Some(Err(error));
+                    yield batch;
                     return;
                 }
             };
@@ -121,19 +131,25 @@ impl Lease {
             }
             if result.is_ok() {
                 let mut items = connection.fetch_many(statement.to_send(running.sending));
-                loop {
-                    let next = pin!(run_cancellable(cancellation.as_ref(), items.try_next()));
-                    match in_span(span.as_ref(), next).await {
-                        Ok(Some(item)) => {
-                            log_item(&mut log_entry, &item);
-                            *state = LeaseState::HalfRead;
-                            yield Ok(item);
-                            *state = LeaseState::Busy;
-                        }
-                        Ok(None) => break,
-                        Err(error) => { result = Err(error); break; }
+                result = loop {
+                    let read = {
+                        let filling = poll_fn(|context| {
+                            let log = |item: &Item| log_item(&mut log_entry, item);
+                            batch.poll_fill(items.as_mut(), log, context).map(Ok)
+                        });
+                        let filling = pin!(run_cancellable(cancellation.as_ref(), filling));
+                        in_span(span.as_ref(), filling).await
+                    };
+                    if let Err(error) = read {
+                        break Err(error);
                     }
-                }
+                    if let Some(end) = batch.end.take() {
+                        break end;
+                    }
+                    *state = LeaseState::HalfRead;
+                    yield std::mem::take(&mut batch);
+                    *state = LeaseState::Busy;
+                };
                 drop(items);
                 // Only then: a result that is complete stays so, also if the node goes down now.
                 if running.sending == Sending::InTransaction {
@@ -147,9 +163,8 @@ impl Lease {
             log_entry.finish(&result);
             lease.end_statement(&statement, &running, &result);
             lease.forget_outdated().await;
-            if let Err(error) = result {
-                yield Err(error);
-            }
+            batch.end = Some(result);
+            yield batch;
         }
     }
 
