@@ -189,9 +189,10 @@ pub(crate) fn server_keeps_session(error: &sqlx::Error) -> bool {
     server_error(error).is_some_and(|error| !ends_session(error))
 }
 
-/// Whether the server says with the error that it ended the session: the error is FATAL or PANIC.
+/// Whether PostgreSQL itself says with the error that it ended the session: the error is FATAL or PANIC, and
+/// names the routine that raised it. A pooler may end a client whose server goes on.
 pub(crate) fn server_ended_session(error: &sqlx::Error) -> bool {
-    server_error(error).is_some_and(ends_session)
+    server_error(error).is_some_and(|error| ends_session(error) && error.routine().is_some())
 }
 
 fn ends_session(error: &PgDatabaseError) -> bool {
@@ -224,7 +225,8 @@ pub(crate) fn refuses_more(error: &sqlx::Error) -> bool {
 /// Whether the server refuses the user, the password or the database, and so will refuse the next
 /// connection as well.
 pub(crate) fn refuses_role_or_database(code: &str) -> bool {
-    code.starts_with(AUTHORIZATION_CLASS) || code == INVALID_CATALOG_NAME
+    code.starts_with(AUTHORIZATION_CLASS)
+        || matches!(code, INVALID_CATALOG_NAME | INSUFFICIENT_PRIVILEGE)
 }
 
 /// The error as the caller is told it. A server that ends a session has rolled back what was not

@@ -211,7 +211,8 @@ impl<'c> Acquire<'c> for &'c mut Tx {
 }
 
 /// Does something in the transaction, which is begun first if it has not begun yet. Once it has, the future
-/// is the transaction's own.
+/// is the transaction's own. It may be made before the response and polled after that; what it does then is
+/// rolled back.
 macro_rules! in_transaction {
     ($tx:expr, |$transaction:ident| $work:expr) => {
         match $tx.begun() {
@@ -235,13 +236,9 @@ impl<'c> Executor<'c> for &'c mut Tx {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        match self.begun() {
-            Ok(transaction) => transaction.fetch_many(query),
-            Err(tx) => {
-                let items = async move { Ok(tx.begin().await?.fetch_many(query)) };
-                Box::pin(items.try_flatten_stream())
-            }
-        }
+        // Whether the response was made is asked when the stream is first polled.
+        let items = async move { Ok(self.begin().await?.fetch_many(query)) };
+        Box::pin(items.try_flatten_stream())
     }
 
     // Not by sqlx's own way, which goes through the stream.

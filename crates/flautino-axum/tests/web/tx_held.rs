@@ -10,7 +10,8 @@ use axum::routing::post;
 use flautino_axum::{DbError, EngineLayer, Tx};
 use flautino_cluster::Cluster;
 use flautino_lab::{App, Capture, Lab, cluster, engine, wait_until};
-use futures_util::stream;
+use futures_util::{TryStreamExt, stream};
+use tokio::sync::oneshot;
 
 use crate::common::{NOTES, SOON, sessions_in, titles};
 
@@ -76,6 +77,37 @@ async fn a_held_transaction_runs_no_statement_after_the_response() {
         all_is_rolled_back(&cluster).await;
         app.stop().await;
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_was_made_before_the_response_runs_nothing_after_it() {
+    let cluster = cluster(0).await;
+    cluster.primary().execute(&format!("CREATE TABLE {NOTES}")).await.unwrap();
+    let engine = engine(&cluster, "held").await;
+    let (go, may_go) = oneshot::channel::<()>();
+    let (tell, told) = oneshot::channel();
+    let ends = Arc::new(Mutex::new(Some((may_go, tell))));
+    let handler = async move |mut tx: Tx| {
+        sqlx::query(INSERT).execute(&mut tx).await.unwrap();
+        let (may_go, tell) = ends.lock().unwrap().take().unwrap();
+        let (made, is_made) = oneshot::channel::<()>();
+        tokio::spawn(async move {
+            let mut rows = sqlx::query(INSERT).fetch(&mut tx);
+            made.send(()).unwrap();
+            may_go.await.unwrap();
+            let late = rows.try_next().await.map(drop);
+            tell.send(late.unwrap_err().to_string()).unwrap();
+        });
+        is_made.await.unwrap();
+    };
+    let app = Router::new().route("/", post(handler)).layer(EngineLayer::new(engine.clone()));
+    let app = App::start(app, engine).await;
+    assert_eq!(post_to(&app).await, 500);
+    go.send(()).unwrap();
+    let text = told.await.unwrap();
+    assert!(text.contains("over"), "{text}");
+    all_is_rolled_back(&cluster).await;
+    app.stop().await;
 }
 
 #[tokio::test]

@@ -62,6 +62,10 @@ impl Batch {
         Poll::Ready(())
     }
 
+    pub(super) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// The error of a statement that gave nothing else.
     pub(super) fn refusal(&self) -> Option<&sqlx::Error> {
         if self.items.is_empty() { self.end.as_ref()?.as_ref().err() } else { None }
@@ -117,7 +121,10 @@ impl<'a> Rows<'a> {
     /// Reads the next batch, if there is one.
     fn poll_batch(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let Some(source) = &mut self.source else { return Poll::Ready(()) };
-        let batch = ready!(source.as_mut().poll_next(context)).unwrap_or_default();
+        let Some(batch) = ready!(source.as_mut().poll_next(context)) else {
+            self.source = None;
+            return Poll::Ready(());
+        };
         self.arrived = batch.items.into_iter();
         self.completed |= batch.completed;
         if let Some(end) = batch.end {

@@ -207,8 +207,8 @@ async fn a_write_after_a_half_read_stream_on_a_lease_is_committed() {
         let insert = sqlx::query("INSERT INTO t VALUES ($1)").bind(rows);
         assert_eq!(insert.execute(&mut lease).await.unwrap().rows_affected(), 1);
     }
-    // One that fails after its first row.
-    let fails = sqlx::query("SELECT 1 / ($1 - n) FROM generate_series(0, 9) n").bind(5_i32);
+    // One that fails when its first rows were given out.
+    let fails = sqlx::query("SELECT 1 / ($1 - n) FROM generate_series(0, 9999) n").bind(5000_i32);
     fails.fetch(&mut lease).try_next().await.unwrap();
     sqlx::query("INSERT INTO t VALUES ($1)").bind(0).execute(&mut lease).await.unwrap();
     drop(lease);
@@ -256,7 +256,11 @@ async fn a_transaction_of_the_user_s_own_on_a_lease_stays_as_it_is() {
     let engine = straight(&cluster, "own").await;
     let mut lease = engine.handle().acquire().await.unwrap();
     sqlx::raw_sql("BEGIN; INSERT INTO t VALUES (1)").execute(&mut lease).await.unwrap();
-    sqlx::raw_sql("SELECT 1; SELECT 2").fetch(&mut lease).try_next().await.unwrap();
+    sqlx::raw_sql("SELECT generate_series(1, 10000); SELECT 2")
+        .fetch(&mut lease)
+        .try_next()
+        .await
+        .unwrap();
     sqlx::raw_sql("ROLLBACK").execute(&mut lease).await.unwrap();
     drop(lease);
     assert_eq!(ask::<i64>(node, "SELECT count(*) FROM t").await, 0);
