@@ -18,6 +18,12 @@ doc:
 bench *args:
     cargo bench --workspace {{args}}
 
+# The pictures of the README, by the browser tests.
+screenshots:
+    mkdir -p target/screenshots
+    SCREENSHOTS=$PWD/target/screenshots cargo test -p notes --test demo browser
+    cp target/screenshots/front-1400-light.png target/screenshots/status-failover.png docs/
+
 # flautino beside other pools, under load: `just compare --quick`.
 compare *args:
     cargo run --release -p flautino-bench -- {{args}}
