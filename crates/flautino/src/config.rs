@@ -44,7 +44,7 @@ pub use self::discovery::DiscoveryConfig;
 pub use self::node::NodeConfig;
 pub use self::pool::PoolConfig;
 pub use self::routing::{Fallback, RoutingConfig, RoutingMode};
-use self::settings::settings;
+use self::settings::{Settings, settings};
 use crate::error::ConfigError;
 
 /// The name of the node whose settings stand at the top level.
@@ -80,6 +80,16 @@ settings! {
         pub log_queries: bool,
         /// Whether each row is an event of target `flautino::response`. Default: `false`.
         pub log_responses: bool,
+        /// How long a statement may take before a warning of target `flautino::slow` tells its text, without
+        /// values, its node and why it went there, once it has ended or was given up. Default: 1 s. `0` for no
+        /// such warning. The time goes from sending it to the end of its result; that of a stream includes what
+        /// the app does between its rows.
+        pub log_slow: Duration as Time = Duration::from_secs(1),
+        /// How often a request may send one and the same statement before a warning of target
+        /// `flautino::repeated` tells of it, with the route: mostly one statement with a list of keys could
+        /// take the place of them all. `0` for no such warning. Default: 20 in a debug build, else 0. It is the
+        /// layer of `flautino-axum` that warns.
+        pub log_repeated: u32 = if cfg!(debug_assertions) { 20 } else { 0 },
         /// Functions that leave nothing in the session that calls them, by name and without schema, also
         /// as triggers. Default: none.
         ///
@@ -150,13 +160,15 @@ impl EngineConfig {
             routing,
             log_queries: _,
             log_responses: _,
+            log_slow,
+            log_repeated: _,
             trusted_functions: _,
             trusted_languages: _,
             startup_timeout,
             drain_timeout,
         } = self;
         let place = Place { origin, prefix: "" };
-        place.at_most_a_year(keyed![startup_timeout, drain_timeout])?;
+        place.at_most_a_year(keyed![startup_timeout, drain_timeout, log_slow])?;
         let options = main.connect_options(origin, "")?;
         Self::check_nodes(extra_nodes, origin)?;
         if let Some(discovery) = discovery {
@@ -175,6 +187,32 @@ impl EngineConfig {
         }
         pool.check(origin)?;
         routing.check(origin)
+    }
+
+    /// Settings that may be shown, by their paths. Those of nodes, some of which are secret, are not among
+    /// them.
+    pub(crate) fn told(&self) -> BTreeMap<String, String> {
+        let own = [
+            ("extensions", format!("{:?}", self.extensions)),
+            ("log_queries", self.log_queries.to_string()),
+            ("log_responses", self.log_responses.to_string()),
+            ("log_slow", format!("{:?}", self.log_slow)),
+            ("log_repeated", self.log_repeated.to_string()),
+            ("trusted_functions", format!("{:?}", self.trusted_functions)),
+            ("trusted_languages", format!("{:?}", self.trusted_languages)),
+            ("startup_timeout", format!("{:?}", self.startup_timeout)),
+            ("drain_timeout", format!("{:?}", self.drain_timeout)),
+        ];
+        let own = own.into_iter().map(|(key, value)| (key.to_owned(), value));
+        let routing = RoutingConfig { token_keys: Vec::new(), ..self.routing.clone() };
+        let tables = [("pool", self.pool.values()), ("routing", routing.values())];
+        let tables = tables.into_iter().flat_map(|(table, values)| {
+            values.into_iter().map(move |(key, value)| (format!("{table}.{key}"), value))
+        });
+        let mut told: BTreeMap<_, _> = own.chain(tables).collect();
+        let keys = format!("{} keys", self.routing.token_keys.len());
+        told.insert("routing.token_keys".to_owned(), keys);
+        told
     }
 
     /// Checks the names and the settings of the nodes beside the main one.

@@ -23,12 +23,12 @@ pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
 use crate::error::AlreadyHolds;
 use crate::lease::Lease;
-use crate::monitor::Monitor;
+use crate::monitor::{EventKind, Monitor};
 use crate::node::Node;
 use crate::router::{Access, Consistency, Target};
 use crate::session::Session;
 use crate::sql::{Classifier, Plan};
-use crate::sqlstate::tell_effect;
+use crate::sqlstate::{sqlstate, tell_effect};
 use crate::statement::Statement;
 
 /// What all handles of an engine share.
@@ -175,8 +175,24 @@ impl Dispatch {
                 }
                 return Err(failure);
             }
+            if !retry.is_outdated {
+                self.note_retry(&retry, &failure);
+            }
             retry.begin_attempt();
         }
+    }
+
+    /// Notes for the status that a statement is run again after this failure.
+    fn note_retry(&self, retry: &Retry, failure: &Failure) {
+        let Some(node) = &retry.node else { return };
+        let what = match failure.phase {
+            Phase::Leasing => "had no connection to it",
+            Phase::Beginning | Phase::Executing { .. } => "failed on it",
+        };
+        // Never the error's text, which may quote values.
+        let code = sqlstate(&failure.error).map_or(String::new(), |code| format!(" ({code})"));
+        let text = format!("a statement {what}{code} and is run again");
+        self.monitor().history.record(EventKind::Rescued, node.name(), text);
     }
 
     /// Whether to run the statement again after this failure. The caller has received no row yet.

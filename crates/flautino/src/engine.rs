@@ -30,12 +30,13 @@ use tokio_util::task::TaskTracker;
 use self::members::ORIGIN;
 use self::phase::EnginePhase;
 pub use self::report::{CloseReport, NodesReport, OpenReport};
-use self::state::{EngineState, new_classifier};
+use self::state::{EngineState, new_classifier, new_logger};
 pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
 use crate::config::{EngineConfig, MAIN, NodeConfig, PoolConfig, RoutingConfig};
 use crate::error::{ConfigError, OpenError};
 use crate::handle::Handle;
-use crate::logging::Logger;
+pub use crate::logging::{StatementStatus, StatementWatch};
+pub use crate::monitor::{EngineEvent, EventKind};
 use crate::node::{Node, Shared};
 use crate::router::Access;
 
@@ -70,7 +71,7 @@ impl Engine {
     pub fn new(config: EngineConfig) -> Result<Self, ConfigError> {
         config.validate(ORIGIN)?;
         let (classifier, catalogue_wanted) = new_classifier(&config);
-        let logger = Arc::new(Logger::new(config.log_queries, config.log_responses));
+        let logger = new_logger(&config);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
         let shared = Shared { logger, classifier, hooks, tasks };
         let named = config.extra_nodes.iter().map(|(name, node)| (name.as_str(), node));
@@ -109,8 +110,9 @@ impl Engine {
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
         let (classifier, catalogue_wanted) = new_classifier(&config);
+        let logger = new_logger(&config);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
-        let shared = Shared { logger: Arc::new(Logger::default()), classifier, hooks, tasks };
+        let shared = Shared { logger, classifier, hooks, tasks };
         let node = Arc::new(Node::over_pool(MAIN, pool, &shared));
         let pools = node.pool().ok().flatten().into_iter().collect();
         let state =
@@ -317,6 +319,27 @@ impl Engine {
     #[must_use]
     pub fn status(&self) -> EngineStatus {
         EngineStatus::of(&self.state)
+    }
+
+    /// How often a request may send one statement without a warning; 0 for any number. See
+    /// [`EngineConfig::log_repeated`].
+    #[must_use]
+    pub fn log_repeated(&self) -> u32 {
+        self.state.config.log_repeated
+    }
+
+    /// Returns what the engine is configured with, by the keys' paths: its own settings and those of the pool
+    /// and the routing. Those of nodes, among which are passwords, are not told.
+    #[must_use]
+    pub fn settings(&self) -> BTreeMap<String, String> {
+        self.state.config.told()
+    }
+
+    /// Has the statements of the app counted and timed for [`EngineStatus::statements`], until the watch is
+    /// dropped. Each costs two or three microseconds more meanwhile. The first watch begins anew.
+    #[must_use]
+    pub fn watch_statements(&self) -> StatementWatch {
+        StatementWatch::new(&self.state.shared.logger.statements)
     }
 }
 

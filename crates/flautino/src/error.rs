@@ -1,9 +1,25 @@
 //! The errors that flautino adds to sqlx's: one enum for each operation. Each error says which step
-//! failed, and what to do.
+//! failed, and what to do; `startup` has those of configuring and opening an engine.
 
+use std::fmt;
 use std::io;
-use std::path::PathBuf;
 use std::time::Duration;
+
+/// Gives errors a `Debug` that is their message: a `main` that returns an error prints it with `Debug`, and
+/// so do `unwrap` and `expect`.
+macro_rules! debug_is_message {
+    ($($error:ty),+) => {
+        $(impl fmt::Debug for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        })+
+    };
+}
+
+mod startup;
+
+pub use self::startup::{ConfigError, NodeFailure, OpenError};
 
 /// Why a query, a lease or a transaction failed, if the reason is flautino's and not the server's.
 ///
@@ -14,13 +30,13 @@ use std::time::Duration;
 /// let err: sqlx::Error = flautino::Error::Closed { node: "main".into() }.into();
 /// assert!(matches!(flautino::Error::of(&err), Some(flautino::Error::Closed { .. })));
 /// ```
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No connection came free, or none could be made, within
     /// [`acquire_timeout`](crate::PoolConfig::acquire_timeout).
     #[error(
-        "no connection to node `{node}` within {waited:?}, while {step} ({in_use} of {max} in use); {}",
+        "no connection to node `{node}` within {waited:.1?}, while {step} ({in_use} of {max} in use); {}",
         step.fix()
     )]
     AcquireTimeout {
@@ -98,7 +114,7 @@ pub enum Error {
     /// [`Fallback`](crate::Fallback).
     #[error(
         "no replica can serve this read, and node `{node}` has no connection left for such reads \
-         (`routing.fallback_share`, waited {waited:?}); look at the replicas, or raise \
+         (`routing.fallback_share`, waited {waited:.1?}); look at the replicas, or raise \
          `pool.max_connections`"
     )]
     Overloaded {
@@ -228,7 +244,7 @@ impl From<Error> for sqlx::Error {
 }
 
 /// An [`Error`] of a caller who waited for a connection while it had others, and perhaps for itself.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error(
     "{error}; the handle that asked and its clones hold {held} of them, in a transaction, a lease or a \
      stream of rows that is open: nest statements in that one (`&mut tx`), and transactions as its \
@@ -295,8 +311,8 @@ impl AcquireStep {
     }
 }
 
-impl std::fmt::Display for AcquireStep {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for AcquireStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::WaitingForSlot => "waiting for a free connection",
             Self::Connecting => "connecting to the server",
@@ -307,7 +323,7 @@ impl std::fmt::Display for AcquireStep {
 }
 
 /// A name that is no node of the engine.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no node `{name}`; the nodes are {}", quoted(known))]
 pub struct UnknownNode {
     /// What was asked for.
@@ -316,114 +332,13 @@ pub struct UnknownNode {
     pub known: Vec<String>,
 }
 
-/// Why a configuration was refused. No I/O but reading the file has happened.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigError {
-    /// [`EngineConfig::find`](crate::EngineConfig::find) found nothing.
-    #[error("no configuration found; tried {}", tried.join(", then "))]
-    NotFound {
-        /// Each place, with what was found there.
-        tried: Vec<String>,
-    },
-
-    /// The file could not be read.
-    #[error("cannot read the configuration {}: {source}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What the operating system said.
-        source: io::Error,
-    },
-
-    /// The text is no TOML.
-    #[error("{origin}, line {line}, column {column}: {message}")]
-    Syntax {
-        /// Where the text came from.
-        origin: String,
-        /// Counted from 1.
-        line: usize,
-        /// Counted from 1.
-        column: usize,
-        /// What is wrong. Never the text of the line, which may hold a password.
-        message: String,
-    },
-
-    /// A key is unknown, or its value is not acceptable.
-    #[error("{origin}: `{key}`: {message}")]
-    Key {
-        /// Where the value came from.
-        origin: String,
-        /// The key's path, such as `extra_nodes.read_replica_1.port`.
-        key: String,
-        /// What is wrong, and what is expected.
-        message: String,
-    },
-}
-
-/// Why [`Engine::open`](crate::Engine::open) failed. Nothing stays open then.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum OpenError {
-    /// The settings given to [`Engine::open_with`](crate::Engine::open_with) are not acceptable.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-
-    /// No node answered within `startup_timeout`.
-    #[error(
-        "no usable server within {waited:?}: {}; \
-         is it running, and do host and port in the configuration lead to it?",
-        failures(nodes)
-    )]
-    Unreachable {
-        /// How long it was tried.
-        waited: Duration,
-        /// Each node that failed, with its own last error.
-        nodes: Vec<NodeFailure>,
-    },
-
-    /// No connection can be made, for a reason that waiting does not mend: a wrong password, an unknown
-    /// role, a missing database, a certificate that is not trusted or cannot be read.
-    #[error(
-        "node `{}` cannot be connected to ({}): {}{}",
-        .0.node, .0.address, .0.source, AndFix(.0.fix)
-    )]
-    Refused(#[source] NodeFailure),
-}
-
-/// One node's part in a failed [`Engine::open`](crate::Engine::open).
-#[derive(Debug, thiserror::Error)]
-#[error("node `{node}` ({address}): {source}{}", AndFix(*fix))]
-#[non_exhaustive]
-pub struct NodeFailure {
-    /// The node's name.
-    pub node: String,
-    /// `host:port` or the socket's path.
-    pub address: String,
-    /// What to do about it, and with which key, where the error does not say so itself.
-    pub fix: Option<&'static str>,
-    /// Its last error.
-    pub source: sqlx::Error,
-}
-
-/// The fix behind an error's text, if there is one.
-struct AndFix(Option<&'static str>);
-
-impl std::fmt::Display for AndFix {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.0.map_or(Ok(()), |fix| write!(f, "; {fix}"))
-    }
-}
-
 fn quoted(names: &[String]) -> String {
     names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
-}
-
-fn failures(nodes: &[NodeFailure]) -> String {
-    nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 /// sqlx's error for what did not end in time.
 pub(crate) fn timed_out(text: impl Into<String>) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text.into()))
 }
+
+debug_is_message!(Error, AlreadyHolds, UnknownNode);

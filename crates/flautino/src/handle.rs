@@ -14,7 +14,7 @@ use crate::lease::executor::executor_through;
 use crate::node::Node;
 use crate::router::{Access, Consistency, Target};
 use crate::session::{Session, Timing, Token, TokenState};
-use crate::sql::Classifier;
+use crate::sql::{Classifier, without_values};
 use crate::transaction::{IsolationLevel, Transaction, TransactionOptions};
 
 /// What queries go through; cheap to clone, and safe to hand to a task.
@@ -324,6 +324,20 @@ impl Handle {
     pub fn recorded(self) -> Self {
         self.session().record();
         self
+    }
+
+    /// Starts to count how often the session sends which statement.
+    #[must_use]
+    pub fn counted(self) -> Self {
+        self.session().count_repeats();
+        self
+    }
+
+    /// Returns the statement that was sent most often since [`counted`](Handle::counted), without its values,
+    /// and how often, if that is more than `limit` times.
+    #[must_use]
+    pub fn repeated_above(&self, limit: u32) -> Option<(String, u32)> {
+        self.session().repeated_above(limit).map(|(sql, count)| (without_values(&sql), count))
     }
 
     /// Returns what was recorded since [`recorded`](Handle::recorded), in the order in which the

@@ -6,6 +6,7 @@
 //! - `source`: how one is run again, where sqlx remembered what is outdated
 //! - `rows`: a result that is read as a stream
 //! - `executor`: sqlx's `Executor` over a lease, a handle or a transaction
+//! - `timed`: how long a statement takes
 //! - `tracker`: what the handle's session learns of the statements
 //! - `cancel`: what ends a statement early
 //! - `pooler`: the transaction around a statement behind PgBouncer
@@ -16,6 +17,7 @@ mod pooler;
 mod rows;
 mod source;
 mod statement;
+mod timed;
 mod tracker;
 
 use std::fmt;
@@ -35,6 +37,7 @@ pub(crate) use self::cancel::Step;
 use self::cancel::{Cancellation, run_cancellable, run_unwatched};
 use self::executor::executor_through;
 pub(crate) use self::rows::{FailedRows, Item, Rows};
+use self::timed::Timed;
 pub(crate) use self::tracker::{Tracker, Tracking};
 use crate::logging::Values;
 use crate::node::{ConnectionParts, InFlight, Node, PooledConnection};
@@ -84,6 +87,8 @@ pub struct Lease {
     owns_sequences: bool,
     /// A statement of the lease changes functions, triggers or views, or may.
     schema_change: Option<SchemaChange>,
+    /// The statement under way, or that was given up.
+    timed: Option<Timed>,
 }
 
 enum LeasedConnection {
@@ -102,7 +107,7 @@ enum LeaseState {
     /// A statement was sent, and its result is not read to the end. Whoever waited for it gave it up, if
     /// the lease is free.
     Busy,
-    /// A stream gave out a row and was then dropped: nobody wants the rest, but nobody gave up waiting.
+    /// A stream gave out rows and was then dropped: nobody wants the rest, but nobody gave up waiting.
     HalfRead,
     /// The connection is lost.
     Unusable,
@@ -161,6 +166,7 @@ impl Lease {
             tracker: None,
             owns_sequences: false,
             schema_change: None,
+            timed: None,
         }
     }
 
@@ -435,6 +441,7 @@ impl Drop for Lease {
         {
             tracker.finish();
         }
+        self.tell_time();
         if self.failures.unwatched {
             // A migration, for example.
             self.node.classifier().tracer().want();

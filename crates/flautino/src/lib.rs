@@ -63,8 +63,8 @@ pub use self::config::{
     RoutingMode,
 };
 pub use self::engine::{
-    CloseReport, Engine, EngineStatus, Health, NodeStatus, NodesReport, OpenReport, PoolStatus,
-    ReadYourWrites,
+    CloseReport, Engine, EngineEvent, EngineStatus, EventKind, Health, NodeStatus, NodesReport,
+    OpenReport, PoolStatus, ReadYourWrites, StatementStatus, StatementWatch,
 };
 pub use self::error::{AcquireStep, ConfigError, Error, NodeFailure, OpenError, UnknownNode};
 pub use self::handle::Handle;

@@ -1,29 +1,63 @@
-//! `log_queries` and `log_responses`: events around each statement, and rows as text.
+//! `log_queries` and `log_responses`: events around each statement, and rows as text. `log_slow`: a warning
+//! of one that takes long.
+//!
+//! - here: the events
+//! - `statements`: what statements cost, while somebody looks
+//! - `value`: a value of a row as text
 
+mod statements;
 mod value;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgRow;
 use sqlx::{Column, Row};
 
+use self::statements::StatementStats;
+pub(crate) use self::statements::micros;
+pub use self::statements::{StatementStatus, StatementWatch};
 use crate::router::Reason;
-use crate::sql::{Token, Tokens};
+use crate::sql::{Token, Tokens, without_values};
 use crate::statement::Statement;
 
 /// What the configuration asks to be logged, and the numbering of statements.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Logger {
     queries: bool,
     responses: bool,
+    /// How long a statement may take without a warning; zero for ever.
+    slow: Duration,
     next: AtomicU64,
+    pub(crate) statements: Arc<StatementStats>,
 }
 
 impl Logger {
-    pub(crate) fn new(queries: bool, responses: bool) -> Self {
-        Self { queries, responses, next: AtomicU64::new(1) }
+    pub(crate) fn new(queries: bool, responses: bool, slow: Duration) -> Self {
+        let (next, statements) = (AtomicU64::new(1), Arc::default());
+        Self { queries, responses, slow, next, statements }
+    }
+
+    /// When the app's statement is sent, if anybody wants to know how long it takes.
+    pub(crate) fn starts(&self) -> Option<Instant> {
+        let is_timed = !self.slow.is_zero() || self.statements.is_watched();
+        if is_timed { Some(Instant::now()) } else { None }
+    }
+
+    /// The result of the app's statement is read to its end, or it failed or was given up.
+    pub(crate) fn ended(&self, node: &str, sql: &str, reason: Option<Reason>, elapsed: Duration) {
+        if self.statements.is_watched() {
+            self.statements.count(sql, elapsed);
+        }
+        if !self.slow.is_zero() && elapsed >= self.slow {
+            let (reason, sql) = (reason.map(Reason::as_str), without_values(sql));
+            tracing::warn!(
+                target: "flautino::slow", node, reason, ?elapsed, sql,
+                "a statement took long (`log_slow`)"
+            );
+        }
     }
 
     /// Logs a statement that is about to be sent, and why it goes to that node. The entry logs how
@@ -140,11 +174,6 @@ impl Open<'_> {
             }
         }
     }
-}
-
-/// Returns whole microseconds.
-pub(crate) fn micros(elapsed: Duration) -> u64 {
-    u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Classes of errors whose messages name parts of the schema, the session or the server, and never

@@ -13,12 +13,14 @@
 //! - `catalogue`, `closure`: what it says of functions, views and types, and what leads to a write
 //! - `traces`, `trace_reading`: reads what functions and triggers leave in a session, for engines of one node too
 //! - `decisions`: how many statements were routed for each reason
+//! - `history`: what happened lately, for people
 //! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
 mod asking;
 mod catalogue;
 mod closure;
 mod decisions;
+mod history;
 mod positions;
 mod probe;
 mod publish;
@@ -43,6 +45,8 @@ use tokio::sync::futures::Notified;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use self::decisions::Decisions;
+use self::history::History;
+pub use self::history::{EngineEvent, EventKind};
 use self::questions::Questions;
 use self::readings::Readings;
 use self::state::place;
@@ -89,6 +93,7 @@ pub(crate) struct Monitor {
     questions: Questions,
     traces: Reading,
     pub(crate) decisions: Decisions,
+    pub(crate) history: History,
     /// Whether the state that was published last has more than one node, so that no statement has to
     /// look it up there.
     has_replicas: AtomicBool,
@@ -134,6 +139,7 @@ impl Monitor {
             reported_hidden: Mutex::default(),
             writes: Arc::default(),
             decisions: Decisions::default(),
+            history: History::default(),
             has_replicas: AtomicBool::new(nodes.len() > 1),
         });
         monitor.watch_servers(&nodes);

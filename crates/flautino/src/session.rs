@@ -1,6 +1,7 @@
 //! [`Session`]: what the handles of one request share. It knows what the session's next read must
 //! see, makes the token for its next request, and records where its statements went.
 
+mod repeats;
 mod state;
 mod timings;
 mod token;
@@ -11,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+use self::repeats::Repeats;
 use self::state::{State, UncoveredRead, is_foreign};
 pub use self::timings::Timing;
 use self::timings::Timings;
@@ -25,6 +27,7 @@ pub(crate) struct Session {
     window: Duration,
     state: Mutex<State>,
     timings: Timings,
+    repeats: Repeats,
     /// How many leases are taken for the session and not given back.
     leases: AtomicU32,
 }
@@ -81,13 +84,33 @@ impl Drop for SessionWrite {
 impl Session {
     /// A session that reads from the primary for `window` where no position can be learnt.
     pub(crate) fn new(window: Duration) -> Self {
-        let (state, timings, leases) = (Mutex::default(), Timings::default(), AtomicU32::new(0));
-        Self { window, state, timings, leases }
+        Self {
+            window,
+            state: Mutex::default(),
+            timings: Timings::default(),
+            repeats: Repeats::default(),
+            leases: AtomicU32::new(0),
+        }
     }
 
     /// Records where the session's statements go, from now on.
     pub(crate) fn record(&self) {
         self.timings.record();
+    }
+
+    /// Counts how often the session sends which statement, from now on.
+    pub(crate) fn count_repeats(&self) {
+        self.repeats.start();
+    }
+
+    /// A statement is about to be sent.
+    pub(crate) fn statement_starts(&self, sql: &str) {
+        self.repeats.count(sql);
+    }
+
+    /// The statement that was sent most often, if they are counted and that is more than so many times.
+    pub(crate) fn repeated_above(&self, limit: u32) -> Option<(String, u32)> {
+        self.repeats.above(limit)
     }
 
     /// A lease was taken for the session.

@@ -11,7 +11,7 @@
 //! - `leaves`: prepared statements that a text drops, and what a text leaves to other clients of a session
 //! - `effects`, `scan`: what a text does to its session; `traces`, `tracer`: what functions, triggers and
 //!   views of the user's own do
-//! - `quote`: names and values as SQL text
+//! - `quote`: names and values as SQL text; `without_values`: a text as it may be shown
 
 mod builtins;
 mod catalogue;
@@ -28,6 +28,7 @@ mod scan;
 mod tracer;
 mod traces;
 mod traits;
+mod without_values;
 
 pub(crate) use self::builtins::{
     Builtin, extension_names, makes_a_named_type, names, relation_names,
@@ -41,3 +42,4 @@ pub(crate) use self::quote::{literal, quoted};
 pub(crate) use self::tracer::SchemaChange;
 pub(crate) use self::traces::{Objects, Trusted};
 pub(crate) use self::traits::StatementTraits;
+pub(crate) use self::without_values::without_values;

@@ -64,6 +64,11 @@ impl Statement {
         &self.plan
     }
 
+    /// The text, to be kept.
+    pub(crate) fn sql(&self) -> SqlStr {
+        self.sql.clone()
+    }
+
     pub(crate) fn text(&self) -> &str {
         self.sql.as_str()
     }

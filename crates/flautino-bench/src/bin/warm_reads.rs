@@ -195,6 +195,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut config = EngineConfig::from_url(&primary)?;
     config.extensions.clear();
     config.pool.max_connections = 1;
+    // As in a release build.
+    config.log_repeated = 0;
     // All this takes its time under callgrind.
     config.routing.max_lag = Duration::from_secs(60);
     config.routing.token_window = Duration::from_secs(60);

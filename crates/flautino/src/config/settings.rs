@@ -53,6 +53,13 @@ macro_rules! settings {
                 keys
             }
 
+            fn values(&self) -> Vec<(&'static str, String)> {
+                let mut values = Vec::new();
+                $(values.extend(self.$inner.values());)?
+                values.extend([$((stringify!($key), format!("{:?}", self.$key))),*]);
+                values
+            }
+
             fn read<'de, A: serde::de::MapAccess<'de>>(
                 &mut self,
                 key: &str,
@@ -89,6 +96,9 @@ pub(super) use settings;
 pub(super) trait Settings: Default {
     /// The names of all keys, with those of a flattened struct.
     fn keys() -> Vec<&'static str>;
+
+    /// Each key with its value, secrets included.
+    fn values(&self) -> Vec<(&'static str, String)>;
 
     /// Reads the value of one of the keys into its field.
     fn read<'de, A: MapAccess<'de>>(&mut self, key: &str, map: &mut A) -> Result<(), A::Error>;

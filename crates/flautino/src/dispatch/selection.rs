@@ -12,7 +12,7 @@ use super::retry::Retry;
 use crate::config::{Fallback, RoutingMode};
 use crate::error::{Error, UnknownNode};
 use crate::lease::{Lease, Tracking};
-use crate::monitor::{ClusterState, Monitor};
+use crate::monitor::{ClusterState, EventKind, Monitor};
 use crate::node::Node;
 use crate::router::{
     Access, Consistency, Decision, Exclusion, Floor, Load, NodeView, Reason, Request, Target,
@@ -153,13 +153,16 @@ impl Dispatch {
         if !self.select(access, retry, monitor.state().clone())?.needs_primary() {
             return Ok(());
         }
+        let writer = self.writer();
         let left = monitor.config.failover_timeout.saturating_sub(retry.waited());
         // If the monitor stopped before we subscribed, its last notification is gone, so ask
         // `is_running` first.
         let has_changed = monitor.is_running() && tokio::time::timeout(left, changed).await.is_ok();
         if !monitor.is_running() {
-            return Err(Error::Closed { node: self.writer().name().to_string() }.into());
+            return Err(Error::Closed { node: writer.name().to_string() }.into());
         }
+        let waits = format!("a statement waits for a primary, for {:.1?} so far", retry.waited());
+        monitor.history.record(EventKind::Waited, writer.name(), waits);
         if has_changed {
             return Ok(());
         }

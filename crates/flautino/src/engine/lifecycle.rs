@@ -11,7 +11,7 @@ use super::phase::EnginePhase;
 use super::report::{CloseReport, OpenReport};
 use super::state::EngineState;
 use crate::backoff::Backoff;
-use crate::config::{EngineConfig, PoolConfig};
+use crate::config::{EngineConfig, MAIN, PoolConfig};
 use crate::error::{NodeFailure, OpenError};
 use crate::node::{self, EndReason, Node, NodePool, create_extensions, is_final};
 use crate::router::Role;
@@ -135,6 +135,12 @@ impl EngineState {
                     warnings.push(format!(
                         "no node takes writes after {waited:.1?}: replicas serve the reads that they \
                          may, and everything else waits for a primary"
+                    ));
+                }
+                if !has_primary && is_only_node {
+                    warnings.push(format!(
+                        "node `{MAIN}` is a replica, so that nothing can be written: give the primary's \
+                         address, or name the primary under `extra_nodes`"
                     ));
                 }
                 return Ok(warnings);

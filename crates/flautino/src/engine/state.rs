@@ -11,6 +11,7 @@ use super::members::Members;
 use super::phase::{EnginePhase, PhaseCell};
 use crate::config::EngineConfig;
 use crate::dispatch::{ContextOwner, DispatchContext, FallbackBudget};
+use crate::logging::Logger;
 use crate::monitor::{Monitor, Nodes};
 use crate::node::{Node, NodePool, Shared};
 use crate::sql::{Classifier, Trusted};
@@ -81,6 +82,11 @@ impl ContextOwner for EngineState {
     fn context(&self) -> &DispatchContext {
         &self.context
     }
+}
+
+pub(super) fn new_logger(config: &EngineConfig) -> Arc<Logger> {
+    let EngineConfig { log_queries, log_responses, log_slow, .. } = *config;
+    Arc::new(Logger::new(log_queries, log_responses, log_slow))
 }
 
 /// Makes the classifier. Returns it with what it notifies when it

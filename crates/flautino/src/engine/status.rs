@@ -8,12 +8,14 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use super::state::EngineState;
-use crate::monitor::{ClusterState, Monitor};
+use crate::logging::StatementStatus;
+use crate::monitor::{ClusterState, EngineEvent, Monitor};
 use crate::node::{Counts, Node};
 use crate::router::{Lsn, Progress, Role, Topology};
 use crate::sql::HiddenUse;
 
-/// The state of an engine at one moment. It holds no password and no SQL.
+/// The state of an engine at one moment. It holds no password and no value of a
+/// statement.
 #[derive(Debug, Clone, Serialize)]
 #[non_exhaustive]
 pub struct EngineStatus {
@@ -33,6 +35,11 @@ pub struct EngineStatus {
     pub nodes: Vec<NodeStatus>,
     /// How many statements were sent to a node for each [`Reason`](crate::Reason), since the start.
     pub decisions: BTreeMap<&'static str, u64>,
+    /// What happened lately, the oldest first: the latest 256 events.
+    pub events: Vec<EngineEvent>,
+    /// The most frequent and the slowest statements, for as long as somebody
+    /// [watches](crate::Engine::watch_statements) them; else those that were seen last.
+    pub statements: Vec<StatementStatus>,
 }
 
 /// One node in an [`EngineStatus`].
@@ -154,6 +161,8 @@ impl EngineStatus {
             reads_blocked_by: hidden.into_iter().map(|HiddenUse(what)| what.into()).collect(),
             nodes,
             decisions: decisions.map(|(reason, count)| (reason.as_str(), count)).collect(),
+            events: monitor.history.events(),
+            statements: engine.shared.logger.statements.status(),
         }
     }
 }

@@ -14,6 +14,7 @@ use tracing::{Instrument, Level, Span};
 use super::cancel::{Cancellation, end_given_up, run_cancellable};
 use super::executor::{Answer, Start};
 use super::rows::{Batch, Item, Rows};
+use super::timed::Timed;
 use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, pooler};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
@@ -151,6 +152,12 @@ impl Lease {
                     *state = LeaseState::Busy;
                 };
                 drop(items);
+                if running.sending == Sending::InTransaction && !batch.is_empty() {
+                    // The caller need not wait for the transaction's end.
+                    *state = LeaseState::HalfRead;
+                    yield std::mem::take(&mut batch);
+                    *state = LeaseState::Busy;
+                }
                 // Only then: a result that is complete stays so, also if the node goes down now.
                 if running.sending == Sending::InTransaction {
                     let ending = Box::pin(async {
@@ -220,7 +227,18 @@ impl Lease {
         let changes_session =
             statement.may_change_session() || effects.any(Effects::CHANGES | Effects::SPOILS);
         self.outdated |= statement.drops_prepared();
+        // One that was given up before, and whose connection goes on.
+        self.tell_time();
+        let started = self.node.server.sender.logger.starts();
+        self.timed = started.map(|started| Timed { started, sql: statement.sql(), reason });
         Ok(RunningStatement { sending, reason, changes_session, before })
+    }
+
+    /// Tells how long a statement took until now that was given up.
+    pub(super) fn tell_time(&mut self) {
+        if let Some(timed) = self.timed.take() {
+            timed.ended(&self.node, Instant::now());
+        }
     }
 
     /// Notes what a statement may do before it is sent, since nobody may see its end.
@@ -251,6 +269,9 @@ impl Lease {
         };
         if is_write {
             statement.plan().rescue();
+        }
+        if let Some(timed) = self.timed.take() {
+            timed.ended(&self.node, now);
         }
         if let Some(tracker) = &mut self.tracker {
             tracker.statement_ended(&self.node, self.in_transaction, now);

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
-use super::{ClusterState, Monitor};
+use super::{ClusterState, EventKind, Monitor};
 use crate::node::{EndReason, Node};
 use crate::router::{Change, Exclusion, Role, Transition};
 
@@ -28,6 +29,7 @@ impl Monitor {
                 node = %name,
                 "the node's server was restarted, or another server answers at its address"
             );
+            self.history.record(EventKind::Restarted, name, "another server process answers");
             node.renew();
         }
         self.publish();
@@ -35,11 +37,18 @@ impl Monitor {
             Some(Transition::WentDown) => {
                 let error = error.map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(node = %name, %error, "the node is down");
+                self.history.record(EventKind::Down, name, error.as_str());
                 node.server.set_trouble(Some(error));
                 node.end(EndReason::Down);
             }
             Some(Transition::WentUp) => {
                 tracing::info!(node = %name, ?role, "the node is up");
+                let text = match role {
+                    Some(Role::Primary) => "it answers, as a primary",
+                    Some(Role::Replica) => "it answers, as a replica",
+                    Some(Role::Unknown) | None => "it answers",
+                };
+                self.history.record(EventKind::Up, name, text);
                 node.server.set_trouble(None);
             }
             None => {}
@@ -57,19 +66,52 @@ impl Monitor {
             self.has_replicas.store(new.nodes.len() > 1, Ordering::Release);
             (old, new)
         };
+        let now = Instant::now();
         for (node, view) in new.nodes.iter().zip(&new.snapshot.nodes) {
             let before = old.view(node).and_then(|view| view.excluded.as_ref());
             if before != view.excluded.as_ref() {
-                log_exclusion(node, view.excluded.as_ref().map(|why| new.describe(why)));
+                self.note_exclusion(node, view.excluded.as_ref().map(|why| new.describe(why)));
+            }
+            let is_known = view.fresh_as_of.is_some() && new.primary().is_some();
+            if is_known && view.is_usable_replica() && view.excluded.is_none() {
+                self.note_lag(node, !view.in_rotation(now, self.config.max_lag));
             }
         }
         if let Some(primary) = new.primary()
             && old.primary().is_none_or(|before| !Arc::ptr_eq(before, primary))
         {
             tracing::info!(node = %primary.name(), "the node is the primary");
+            self.history.record(EventKind::Primary, primary.name(), "it takes the writes");
             end_superseded(&old, &new, primary);
         }
         self.changed.notify_waiters();
+    }
+
+    /// Notes that the node lags too far behind for reads, or not any more.
+    fn note_lag(&self, node: &Node, lags: bool) {
+        if !node.gauges.note_lag(lags) {
+            return;
+        }
+        let (kind, text) = match lags {
+            true => (EventKind::Excluded, format!("it lags more than {:?}", self.config.max_lag)),
+            false => (EventKind::Readmitted, "it lags no more".to_owned()),
+        };
+        self.history.record(kind, node.name(), text);
+    }
+
+    /// Notes that the node is kept out of the rotation for this reason, or not any more.
+    fn note_exclusion(&self, node: &Node, reason: Option<String>) {
+        let node = node.name();
+        match reason {
+            Some(reason) => {
+                tracing::warn!(%node, "node `{node}` is not used for reads: {reason}");
+                self.history.record(EventKind::Excluded, node, reason);
+            }
+            None => {
+                tracing::info!(%node, "nothing keeps the node out of the rotation any more");
+                self.history.record(EventKind::Readmitted, node, "nothing keeps it out any more");
+            }
+        }
     }
 }
 
@@ -83,14 +125,5 @@ fn end_superseded(old: &ClusterState, new: &ClusterState, primary: &Arc<Node>) {
     let was_primary = old.snapshot.nodes[old.snapshot.writer].role == Role::Primary;
     if was_primary && !is_same_server && !Arc::ptr_eq(before, primary) {
         before.end(EndReason::Superseded);
-    }
-}
-
-/// Logs that the node is kept out of the rotation for this reason, or not any more.
-fn log_exclusion(node: &Node, reason: Option<String>) {
-    let node = node.name();
-    match reason {
-        Some(reason) => tracing::warn!(%node, "node `{node}` is not used for reads: {reason}"),
-        None => tracing::info!(%node, "nothing keeps the node out of the rotation any more"),
     }
 }

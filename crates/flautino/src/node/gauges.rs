@@ -1,6 +1,6 @@
 //! How busy a node is and how fast it answers, for balancing and the status.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::logging::micros;
@@ -16,6 +16,8 @@ pub(crate) struct Gauges {
     probe_us: AtomicU32,
     /// When the server last answered a statement, in microseconds since `start`.
     answered_us: AtomicU64,
+    /// Whether it is kept out of the rotation, because it lags.
+    lags: AtomicBool,
     start: Instant,
 }
 
@@ -26,6 +28,7 @@ impl Default for Gauges {
             statements: AtomicU64::new(0),
             probe_us: AtomicU32::new(0),
             answered_us: AtomicU64::new(0),
+            lags: AtomicBool::new(false),
             start: Instant::now(),
         }
     }
@@ -63,6 +66,11 @@ impl Gauges {
     pub(crate) fn answered_since(&self, moment: Instant) -> bool {
         let moment = micros(moment.saturating_duration_since(self.start));
         self.answered_us.load(Ordering::Relaxed) > moment
+    }
+
+    /// Records whether its lag keeps it out of the rotation. Returns whether that is new.
+    pub(crate) fn note_lag(&self, lags: bool) -> bool {
+        self.lags.swap(lags, Ordering::Relaxed) != lags
     }
 
     /// Records the duration of a probe.

@@ -3,8 +3,8 @@
 use std::io::ErrorKind;
 
 use crate::sqlstate::{
-    AUTHORIZATION_CLASS, INVALID_CATALOG_NAME, INVALID_PASSWORD, PROTOCOL_VIOLATION,
-    refuses_role_or_database, sqlstate,
+    AUTHORIZATION_CLASS, INSUFFICIENT_PRIVILEGE, INVALID_CATALOG_NAME, INVALID_PASSWORD,
+    PROTOCOL_VIOLATION, refuses_role_or_database, sqlstate,
 };
 
 /// How PgBouncer's messages begin where another client may get a server a moment later.
@@ -55,6 +55,10 @@ fn refusal_fix(code: &str, text: &str) -> Option<&'static str> {
         Some("look at `user` and `password` (else `PGPASSWORD` and the password file)")
     } else if code == INVALID_CATALOG_NAME {
         Some("create the database, or look at `database`")
+    } else if code == INSUFFICIENT_PRIVILEGE {
+        Some("grant it (`GRANT CONNECT ON DATABASE … TO …`), or look at `user` and `database`")
+    } else if code == PROTOCOL_VIOLATION && text.contains("unsupported startup parameter") {
+        Some("a PgBouncer, it seems: set `pgbouncer = true` at this node")
     } else if code.starts_with(AUTHORIZATION_CLASS) {
         let fix = first_of(AUTHORIZATION_FIXES, text);
         Some(fix.unwrap_or("look at `user`, and at the server's pg_hba.conf"))

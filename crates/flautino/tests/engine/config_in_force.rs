@@ -157,7 +157,11 @@ async fn a_password_shows_in_no_debug_text_and_no_error() {
     let query = sqlx::query("SELECT 1").execute(&engine.handle()).await;
     let status = serde_json::to_string(&engine.status()).unwrap();
     let db = engine.handle();
-    let text = format!("{config:?} {config:#?} {engine:?} {db:?} {opened:?} {query:?} {status}");
+    let told = engine.settings();
+    assert_eq!(told["pool.max_connections"], "10");
+    assert_eq!(told["startup_timeout"], "1ms");
+    let text =
+        format!("{config:?} {config:#?} {engine:?} {db:?} {opened:?} {query:?} {status} {told:?}");
     assert!(!text.contains("hunter2"), "{text}");
     let shown = format!("{} {}", opened.unwrap_err(), query.unwrap_err());
     assert!(!shown.contains("hunter2"), "{shown}");

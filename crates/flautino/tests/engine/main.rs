@@ -51,6 +51,7 @@ mod migrations;
 mod min_connections;
 mod nested;
 mod new_types;
+mod newcomers;
 mod nodes;
 mod open_failures;
 mod outdated;
@@ -71,6 +72,7 @@ mod session_state;
 mod shared_sessions;
 mod sqlx_pool;
 mod sqlx_pool_roles;
+mod statements;
 mod streams;
 #[cfg(feature = "tls-rustls-ring")]
 mod tls;

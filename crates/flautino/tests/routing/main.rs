@@ -11,6 +11,7 @@ mod foreign_nodes;
 mod fresh_catalogue;
 mod hangs;
 mod hidden_writes;
+mod history;
 mod idle;
 mod lag;
 mod lost_connections;
