@@ -15,6 +15,9 @@ const ADMIN_SHUTDOWN: &str = "57P01";
 const CRASH_SHUTDOWN: &str = "57P02";
 const CANNOT_CONNECT_NOW: &str = "57P03";
 
+/// The media type of problem details, RFC 9457.
+const PROBLEM: &str = "application/problem+json";
+
 /// How PgBouncer's messages begin for a client that it sends away before it has given it a server.
 const SENT_AWAY_BY_POOLER: [&str; 3] =
     ["query_wait_timeout", "no more connections allowed", "server login has been failing"];
@@ -32,8 +35,9 @@ const SENT_AWAY_BY_POOLER: [&str; 3] =
 /// A 503 says that the statement had no effect. What may have had one, such as a connection that was
 /// lost without a word, is a 500.
 ///
-/// The body is `{"error": "…"}`, with a text that depends on the status alone. The cause of a 500 is
-/// logged as an error, that of a 503 as a warning.
+/// The body is a problem detail (RFC 9457, `application/problem+json`), whose `title` and `detail` depend on
+/// the status alone, so that nothing of the database shows. The cause of a 500 is logged as an error, that of
+/// a 503 as a warning.
 ///
 /// ```
 /// use axum_core::response::IntoResponse;
@@ -109,8 +113,8 @@ fn is_unavailable(err: &sqlx::Error) -> bool {
 impl IntoResponse for DbError {
     fn into_response(self) -> Response {
         let status = self.status();
-        let text = match status {
-            StatusCode::NOT_FOUND => "not found",
+        let detail = match status {
+            StatusCode::NOT_FOUND => "there is no such thing",
             StatusCode::CONFLICT => "this exists already",
             StatusCode::SERVICE_UNAVAILABLE => {
                 tracing::warn!(error = %self.0, "the database is not available");
@@ -118,13 +122,18 @@ impl IntoResponse for DbError {
             }
             _ => {
                 tracing::error!(error = %self.0, "a query failed");
-                "internal error"
+                "the request could not be served"
             }
         };
-        let mut response = Response::new(Body::from(format!("{{\"error\":\"{text}\"}}")));
+        let title = status.canonical_reason().unwrap_or_default();
+        let code = status.as_u16();
+        let body = format!(
+            r#"{{"type":"about:blank","title":"{title}","status":{code},"detail":"{detail}"}}"#
+        );
+        let mut response = Response::new(Body::from(body));
         *response.status_mut() = status;
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

@@ -1,6 +1,7 @@
 //! The layer: puts a handle into each request, and finishes the request before its response leaves.
 
 mod future;
+mod repeats;
 mod server_timing;
 
 use std::task::{Context, Poll};
@@ -11,6 +12,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 pub use self::future::ResponseFuture;
+use self::repeats::Repeats;
 use crate::context::RequestContext;
 use crate::token::RequestTokens;
 
@@ -92,9 +94,11 @@ where
         let EngineLayer { engine, server_timing } = &self.layer;
         let handle = engine.handle();
         let handle = if *server_timing { handle.recorded() } else { handle };
+        let repeats = Repeats::watched(engine, &request);
+        let handle = if repeats.is_some() { handle.counted() } else { handle };
         let tokens = RequestTokens::read(request.headers(), request.uri(), &handle, engine);
         let context = RequestContext::new(handle);
         request.extensions_mut().insert(context.clone());
-        ResponseFuture::new(self.inner.call(request), context, tokens)
+        ResponseFuture::new(self.inner.call(request), context, tokens, repeats)
     }
 }

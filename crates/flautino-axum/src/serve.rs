@@ -6,6 +6,7 @@ mod service;
 mod signals;
 
 use std::convert::Infallible;
+use std::fmt;
 use std::future::{Future, IntoFuture};
 use std::io;
 use std::pin::pin;
@@ -90,7 +91,7 @@ pub struct ServeReport {
 }
 
 /// Why [`serve`] did not start.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
     /// The engine could not be opened.
@@ -99,6 +100,13 @@ pub enum ServeError {
     /// The signal handlers could not be installed.
     #[error("cannot listen for the signals that end the server: {0}")]
     Signals(#[source] io::Error),
+}
+
+/// The message: a `main` that returns an error prints it with `Debug`.
+impl fmt::Debug for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 impl<L, S> Serve<L, S> {
@@ -246,8 +254,8 @@ async fn second_signal(signals: io::Result<Signals>) {
     tracing::warn!("a second signal: shutting down at once");
 }
 
-impl<L, S> std::fmt::Debug for Serve<L, S> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl<L, S> fmt::Debug for Serve<L, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("engine", &self.engine)
             .field("drain_timeout", &self.drain_timeout)

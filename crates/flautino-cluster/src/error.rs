@@ -1,5 +1,6 @@
 //! What can go wrong, and what to do about it.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::process::ExitStatus;
@@ -14,7 +15,7 @@ const INSTALL: &str = "  Debian, Ubuntu:    apt-get install postgresql\n  \
 ///
 /// Each message names the step that failed and, where it helps, ends with the last lines that the
 /// server or the program wrote.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
     /// PostgreSQL's server programs are not on this machine, or not where they were looked for.
@@ -131,6 +132,13 @@ pub enum ClusterError {
         /// What there is.
         known: Vec<String>,
     },
+}
+
+/// The message: a `main` that returns an error prints it with `Debug`, and so does `unwrap`.
+impl fmt::Debug for ClusterError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// Gives an I/O error the name of its step.

@@ -10,6 +10,7 @@ use futures_core::future::BoxFuture;
 use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 
+use super::repeats::Repeats;
 use super::server_timing;
 use crate::context::{AtResponse, RequestContext};
 use crate::token::RequestTokens;
@@ -21,6 +22,7 @@ pin_project! {
         state: State<F, R>,
         context: RequestContext,
         tokens: RequestTokens,
+        repeats: Option<Repeats>,
     }
 }
 
@@ -34,8 +36,13 @@ pin_project! {
 }
 
 impl<F, R> ResponseFuture<F, R> {
-    pub(super) fn new(future: F, context: RequestContext, tokens: RequestTokens) -> Self {
-        Self { state: State::Handling { future }, context, tokens }
+    pub(super) fn new(
+        future: F,
+        context: RequestContext,
+        tokens: RequestTokens,
+        repeats: Option<Repeats>,
+    ) -> Self {
+        Self { state: State::Handling { future }, context, tokens, repeats }
     }
 }
 
@@ -53,6 +60,9 @@ where
                 StateProjection::Handling { future } => {
                     // After an error the transaction stays in the context, whose drop rolls it back.
                     let response = ready!(future.poll(cx))?;
+                    if let Some(repeats) = this.repeats {
+                        repeats.warn(this.context.handle());
+                    }
                     let finishing = finishing(this.context, is_success(response.status()));
                     this.state.set(State::Finishing { finishing, response: Some(response) });
                 }

@@ -52,6 +52,7 @@ async fn keys_show_in_no_response_no_log_and_no_status() {
     for engine in &pair.engines {
         assert_secret(&format!("{engine:?} {:#?}", engine.routing()), "Debug of the engine");
         assert_secret(&format!("{:?}", engine.status()), "Debug of the status");
+        assert_secret(&format!("{:?}", engine.settings()), "the settings");
         assert_secret(&serde_json::to_string(&engine.status()).unwrap(), "the status");
         assert_secret(&format!("{:?}", EngineLayer::new(engine.clone())), "Debug of the layer");
         assert_secret(&format!("{:?}", engine.handle()), "Debug of a handle");

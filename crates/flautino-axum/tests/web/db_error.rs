@@ -41,11 +41,18 @@ fn app(engine: &Engine) -> Router {
 /// Status, `Retry-After` and body.
 async fn answer_to(url: &str, path: &str) -> (u16, Option<String>, String) {
     let answer = reqwest::get(format!("{url}/{path}")).await.unwrap();
-    assert_eq!(answer.headers()["content-type"], "application/json");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
     let retry = answer.headers().get("retry-after");
     let retry = retry.map(|value| value.to_str().unwrap().to_owned());
     let status = answer.status().as_u16();
     (status, retry, answer.text().await.unwrap())
+}
+
+const FAILURE: &str = "Internal Server Error";
+
+/// A problem detail, RFC 9457.
+fn problem(title: &str, status: u16, detail: &str) -> String {
+    format!(r#"{{"type":"about:blank","title":"{title}","status":{status},"detail":"{detail}"}}"#)
 }
 
 fn logged(log: &Capture, level: Level, cause: &str) -> bool {
@@ -65,13 +72,13 @@ async fn a_client_learns_the_kind_of_the_failure_and_the_log_its_cause() {
     let url = serve_plainly(app(&engine)).await;
     let log = Capture::start();
     for (path, status, body) in [
-        ("none", 404, r#"{"error":"not found"}"#),
-        ("twice", 409, r#"{"error":"this exists already"}"#),
-        ("missing", 500, r#"{"error":"internal error"}"#),
-        ("null", 500, r#"{"error":"internal error"}"#),
+        ("none", 404, problem("Not Found", 404, "there is no such thing")),
+        ("twice", 409, problem("Conflict", 409, "this exists already")),
+        ("missing", 500, problem(FAILURE, 500, "the request could not be served")),
+        ("null", 500, problem(FAILURE, 500, "the request could not be served")),
     ] {
         let answer = answer_to(&url, path).await;
-        assert_eq!(answer, (status, None, body.to_owned()), "{path}");
+        assert_eq!(answer, (status, None, body), "{path}");
     }
     assert!(logged(&log, Level::ERROR, "no_such_table"));
     assert!(logged(&log, Level::ERROR, "secret_column"));
@@ -79,7 +86,8 @@ async fn a_client_learns_the_kind_of_the_failure_and_the_log_its_cause() {
     engine.close().await;
     let (status, retry, body) = answer_to(&url, "ok").await;
     assert_eq!((status, retry.as_deref()), (503, Some("1")));
-    assert_eq!(body, r#"{"error":"the database is not available, try again"}"#);
+    let unavailable = "the database is not available, try again";
+    assert_eq!(body, problem("Service Unavailable", 503, unavailable));
     assert!(logged(&log, Level::WARN, "the engine is closed"));
 }
 

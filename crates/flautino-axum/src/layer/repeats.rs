@@ -1,0 +1,34 @@
+//! A warning of a request that sends one statement again and again (`log_repeated`).
+
+use axum::extract::MatchedPath;
+use flautino::{Engine, Handle};
+use http::{Method, Request};
+
+/// What the warning says of the request.
+pub(super) struct Repeats {
+    limit: u32,
+    method: Method,
+    /// The route as the app wrote it; else the path.
+    route: String,
+}
+
+impl Repeats {
+    /// `None` where nobody wants to know.
+    pub(super) fn watched<B>(engine: &Engine, request: &Request<B>) -> Option<Self> {
+        let limit = Some(engine.log_repeated()).filter(|limit| *limit > 0)?;
+        let matched = request.extensions().get::<MatchedPath>().map(MatchedPath::as_str);
+        let route = matched.unwrap_or_else(|| request.uri().path()).to_owned();
+        Some(Self { limit, method: request.method().clone(), route })
+    }
+
+    /// Warns if the request sent a statement more often than it may.
+    pub(super) fn warn(&self, handle: &Handle) {
+        let Self { limit, method, route } = self;
+        if let Some((sql, count)) = handle.repeated_above(*limit) {
+            tracing::warn!(
+                target: "flautino::repeated", %method, route, count, sql,
+                "a request sent one statement {count} times (`log_repeated`); one with a list of keys may do"
+            );
+        }
+    }
+}
