@@ -5,15 +5,19 @@
 //! `PORT` says where it listens: 3000 by default, 0 for any free port.
 
 mod error;
+mod faults;
+mod load;
 mod notes;
 
 use std::error::Error;
 use std::fmt::Write as _;
 use std::io::Write as _;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
-use flautino::{Engine, EngineConfig, NodeConfig};
+use flautino::{Access, Engine, EngineConfig, NodeConfig};
 use flautino_axum::EngineLayer;
 use flautino_cluster::Cluster;
 use tokio::net::TcpListener;
@@ -43,10 +47,15 @@ async fn run() -> Result<(), Box<dyn Error>> {
         () = &mut stop => return Ok(()),
     };
 
-    let app = Router::new()
+    let cluster = cluster.map(Arc::new);
+    let mut app = Router::new()
         .merge(notes::routes())
         .layer(EngineLayer::new(engine.clone()).server_timing(true))
-        .merge(flautino_axum::status_routes(engine.clone()));
+        .merge(flautino_axum::status_routes(engine.clone()))
+        .merge(faults::front_page());
+    if let Some(cluster) = &cluster {
+        app = app.merge(faults::routes(Arc::clone(cluster), engine.clone()));
+    }
 
     let mut text = format!("listening on http://127.0.0.1:{}\n", listener.local_addr()?.port());
     for node in engine.status().nodes {
@@ -59,7 +68,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
     let _ = std::io::stdout().write_all(text.as_bytes());
     let report = flautino_axum::serve(listener, app, engine).with_shutdown(stop).await?;
     eprintln!("stopped: {report:?}");
-    if let Some(cluster) = cluster {
+    // The app is gone by now, and with it the last other user of the cluster.
+    if let Some(cluster) = cluster.and_then(Arc::into_inner) {
         cluster.stop().await;
     }
     Ok(())
@@ -108,6 +118,13 @@ async fn prepare() -> Result<(Option<Cluster>, Engine), Box<dyn Error>> {
         for replica in cluster.nodes().skip(1) {
             replica.catch_up_with(cluster.primary()).await?;
         }
+        // Nor would it go to one before the engine has looked at what the migrations made.
+        let looked_at = async {
+            while engine.access("SELECT title FROM notes") == Access::Write {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(Duration::from_secs(5), looked_at).await;
     }
     Ok((cluster, engine))
 }

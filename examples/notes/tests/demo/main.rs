@@ -2,9 +2,11 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod browser;
 mod child;
 mod contract;
 mod crash;
+mod driver;
 mod elsewhere;
 mod processes;
 mod refusals;
