@@ -96,8 +96,8 @@ fn a_warm_read_adds_few_instructions_locks_and_clock_reads_and_no_task() {
         costs_of_one(&valgrind, &folder, &["layer", "--primary", &primary, "--replica", &replica]);
     // Over two nodes the session is locked three times: for what it must see, for what it has seen, and for
     // the token.
-    let limits = [("one node", one, 40_000, 5), ("two nodes", two, 60_000, 7)];
-    for (nodes, costs, most, most_locks) in limits {
+    let limits = [("one node", one, 40_000, 5, 5), ("two nodes", two, 60_000, 7, 6)];
+    for (nodes, costs, most, most_locks, most_clock) in limits {
         let added = costs.instructions.saturating_sub(bare.instructions);
         println!("{nodes}: {added} instructions more than {}", bare.instructions);
         // None would say that something else was counted than a read.
@@ -109,10 +109,12 @@ fn a_warm_read_adds_few_instructions_locks_and_clock_reads_and_no_task() {
                 || name.contains("quick_cache") && name.ends_with("::get")
         });
         assert!((1..=most_locks).contains(&locks.len()), "{nodes}: {locks:#?}");
+        // For the time that the caller waits, for a statement's own (`log_slow`), for what the pool and the
+        // monitor know since when; over two nodes also for what the router may take as fresh.
         let clock = costs.own_calls(|name| {
             ends_with(name, &["Instant>::now", "Instant>::elapsed", "SystemTime>::now"])
         });
-        assert!((1..=5).contains(&clock.len()), "{nodes}: {clock:#?}");
+        assert!((1..=most_clock).contains(&clock.len()), "{nodes}: {clock:#?}");
         let tasks = costs.calls.keys().filter(|(_, of)| of.contains("spawn")).collect::<Vec<_>>();
         assert!(tasks.is_empty(), "{nodes}: {tasks:#?}");
     }

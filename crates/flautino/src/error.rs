@@ -5,18 +5,6 @@ use std::fmt;
 use std::io;
 use std::time::Duration;
 
-/// Gives errors a `Debug` that is their message: a `main` that returns an error prints it with `Debug`, and
-/// so do `unwrap` and `expect`.
-macro_rules! debug_is_message {
-    ($($error:ty),+) => {
-        $(impl fmt::Debug for $error {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                fmt::Display::fmt(self, f)
-            }
-        })+
-    };
-}
-
 mod startup;
 
 pub use self::startup::{ConfigError, NodeFailure, OpenError};
@@ -30,7 +18,7 @@ pub use self::startup::{ConfigError, NodeFailure, OpenError};
 /// let err: sqlx::Error = flautino::Error::Closed { node: "main".into() }.into();
 /// assert!(matches!(flautino::Error::of(&err), Some(flautino::Error::Closed { .. })));
 /// ```
-#[derive(thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No connection came free, or none could be made, within
@@ -244,7 +232,7 @@ impl From<Error> for sqlx::Error {
 }
 
 /// An [`Error`] of a caller who waited for a connection while it had others, and perhaps for itself.
-#[derive(thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[error(
     "{error}; the handle that asked and its clones hold {held} of them, in a transaction, a lease or a \
      stream of rows that is open: nest statements in that one (`&mut tx`), and transactions as its \
@@ -323,7 +311,7 @@ impl fmt::Display for AcquireStep {
 }
 
 /// A name that is no node of the engine.
-#[derive(Clone, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("there is no node `{name}`; the nodes are {}", quoted(known))]
 pub struct UnknownNode {
     /// What was asked for.
@@ -340,5 +328,3 @@ fn quoted(names: &[String]) -> String {
 pub(crate) fn timed_out(text: impl Into<String>) -> sqlx::Error {
     sqlx::Error::Io(io::Error::new(io::ErrorKind::TimedOut, text.into()))
 }
-
-debug_is_message!(Error, AlreadyHolds, UnknownNode);

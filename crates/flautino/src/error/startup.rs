@@ -5,6 +5,18 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+/// Gives errors a `Debug` that is their message: a `main` that returns an error prints it with `Debug`, and
+/// so do `unwrap` and `expect`.
+macro_rules! debug_is_message {
+    ($($error:ty),+) => {
+        $(impl fmt::Debug for $error {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        })+
+    };
+}
+
 /// Why a configuration was refused. No I/O but reading the file has happened.
 #[derive(thiserror::Error)]
 #[non_exhaustive]
