@@ -6,6 +6,7 @@ use std::fmt::Debug;
 use std::sync::{Arc, Mutex, Once};
 
 use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 
 /// One subscriber for the whole process: with one for each test, tests that run side by side
@@ -14,23 +15,30 @@ static SUBSCRIBER: Once = Once::new();
 
 thread_local! {
     /// The captures under way on this thread.
-    static CAPTURES: RefCell<Vec<Arc<Mutex<Vec<Event>>>>> = const { RefCell::new(Vec::new()) };
+    static CAPTURES: RefCell<Vec<Arc<Mutex<Seen>>>> = const { RefCell::new(Vec::new()) };
+}
+
+#[derive(Default)]
+struct Seen {
+    events: Vec<Event>,
+    /// Each with its number.
+    spans: Vec<(u64, Event)>,
 }
 
 /// Captures all events of the current thread while it lives: of the whole of a test under
 /// `#[tokio::test]`, which runs on one thread.
 pub struct Capture {
-    events: Arc<Mutex<Vec<Event>>>,
+    seen: Arc<Mutex<Seen>>,
 }
 
-/// One captured event.
+/// One captured event, or a span.
 #[derive(Debug, Clone)]
 pub struct Event {
     /// Such as `flautino::query`.
     pub target: String,
     /// Such as `WARN`.
     pub level: tracing::Level,
-    /// Each field as text; the message is under `message`.
+    /// Each field as text; the message is under `message`, a span's name under `span`.
     pub fields: BTreeMap<String, String>,
 }
 
@@ -50,15 +58,23 @@ impl Capture {
             let subscriber = tracing_subscriber::registry().with(Recorder);
             tracing::subscriber::set_global_default(subscriber).unwrap();
         });
-        let events = Arc::default();
-        CAPTURES.with_borrow_mut(|captures| captures.push(Arc::clone(&events)));
-        Self { events }
+        let seen = Arc::default();
+        CAPTURES.with_borrow_mut(|captures| captures.push(Arc::clone(&seen)));
+        Self { seen }
     }
 
     /// All events so far.
     #[must_use]
     pub fn all(&self) -> Vec<Event> {
-        self.events.lock().unwrap().clone()
+        self.seen.lock().unwrap().events.clone()
+    }
+
+    /// The spans of one target that began so far.
+    #[must_use]
+    pub fn spans(&self, target: &str) -> Vec<Event> {
+        let seen = self.seen.lock().unwrap();
+        let spans = seen.spans.iter().map(|(_, span)| span);
+        spans.filter(|span| span.target == target).cloned().collect()
     }
 
     /// The events of one target.
@@ -78,7 +94,7 @@ impl Capture {
 impl Drop for Capture {
     fn drop(&mut self) {
         CAPTURES.with_borrow_mut(|captures| {
-            captures.retain(|events| !Arc::ptr_eq(events, &self.events));
+            captures.retain(|seen| !Arc::ptr_eq(seen, &self.seen));
         });
     }
 }
@@ -105,8 +121,34 @@ impl<S: tracing::Subscriber> Layer<S> for Recorder {
             level: *metadata.level(),
             fields: fields.0,
         };
-        for events in captures {
-            events.lock().unwrap().push(event.clone());
+        for seen in captures {
+            seen.lock().unwrap().events.push(event.clone());
+        }
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
+        let mut fields = Fields(BTreeMap::new());
+        attributes.record(&mut fields);
+        let metadata = attributes.metadata();
+        fields.0.insert("span".to_owned(), metadata.name().to_owned());
+        let (target, level) = (metadata.target().to_owned(), *metadata.level());
+        let span = Event { target, level, fields: fields.0 };
+        for seen in CAPTURES.with_borrow(Clone::clone) {
+            seen.lock().unwrap().spans.push((id.into_u64(), span.clone()));
+        }
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, _: Context<'_, S>) {
+        let mut fields = Fields(BTreeMap::new());
+        values.record(&mut fields);
+        for seen in CAPTURES.with_borrow(Clone::clone) {
+            let mut seen = seen.lock().unwrap();
+            // Numbers of spans that have ended are used again.
+            if let Some((_, span)) =
+                seen.spans.iter_mut().rev().find(|(number, _)| *number == id.into_u64())
+            {
+                span.fields.extend(fields.0.clone());
+            }
         }
     }
 }

@@ -6,7 +6,7 @@
 //! - `source`: how one is run again, where sqlx remembered what is outdated
 //! - `rows`: a result that is read as a stream
 //! - `executor`: sqlx's `Executor` over a lease, a handle or a transaction
-//! - `timed`: how long a statement takes
+//! - `timed`, `span`: how long a statement takes; the span around it
 //! - `tracker`: what the handle's session learns of the statements
 //! - `cancel`: what ends a statement early
 //! - `pooler`: the transaction around a statement behind PgBouncer
@@ -16,6 +16,7 @@ pub(crate) mod executor;
 mod pooler;
 mod rows;
 mod source;
+mod span;
 mod statement;
 mod timed;
 mod tracker;

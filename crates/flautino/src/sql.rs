@@ -11,7 +11,8 @@
 //! - `leaves`: prepared statements that a text drops, and what a text leaves to other clients of a session
 //! - `effects`, `scan`: what a text does to its session; `traces`, `tracer`: what functions, triggers and
 //!   views of the user's own do
-//! - `quote`: names and values as SQL text; `without_values`: a text as it may be shown
+//! - `quote`: names and values as SQL text; `without_values`, `summary`: a text as it may be shown, and what
+//!   it is about
 
 mod builtins;
 mod catalogue;
@@ -25,6 +26,7 @@ mod lexer;
 mod names;
 mod quote;
 mod scan;
+mod summary;
 mod tracer;
 mod traces;
 mod traits;
@@ -39,6 +41,7 @@ pub(crate) use self::effects::{Effects, functions_pattern};
 pub(crate) use self::leaves::{Leftover, copies_rows, drops_prepared, leftover};
 pub(crate) use self::lexer::{Token, Tokens};
 pub(crate) use self::quote::{literal, quoted};
+pub(crate) use self::summary::summary;
 pub(crate) use self::tracer::SchemaChange;
 pub(crate) use self::traces::{Objects, Trusted};
 pub(crate) use self::traits::StatementTraits;

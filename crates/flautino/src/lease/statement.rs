@@ -9,13 +9,12 @@ use futures_core::Stream;
 use futures_core::stream::BoxStream;
 use futures_util::TryStreamExt;
 use sqlx::{Connection, Either, Executor};
-use tracing::{Instrument, Level, Span};
 
 use super::cancel::{Cancellation, end_given_up, run_cancellable};
 use super::executor::{Answer, Start};
 use super::rows::{Batch, Item, Rows};
 use super::timed::Timed;
-use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, pooler};
+use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, pooler, span};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
 use crate::node::{Node, drain};
@@ -48,6 +47,7 @@ impl Lease {
     ) -> Result<T, sqlx::Error> {
         let running = self.begin_statement(statement).await?;
         let Parts { connection, node, cancellation, .. } = self.parts();
+        let span = span::of(node, statement.text(), running.reason);
         let mut log_entry = running.log(node, statement);
         // Of a read it does not matter whether it was complete when it failed.
         let is_short = !log_entry.is_open()
@@ -67,8 +67,9 @@ impl Lease {
                 result
             });
             let work = pin!(run_cancellable(cancellation.as_ref(), work));
-            in_span(running.span(node).as_ref(), work).await
+            span::within(span.as_ref(), work).await
         };
+        span::tell(span.as_ref(), &result);
         log_entry.finish(&result);
         self.end_statement(statement, &running, &result);
         self.forget_outdated().await;
@@ -83,6 +84,7 @@ impl Lease {
     ) -> Result<T, sqlx::Error> {
         let running = self.begin_statement(statement).await?;
         let Parts { connection, node, cancellation, .. } = self.parts();
+        let span = span::of(node, statement.text(), running.reason);
         let log_entry = running.log(node, statement);
         let result = {
             let work = pin!(async {
@@ -92,8 +94,9 @@ impl Lease {
                 result
             });
             let work = pin!(run_cancellable(cancellation.as_ref(), work));
-            in_span(running.span(node).as_ref(), work).await
+            span::within(span.as_ref(), work).await
         };
+        span::tell(span.as_ref(), &result);
         log_entry.finish(&result);
         self.end_statement(statement, &running, &result);
         self.forget_outdated().await;
@@ -124,7 +127,8 @@ impl Lease {
                 }
             };
             let Parts { connection, node, cancellation, state } = lease.parts();
-            let (span, mut log_entry) = (running.span(node), running.log(node, &statement));
+            let span = span::of(node, statement.text(), running.reason);
+            let mut log_entry = running.log(node, &statement);
             let mut result = Ok(());
             if running.sending == Sending::InTransaction {
                 let beginning = Box::pin(pooler::begin(running.sending, connection));
@@ -139,7 +143,7 @@ impl Lease {
                             batch.poll_fill(items.as_mut(), log, context).map(Ok)
                         });
                         let filling = pin!(run_cancellable(cancellation.as_ref(), filling));
-                        in_span(span.as_ref(), filling).await
+                        span::within(span.as_ref(), filling).await
                     };
                     if let Err(error) = read {
                         break Err(error);
@@ -167,6 +171,7 @@ impl Lease {
                     result = run_cancellable(cancellation.as_ref(), ending).await;
                 }
             }
+            span::tell(span.as_ref(), &result);
             log_entry.finish(&result);
             lease.end_statement(&statement, &running, &result);
             lease.forget_outdated().await;
@@ -426,22 +431,6 @@ impl RunningStatement {
     fn log<'a>(&self, node: &'a Node, statement: &Statement) -> Entry<'a> {
         let logger = &node.server.sender.logger;
         logger.sending(node.name(), statement.text(), Values::of(statement), self.reason)
-    }
-
-    /// The span around the statement, if anyone listens.
-    fn span(&self, node: &Node) -> Option<Span> {
-        tracing::span_enabled!(target: "flautino", Level::DEBUG, node, reason).then(|| {
-            let (name, reason) = (node.name(), self.reason.map(Reason::as_str));
-            tracing::debug_span!(target: "flautino", "statement", node = &**name, reason)
-        })
-    }
-}
-
-/// Does the work within the span. The caller pins it, as in [`run_cancellable`].
-async fn in_span<T>(span: Option<&Span>, work: impl Future<Output = T> + Unpin) -> T {
-    match span {
-        Some(span) => work.instrument(span.clone()).await,
-        None => work.await,
     }
 }
 

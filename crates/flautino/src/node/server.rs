@@ -269,6 +269,11 @@ impl Server {
         (host, self.options.get_port())
     }
 
+    /// The database, or `None` where it is left to the server, which takes the role's name.
+    pub(crate) fn database(&self) -> Option<&str> {
+        self.options.get_database()
+    }
+
     /// `host:port`, for messages.
     pub(crate) fn address(&self) -> String {
         match self.host_and_port() {

@@ -70,6 +70,7 @@ mod serializable;
 mod server_faults;
 mod session_state;
 mod shared_sessions;
+mod spans;
 mod sqlx_pool;
 mod sqlx_pool_roles;
 mod statements;
