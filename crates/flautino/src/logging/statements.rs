@@ -90,19 +90,18 @@ impl StatementStats {
             self.seen.lock().iter().map(|(text, figures)| (text.clone(), *figures)).collect();
         let mean = |figures: &Figures| figures.total_us / figures.count.max(1);
         all.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.count));
-        let mut told = all.split_off(all.len().min(TOLD));
-        std::mem::swap(&mut told, &mut all);
-        all.sort_by_key(|(_, figures)| std::cmp::Reverse(mean(figures)));
-        all.truncate(TOLD);
-        told.append(&mut all);
-        told.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.total_us));
+        let mut rarer = all.split_off(all.len().min(TOLD));
+        rarer.sort_by_key(|(_, figures)| std::cmp::Reverse(mean(figures)));
+        rarer.truncate(TOLD);
+        all.append(&mut rarer);
+        all.sort_by_key(|(_, figures)| std::cmp::Reverse(figures.total_us));
         let status = |(text, figures): (String, Figures)| StatementStatus {
             text,
             count: figures.count,
             mean_us: mean(&figures),
             max_us: figures.max_us,
         };
-        told.into_iter().map(status).collect()
+        all.into_iter().map(status).collect()
     }
 }
 

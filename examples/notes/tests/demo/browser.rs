@@ -30,6 +30,13 @@ const FAULTS: &str = r#"
     return faults;
 "#;
 
+/// A browser, and a demo for it; `None` where there is no browser.
+async fn start(place: &Place) -> Option<(Browser, Demo)> {
+    let browser = Browser::start().await?;
+    browser.screen(1400, false).await;
+    Some((browser, Demo::start(&mut place.command()).await))
+}
+
 async fn assert_fits(browser: &Browser, name: &str) {
     for (width, is_dark) in [(360, false), (360, true), (1400, false), (1400, true)] {
         browser.screen(width, is_dark).await;
@@ -45,10 +52,8 @@ async fn assert_fits(browser: &Browser, name: &str) {
 
 #[tokio::test]
 async fn the_status_page_shows_faults_and_a_promotion_and_that_it_hears_nothing() {
-    let Some(browser) = Browser::start().await else { return };
     let place = Place::new();
-    let demo = Demo::start(&mut place.command()).await;
-    browser.screen(1400, false).await;
+    let Some((browser, demo)) = start(&place).await else { return };
     browser.client.goto(&format!("{}/status", demo.url)).await.unwrap();
     browser.until_says("#live", "live").await;
     browser.until_says("[data-node=main]", "♛ primary").await;
@@ -86,9 +91,8 @@ async fn the_status_page_shows_faults_and_a_promotion_and_that_it_hears_nothing(
 
 #[tokio::test]
 async fn the_status_page_is_right_with_64_nodes_and_with_none_of_them_up() {
-    let Some(browser) = Browser::start().await else { return };
     let place = Place::new();
-    let demo = Demo::start(&mut place.command()).await;
+    let Some((browser, demo)) = start(&place).await else { return };
     browser.client.goto(&format!("{}/status", demo.url)).await.unwrap();
     browser.until_says("#live", "live").await;
     let status = reqwest::get(format!("{}/status.json", demo.url)).await.unwrap();
@@ -125,10 +129,8 @@ async fn the_status_page_is_right_with_64_nodes_and_with_none_of_them_up() {
 
 #[tokio::test]
 async fn the_front_page_adds_edits_and_deletes_and_shows_where_each_went() {
-    let Some(browser) = Browser::start().await else { return };
     let place = Place::new();
-    let demo = Demo::start(&mut place.command()).await;
-    browser.screen(1400, false).await;
+    let Some((browser, demo)) = start(&place).await else { return };
     browser.client.goto(&demo.url).await.unwrap();
     browser.until_says("#faults", "read_replica_2").await;
     browser.type_into("#add input", "bread").await;
