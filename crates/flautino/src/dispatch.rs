@@ -192,7 +192,7 @@ impl Dispatch {
         // Never the error's text, which may quote values.
         let code = sqlstate(&failure.error).map_or(String::new(), |code| format!(" ({code})"));
         let text = format!("a statement {what}{code} and is run again");
-        self.monitor().history.record(EventKind::Rescued, node.name(), text);
+        self.monitor().history.record(EventKind::Rescued, node, text);
     }
 
     /// Whether to run the statement again after this failure. The caller has received no row yet.

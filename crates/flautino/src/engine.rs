@@ -6,6 +6,7 @@
 //! - `members`, `discovery`, `changes`: which nodes it has, how their addresses are found, and how nodes
 //!   are added and removed
 //! - `status`: its state at one moment
+//! - `measuring`: that state, for the recorder of the `metrics` facade
 //! - `report`: what opening, closing and changing the nodes did
 
 mod changes;
@@ -13,6 +14,8 @@ mod closing;
 mod discovery;
 mod hooks;
 mod lifecycle;
+#[cfg(feature = "metrics")]
+mod measuring;
 mod members;
 mod phase;
 mod report;

@@ -11,6 +11,7 @@ use crate::dispatch::{ContextOwner, Dispatch, Failure, Phase};
 use crate::error::UnknownNode;
 use crate::lease::Lease;
 use crate::lease::executor::executor_through;
+use crate::metrics::unreadable_token;
 use crate::node::Node;
 use crate::router::{Access, Consistency, Target};
 use crate::session::{Session, Timing, Token, TokenState};
@@ -191,6 +192,7 @@ impl Handle {
     /// session reads from the primary.
     pub fn observe_unreadable(&self) {
         self.session().observe_unreadable();
+        unreadable_token();
     }
 
     /// Checks a connection out, for statements that must share one database session: `COPY`,

@@ -36,6 +36,7 @@
 //! - `node`: one server, how its sessions are set up, its pool
 //! - `session`: what a session must see, and [`Token`], which carries this to its next request
 //! - `logging`: logs statements and their results
+//! - `metrics`: what is told to the recorder of the `metrics` facade, with the feature of that name
 //! - `statement`, `sql`: one statement, and what its text shows
 //! - `config`: [`EngineConfig`] and how it is found, read and checked
 //! - [`router`]: which node a statement goes to, and why: pure decisions
@@ -49,6 +50,10 @@ mod error;
 mod handle;
 mod lease;
 mod logging;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(not(feature = "metrics"))]
+mod metrics;
 mod monitor;
 mod node;
 pub mod router;

@@ -56,6 +56,19 @@ pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
 }
 
 /// Whether the error has this code.
+/// What kind of error it is, for telemetry: the server's code, else the kind of the driver's. It has no values.
+pub(crate) fn error_type(error: &sqlx::Error) -> Cow<'_, str> {
+    let kind = match error {
+        sqlx::Error::Io(_) => "io",
+        sqlx::Error::Tls(_) => "tls",
+        sqlx::Error::Protocol(_) => "protocol",
+        sqlx::Error::Encode(_) => "encode",
+        sqlx::Error::AnyDriverError(_) => "flautino",
+        _ => "_OTHER",
+    };
+    sqlstate(error).unwrap_or(Cow::Borrowed(kind))
+}
+
 pub(crate) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     sqlstate(error).as_deref() == Some(code)
 }

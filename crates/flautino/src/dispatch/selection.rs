@@ -162,7 +162,7 @@ impl Dispatch {
             return Err(Error::Closed { node: writer.name().to_string() }.into());
         }
         let waits = format!("a statement waits for a primary, for {:.1?} so far", retry.waited());
-        monitor.history.record(EventKind::Waited, writer.name(), waits);
+        monitor.history.record(EventKind::Waited, &writer, waits);
         if has_changed {
             return Ok(());
         }

@@ -32,6 +32,9 @@ impl EngineState {
         match self.phase.get() {
             EnginePhase::Open | EnginePhase::Draining => {
                 tracing::info!("the engine is already open; nothing was changed");
+                // One that was made over a pool of the app's own is not measured yet.
+                #[cfg(feature = "metrics")]
+                self.start_measuring();
                 return Ok(OpenReport { already_open: true, warnings: Vec::new() });
             }
             // A `close` was cancelled half-way, or the runtime of the last `open` has ended.
@@ -77,6 +80,8 @@ impl EngineState {
         self.start_discovery();
         self.phase.set(EnginePhase::Open);
         self.watch_runtime();
+        #[cfg(feature = "metrics")]
+        self.start_measuring();
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
@@ -237,6 +242,8 @@ impl EngineState {
         self.phase.set(EnginePhase::Closing);
         self.discovery.lock().take();
         self.runtime_watch.lock().take();
+        #[cfg(feature = "metrics")]
+        self.measuring.lock().take();
         self.shut_nodes();
         // The monitor first: a read that gets no budget fails with `Closed` only if the monitor has
         // stopped.
@@ -277,6 +284,8 @@ impl EngineState {
             "the tokio runtime in which the engine was opened has ended before the engine was closed"
         );
         self.discovery.lock().take();
+        #[cfg(feature = "metrics")]
+        self.measuring.lock().take();
         for node in &*self.nodes() {
             node.strand();
         }

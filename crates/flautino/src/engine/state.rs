@@ -27,6 +27,9 @@ pub(super) struct EngineState {
     pub(super) lifecycle_lock: tokio::sync::Mutex<()>,
     /// Ends the task that resolves the replicas' name, when it is dropped.
     pub(super) discovery: Mutex<Option<DropGuard>>,
+    /// Ends the task that measures, when it is dropped.
+    #[cfg(feature = "metrics")]
+    pub(super) measuring: Mutex<Option<DropGuard>>,
     /// Ends the task that notices the end of the runtime, when it is dropped.
     pub(super) runtime_watch: Mutex<Option<DropGuard>>,
     /// The pools that `close` has to close: those of the nodes, and those of removed nodes that the app
@@ -55,6 +58,8 @@ impl EngineState {
             phase: PhaseCell::new(phase),
             lifecycle_lock: tokio::sync::Mutex::default(),
             discovery: Mutex::default(),
+            #[cfg(feature = "metrics")]
+            measuring: Mutex::default(),
             runtime_watch: Mutex::default(),
             pools: Mutex::default(),
         }

@@ -140,15 +140,8 @@ impl PoolStatus {
 impl EngineStatus {
     pub(super) fn of(engine: &EngineState) -> Self {
         let monitor = engine.monitor();
-        let state = monitor.state().clone();
-        let snapshot = Some(&state.snapshot).filter(|_| monitor.routes());
-        let nodes: Vec<_> =
-            state.nodes.iter().map(|node| NodeStatus::of(node, monitor, &state)).collect();
-        let primary = match snapshot {
-            Some(snapshot) => snapshot.primary,
-            None => nodes.iter().position(|node| node.role == Role::Primary),
-        };
-        let read_your_writes = snapshot.map(|snapshot| match snapshot.positions {
+        let (nodes, primary) = nodes_and_primary(engine);
+        let read_your_writes = monitor.routes().then(|| match monitor.state().snapshot.positions {
             true => ReadYourWrites::Positions,
             false => ReadYourWrites::Window,
         });
@@ -165,6 +158,19 @@ impl EngineStatus {
             statements: engine.shared.logger.statements.status(),
         }
     }
+}
+
+/// All nodes, the main one first, and the number of the one that takes writes.
+pub(super) fn nodes_and_primary(engine: &EngineState) -> (Vec<NodeStatus>, Option<usize>) {
+    let monitor = engine.monitor();
+    let state = monitor.state().clone();
+    let nodes: Vec<_> =
+        state.nodes.iter().map(|node| NodeStatus::of(node, monitor, &state)).collect();
+    let primary = match monitor.routes() {
+        true => state.snapshot.primary,
+        false => nodes.iter().position(|node| node.role == Role::Primary),
+    };
+    (nodes, primary)
 }
 
 impl NodeStatus {

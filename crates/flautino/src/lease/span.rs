@@ -7,7 +7,7 @@ use tracing::{Instrument, Level, Span};
 use crate::node::Node;
 use crate::router::Reason;
 use crate::sql::summary;
-use crate::sqlstate::sqlstate;
+use crate::sqlstate::{error_type, sqlstate};
 
 /// A span of target `flautino`, if anyone listens.
 pub(super) fn of(node: &Node, sql: &str, reason: Option<Reason>) -> Option<Span> {
@@ -45,25 +45,8 @@ pub(super) async fn within<T>(span: Option<&Span>, work: impl Future<Output = T>
 pub(super) fn tell<T>(span: Option<&Span>, result: &Result<T, sqlx::Error>) {
     let (Some(span), Err(error)) = (span, result) else { return };
     span.record("otel.status_code", "ERROR");
-    match sqlstate(error) {
-        Some(code) => {
-            span.record("db.response.status_code", &*code);
-            span.record("error.type", &*code);
-        }
-        None => {
-            span.record("error.type", kind(error));
-        }
+    if let Some(code) = sqlstate(error) {
+        span.record("db.response.status_code", &*code);
     }
-}
-
-/// The name of the variant, which has no values.
-fn kind(error: &sqlx::Error) -> &'static str {
-    match error {
-        sqlx::Error::Io(_) => "io",
-        sqlx::Error::Tls(_) => "tls",
-        sqlx::Error::Protocol(_) => "protocol",
-        sqlx::Error::Encode(_) => "encode",
-        sqlx::Error::AnyDriverError(_) => "flautino",
-        _ => "_OTHER",
-    }
+    span.record("error.type", &*error_type(error));
 }

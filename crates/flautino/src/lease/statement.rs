@@ -17,13 +17,14 @@ use super::timed::Timed;
 use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, pooler, span};
 use crate::error::Error;
 use crate::logging::{Entry, Values};
+use crate::metrics::NodeMetrics;
 use crate::node::{Node, drain};
 use crate::router::Reason;
 use crate::sql::{Effects, Leftover};
 use crate::sqlstate::{
-    DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, is_connection_lost,
-    is_outdated, is_refused_by_driver, may_have_outdated_types, needs_primary, said_by,
-    server_keeps_session, sqlstate,
+    DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, error_type,
+    is_connection_lost, is_outdated, is_refused_by_driver, may_have_outdated_types, needs_primary,
+    said_by, server_keeps_session, sqlstate,
 };
 use crate::statement::{Sending, Statement};
 
@@ -234,7 +235,7 @@ impl Lease {
         self.outdated |= statement.drops_prepared();
         // One that was given up before, and whose connection goes on.
         self.tell_time();
-        let started = self.node.server.sender.logger.starts();
+        let started = self.node.server.sender.logger.starts().or_else(NodeMetrics::starts);
         self.timed = started.map(|started| Timed { started, sql: statement.sql(), reason });
         Ok(RunningStatement { sending, reason, changes_session, before })
     }
@@ -242,7 +243,7 @@ impl Lease {
     /// Tells how long a statement took until now that was given up.
     pub(super) fn tell_time(&mut self) {
         if let Some(timed) = self.timed.take() {
-            timed.ended(&self.node, Instant::now());
+            timed.ended(&self.node, Instant::now(), Some("cancelled"));
         }
     }
 
@@ -276,7 +277,7 @@ impl Lease {
             statement.plan().rescue();
         }
         if let Some(timed) = self.timed.take() {
-            timed.ended(&self.node, now);
+            timed.ended(&self.node, now, result.as_ref().err().map(error_type).as_deref());
         }
         if let Some(tracker) = &mut self.tracker {
             tracker.statement_ended(&self.node, self.in_transaction, now);

@@ -16,9 +16,10 @@ pub(super) struct Timed {
 }
 
 impl Timed {
-    /// Its result is read to its end, or it failed or was given up.
-    pub(super) fn ended(self, node: &Node, now: Instant) {
+    /// Its result is read to its end, or it failed or was given up, for a reason of this type.
+    pub(super) fn ended(self, node: &Node, now: Instant, error: Option<&str>) {
         let elapsed = now.saturating_duration_since(self.started);
+        node.server.metrics.took(elapsed, error);
         node.server.sender.logger.ended(node.name(), self.sql.as_str(), self.reason, elapsed);
     }
 }

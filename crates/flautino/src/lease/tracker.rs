@@ -89,6 +89,7 @@ impl Tracker {
 
     pub(super) fn statement_starts(&mut self, statement: &Statement, node: &Node) {
         self.monitor.decisions.count(self.reason);
+        node.server.metrics.sent(self.reason);
         self.session.statement_starts(statement.text());
         self.is_running = true;
         self.requested_at.get_or_insert_with(Instant::now);

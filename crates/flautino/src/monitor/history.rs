@@ -6,6 +6,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use parking_lot::Mutex;
 use serde::{Serialize, Serializer};
 
+use crate::node::Node;
+
 /// How many events are kept.
 const KEPT: usize = 256;
 /// What happens again within this time is counted with the event before, so that an outage is a few events.
@@ -32,27 +34,49 @@ pub struct EngineEvent {
     pub count: u64,
 }
 
-/// The kind of an [`EngineEvent`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-#[non_exhaustive]
-pub enum EventKind {
+/// Makes the enum, the list of its values and their names from one list.
+macro_rules! kinds {
+    ($(#[doc = $doc:literal] $name:ident => $text:literal,)+) => {
+        /// The kind of an [`EngineEvent`].
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+        #[non_exhaustive]
+        pub enum EventKind {
+            $(#[doc = $doc] #[serde(rename = $text)] $name,)+
+        }
+
+        impl EventKind {
+            /// All of them.
+            #[cfg(feature = "metrics")]
+            pub(crate) const ALL: &[Self] = &[$(Self::$name),+];
+
+            /// Its name in the status and in metrics.
+            #[must_use]
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// The node takes the writes from now on.
-    Primary,
+    Primary => "primary",
     /// The node does not answer.
-    Down,
+    Down => "down",
     /// The node answers again, or for the first time.
-    Up,
+    Up => "up",
     /// The node's server was restarted, or is another one.
-    Restarted,
+    Restarted => "restarted",
     /// The node is kept out of the rotation.
-    Excluded,
+    Excluded => "excluded",
     /// Nothing keeps the node out of the rotation any more.
-    Readmitted,
+    Readmitted => "readmitted",
     /// A statement waited, because no node took writes.
-    Waited,
+    Waited => "waited",
     /// A statement failed on the node and was run again, here or elsewhere.
-    Rescued,
+    Rescued => "rescued",
 }
 
 /// The latest events.
@@ -67,8 +91,9 @@ struct Ring {
 }
 
 impl History {
-    pub(crate) fn record(&self, kind: EventKind, node: &str, text: impl Into<String>) {
-        self.0.lock().record(kind, node, text.into(), SystemTime::now());
+    pub(crate) fn record(&self, kind: EventKind, node: &Node, text: impl Into<String>) {
+        node.server.metrics.happened(kind.as_str());
+        self.0.lock().record(kind, node.name(), text.into(), SystemTime::now());
     }
 
     /// The oldest first.

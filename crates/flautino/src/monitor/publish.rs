@@ -29,7 +29,7 @@ impl Monitor {
                 node = %name,
                 "the node's server was restarted, or another server answers at its address"
             );
-            self.history.record(EventKind::Restarted, name, "another server process answers");
+            self.history.record(EventKind::Restarted, node, "another server process answers");
             node.renew();
         }
         self.publish();
@@ -37,7 +37,7 @@ impl Monitor {
             Some(Transition::WentDown) => {
                 let error = error.map(ToString::to_string).unwrap_or_default();
                 tracing::warn!(node = %name, %error, "the node is down");
-                self.history.record(EventKind::Down, name, error.as_str());
+                self.history.record(EventKind::Down, node, error.as_str());
                 node.server.set_trouble(Some(error));
                 node.end(EndReason::Down);
             }
@@ -48,7 +48,7 @@ impl Monitor {
                     Some(Role::Replica) => "it answers, as a replica",
                     Some(Role::Unknown) | None => "it answers",
                 };
-                self.history.record(EventKind::Up, name, text);
+                self.history.record(EventKind::Up, node, text);
                 node.server.set_trouble(None);
             }
             None => {}
@@ -81,7 +81,7 @@ impl Monitor {
             && old.primary().is_none_or(|before| !Arc::ptr_eq(before, primary))
         {
             tracing::info!(node = %primary.name(), "the node is the primary");
-            self.history.record(EventKind::Primary, primary.name(), "it takes the writes");
+            self.history.record(EventKind::Primary, primary, "it takes the writes");
             end_superseded(&old, &new, primary);
         }
         self.changed.notify_waiters();
@@ -96,19 +96,19 @@ impl Monitor {
             true => (EventKind::Excluded, format!("it lags more than {:?}", self.config.max_lag)),
             false => (EventKind::Readmitted, "it lags no more".to_owned()),
         };
-        self.history.record(kind, node.name(), text);
+        self.history.record(kind, node, text);
     }
 
     /// Notes that the node is kept out of the rotation for this reason, or not any more.
     fn note_exclusion(&self, node: &Node, reason: Option<String>) {
-        let node = node.name();
+        let name = node.name();
         match reason {
             Some(reason) => {
-                tracing::warn!(%node, "node `{node}` is not used for reads: {reason}");
+                tracing::warn!(node = %name, "node `{name}` is not used for reads: {reason}");
                 self.history.record(EventKind::Excluded, node, reason);
             }
             None => {
-                tracing::info!(%node, "nothing keeps the node out of the rotation any more");
+                tracing::info!(node = %name, "nothing keeps the node out of the rotation any more");
                 self.history.record(EventKind::Readmitted, node, "nothing keeps it out any more");
             }
         }

@@ -18,6 +18,7 @@ use super::setup::{ServerInfo, SessionSetup};
 use crate::config::NodeConfig;
 use crate::error::timed_out;
 use crate::logging::Logger;
+use crate::metrics::NodeMetrics;
 use crate::router::Role;
 
 /// One PostgreSQL server under a node's name.
@@ -29,6 +30,7 @@ pub(crate) struct Server {
     certificates: Vec<(&'static str, PathBuf)>,
     /// The limit of [`connect_and_identify`](Self::connect_and_identify).
     connect_timeout: Duration,
+    pub(crate) metrics: NodeMetrics,
     /// A [`Role`], as the server said it last.
     role: AtomicU8,
     /// Why the server cannot be used. `None` while it can.
@@ -55,6 +57,8 @@ impl Server {
         logger: Arc<Logger>,
     ) -> Self {
         let from_url = &config.with_url();
+        let (host, port) = host_and_port(&options);
+        let metrics = NodeMetrics::new(&name, &host, port, options.get_database());
         Self {
             setup: SessionSetup::new(config),
             sender: Sender {
@@ -65,6 +69,7 @@ impl Server {
             },
             options,
             certificates: from_url.certificates(),
+            metrics,
             connect_timeout: from_url.connect_timeout.unwrap_or(Duration::from_secs(5)),
             role: AtomicU8::new(Role::Unknown as u8),
             trouble: Mutex::default(),
@@ -262,11 +267,7 @@ impl Server {
 
     /// Host (or socket) and port.
     pub(crate) fn host_and_port(&self) -> (String, u16) {
-        let host = match self.options.get_socket() {
-            Some(socket) => socket.display().to_string(),
-            None => self.options.get_host().to_owned(),
-        };
-        (host, self.options.get_port())
+        host_and_port(&self.options)
     }
 
     /// The database, or `None` where it is left to the server, which takes the role's name.
@@ -283,6 +284,14 @@ impl Server {
             (host, port) => format!("{host}:{port}"),
         }
     }
+}
+
+fn host_and_port(options: &PgConnectOptions) -> (String, u16) {
+    let host = match options.get_socket() {
+        Some(socket) => socket.display().to_string(),
+        None => options.get_host().to_owned(),
+    };
+    (host, options.get_port())
 }
 
 impl std::fmt::Debug for Server {

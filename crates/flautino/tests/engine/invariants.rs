@@ -63,6 +63,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("monitor", &["node", "logging", "sql", "config", "router", "sqlstate", "error", "backoff"]),
     ("node", &["logging", "statement", "sql", "config", "router", "sqlstate", "error", "backoff"]),
+    ("metrics", &["router"]),
     ("session", &["router"]),
     ("logging", &["statement", "sql", "router"]),
     ("statement", &["sql", "sqlstate", "error"]),

@@ -48,6 +48,13 @@ impl NodePool {
             Connector::External(pool) => Box::pin(self.checkout_external(pool, came, is_up)).await,
         };
         let waited = came.elapsed();
+        match &checked_out {
+            Ok(_) => self.server.metrics.waited(waited),
+            Err(error) if matches!(Error::of(error), Some(Error::AcquireTimeout { .. })) => {
+                self.server.metrics.timed_out();
+            }
+            Err(_) => {}
+        }
         if waited >= self.config.acquire_slow_threshold {
             tracing::warn!(
                 node = %self.name(), ?waited, in_use = self.in_use(), max = self.max(),
@@ -63,12 +70,14 @@ impl NodePool {
             return None;
         }
         let mut state = self.state.lock();
-        if state.closed || !self.is_warm(state.idle.last()?.since) {
+        let now = Instant::now();
+        if state.closed || !self.is_warm_at(now, state.idle.last()?.since) {
             return None;
         }
         let idle = state.take_top()?;
         drop(state);
-        Some(PooledConnection::new(idle.managed, Slot::counted(self)))
+        self.server.metrics.waited(Duration::ZERO);
+        Some(PooledConnection::new(idle.managed, Slot::counted(self, now)))
     }
 
     async fn checkout_own(
@@ -118,7 +127,8 @@ impl NodePool {
             }
             if let Some(Idle { managed, since }) = state.take_top() {
                 drop(state);
-                let connection = PooledConnection::new(managed, Slot::counted(self));
+                let connection =
+                    PooledConnection::new(managed, Slot::counted(self, Instant::now()));
                 return Ok(Found::Idle(connection, since));
             }
             let (place, receiver) = state.queue.join(came);
@@ -180,7 +190,11 @@ impl NodePool {
 
     /// Whether a connection that is idle since then is lent as it is.
     pub(super) fn is_warm(&self, since: Instant) -> bool {
-        since.elapsed() < self.config.warm_time
+        self.is_warm_at(Instant::now(), since)
+    }
+
+    fn is_warm_at(&self, now: Instant, since: Instant) -> bool {
+        now.saturating_duration_since(since) < self.config.warm_time
     }
 
     /// What is left of `acquire_timeout` for a caller who came then.
@@ -213,7 +227,7 @@ impl Waiter {
         };
         self.is_served = true;
         let managed = handed.unwrap_or_else(|_| Err(self.pool.closed_error()))?;
-        Ok(PooledConnection::new(managed, Slot::counted(&self.pool)))
+        Ok(PooledConnection::new(managed, Slot::counted(&self.pool, Instant::now())))
     }
 
     /// What it waits for: the making of a connection, if one is made for it, else one that is in use.
@@ -234,7 +248,7 @@ impl Drop for Waiter {
         }
         self.receiver.close();
         match self.receiver.try_recv() {
-            Ok(Ok(managed)) => Slot::counted(&self.pool).give_back(managed),
+            Ok(Ok(managed)) => Slot::counted(&self.pool, Instant::now()).give_back(managed),
             Ok(Err(_)) => {}
             Err(_) => self.pool.state.lock().queue.leave(self.place),
         }

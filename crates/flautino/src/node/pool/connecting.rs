@@ -124,7 +124,10 @@ impl NodePool {
         if !is_wanted {
             return Ok(None);
         }
-        self.server.open_session().await.map(Some)
+        let began = Instant::now();
+        let made = self.server.open_session().await?;
+        self.server.metrics.created(|| began.elapsed());
+        Ok(Some(made))
     }
 
     /// Waits until a caller has waited for a while.

@@ -13,14 +13,16 @@ pub(crate) struct Slot {
     pub(super) pool: Arc<NodePool>,
     /// A permit of the budget for reads on the primary, given back together with this one.
     pub(super) budget: Option<OwnedSemaphorePermit>,
+    /// Since when.
+    since: Instant,
     /// `false` when the pool was told that the connection is not in use any more.
     is_counted: bool,
 }
 
 impl Slot {
-    /// Stands for a connection that is counted as in use already.
-    pub(super) fn counted(pool: &Arc<NodePool>) -> Self {
-        Self { pool: Arc::clone(pool), budget: None, is_counted: true }
+    /// Stands for a connection that is counted as in use already, since then.
+    pub(super) fn counted(pool: &Arc<NodePool>, since: Instant) -> Self {
+        Self { pool: Arc::clone(pool), budget: None, since, is_counted: true }
     }
 
     /// Gives a clean connection back: to the pool, or to the external pool that it came from.
@@ -38,9 +40,10 @@ impl Slot {
             }
             refused
         };
-        // It counts until it is on its way out.
-        if let Some(managed) = refused {
-            self.pool.retire(managed);
+        match refused {
+            None => pool.server.metrics.used(|| now.saturating_duration_since(self.since)),
+            // It counts until it is on its way out.
+            Some(managed) => pool.retire(managed),
         }
     }
 }
@@ -49,6 +52,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if self.is_counted {
             self.pool.leave(&mut self.pool.state.lock());
+            self.pool.server.metrics.used(|| self.since.elapsed());
         }
     }
 }
