@@ -2,12 +2,14 @@
 //!
 //! Run with `cargo run -p notes`. It starts a throwaway cluster of its own and removes it on
 //! Ctrl-C, SIGTERM or SIGHUP; with `DATABASE_URL` or `FLAUTINO_CONF` it uses that database instead.
-//! `PORT` says where it listens: 3000 by default, 0 for any free port.
+//! `PORT` says where it listens: 3000 by default, 0 for any free port. `/metrics` is for Prometheus; with
+//! `OTEL_EXPORTER_OTLP_ENDPOINT` traces go there.
 
 mod error;
 mod faults;
 mod load;
 mod notes;
+mod telemetry;
 
 use std::error::Error;
 use std::fmt::Write as _;
@@ -22,12 +24,11 @@ use flautino_axum::EngineLayer;
 use flautino_cluster::Cluster;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tracing_subscriber::EnvFilter;
+
+use crate::telemetry::Telemetry;
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     match run().await {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
@@ -40,6 +41,7 @@ async fn main() -> std::process::ExitCode {
 async fn run() -> Result<(), Box<dyn Error>> {
     // Listened to before anything starts, so that no signal is missed.
     let mut stop = stop_signal()?;
+    let telemetry = Telemetry::start()?;
     let listener = bind().await?;
     // A signal while the cluster starts drops `prepare`, which removes what there is of the cluster.
     let (cluster, engine) = tokio::select! {
@@ -57,6 +59,8 @@ async fn run() -> Result<(), Box<dyn Error>> {
         app = app.merge(faults::routes(Arc::clone(cluster), engine.clone()));
     }
 
+    let app = telemetry.around(app);
+
     let mut text = format!("listening on http://127.0.0.1:{}\n", listener.local_addr()?.port());
     for node in engine.status().nodes {
         writeln!(text, "  {:<16} {}:{} {:?}", node.name, node.host, node.port, node.role)?;
@@ -72,6 +76,7 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if let Some(cluster) = cluster.and_then(Arc::into_inner) {
         cluster.stop().await;
     }
+    telemetry.stop().await;
     Ok(())
 }
 

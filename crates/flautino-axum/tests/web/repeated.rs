@@ -41,3 +41,31 @@ async fn is_warned_of_once_with_its_route() {
         app.stop().await;
     }
 }
+
+#[cfg(feature = "metrics")]
+#[tokio::test]
+async fn is_counted_by_its_route_and_never_by_its_path() {
+    let builder = metrics_exporter_prometheus::PrometheusBuilder::new();
+    let recorder = builder.with_recommended_naming(true).install_recorder().unwrap();
+    let lab = Lab::named("repeats").config(|config| config.log_repeated = 3).start().await;
+    let layer = || EngineLayer::new(lab.engine.clone());
+    let routed = Router::new().route("/four/{id}", get(four)).layer(layer());
+    // Here the layer is outside the router, and knows no route.
+    let app = Router::new().merge(routed).fallback_service(tower::Layer::layer(
+        &layer(),
+        Router::new().route("/outside/{id}", get(four)),
+    ));
+    let app = App::start(app, lab.engine).await;
+    for path in ["four/1", "four/2", "outside/3"] {
+        reqwest::get(format!("{}/{path}", app.url)).await.unwrap().error_for_status().unwrap();
+    }
+    let page = recorder.render();
+    let of = |route: &str| {
+        let series = format!(
+            "flautino_request_repeats_total{{http_request_method=\"GET\",http_route=\"{route}\"}} "
+        );
+        page.lines().find_map(|line| line.strip_prefix(&*series)?.parse::<u64>().ok())
+    };
+    assert_eq!((of("/four/{id}"), of("")), (Some(2), Some(1)), "{page}");
+    app.stop().await;
+}

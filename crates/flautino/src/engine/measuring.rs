@@ -20,6 +20,8 @@ impl EngineState {
         let mut measuring = self.measuring.lock();
         if measuring.is_none() {
             names::describe();
+            // So that it begins with 0, and the first one is an increase.
+            counter!(names::TOKENS_UNREADABLE).increment(0);
             let stop = CancellationToken::new();
             *measuring = Some(stop.clone().drop_guard());
             let repeatedly = measure_repeatedly(Arc::downgrade(self));
@@ -53,7 +55,7 @@ impl Measured {
                 continue;
             };
             let metrics = &node.server.metrics;
-            // So that each begins with 0, and the first event is an increase.
+            // They begin with 0 too.
             EventKind::ALL.iter().for_each(|kind| drop(metrics.events(kind.as_str())));
             tell_state(status, primary == Some(number), metrics.labels());
             tell_pool(status.pool, metrics.labels());

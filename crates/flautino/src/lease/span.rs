@@ -28,7 +28,8 @@ pub(super) fn of(node: &Node, sql: &str, reason: Option<Reason>) -> Option<Span>
             db.response.status_code = Empty,
             "error.type" = Empty,
             server.address = host,
-            server.port = port,
+            // Signed, since `tracing-opentelemetry` makes texts of unsigned numbers.
+            server.port = i64::from(port),
         )
     })
 }

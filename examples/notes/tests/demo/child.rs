@@ -14,6 +14,17 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::processes::processes;
 
+/// What the demo reads of its environment.
+const READ: [&str; 7] = [
+    "DATABASE_URL",
+    "FLAUTINO_CONF",
+    "OTEL_EXPORTER_OTLP_ENDPOINT",
+    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+    "OTEL_SERVICE_NAME",
+    "PGPORT",
+    "RUST_LOG",
+];
+
 /// Where a demo works: its `TMPDIR`, and beside it its working directory with what it says.
 pub(crate) struct Place {
     pub(crate) tmp: TempDir,
@@ -33,7 +44,7 @@ impl Place {
     pub(crate) fn command(&self) -> Command {
         let log = std::fs::File::create(self.work.path().join("stderr")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_notes"));
-        for name in ["DATABASE_URL", "FLAUTINO_CONF", "RUST_LOG", "PGPORT"] {
+        for name in READ {
             command.env_remove(name);
         }
         command

@@ -9,5 +9,7 @@ mod crash;
 mod driver;
 mod elsewhere;
 mod processes;
+mod prometheus;
 mod refusals;
 mod signals;
+mod traces;
