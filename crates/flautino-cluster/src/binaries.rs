@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::ClusterError;
+use crate::wait::blocking;
 
 /// The programs that a folder must hold to be used.
 const NEEDED: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
@@ -36,6 +37,19 @@ impl Binaries {
                 ("/usr/local/opt", "postgresql", "bin"),
             ],
         )
+    }
+
+    /// As [`find`](Self::find). With the feature `embedded` they are fetched where the machine has none.
+    pub(crate) async fn find_or_fetch(named: Option<PathBuf>) -> Result<Self, ClusterError> {
+        let found = blocking(move || Self::find(named.as_deref())).await;
+        #[cfg(feature = "embedded")]
+        if let Err(ClusterError::NoBinaries { .. } | ClusterError::UnsupportedVersion { .. }) =
+            found
+        {
+            let fetched = crate::fetch::Source::of_environment()?.fetch().await?;
+            return blocking(move || Self::named(&fetched)).await;
+        }
+        found
     }
 
     pub(crate) fn program(&self, name: &str) -> PathBuf {

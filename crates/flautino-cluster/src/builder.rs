@@ -148,8 +148,8 @@ impl Builder {
         let Self { settings, bin_dir, temp_dir, timeout, primary_port, .. } = self;
         settings.check()?;
         let pristine = settings.allow_pristine_standby();
+        let binaries = Binaries::find_or_fetch(bin_dir).await?;
         let prepare = move || -> Result<Arc<Context>, ClusterError> {
-            let binaries = Binaries::find(bin_dir.as_deref())?;
             let user = Unprivileged::needed()?;
             let parent = temp_dir.unwrap_or_else(std::env::temp_dir);
             sweep(&parent);

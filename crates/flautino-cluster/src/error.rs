@@ -9,7 +9,8 @@ use std::time::Duration;
 /// Where the server programs come from.
 const INSTALL: &str = "  Debian, Ubuntu:    apt-get install postgresql\n  \
                          Red Hat, Fedora:   dnf install postgresql-server\n  \
-                         macOS:             brew install postgresql@17";
+                         macOS:             brew install postgresql@17\n  \
+                         Windows:           wsl --install, and there as on Debian";
 
 /// Why a cluster, a node or a proxy could not do what it was asked to.
 ///
@@ -28,6 +29,20 @@ pub enum ClusterError {
     NoBinaries {
         /// The folders and commands that were tried, in that order.
         searched: Vec<String>,
+    },
+
+    /// PostgreSQL's server programs are not on this machine, and could not be fetched.
+    #[cfg(feature = "embedded")]
+    #[error(
+        "PostgreSQL is not on this machine, and could not be fetched from {from}: {why}.\n\
+         Install it:\n{INSTALL}\n\
+         or name the folder of its server programs in FLAUTINO_PG_BIN, or a mirror in FLAUTINO_PG_MIRROR"
+    )]
+    Fetch {
+        /// The address.
+        from: String,
+        /// What went wrong there.
+        why: String,
     },
 
     /// The folder that was named lacks programs.

@@ -36,14 +36,17 @@
 //! # What it needs
 //!
 //! Linux or macOS, a tokio runtime, and PostgreSQL 13 or newer: its server programs, which need
-//! not be in `PATH` (see [`Builder::bin_dir`]). Since PostgreSQL refuses to run as root, root runs
+//! not be in `PATH` (see [`Builder::bin_dir`]). With the feature `embedded`, which is off by default, they are
+//! fetched where the machine has none: once, into the user's cache (root's is `/var/cache`), from the releases of
+//! [theseus-rs/postgresql-binaries](https://github.com/theseus-rs/postgresql-binaries) or from the server that
+//! `FLAUTINO_PG_MIRROR` names, which has them in the same folders. Since PostgreSQL refuses to run as root, root runs
 //! it as the user `postgres`, or `nobody`.
 //!
 //! The servers trust every connection from this machine, as a superuser, and are set to be fast,
 //! not to survive a loss of power: for tests, demos and benchmarks only.
 
 #[cfg(not(unix))]
-compile_error!("flautino-cluster runs on Linux and macOS only");
+compile_error!("flautino-cluster runs on Linux and macOS only; on Windows, use WSL");
 
 // From the top layer down: each imports only from those below it.
 mod builder;
@@ -67,6 +70,8 @@ mod settings;
 
 mod address;
 mod binaries;
+#[cfg(feature = "embedded")]
+mod fetch;
 mod ports;
 mod process;
 mod wait;

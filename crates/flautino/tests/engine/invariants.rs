@@ -25,11 +25,24 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "handle", "dispatch", "monitor", "node", "logging", "sql", "config", "router",
-            "sqlstate", "error", "backoff",
+            "handle", "dispatch", "monitor", "node", "logging", "metrics", "sql", "config",
+            "router", "sqlstate", "error", "backoff",
         ],
     ),
-    ("handle", &["transaction", "dispatch", "lease", "node", "session", "sql", "router", "error"]),
+    (
+        "handle",
+        &[
+            "transaction",
+            "dispatch",
+            "lease",
+            "node",
+            "metrics",
+            "session",
+            "sql",
+            "router",
+            "error",
+        ],
+    ),
     ("transaction", &["lease", "statement", "sql", "sqlstate", "error", "backoff"]),
     (
         "dispatch",
@@ -52,6 +65,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "monitor",
             "node",
+            "metrics",
             "session",
             "logging",
             "statement",
@@ -62,7 +76,20 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("monitor", &["node", "logging", "sql", "config", "router", "sqlstate", "error", "backoff"]),
-    ("node", &["logging", "statement", "sql", "config", "router", "sqlstate", "error", "backoff"]),
+    (
+        "node",
+        &[
+            "metrics",
+            "logging",
+            "statement",
+            "sql",
+            "config",
+            "router",
+            "sqlstate",
+            "error",
+            "backoff",
+        ],
+    ),
     ("metrics", &["router"]),
     ("session", &["router"]),
     ("logging", &["statement", "sql", "router"]),
