@@ -63,9 +63,16 @@ pub(crate) async fn run(options: Options) -> Result<(), BoxError> {
             let pool = open::pgpool(&primary, pool, true).await?;
             serve(pool.clone(), routes::through_axum_sqlx_tx(pool), orders).await
         }
-        Variant::FlautinoOne | Variant::FlautinoTwo => {
+        Variant::FlautinoOne
+        | Variant::FlautinoTwo
+        | Variant::FlautinoWatched
+        | Variant::FlautinoMetrics => {
+            if variant == Variant::FlautinoMetrics {
+                open::recorder()?;
+            }
             let engine = open::flautino(&primary, pool, replica).await?;
-            serve(engine.clone(), routes::through_layer(engine), orders).await
+            let status = flautino_axum::status_routes(engine.clone());
+            serve(engine.clone(), routes::through_layer(engine).merge(status), orders).await
         }
     }
 }

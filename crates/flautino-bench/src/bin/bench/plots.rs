@@ -14,7 +14,7 @@ use crate::variant::Variant;
 const SIZE: (u32, u32) = (760, 440);
 /// One colour for each variant, which can be told apart also by those who confuse red and green (Okabe and
 /// Ito).
-const COLOURS: [RGBColor; 7] = [
+const COLOURS: [RGBColor; 9] = [
     RGBColor(0, 0, 0),
     RGBColor(230, 159, 0),
     RGBColor(86, 180, 233),
@@ -22,6 +22,8 @@ const COLOURS: [RGBColor; 7] = [
     RGBColor(204, 121, 167),
     RGBColor(213, 94, 0),
     RGBColor(0, 158, 115),
+    RGBColor(128, 128, 128),
+    RGBColor(120, 94, 240),
 ];
 
 /// What a plot shows.

@@ -23,6 +23,10 @@ pub(crate) enum Variant {
     FlautinoOne,
     /// flautino over the primary and two replicas, which get the reads.
     FlautinoTwo,
+    /// As `flautino_two`, while one browser looks at the status page. Only where it is named.
+    FlautinoWatched,
+    /// As `flautino_two`, with a recorder of metrics for Prometheus. Only where it is named.
+    FlautinoMetrics,
 }
 
 impl Variant {
@@ -32,6 +36,18 @@ impl Variant {
     /// All variants, the base first.
     pub(crate) fn all() -> Vec<Self> {
         Self::value_variants().to_vec()
+    }
+
+    /// The variants that take part where none is named, the base first.
+    pub(crate) fn usual() -> Vec<Self> {
+        let is_usual =
+            |variant: &Self| !matches!(variant, Self::FlautinoWatched | Self::FlautinoMetrics);
+        Self::all().into_iter().filter(is_usual).collect()
+    }
+
+    /// Whether it reads from two replicas.
+    pub(crate) fn has_replicas(self) -> bool {
+        matches!(self, Self::FlautinoTwo | Self::FlautinoWatched | Self::FlautinoMetrics)
     }
 
     /// As it is written on the command line.

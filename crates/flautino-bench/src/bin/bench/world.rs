@@ -5,6 +5,9 @@ use std::time::Duration;
 
 use flautino_cluster::{Cluster, Node};
 use sqlx::PgConnection;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
 
 use crate::child::{CHILD_TIMEOUT, Child};
 use crate::error::BoxError;
@@ -47,6 +50,8 @@ pub(crate) struct App {
     pub(crate) child: Child,
     /// What it reaches its servers through, if its statements are counted.
     pub(crate) meters: Vec<Meter>,
+    /// The task that looks at the status page, if somebody does.
+    _onlooker: JoinSet<()>,
 }
 
 /// Runs the work on a cluster of its own, which is stopped in the end, whatever comes of it. `rounds` are
@@ -112,7 +117,7 @@ impl World {
 
     /// The nodes that this variant uses, the primary first.
     fn nodes(&self, variant: Variant) -> impl Iterator<Item = &Node> {
-        self.cluster.nodes().take(if variant == Variant::FlautinoTwo { 3 } else { 1 })
+        self.cluster.nodes().take(if variant.has_replicas() { 3 } else { 1 })
     }
 
     /// Lets the two replicas pass for this many: each has a user of its own, for whom the server was started
@@ -175,7 +180,25 @@ async fn start(
     }));
     let mut child = Child::start(&arguments)?;
     let address = child.answer(CHILD_TIMEOUT).await?;
-    Ok(App { variant, address, child, meters })
+    let mut onlooker = JoinSet::new();
+    if variant == Variant::FlautinoWatched {
+        let page = look_at_status(address).await?;
+        onlooker.spawn(page);
+    }
+    Ok(App { variant, address, child, meters, _onlooker: onlooker })
+}
+
+/// Opens the stream of the status page, and reads it as a browser does, until it ends.
+async fn look_at_status(app: SocketAddr) -> Result<impl Future<Output = ()>, BoxError> {
+    let mut stream = TcpStream::connect(app).await?;
+    let request = format!("GET /status/events HTTP/1.1\r\nhost: {app}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut buffer = vec![0; 64 * 1024];
+    let read = stream.read(&mut buffer).await?;
+    if !buffer[..read].starts_with(b"HTTP/1.1 200 OK") {
+        return Err("the app has no status page".into());
+    }
+    Ok(async move { while stream.read(&mut buffer).await.is_ok_and(|read| read > 0) {} })
 }
 
 /// Counts the apps' sessions at the primary, over a session of its own.

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use flautino::{Engine, EngineConfig, NodeConfig};
+use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio_postgres::NoTls;
@@ -11,6 +12,8 @@ use tokio_postgres::NoTls;
 use super::dedicated::Dedicated;
 use crate::error::BoxError;
 use crate::world::REPLICA;
+
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `ping` is sqlx's own default.
 pub(crate) async fn pgpool(url: &str, size: u32, ping: bool) -> Result<PgPool, BoxError> {
@@ -30,6 +33,19 @@ pub(super) fn deadpool(url: &str, size: u32) -> Result<Pool, BoxError> {
     let config = ManagerConfig { recycling_method: RecyclingMethod::Fast };
     let manager = Manager::from_config(url.parse()?, NoTls, config);
     Ok(Pool::builder(manager).max_size(size.try_into()?).build()?)
+}
+
+/// A recorder that nobody scrapes: it puts away what histograms have gathered, as after a scrape.
+pub(super) fn recorder() -> Result<(), BoxError> {
+    let builder = PrometheusBuilder::new().set_buckets(&flautino::metrics::BUCKETS)?;
+    let recorder = builder.install_recorder()?;
+    tokio::spawn(async move {
+        loop {
+            tokio::time::sleep(UPKEEP_INTERVAL).await;
+            recorder.run_upkeep();
+        }
+    });
+    Ok(())
 }
 
 /// `size` is for each node.
