@@ -1,11 +1,10 @@
 //! Where PostgreSQL's programs are.
 
-use std::ffi::OsStr;
+use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::error::ClusterError;
-use crate::wait::blocking;
 
 /// The programs that a folder must hold to be used.
 const NEEDED: [&str; 3] = ["initdb", "postgres", "pg_ctl"];
@@ -25,7 +24,7 @@ impl Binaries {
         if let Some(dir) = named {
             return Self::named(dir);
         }
-        if let Some(dir) = std::env::var_os("FLAUTINO_PG_BIN").filter(|dir| !dir.is_empty()) {
+        if let Some(dir) = in_environment() {
             return Self::named(Path::new(&dir));
         }
         Self::search(
@@ -39,17 +38,15 @@ impl Binaries {
         )
     }
 
-    /// As [`find`](Self::find). With the feature `embedded` they are fetched where the machine has none.
-    pub(crate) async fn find_or_fetch(named: Option<PathBuf>) -> Result<Self, ClusterError> {
-        let found = blocking(move || Self::find(named.as_deref())).await;
-        #[cfg(feature = "embedded")]
-        if let Err(ClusterError::NoBinaries { .. } | ClusterError::UnsupportedVersion { .. }) =
-            found
-        {
-            let fetched = crate::fetch::Source::of_environment()?.fetch().await?;
-            return blocking(move || Self::named(&fetched)).await;
-        }
-        found
+    /// Whether the user named a folder, here or in the environment.
+    #[cfg(feature = "embedded")]
+    pub(crate) fn are_named(named: Option<&Path>) -> bool {
+        named.is_some() || in_environment().is_some()
+    }
+
+    /// Whether the folder holds all programs that are needed.
+    pub(crate) fn are_in(dir: &Path) -> bool {
+        NEEDED.iter().all(|name| dir.join(name).is_file())
     }
 
     pub(crate) fn program(&self, name: &str) -> PathBuf {
@@ -60,7 +57,7 @@ impl Binaries {
         self.major
     }
 
-    fn named(dir: &Path) -> Result<Self, ClusterError> {
+    pub(crate) fn named(dir: &Path) -> Result<Self, ClusterError> {
         let missing: Vec<_> = NEEDED.into_iter().filter(|name| !dir.join(name).is_file()).collect();
         if missing.is_empty() {
             // Absolute, since programs are run from another folder.
@@ -83,7 +80,8 @@ impl Binaries {
     }
 
     fn with_version(dir: PathBuf) -> Result<Self, ClusterError> {
-        let version = first_line(&dir.join("postgres"), "--version").unwrap_or_default();
+        let version = first_line(&dir.join("postgres"), "--version");
+        let version = version.unwrap_or_else(|| "nothing: it does not run here".to_owned());
         match major(&version) {
             Some(major) if major >= MIN_MAJOR => Ok(Self { dir, major }),
             _ => Err(ClusterError::UnsupportedVersion { dir, version }),
@@ -141,11 +139,16 @@ impl Search {
 
     /// Takes the folder if it holds all programs, of a version that is new enough.
     fn accept(&mut self, dir: PathBuf) -> Option<Binaries> {
-        if NEEDED.iter().any(|name| !dir.join(name).is_file()) {
+        if !Binaries::are_in(&dir) {
             return None;
         }
         Binaries::with_version(dir).map_err(|error| self.too_old = Some(error)).ok()
     }
+}
+
+/// The folder that the environment names.
+fn in_environment() -> Option<OsString> {
+    std::env::var_os("FLAUTINO_PG_BIN").filter(|dir| !dir.is_empty())
 }
 
 /// The absolute folders in PATH.

@@ -148,7 +148,7 @@ impl Builder {
         let Self { settings, bin_dir, temp_dir, timeout, primary_port, .. } = self;
         settings.check()?;
         let pristine = settings.allow_pristine_standby();
-        let binaries = Binaries::find_or_fetch(bin_dir).await?;
+        let binaries = find_programs(bin_dir).await?;
         let prepare = move || -> Result<Arc<Context>, ClusterError> {
             let user = Unprivileged::needed()?;
             let parent = temp_dir.unwrap_or_else(std::env::temp_dir);
@@ -167,6 +167,24 @@ impl Builder {
         // clusters must differ in their system identifiers.
         primary.initialise().await?;
         Ok((Cluster::new(primary, context), pristine))
+    }
+}
+
+/// The programs of the machine. With the feature `embedded` they are fetched where it has none, or only old ones,
+/// and the user names no others.
+pub(crate) async fn find_programs(named: Option<PathBuf>) -> Result<Binaries, ClusterError> {
+    #[cfg(feature = "embedded")]
+    let are_named = Binaries::are_named(named.as_deref());
+    let found = blocking(move || Binaries::find(named.as_deref())).await;
+    match found {
+        #[cfg(feature = "embedded")]
+        Err(ClusterError::NoBinaries { .. } | ClusterError::UnsupportedVersion { .. })
+            if !are_named =>
+        {
+            let bin = crate::fetch::fetched().await?;
+            blocking(move || Binaries::named(&bin)).await
+        }
+        found => found,
     }
 }
 

@@ -59,7 +59,7 @@ pub enum ClusterError {
     },
 
     /// The only PostgreSQL found is older than 13.
-    #[error("PostgreSQL in {} is \"{version}\": version 13 or newer is needed", .dir.display())]
+    #[error("PostgreSQL in {} says of its version \"{version}\": 13 or newer is needed", .dir.display())]
     UnsupportedVersion {
         /// Where it is.
         dir: PathBuf,

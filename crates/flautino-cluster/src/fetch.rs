@@ -6,7 +6,7 @@
 
 use std::fmt::Display;
 use std::fs::File;
-use std::io::{self, Cursor, Read};
+use std::io::{self, Cursor, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,10 +16,11 @@ use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use nix::fcntl::{Flock, FlockArg};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 use ureq::Agent;
 
-use crate::error::{ClusterError, Step};
+use crate::binaries::Binaries;
+use crate::error::ClusterError;
 
 const VERSION: &str = "17.5.0";
 const RELEASES: &str = "https://github.com/theseus-rs/postgresql-binaries/releases/download";
@@ -29,11 +30,24 @@ const MIRROR: &str = "FLAUTINO_PG_MIRROR";
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the server may be silent.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
+const DOWNLOAD_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// No archive is as large as that.
 const MAX_SIZE: u64 = 1 << 30;
 const CHUNK: usize = 64 * 1024;
 /// What folders are called in which an archive is unpacked.
 const UNPACKING: &str = ".unpacking-";
+
+/// The folder of the programs. What comes of fetching them is kept for as long as the process runs, so that
+/// only the first of many clusters waits for a server that does not answer.
+pub(crate) async fn fetched() -> Result<PathBuf, ClusterError> {
+    static FETCHED: OnceCell<Result<PathBuf, ClusterError>> = OnceCell::const_new();
+    let fetching = async || Source::of_environment()?.fetch().await;
+    match FETCHED.get_or_init(fetching).await {
+        Ok(bin) => Ok(bin.clone()),
+        Err(ClusterError::Fetch { from, why }) => Err(failed(from, why)),
+        Err(other) => Err(failed(RELEASES, other)),
+    }
+}
 
 /// Where the archive comes from, and where its programs are kept.
 #[derive(Debug, Clone)]
@@ -57,7 +71,7 @@ impl Source {
         Ok(Self { releases, cache: cache.ok_or_else(no_cache)? })
     }
 
-    /// The folder of the programs, fetched if it is not there yet. Dropped half-way, it stops.
+    /// The folder of the programs, fetched if they are not there yet. Dropped half-way, it stops.
     pub(crate) async fn fetch(self) -> Result<PathBuf, ClusterError> {
         let (sender, receiver) = oneshot::channel();
         // Not a thread of the runtime's, whose end would wait for it.
@@ -73,49 +87,61 @@ impl Source {
         let name = format!("postgresql-{VERSION}-{}", target()?);
         let kept = self.cache.join(&name);
         let bin = kept.join("bin");
-        if bin.is_dir() {
+        if Binaries::are_in(&bin) {
             return Ok(bin);
         }
         let _lock = self.lock()?;
         // Another process may have been faster.
-        if bin.is_dir() {
+        if Binaries::are_in(&bin) {
             return Ok(bin);
         }
-        self.remove_leftovers();
+        self.remove_leftovers(&name);
         let url = format!("{}/{VERSION}/{name}.tar.gz", self.releases.trim_end_matches('/'));
         let archive = download(&url, &self.cache, is_abandoned)?;
         let unpacked = self.unpack(&archive, &url)?;
         let programs = unpacked.path().join(&name);
-        if !programs.join("bin").is_dir() {
-            return Err(failed(&url, &format!("the archive has no {name}/bin")));
+        if !Binaries::are_in(&programs.join("bin")) {
+            return Err(failed(&url, &format!("the archive has no server programs in {name}/bin")));
         }
-        std::fs::rename(&programs, &kept).step(|| format!("move to {}", kept.display()))?;
+        open_to_all(&programs)
+            .and_then(|()| std::fs::rename(&programs, &kept))
+            .map_err(|error| self.unusable(&error))?;
         Ok(bin)
     }
 
     /// Makes the cache, which anybody may read, and waits until no other process fetches into it.
     fn lock(&self) -> Result<Flock<File>, ClusterError> {
-        let step = || format!("use the cache {}", self.cache.display());
-        std::fs::create_dir_all(&self.cache).step(step)?;
-        std::fs::set_permissions(&self.cache, PermissionsExt::from_mode(0o755)).step(step)?;
-        let file = File::create(self.cache.join(".lock")).step(step)?;
-        let locked = Flock::lock(file, FlockArg::LockExclusive);
-        locked.map_err(|(_, error)| io::Error::from(error)).step(step)
+        let unusable = |error: io::Error| self.unusable(&error);
+        std::fs::create_dir_all(&self.cache).map_err(unusable)?;
+        std::fs::set_permissions(&self.cache, PermissionsExt::from_mode(0o755))
+            .map_err(unusable)?;
+        let file = File::create(self.cache.join(".lock")).map_err(unusable)?;
+        let locked = Flock::lock(file, FlockArg::LockExclusiveNonblock).or_else(|(file, _)| {
+            say("another process is fetching PostgreSQL; waiting for it");
+            Flock::lock(file, FlockArg::LockExclusive)
+        });
+        locked.map_err(|(_, error)| unusable(error.into()))
     }
 
-    /// Removes what processes that were killed have left. The cache is locked.
-    fn remove_leftovers(&self) {
+    /// Removes what processes that were killed have left, and a folder from which programs are gone. The
+    /// cache is locked.
+    fn remove_leftovers(&self, name: &str) {
         let entries = std::fs::read_dir(&self.cache).into_iter().flatten().flatten();
         for entry in entries {
-            if entry.file_name().to_string_lossy().starts_with(UNPACKING) {
+            let left = entry.file_name();
+            if left.to_string_lossy().starts_with(UNPACKING) || left == name {
                 let _ = std::fs::remove_dir_all(entry.path());
             }
         }
     }
 
+    fn unusable(&self, error: &io::Error) -> ClusterError {
+        failed(&self.releases, &format!("the cache {}: {error}", self.cache.display()))
+    }
+
     fn unpack(&self, archive: &[u8], url: &str) -> Result<TempDir, ClusterError> {
         let folder = tempfile::Builder::new().prefix(UNPACKING).tempdir_in(&self.cache);
-        let folder = folder.step(|| format!("make a folder in {}", self.cache.display()))?;
+        let folder = folder.map_err(|error| self.unusable(&error))?;
         let unpacked = tar::Archive::new(GzDecoder::new(Cursor::new(archive))).unpack(&folder);
         unpacked.map_err(|error| failed(url, &format!("unpacking it: {error}")))?;
         Ok(folder)
@@ -132,6 +158,7 @@ fn download(
         .timeout_connect(Some(CONNECT_TIMEOUT))
         .timeout_recv_response(Some(READ_TIMEOUT))
         .timeout_per_read(Some(READ_TIMEOUT))
+        .timeout_global(Some(DOWNLOAD_TIMEOUT))
         .build()
         .into();
     let get = |url: &str| agent.get(url).call().map_err(|error| failed(url, &error));
@@ -144,11 +171,11 @@ fn download(
     }
     let body = get(url)?.into_body();
     let size = body.content_length();
-    eprintln!(
-        "PostgreSQL is not on this machine: fetching {VERSION}{} from {url} into {}, once",
+    say(&format!(
+        "PostgreSQL 13 or newer is not on this machine: fetching {VERSION}{} from {url} into {}, once",
         size.map_or(String::new(), |size| format!(" ({})", HumanBytes(size))),
         cache.display()
-    );
+    ));
     let archive =
         read(body.into_reader(), size, is_abandoned).map_err(|error| failed(url, &error))?;
     let got = Sha256::digest(&archive).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
@@ -179,6 +206,23 @@ fn read(
     }
     bar.finish_and_clear();
     Ok(archive)
+}
+
+/// Lets every user go into all folders below: the servers may run as another one, whatever this one's umask.
+fn open_to_all(folder: &Path) -> io::Result<()> {
+    std::fs::set_permissions(folder, PermissionsExt::from_mode(0o755))?;
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            open_to_all(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+/// Tells the user, also in a test, whose output is kept back.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// This platform, as Rust calls it.

@@ -69,9 +69,10 @@ mod program;
 mod settings;
 
 mod address;
-mod binaries;
 #[cfg(feature = "embedded")]
 mod fetch;
+
+mod binaries;
 mod ports;
 mod process;
 mod wait;

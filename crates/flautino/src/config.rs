@@ -66,6 +66,9 @@ settings! {
         pub extra_nodes: BTreeMap<String, NodeConfig>,
         /// Further nodes that are found by a DNS name. Default: none.
         pub discovery: Option<DiscoveryConfig>,
+        /// What the engine is called in metrics (the feature `metrics`). Default: `default`. Where an app has
+        /// several engines, each needs a name of its own.
+        pub name: String = "default".to_owned(),
         /// Extensions that `open` creates on the primary. Default:
         /// `["uuid-ossp"]`, as in Piccolo; `[]` for none. One that cannot be created is a warning.
         pub extensions: Vec<String> = vec!["uuid-ossp".to_owned()],
@@ -155,6 +158,7 @@ impl EngineConfig {
             main,
             extra_nodes,
             discovery,
+            name: _,
             extensions,
             pool,
             routing,
@@ -193,6 +197,7 @@ impl EngineConfig {
     /// them.
     pub(crate) fn told(&self) -> BTreeMap<String, String> {
         let own = [
+            ("name", self.name.clone()),
             ("extensions", format!("{:?}", self.extensions)),
             ("log_queries", self.log_queries.to_string()),
             ("log_responses", self.log_responses.to_string()),

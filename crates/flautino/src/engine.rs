@@ -76,7 +76,8 @@ impl Engine {
         let (classifier, catalogue_wanted) = new_classifier(&config);
         let logger = new_logger(&config);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
-        let shared = Shared { logger, classifier, hooks, tasks };
+        let engine = config.name.as_str().into();
+        let shared = Shared { engine, logger, classifier, hooks, tasks };
         let named = config.extra_nodes.iter().map(|(name, node)| (name.as_str(), node));
         let nodes = std::iter::once((MAIN, &config.main)).chain(named).map(|(name, node)| {
             let options = node.connect_options(ORIGIN, "")?;
@@ -115,7 +116,8 @@ impl Engine {
         let (classifier, catalogue_wanted) = new_classifier(&config);
         let logger = new_logger(&config);
         let (hooks, tasks) = (Arc::default(), TaskTracker::new());
-        let shared = Shared { logger, classifier, hooks, tasks };
+        let engine = config.name.as_str().into();
+        let shared = Shared { engine, logger, classifier, hooks, tasks };
         let node = Arc::new(Node::over_pool(MAIN, pool, &shared));
         let pools = node.pool().ok().flatten().into_iter().collect();
         let state =

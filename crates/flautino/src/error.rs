@@ -222,6 +222,29 @@ impl Error {
             _ => None,
         }
     }
+
+    /// Its name, for telemetry.
+    pub(crate) fn kind(&self) -> &'static str {
+        match self {
+            Self::AcquireTimeout { .. } => "acquire_timeout",
+            Self::Closed { .. } => "closed",
+            Self::RuntimeEnded { .. } => "runtime_ended",
+            Self::Cut { .. } => "cut",
+            Self::NodeDown { .. } => "node_down",
+            Self::NotEnded { .. } => "not_ended",
+            Self::Overloaded { .. } => "overloaded",
+            Self::NoPrimary { .. } => "no_primary",
+            Self::NotOnReplica { .. } => "not_on_replica",
+            Self::SharedSession { .. } => "shared_session",
+            Self::UnknownNode(_) => "unknown_node",
+            Self::CommitAborted => "commit_aborted",
+            Self::CommitUnknown(_) => "commit_unknown",
+            Self::EffectUnknown(_) => "effect_unknown",
+            Self::TransactionLost => "transaction_lost",
+            Self::TransactionControl { .. } => "transaction_control",
+            Self::NeedsLease { .. } => "needs_lease",
+        }
+    }
 }
 
 impl From<Error> for sqlx::Error {
@@ -284,6 +307,17 @@ pub enum AcquireStep {
 }
 
 impl AcquireStep {
+    /// Its name, for telemetry.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn kind(self) -> &'static str {
+        match self {
+            Self::WaitingForSlot => "waiting_for_slot",
+            Self::Connecting => "connecting",
+            Self::Hook => "hook",
+            Self::WaitingForAppPool => "waiting_for_app_pool",
+        }
+    }
+
     fn fix(self) -> &'static str {
         match self {
             Self::WaitingForSlot => {

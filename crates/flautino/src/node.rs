@@ -78,6 +78,8 @@ pub(crate) struct Node {
 /// What all nodes of an engine share.
 #[derive(Clone)]
 pub(crate) struct Shared {
+    /// The engine's name in metrics.
+    pub(crate) engine: Arc<str>,
     pub(crate) logger: Arc<Logger>,
     pub(crate) classifier: Arc<Classifier>,
     pub(crate) hooks: Arc<HookCell>,
@@ -102,7 +104,8 @@ impl Node {
         pool: &PoolConfig,
         shared: &Shared,
     ) -> Self {
-        let server = Server::new(name.into(), config, options, Arc::clone(&shared.logger));
+        let server =
+            Server::new(name.into(), config, options, &shared.engine, Arc::clone(&shared.logger));
         Self::with_server(server, config, pool, shared)
     }
 
@@ -112,7 +115,7 @@ impl Node {
         pool: &PoolConfig,
         shared: &Shared,
     ) -> Self {
-        let Shared { logger: _, classifier, hooks, tasks } = shared.clone();
+        let Shared { engine: _, logger: _, classifier, hooks, tasks } = shared.clone();
         Self {
             server: Arc::new(server),
             gauges: Gauges::default(),
@@ -131,7 +134,8 @@ impl Node {
 
     /// A node over an external pool; it counts as open.
     pub(crate) fn over_pool(name: &str, pool: PgPool, shared: &Shared) -> Self {
-        let server = Server::behind_pool(name.into(), &pool, Arc::clone(&shared.logger));
+        let server =
+            Server::behind_pool(name.into(), &pool, &shared.engine, Arc::clone(&shared.logger));
         let config = PoolConfig::default();
         let node = Self {
             external: Some(pool),

@@ -42,6 +42,8 @@ pub(crate) const SQLX_STATEMENT: &str = "sqlx_s_";
 
 /// The class of connection errors. A pooler reports a server that it has lost so.
 pub(crate) const CONNECTION_CLASS: &str = "08";
+/// Insufficient resources, system error, internal error.
+const FAULT_CLASSES: [&str; 3] = ["53", "58", "XX"];
 /// The class of errors about the user and its password.
 pub(crate) const AUTHORIZATION_CLASS: &str = "28";
 
@@ -55,20 +57,32 @@ pub(crate) fn sqlstate(error: &sqlx::Error) -> Option<Cow<'_, str>> {
     error.as_database_error()?.code()
 }
 
-/// Whether the error has this code.
 /// What kind of error it is, for telemetry: the server's code, else the kind of the driver's. It has no values.
 pub(crate) fn error_type(error: &sqlx::Error) -> Cow<'_, str> {
+    if let Some(own) = Error::of(error) {
+        return own.kind().into();
+    }
     let kind = match error {
         sqlx::Error::Io(_) => "io",
         sqlx::Error::Tls(_) => "tls",
         sqlx::Error::Protocol(_) => "protocol",
         sqlx::Error::Encode(_) => "encode",
-        sqlx::Error::AnyDriverError(_) => "flautino",
         _ => "_OTHER",
     };
-    sqlstate(error).unwrap_or(Cow::Borrowed(kind))
+    sqlstate(error).unwrap_or(kind.into())
 }
 
+/// Whether the server or the way to it is at fault, and not what the statement asks for: the connection is
+/// lost, the node is down, the server lacks what it needs or has a fault of its own.
+pub(crate) fn is_fault_of_server(error: &sqlx::Error) -> bool {
+    if let Some(own) = Error::of(error) {
+        return matches!(own, Error::NodeDown { .. } | Error::NotEnded { .. });
+    }
+    let is_class = |code: Cow<'_, str>| FAULT_CLASSES.iter().any(|class| code.starts_with(class));
+    is_connection_lost(error) || sqlstate(error).is_some_and(is_class)
+}
+
+/// Whether the error has this code.
 pub(crate) fn has_code(error: &sqlx::Error, code: &str) -> bool {
     sqlstate(error).as_deref() == Some(code)
 }

@@ -29,7 +29,15 @@ use crate::telemetry::Telemetry;
 
 #[tokio::main]
 async fn main() -> std::process::ExitCode {
-    match run().await {
+    let outcome = match Telemetry::start() {
+        Ok(telemetry) => {
+            let outcome = run(&telemetry).await;
+            telemetry.stop().await;
+            outcome
+        }
+        Err(error) => Err(error),
+    };
+    match outcome {
         Ok(()) => std::process::ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("notes: {error}");
@@ -38,10 +46,9 @@ async fn main() -> std::process::ExitCode {
     }
 }
 
-async fn run() -> Result<(), Box<dyn Error>> {
+async fn run(telemetry: &Telemetry) -> Result<(), Box<dyn Error>> {
     // Listened to before anything starts, so that no signal is missed.
     let mut stop = stop_signal()?;
-    let telemetry = Telemetry::start()?;
     let listener = bind().await?;
     // A signal while the cluster starts drops `prepare`, which removes what there is of the cluster.
     let (cluster, engine) = tokio::select! {
@@ -76,7 +83,6 @@ async fn run() -> Result<(), Box<dyn Error>> {
     if let Some(cluster) = cluster.and_then(Arc::into_inner) {
         cluster.stop().await;
     }
-    telemetry.stop().await;
     Ok(())
 }
 

@@ -2,6 +2,7 @@
 //! `OTEL_EXPORTER_OTLP_ENDPOINT` says where to, such as `http://localhost:4318`.
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::time::Duration;
 
 use axum::Router;
@@ -11,6 +12,7 @@ use axum::response::Response;
 use axum::routing::get;
 use flautino::metrics::BUCKETS;
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use opentelemetry::Key;
 use opentelemetry::trace::TracerProvider;
 use opentelemetry_otlp::SpanExporter;
 use opentelemetry_sdk::Resource;
@@ -34,13 +36,9 @@ impl Telemetry {
     /// Starts all three. Before the engine is made, which tells its metrics to the recorder that is there.
     pub(crate) fn start() -> Result<Self, Box<dyn Error>> {
         let traces = exporter()?.map(|exporter| {
-            // `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` go before.
-            let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
-            let resource = Resource::builder();
-            let resource = if named { resource } else { resource.with_service_name("notes") };
             SdkTracerProvider::builder()
                 .with_batch_exporter(exporter)
-                .with_resource(resource.build())
+                .with_resource(resource())
                 .build()
         });
         let spans = traces.as_ref().map(|traces| {
@@ -51,7 +49,10 @@ impl Telemetry {
             tracing_opentelemetry::layer().with_tracer(traces.tracer("notes")).with_filter(told)
         });
         let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
-        let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_filter(filter);
+        let log = tracing_subscriber::fmt::layer()
+            .with_ansi(std::io::stderr().is_terminal())
+            .with_writer(std::io::stderr)
+            .with_filter(filter);
         tracing_subscriber::registry().with(log).with(spans).init();
 
         let builder = PrometheusBuilder::new().with_recommended_naming(true);
@@ -77,13 +78,24 @@ impl Telemetry {
     /// Sends the traces that are not sent yet.
     pub(crate) async fn stop(self) {
         let Some(traces) = self.traces else { return };
-        // It waits for the collector.
-        let stopping = tokio::task::spawn_blocking(move || traces.shutdown());
-        match stopping.await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => eprintln!("notes: the last traces were not sent: {error}"),
-            Err(error) => eprintln!("notes: the last traces were not sent: {error}"),
+        // Both wait for the collector, a few seconds at most.
+        let stopping = tokio::task::spawn_blocking(move || {
+            let flushed = traces.force_flush();
+            traces.shutdown().and(flushed)
+        });
+        if let Ok(Err(error)) = stopping.await {
+            eprintln!("notes: the last traces were not sent: {error}");
         }
+    }
+}
+
+/// What the traces are of: `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` say so, else it is `notes`.
+fn resource() -> Resource {
+    let told = Resource::builder().build();
+    let name = told.get(&Key::from_static_str("service.name"));
+    match name.is_none_or(|name| name.as_str().starts_with("unknown_service")) {
+        true => Resource::builder().with_service_name("notes").build(),
+        false => told,
     }
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::binaries::Binaries;
-use crate::builder::Builder;
+use crate::builder::{Builder, find_programs};
+
+const PROGRAMS: [&str; 5] = ["initdb", "postgres", "pg_ctl", "pg_basebackup", "pg_rewind"];
 
 /// A server of a few files, until the process ends.
 struct Mirror {
@@ -70,20 +71,23 @@ fn archive(folders: &[(&str, &Path)]) -> Vec<u8> {
     let mut tar = tar::Builder::new(gz);
     for (folder, from) in folders {
         for entry in std::fs::read_dir(from).unwrap().map(|entry| entry.unwrap()) {
-            // Those that the programs are linked against are found where they are.
-            if entry.path().is_file() {
-                let to = Path::new(folder).join(entry.file_name());
-                tar.append_path_with_name(entry.path(), to).unwrap();
+            let name = entry.file_name();
+            // Where PostgreSQL lies in `/usr/bin`, the folder holds more than that.
+            let is_wanted = PROGRAMS.contains(&&*name.to_string_lossy()) || folder.ends_with("lib");
+            if is_wanted && entry.path().is_file() {
+                tar.append_path_with_name(entry.path(), Path::new(folder).join(name)).unwrap();
             }
         }
     }
     tar.into_inner().unwrap().finish().unwrap()
 }
 
-/// One with a program that is none, in this folder.
+/// One whose programs are none, in this folder.
 fn small_archive(folder: &str) -> Vec<u8> {
     let from = tempfile::tempdir().unwrap();
-    std::fs::write(from.path().join("initdb"), "no program").unwrap();
+    for name in ["initdb", "postgres", "pg_ctl"] {
+        std::fs::write(from.path().join(name), "no program").unwrap();
+    }
     archive(&[(folder, from.path())])
 }
 
@@ -116,10 +120,14 @@ fn kept(cache: &TempDir) -> Vec<String> {
 
 #[tokio::test]
 async fn a_cluster_runs_on_what_was_fetched_once() {
-    let bin = Binaries::find(None).unwrap().program("");
-    // The server looks for its own libraries beside its programs, and for the rest where it was built for.
+    let bin = find_programs(None).await.unwrap().program("");
+    // The server looks for its own libraries beside its programs where it was built so, and for the rest where
+    // it was built for.
     let lib = bin.parent().unwrap().join("lib");
-    let archive = archive(&[(&to_bin(), &bin), (&format!("{}/lib", name()), &lib)]);
+    let (to_bin, to_lib) = (to_bin(), format!("{}/lib", name()));
+    let mut folders = vec![(&*to_bin, &*bin)];
+    folders.extend(lib.join("dict_snowball.so").is_file().then_some((&*to_lib, &*lib)));
+    let archive = archive(&folders);
     let sum = checksum(&archive);
     let (mirror, cache) = (Mirror::of(with_checksum(archive, sum)), cache());
     // Both at once, as tests of one process start their clusters.
@@ -158,7 +166,7 @@ async fn what_fails_is_told_with_what_to_install_and_leaves_nothing() {
         (Mirror::of(with_checksum(good.clone(), "<html>".to_owned())), "no SHA-256"),
         (Mirror::of(with_checksum(half.clone(), sum)), "and not"),
         (Mirror::of(with_checksum(half.clone(), checksum(&half))), "unpacking it"),
-        (Mirror::of(with_checksum(no_bin, sum_of_no_bin)), "/bin"),
+        (Mirror::of(with_checksum(no_bin, sum_of_no_bin)), "no server programs"),
     ] {
         let cache = cache();
         let told = source(&mirror, &cache).fetch().await.unwrap_err().to_string();
@@ -178,4 +186,18 @@ async fn what_killed_processes_have_left_is_removed() {
     std::fs::create_dir_all(left.join("half")).unwrap();
     source(&mirror, &cache).fetch().await.unwrap();
     assert_eq!(kept(&cache), [name()]);
+}
+
+#[tokio::test]
+async fn a_folder_from_which_programs_are_gone_is_fetched_anew() {
+    let archive = small_archive(&to_bin());
+    let sum = checksum(&archive);
+    let (mirror, cache) = (Mirror::of(with_checksum(archive, sum)), cache());
+    let bin = source(&mirror, &cache).fetch().await.unwrap();
+    std::fs::remove_file(bin.join("postgres")).unwrap();
+    assert_eq!(source(&mirror, &cache).fetch().await.unwrap(), bin);
+    assert!(bin.join("postgres").is_file());
+    // Whatever the umask is.
+    let mode = bin.metadata().unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o755);
 }

@@ -326,6 +326,11 @@ impl Retry {
         self.waits.get_or_insert_default()
     }
 
+    /// Whether the statement has waited for a primary already.
+    pub(super) fn has_waited(&self) -> bool {
+        self.waits.as_ref().is_some_and(|waits| waits.since.is_some())
+    }
+
     /// How long the statement has waited for a primary. The first call starts the clock.
     pub(super) fn waited(&mut self) -> Duration {
         self.waits().since.get_or_insert_with(Instant::now).elapsed()

@@ -154,6 +154,10 @@ impl Dispatch {
             return Ok(());
         }
         let writer = self.writer();
+        if !retry.has_waited() {
+            let text = "a statement waits, since no node takes writes";
+            monitor.history.record(EventKind::Waited, &writer, text);
+        }
         let left = monitor.config.failover_timeout.saturating_sub(retry.waited());
         // If the monitor stopped before we subscribed, its last notification is gone, so ask
         // `is_running` first.
@@ -161,8 +165,6 @@ impl Dispatch {
         if !monitor.is_running() {
             return Err(Error::Closed { node: writer.name().to_string() }.into());
         }
-        let waits = format!("a statement waits for a primary, for {:.1?} so far", retry.waited());
-        monitor.history.record(EventKind::Waited, &writer, waits);
         if has_changed {
             return Ok(());
         }

@@ -5,28 +5,41 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use metrics::{Label, counter, gauge};
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::state::EngineState;
 use super::status::{Health, NodeStatus, PoolStatus, nodes_and_primary};
+use crate::error::AcquireStep;
 use crate::metrics as names;
 use crate::monitor::EventKind;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
+/// The task that measures; it ends when this is dropped.
+pub(super) struct Measuring {
+    task: JoinHandle<()>,
+    _stop: DropGuard,
+}
+
 impl EngineState {
     /// Measures from now on until `close`, unless it does already.
     pub(super) fn start_measuring(self: &Arc<Self>) {
         let mut measuring = self.measuring.lock();
-        if measuring.is_none() {
-            names::describe();
-            // So that it begins with 0, and the first one is an increase.
-            counter!(names::TOKENS_UNREADABLE).increment(0);
-            let stop = CancellationToken::new();
-            *measuring = Some(stop.clone().drop_guard());
-            let repeatedly = measure_repeatedly(Arc::downgrade(self));
-            self.tasks().spawn(async move { stop.run_until_cancelled(repeatedly).await });
+        // It ends with its runtime, and an engine over a pool of the app's own can go on in another one.
+        if measuring.as_ref().is_some_and(|measuring| !measuring.task.is_finished()) {
+            return;
         }
+        names::describe();
+        // So that it begins with 0, and the first one is an increase.
+        counter!(names::TOKENS_UNREADABLE).increment(0);
+        let stop = CancellationToken::new();
+        let repeatedly = measure_repeatedly(Arc::downgrade(self));
+        let stopped = stop.clone();
+        let task = self.tasks().spawn(async move {
+            stopped.run_until_cancelled(repeatedly).await;
+        });
+        *measuring = Some(Measuring { task, _stop: stop.drop_guard() });
     }
 }
 
@@ -46,18 +59,18 @@ struct Measured(Vec<Vec<Label>>);
 
 impl Measured {
     fn measure(&mut self, engine: &EngineState) {
-        let (statuses, primary) = nodes_and_primary(engine);
-        let nodes = engine.nodes();
-        let mut measured = Vec::with_capacity(nodes.len());
-        for (number, status) in statuses.iter().enumerate() {
-            // It has joined or left in between.
-            let Some(node) = nodes.iter().find(|node| **node.name() == *status.name) else {
-                continue;
-            };
+        let state = engine.monitor().state().clone();
+        let (statuses, primary) = nodes_and_primary(engine, &state);
+        let mut measured = Vec::with_capacity(statuses.len());
+        for (number, (node, status)) in state.nodes.iter().zip(&statuses).enumerate() {
             let metrics = &node.server.metrics;
             // They begin with 0 too.
-            EventKind::ALL.iter().for_each(|kind| drop(metrics.events(kind.as_str())));
-            tell_state(status, primary == Some(number), metrics.labels());
+            EventKind::ALL.iter().for_each(|kind| metrics.events(kind.as_str()).increment(0));
+            metrics.timeouts(AcquireStep::WaitingForSlot).increment(0);
+            metrics.failures().increment(0);
+            // Without replicas nothing asks a server whether it is still there.
+            let known = engine.monitor().routes().then_some(primary == Some(number));
+            tell_state(status, known, metrics.labels());
             tell_pool(status.pool, metrics.labels());
             measured.push(metrics.labels().to_vec());
         }
@@ -75,31 +88,26 @@ impl Drop for Measured {
     }
 }
 
-fn tell_state(status: &NodeStatus, is_primary: bool, labels: &[Label]) {
+/// `is_primary` is `None` where nothing is known of roles and health.
+fn tell_state(status: &NodeStatus, is_primary: Option<bool>, labels: &[Label]) {
     let is_up = match status.health {
-        Health::Up => 1.0,
-        Health::Down => 0.0,
-        Health::Unknown => f64::NAN,
+        Health::Up => Some(true),
+        Health::Down => Some(false),
+        Health::Unknown => None,
     };
-    // Whether a node that never answered is the primary is not known either.
-    let is_primary = match status.health {
-        Health::Unknown => f64::NAN,
-        Health::Up | Health::Down => f64::from(u8::from(is_primary)),
-    };
-    let is_excluded = status.health == Health::Up && status.reason.is_some();
+    let is_up = is_up.filter(|_| is_primary.is_some());
+    let is_excluded = is_up.map(|is_up| is_up && status.reason.is_some());
     let lag = status.lag_ms.map(|millis| Duration::from_millis(millis).as_secs_f64());
-    set(names::NODE_UP, labels, is_up);
-    set(names::NODE_PRIMARY, labels, is_primary);
-    set(names::NODE_EXCLUDED, labels, f64::from(u8::from(is_excluded)));
-    set(names::NODE_LAG, labels, lag.unwrap_or(f64::NAN));
-    set(names::NODE_LAG_SIZE, labels, status.lag_bytes.map_or(f64::NAN, float));
-    set(names::NODE_IN_FLIGHT, labels, f64::from(status.in_flight));
-    for (name, count) in [
-        (names::NODE_PROBES, status.probes),
-        (names::TOKEN_QUESTIONS, status.token_probes),
-        (names::POSITION_QUESTIONS, status.position_probes),
+    let flag = |is_set: Option<bool>| is_set.map(|is_set| f64::from(u8::from(is_set)));
+    for (name, value) in [
+        (names::NODE_UP, flag(is_up)),
+        (names::NODE_PRIMARY, flag(is_primary)),
+        (names::NODE_EXCLUDED, flag(is_excluded)),
+        (names::NODE_LAG, lag),
+        (names::NODE_LAG_SIZE, status.lag_bytes.map(float)),
+        (names::NODE_IN_FLIGHT, Some(f64::from(status.in_flight))),
     ] {
-        counter!(name, labels.to_vec()).absolute(count);
+        set(name, labels, value.unwrap_or(f64::NAN));
     }
 }
 

@@ -29,7 +29,7 @@ pub(super) struct EngineState {
     pub(super) discovery: Mutex<Option<DropGuard>>,
     /// Ends the task that measures, when it is dropped.
     #[cfg(feature = "metrics")]
-    pub(super) measuring: Mutex<Option<DropGuard>>,
+    pub(super) measuring: Mutex<Option<super::measuring::Measuring>>,
     /// Ends the task that notices the end of the runtime, when it is dropped.
     pub(super) runtime_watch: Mutex<Option<DropGuard>>,
     /// The pools that `close` has to close: those of the nodes, and those of removed nodes that the app

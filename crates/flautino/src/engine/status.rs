@@ -140,8 +140,9 @@ impl PoolStatus {
 impl EngineStatus {
     pub(super) fn of(engine: &EngineState) -> Self {
         let monitor = engine.monitor();
-        let (nodes, primary) = nodes_and_primary(engine);
-        let read_your_writes = monitor.routes().then(|| match monitor.state().snapshot.positions {
+        let state = monitor.state().clone();
+        let (nodes, primary) = nodes_and_primary(engine, &state);
+        let read_your_writes = monitor.routes().then(|| match state.snapshot.positions {
             true => ReadYourWrites::Positions,
             false => ReadYourWrites::Window,
         });
@@ -160,12 +161,14 @@ impl EngineStatus {
     }
 }
 
-/// All nodes, the main one first, and the number of the one that takes writes.
-pub(super) fn nodes_and_primary(engine: &EngineState) -> (Vec<NodeStatus>, Option<usize>) {
+/// The state's nodes, and the number of the one that takes writes.
+pub(super) fn nodes_and_primary(
+    engine: &EngineState,
+    state: &ClusterState,
+) -> (Vec<NodeStatus>, Option<usize>) {
     let monitor = engine.monitor();
-    let state = monitor.state().clone();
     let nodes: Vec<_> =
-        state.nodes.iter().map(|node| NodeStatus::of(node, monitor, &state)).collect();
+        state.nodes.iter().map(|node| NodeStatus::of(node, monitor, state)).collect();
     let primary = match monitor.routes() {
         true => state.snapshot.primary,
         false => nodes.iter().position(|node| node.role == Role::Primary),

@@ -23,8 +23,8 @@ use crate::router::Reason;
 use crate::sql::{Effects, Leftover};
 use crate::sqlstate::{
     DEADLOCK_DETECTED, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE, error_type,
-    is_connection_lost, is_outdated, is_refused_by_driver, may_have_outdated_types, needs_primary,
-    said_by, server_keeps_session, sqlstate,
+    is_connection_lost, is_fault_of_server, is_outdated, is_refused_by_driver,
+    may_have_outdated_types, needs_primary, said_by, server_keeps_session, sqlstate,
 };
 use crate::statement::{Sending, Statement};
 
@@ -275,6 +275,9 @@ impl Lease {
         };
         if is_write {
             statement.plan().rescue();
+        }
+        if result.as_ref().is_err_and(is_fault_of_server) {
+            self.node.server.metrics.failed();
         }
         if let Some(timed) = self.timed.take() {
             timed.ended(&self.node, now, result.as_ref().err().map(error_type).as_deref());

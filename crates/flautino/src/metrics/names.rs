@@ -35,10 +35,11 @@ names! {
     CONNECTIONS = "db.client.connection.count", Gauge in Count: "Connections of the pool, by state";
     MAX_CONNECTIONS = "db.client.connection.max", Gauge in Count: "The most connections that the pool may have";
     PENDING_REQUESTS = "db.client.connection.pending_requests", Gauge in Count: "Callers who wait for a connection";
-    TIMEOUTS = "db.client.connection.timeouts", Counter in Count: "Callers who got no connection in time";
+    TIMEOUTS = "db.client.connection.timeouts", Counter in Count: "Callers who got no connection in time, by the step in which they waited";
     OPERATION_DURATION = "db.client.operation.duration", Histogram in Seconds: "The time a statement took";
     STATEMENTS = "flautino.statements", Counter in Count: "Statements sent to the node, by the reason why they went there";
     EVENTS = "flautino.events", Counter in Count: "What happened to the node, by kind";
+    NODE_FAILURES = "flautino.node.failures", Counter in Count: "Connections that could not be had, and statements that failed because of the server or the way to it";
     NODE_UP = "flautino.node.up", Gauge in Count: "Whether the node answers";
     NODE_PRIMARY = "flautino.node.primary", Gauge in Count: "Whether the node takes the writes";
     NODE_EXCLUDED = "flautino.node.excluded", Gauge in Count: "Whether the node answers and still serves no reads";

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use metrics::{Counter, Histogram, Label, counter, histogram};
 
 use super::names;
+use crate::error::AcquireStep;
 use crate::router::Reason;
 
 pub(crate) struct NodeMetrics {
@@ -20,19 +21,27 @@ struct Handles {
     wait_time: Histogram,
     use_time: Histogram,
     create_time: Histogram,
-    timeouts: Counter,
     duration: Histogram,
+    probes: Counter,
+    token_questions: Counter,
+    position_questions: Counter,
     /// A reason that is never met makes no series.
     statements: [OnceLock<Counter>; Reason::ALL.len()],
 }
 
 impl NodeMetrics {
-    pub(crate) fn new(node: &str, host: &str, port: u16, database: Option<&str>) -> Self {
+    pub(crate) fn new(
+        engine: &str,
+        node: &str,
+        (host, port): (&str, u16),
+        database: Option<&str>,
+    ) -> Self {
         // Without a name the server takes the role's, which is none of the recorder's business.
         let pool = format!("{host}:{port}/{}", database.unwrap_or_default());
         let labels = vec![
             Label::new("db.client.connection.pool.name", pool),
-            Label::new("node", node.to_owned()),
+            Label::new("flautino.engine", engine.to_owned()),
+            Label::new("flautino.node", node.to_owned()),
         ];
         let mut operation_labels = labels.clone();
         operation_labels.extend([
@@ -61,8 +70,13 @@ impl NodeMetrics {
     }
 
     /// Somebody got no connection in time.
-    pub(crate) fn timed_out(&self) {
-        self.handles().timeouts.increment(1);
+    pub(crate) fn timed_out(&self, step: AcquireStep) {
+        self.timeouts(step).increment(1);
+    }
+
+    /// How many got no connection in time, in this step.
+    pub(crate) fn timeouts(&self, step: AcquireStep) -> Counter {
+        counter!(names::TIMEOUTS, self.labels_and("step", step.kind()))
     }
 
     /// A connection can be had by others again.
@@ -73,6 +87,16 @@ impl NodeMetrics {
     /// A connection was made.
     pub(crate) fn created(&self, elapsed: impl FnOnce() -> Duration) {
         self.handles().create_time.record(elapsed());
+    }
+
+    /// A connection could not be had, or a statement failed, because of the server.
+    pub(crate) fn failed(&self) {
+        self.failures().increment(1);
+    }
+
+    /// How often that was so.
+    pub(crate) fn failures(&self) -> Counter {
+        counter!(names::NODE_FAILURES, self.labels.clone())
     }
 
     /// A statement is sent.
@@ -95,6 +119,21 @@ impl NodeMetrics {
         }
     }
 
+    /// The node is probed.
+    pub(crate) fn probed(&self) {
+        self.handles().probes.increment(1);
+    }
+
+    /// The node is asked for its position, because a token needs it.
+    pub(crate) fn asked_for_token(&self) {
+        self.handles().token_questions.increment(1);
+    }
+
+    /// The node is asked for its position, because a read needs it.
+    pub(crate) fn asked_for_read(&self) {
+        self.handles().position_questions.increment(1);
+    }
+
     /// Something happened to the node.
     pub(crate) fn happened(&self, kind: &'static str) {
         self.events(kind).increment(1);
@@ -113,13 +152,19 @@ impl NodeMetrics {
     }
 
     fn handles(&self) -> &Handles {
-        self.handles.get_or_init(|| Handles {
-            wait_time: histogram!(names::WAIT_TIME, self.labels.clone()),
-            use_time: histogram!(names::USE_TIME, self.labels.clone()),
-            create_time: histogram!(names::CREATE_TIME, self.labels.clone()),
-            timeouts: counter!(names::TIMEOUTS, self.labels.clone()),
-            duration: histogram!(names::OPERATION_DURATION, self.operation_labels.clone()),
-            statements: [const { OnceLock::new() }; Reason::ALL.len()],
+        self.handles.get_or_init(|| {
+            let histogram = |name| histogram!(name, self.labels.clone());
+            let counter = |name| counter!(name, self.labels.clone());
+            Handles {
+                wait_time: histogram(names::WAIT_TIME),
+                use_time: histogram(names::USE_TIME),
+                create_time: histogram(names::CREATE_TIME),
+                duration: histogram!(names::OPERATION_DURATION, self.operation_labels.clone()),
+                probes: counter(names::NODE_PROBES),
+                token_questions: counter(names::TOKEN_QUESTIONS),
+                position_questions: counter(names::POSITION_QUESTIONS),
+                statements: [const { OnceLock::new() }; Reason::ALL.len()],
+            }
         })
     }
 }

@@ -26,6 +26,7 @@ impl Monitor {
     pub(super) async fn probe(&self, node: &Arc<Node>) -> Option<Sample> {
         let mut state = node.probe_connection.lock().await;
         node.probe_connection.probes.fetch_add(1, Ordering::Relaxed);
+        node.server.metrics.probed();
         self.ask(node, &mut state).await
     }
 

@@ -110,6 +110,7 @@ impl Monitor {
             state.latest.filter(|latest| Some(latest.began) > event)
         } else if question.receiver_count() > 0 {
             connection.token_probes.fetch_add(1, Ordering::Relaxed);
+            node.server.metrics.asked_for_token();
             self.ask_position_or_all(node, &mut state).await
         } else {
             None

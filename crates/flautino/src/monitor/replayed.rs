@@ -100,6 +100,7 @@ impl Monitor {
                     && !state.unanswered.is_some_and(is_over)
                 {
                     node.probe_connection.position_probes.fetch_add(1, Ordering::Relaxed);
+                    node.server.metrics.asked_for_read();
                     monitor.ask_position_or_all(node, &mut state).await;
                 }
             };

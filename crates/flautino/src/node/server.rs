@@ -54,11 +54,12 @@ impl Server {
         name: Arc<str>,
         config: &NodeConfig,
         options: PgConnectOptions,
+        engine: &str,
         logger: Arc<Logger>,
     ) -> Self {
         let from_url = &config.with_url();
         let (host, port) = host_and_port(&options);
-        let metrics = NodeMetrics::new(&name, &host, port, options.get_database());
+        let metrics = NodeMetrics::new(engine, &name, (&host, port), options.get_database());
         Self {
             setup: SessionSetup::new(config),
             sender: Sender {
@@ -78,9 +79,14 @@ impl Server {
     }
 
     /// A server whose connections come from an external pool, which sets up their sessions.
-    pub(crate) fn behind_pool(name: Arc<str>, pool: &PgPool, logger: Arc<Logger>) -> Self {
+    pub(crate) fn behind_pool(
+        name: Arc<str>,
+        pool: &PgPool,
+        engine: &str,
+        logger: Arc<Logger>,
+    ) -> Self {
         let options = pool.connect_options().as_ref().clone();
-        let server = Self::new(name, &NodeConfig::default(), options, logger);
+        let server = Self::new(name, &NodeConfig::default(), options, engine, logger);
         Self { setup: SessionSetup::none(), ..server }
     }
 

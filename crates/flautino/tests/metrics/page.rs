@@ -22,6 +22,8 @@ pub(crate) async fn start(lab: LabBuilder<'_>) -> Lab {
 
 /// The metrics of one node. Other tests of this process have theirs under other ports.
 pub(crate) struct Metrics {
+    /// Empty where it does not matter.
+    engine: String,
     node: String,
     pool: String,
 }
@@ -33,7 +35,12 @@ impl Metrics {
         let status = engine.status();
         let node = status.nodes.iter().find(|node| node.name == name).unwrap();
         let pool = format!("pool_name=\"{}:{}/", node.host, node.port);
-        Self { node: format!("node=\"{name}\""), pool }
+        Self { engine: String::new(), node: format!("flautino_node=\"{name}\""), pool }
+    }
+
+    /// Only those of the engine of this name.
+    pub(crate) fn of_engine(self, name: &str) -> Self {
+        Self { engine: format!("flautino_engine=\"{name}\""), ..self }
     }
 
     /// The value of the series with this name, and with this text among its labels.
@@ -41,8 +48,9 @@ impl Metrics {
         let page = recorder().render();
         let has_name =
             |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{'));
-        let has_labels =
-            |line: &&str| [&*self.node, &self.pool, label].iter().all(|text| line.contains(text));
+        let has_labels = |line: &&str| {
+            [&*self.engine, &self.node, &self.pool, label].iter().all(|text| line.contains(text))
+        };
         let line = page.lines().filter(has_name).find(has_labels)?;
         line.rsplit(' ').next()?.parse().ok()
     }

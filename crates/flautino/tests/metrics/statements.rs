@@ -1,12 +1,11 @@
 //! What is told of statements: how long, where, why, and how they failed.
 
-use std::time::Duration;
-
-use flautino_lab::Lab;
+use flautino_lab::{Lab, until_running};
 
 use crate::page::{Metrics, start, total};
 
 const DURATION: &str = "db_client_operation_duration_seconds_count";
+const ENDLESS: &str = "SELECT pg_sleep(600)";
 const STATEMENTS: &str = "flautino_statements_total";
 
 #[tokio::test]
@@ -29,10 +28,11 @@ async fn statements_are_told_by_node_reason_and_error() {
     assert_eq!(main.value(STATEMENTS, "reason=\"write\""), Some(1.0));
     sqlx::query("SELECT 1 / (id - id) FROM notes").execute(&db.primary()).await.unwrap_err();
     assert_eq!(main.value(DURATION, "error_type=\"22012\""), Some(1.0));
-    let endless = sqlx::query("SELECT pg_sleep(600)");
     let primary = db.primary();
-    let given_up = endless.execute(&primary);
-    tokio::time::timeout(Duration::from_millis(100), given_up).await.unwrap_err();
+    let endless =
+        tokio::spawn(async move { sqlx::query(ENDLESS).execute(&primary).await.map(drop) });
+    until_running(lab.primary(), "statements", ENDLESS).await;
+    endless.abort();
     main.until(DURATION, "error_type=\"cancelled\"", |count| count == 1.0).await;
     lab.engine.close().await;
 }

@@ -14,16 +14,8 @@ use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::processes::processes;
 
-/// What the demo reads of its environment.
-const READ: [&str; 7] = [
-    "DATABASE_URL",
-    "FLAUTINO_CONF",
-    "OTEL_EXPORTER_OTLP_ENDPOINT",
-    "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
-    "OTEL_SERVICE_NAME",
-    "PGPORT",
-    "RUST_LOG",
-];
+/// What the demo reads of its environment, beside what is called `OTEL_…`.
+const READ: [&str; 4] = ["DATABASE_URL", "FLAUTINO_CONF", "PGPORT", "RUST_LOG"];
 
 /// Where a demo works: its `TMPDIR`, and beside it its working directory with what it says.
 pub(crate) struct Place {
@@ -44,7 +36,9 @@ impl Place {
     pub(crate) fn command(&self) -> Command {
         let log = std::fs::File::create(self.work.path().join("stderr")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_notes"));
-        for name in READ {
+        let of_telemetry = std::env::vars_os().map(|(name, _)| name);
+        let of_telemetry = of_telemetry.filter(|name| name.to_string_lossy().starts_with("OTEL_"));
+        for name in of_telemetry.chain(READ.map(Into::into)) {
             command.env_remove(name);
         }
         command

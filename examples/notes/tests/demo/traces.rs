@@ -79,6 +79,20 @@ async fn a_request_is_a_span_with_its_statements_as_children() {
 }
 
 #[tokio::test]
+async fn a_collector_that_is_not_there_holds_nothing_up_and_is_told() {
+    let place = Place::new();
+    let mut command = place.command();
+    let mut demo =
+        Demo::start(command.env("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")).await;
+    let notes = format!("{}/notes", demo.url);
+    demo.client.get(&notes).send().await.unwrap().error_for_status().unwrap();
+    demo.send(Signal::SIGTERM);
+    assert!(demo.ended().await.success(), "{}", place.stderr());
+    assert!(place.stderr().contains("the last traces were not sent"), "{}", place.stderr());
+    place.assert_clean();
+}
+
+#[tokio::test]
 async fn an_endpoint_that_is_no_url_is_told_with_its_name() {
     let place = Place::new();
     let mut command = place.command();

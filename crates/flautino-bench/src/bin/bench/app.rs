@@ -63,18 +63,26 @@ pub(crate) async fn run(options: Options) -> Result<(), BoxError> {
             let pool = open::pgpool(&primary, pool, true).await?;
             serve(pool.clone(), routes::through_axum_sqlx_tx(pool), orders).await
         }
-        Variant::FlautinoOne
-        | Variant::FlautinoTwo
-        | Variant::FlautinoWatched
-        | Variant::FlautinoMetrics => {
-            if variant == Variant::FlautinoMetrics {
-                open::recorder()?;
-            }
-            let engine = open::flautino(&primary, pool, replica).await?;
-            let status = flautino_axum::status_routes(engine.clone());
-            serve(engine.clone(), routes::through_layer(engine).merge(status), orders).await
+        Variant::FlautinoOne | Variant::FlautinoTwo | Variant::FlautinoWatched => {
+            serve_flautino(&primary, pool, replica, orders).await
+        }
+        #[cfg(feature = "metrics")]
+        Variant::FlautinoMetrics => {
+            open::recorder()?;
+            serve_flautino(&primary, pool, replica, orders).await
         }
     }
+}
+
+async fn serve_flautino(
+    primary: &str,
+    pool: u32,
+    replicas: Vec<String>,
+    orders: UnboundedReceiver<String>,
+) -> Result<(), BoxError> {
+    let engine = open::flautino(primary, pool, replicas).await?;
+    let status = flautino_axum::status_routes(engine.clone());
+    serve(engine.clone(), routes::through_layer(engine).merge(status), orders).await
 }
 
 async fn serve<S: Reader>(

@@ -79,7 +79,7 @@ pub(crate) struct Options {
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) rounds: Option<u32>,
     /// Only these variants, separated by commas, and `pgpool`, which is the base of all ratios. Default:
-    /// all but `flautino_watched` and `flautino_metrics`; in `token` `pgpool`, `flautino_one` and `flautino_two`; in `burst` and `storm` `pgpool` and
+    /// all but those that say otherwise; in `token` `pgpool`, `flautino_one` and `flautino_two`; in `burst` and `storm` `pgpool` and
     /// `flautino_one`.
     #[arg(long, value_delimiter = ',')]
     pub(crate) variants: Vec<Variant>,

@@ -26,6 +26,7 @@ pub(crate) enum Variant {
     /// As `flautino_two`, while one browser looks at the status page. Only where it is named.
     FlautinoWatched,
     /// As `flautino_two`, with a recorder of metrics for Prometheus. Only where it is named.
+    #[cfg(feature = "metrics")]
     FlautinoMetrics,
 }
 
@@ -40,14 +41,12 @@ impl Variant {
 
     /// The variants that take part where none is named, the base first.
     pub(crate) fn usual() -> Vec<Self> {
-        let is_usual =
-            |variant: &Self| !matches!(variant, Self::FlautinoWatched | Self::FlautinoMetrics);
-        Self::all().into_iter().filter(is_usual).collect()
+        Self::all().into_iter().take_while(|variant| *variant != Self::FlautinoWatched).collect()
     }
 
     /// Whether it reads from two replicas.
     pub(crate) fn has_replicas(self) -> bool {
-        matches!(self, Self::FlautinoTwo | Self::FlautinoWatched | Self::FlautinoMetrics)
+        self == Self::FlautinoTwo || !Self::usual().contains(&self)
     }
 
     /// As it is written on the command line.

@@ -43,17 +43,18 @@ impl NodePool {
     ) -> Result<PooledConnection, sqlx::Error> {
         self.start();
         let came = Instant::now();
-        let checked_out = match &self.connector {
+        let mut checked_out = match &self.connector {
             Connector::Server => self.checkout_own(came, is_up).await,
             Connector::External(pool) => Box::pin(self.checkout_external(pool, came, is_up)).await,
         };
-        let waited = came.elapsed();
-        match &checked_out {
-            Ok(_) => self.server.metrics.waited(waited),
-            Err(error) if matches!(Error::of(error), Some(Error::AcquireTimeout { .. })) => {
-                self.server.metrics.timed_out();
+        let now = Instant::now();
+        let waited = now.saturating_duration_since(came);
+        match &mut checked_out {
+            Ok(connection) => {
+                self.server.metrics.waited(waited);
+                connection.lend(now);
             }
-            Err(_) => {}
+            Err(error) => self.tell_failure(error),
         }
         if waited >= self.config.acquire_slow_threshold {
             tracing::warn!(
@@ -77,7 +78,23 @@ impl NodePool {
         let idle = state.take_top()?;
         drop(state);
         self.server.metrics.waited(Duration::ZERO);
-        Some(PooledConnection::new(idle.managed, Slot::counted(self, now)))
+        let mut slot = Slot::counted(self);
+        slot.lend(now);
+        Some(PooledConnection::new(idle.managed, slot))
+    }
+
+    /// Tells that a caller got no connection.
+    fn tell_failure(&self, error: &sqlx::Error) {
+        let metrics = &self.server.metrics;
+        match Error::of(error) {
+            Some(Error::AcquireTimeout { step: AcquireStep::Connecting, .. }) => {
+                metrics.timed_out(AcquireStep::Connecting);
+                metrics.failed();
+            }
+            Some(Error::AcquireTimeout { step, .. }) => metrics.timed_out(*step),
+            Some(Error::Closed { .. }) => {}
+            Some(_) | None => metrics.failed(),
+        }
     }
 
     async fn checkout_own(
@@ -127,8 +144,7 @@ impl NodePool {
             }
             if let Some(Idle { managed, since }) = state.take_top() {
                 drop(state);
-                let connection =
-                    PooledConnection::new(managed, Slot::counted(self, Instant::now()));
+                let connection = PooledConnection::new(managed, Slot::counted(self));
                 return Ok(Found::Idle(connection, since));
             }
             let (place, receiver) = state.queue.join(came);
@@ -227,7 +243,7 @@ impl Waiter {
         };
         self.is_served = true;
         let managed = handed.unwrap_or_else(|_| Err(self.pool.closed_error()))?;
-        Ok(PooledConnection::new(managed, Slot::counted(&self.pool, Instant::now())))
+        Ok(PooledConnection::new(managed, Slot::counted(&self.pool)))
     }
 
     /// What it waits for: the making of a connection, if one is made for it, else one that is in use.
@@ -248,7 +264,7 @@ impl Drop for Waiter {
         }
         self.receiver.close();
         match self.receiver.try_recv() {
-            Ok(Ok(managed)) => Slot::counted(&self.pool, Instant::now()).give_back(managed),
+            Ok(Ok(managed)) => Slot::counted(&self.pool).give_back(managed),
             Ok(Err(_)) => {}
             Err(_) => self.pool.state.lock().queue.leave(self.place),
         }

@@ -122,7 +122,7 @@ impl NodePool {
                 has_advanced: true,
                 registration: Registration { pool: Weak::<Self>::new(), backend: None },
             });
-            let connection = PooledConnection::new(managed, Slot::counted(self, Instant::now()));
+            let connection = PooledConnection::new(managed, Slot::counted(self));
             if self.is_in(connection.epoch()) {
                 return Ok(connection);
             }

@@ -60,6 +60,11 @@ impl PooledConnection {
         &self.inner().1.pool
     }
 
+    /// The caller gets it now.
+    pub(super) fn lend(&mut self, now: Instant) {
+        self.inner_mut().1.lend(now);
+    }
+
     /// Keeps a permit of the budget for as long as the slot.
     pub(crate) fn hold(&mut self, budget: Option<OwnedSemaphorePermit>) {
         self.inner_mut().1.budget = budget;

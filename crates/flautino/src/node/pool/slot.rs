@@ -13,16 +13,21 @@ pub(crate) struct Slot {
     pub(super) pool: Arc<NodePool>,
     /// A permit of the budget for reads on the primary, given back together with this one.
     pub(super) budget: Option<OwnedSemaphorePermit>,
-    /// Since when.
-    since: Instant,
+    /// Since when a caller has it. `None` until the checkout has succeeded.
+    lent: Option<Instant>,
     /// `false` when the pool was told that the connection is not in use any more.
     is_counted: bool,
 }
 
 impl Slot {
-    /// Stands for a connection that is counted as in use already, since then.
-    pub(super) fn counted(pool: &Arc<NodePool>, since: Instant) -> Self {
-        Self { pool: Arc::clone(pool), budget: None, since, is_counted: true }
+    /// Stands for a connection that is counted as in use already.
+    pub(super) fn counted(pool: &Arc<NodePool>) -> Self {
+        Self { pool: Arc::clone(pool), budget: None, lent: None, is_counted: true }
+    }
+
+    /// The caller gets the connection now.
+    pub(super) fn lend(&mut self, now: Instant) {
+        self.lent = Some(now);
     }
 
     /// Gives a clean connection back: to the pool, or to the external pool that it came from.
@@ -41,9 +46,16 @@ impl Slot {
             refused
         };
         match refused {
-            None => pool.server.metrics.used(|| now.saturating_duration_since(self.since)),
+            None => self.tell_use(|| now),
             // It counts until it is on its way out.
             Some(managed) => pool.retire(managed),
+        }
+    }
+
+    /// Others can have the connection again.
+    fn tell_use(&self, now: impl FnOnce() -> Instant) {
+        if let Some(lent) = self.lent {
+            self.pool.server.metrics.used(|| now().saturating_duration_since(lent));
         }
     }
 }
@@ -52,7 +64,7 @@ impl Drop for Slot {
     fn drop(&mut self) {
         if self.is_counted {
             self.pool.leave(&mut self.pool.state.lock());
-            self.pool.server.metrics.used(|| self.since.elapsed());
+            self.tell_use(Instant::now);
         }
     }
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod};
 use flautino::{Engine, EngineConfig, NodeConfig};
-use metrics_exporter_prometheus::PrometheusBuilder;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::{Connection, PgConnection, PgPool};
 use tokio_postgres::NoTls;
@@ -12,8 +11,6 @@ use tokio_postgres::NoTls;
 use super::dedicated::Dedicated;
 use crate::error::BoxError;
 use crate::world::REPLICA;
-
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// `ping` is sqlx's own default.
 pub(crate) async fn pgpool(url: &str, size: u32, ping: bool) -> Result<PgPool, BoxError> {
@@ -36,8 +33,11 @@ pub(super) fn deadpool(url: &str, size: u32) -> Result<Pool, BoxError> {
 }
 
 /// A recorder that nobody scrapes: it puts away what histograms have gathered, as after a scrape.
+#[cfg(feature = "metrics")]
 pub(super) fn recorder() -> Result<(), BoxError> {
-    let builder = PrometheusBuilder::new().set_buckets(&flautino::metrics::BUCKETS)?;
+    const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
+    let builder = metrics_exporter_prometheus::PrometheusBuilder::new()
+        .set_buckets(&flautino::metrics::BUCKETS)?;
     let recorder = builder.install_recorder()?;
     tokio::spawn(async move {
         loop {
