@@ -5,10 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use metrics::{Label, counter, gauge};
-use tokio::task::JoinHandle;
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::CancellationToken;
 
-use super::state::EngineState;
+use super::state::{EngineState, Measuring};
 use super::status::{Health, NodeStatus, PoolStatus, nodes_and_primary};
 use crate::error::AcquireStep;
 use crate::metrics as names;
@@ -16,18 +15,12 @@ use crate::monitor::EventKind;
 
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// The task that measures; it ends when this is dropped.
-pub(super) struct Measuring {
-    task: JoinHandle<()>,
-    _stop: DropGuard,
-}
-
 impl EngineState {
     /// Measures from now on until `close`, unless it does already.
     pub(super) fn start_measuring(self: &Arc<Self>) {
         let mut measuring = self.measuring.lock();
         // It ends with its runtime, and an engine over a pool of the app's own can go on in another one.
-        if measuring.as_ref().is_some_and(|measuring| !measuring.task.is_finished()) {
+        if measuring.as_ref().is_some_and(Measuring::goes_on) {
             return;
         }
         names::describe();
@@ -39,7 +32,7 @@ impl EngineState {
         let task = self.tasks().spawn(async move {
             stopped.run_until_cancelled(repeatedly).await;
         });
-        *measuring = Some(Measuring { task, _stop: stop.drop_guard() });
+        *measuring = Some(Measuring::new(task, stop.drop_guard()));
     }
 }
 

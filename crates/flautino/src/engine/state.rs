@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+#[cfg(feature = "metrics")]
+use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
@@ -29,12 +31,31 @@ pub(super) struct EngineState {
     pub(super) discovery: Mutex<Option<DropGuard>>,
     /// Ends the task that measures, when it is dropped.
     #[cfg(feature = "metrics")]
-    pub(super) measuring: Mutex<Option<super::measuring::Measuring>>,
+    pub(super) measuring: Mutex<Option<Measuring>>,
     /// Ends the task that notices the end of the runtime, when it is dropped.
     pub(super) runtime_watch: Mutex<Option<DropGuard>>,
     /// The pools that `close` has to close: those of the nodes, and those of removed nodes that the app
     /// still holds connections of.
     pub(super) pools: Mutex<Vec<Arc<NodePool>>>,
+}
+
+/// The task that measures; it ends when this is dropped.
+#[cfg(feature = "metrics")]
+pub(super) struct Measuring {
+    task: JoinHandle<()>,
+    _stop: DropGuard,
+}
+
+#[cfg(feature = "metrics")]
+impl Measuring {
+    pub(super) fn new(task: JoinHandle<()>, stop: DropGuard) -> Self {
+        Self { task, _stop: stop }
+    }
+
+    /// Whether its runtime has not ended.
+    pub(super) fn goes_on(&self) -> bool {
+        !self.task.is_finished()
+    }
 }
 
 impl EngineState {

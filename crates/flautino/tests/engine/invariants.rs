@@ -90,7 +90,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "backoff",
         ],
     ),
-    ("metrics", &["router"]),
+    ("metrics", &["router", "error"]),
     ("session", &["router"]),
     ("logging", &["statement", "sql", "router"]),
     ("statement", &["sql", "sqlstate", "error"]),
