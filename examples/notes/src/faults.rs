@@ -12,6 +12,7 @@ use flautino_cluster::{Cluster, ClusterError, Node};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use crate::error::problem;
 use crate::load::Load;
 
 /// The notes, and beside them the engine's status page.
@@ -70,7 +71,7 @@ impl From<ClusterError> for Refused {
 
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        (StatusCode::CONFLICT, Json(json!({ "error": self.0.to_string() }))).into_response()
+        problem(StatusCode::CONFLICT, &self.0.to_string())
     }
 }
 

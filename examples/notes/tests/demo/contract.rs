@@ -138,7 +138,7 @@ async fn a_named_node_answers_and_status_json_says_where_it_is() {
 
     let (status, error) = get(&demo, "/notes/count?node=elsewhere").await;
     assert_eq!(status, 404);
-    let text = error["error"].as_str().unwrap();
+    let text = error["detail"].as_str().unwrap();
     for name in ["elsewhere", "main", "read_replica_1", "read_replica_2"] {
         assert!(text.contains(name), "{text}");
     }
