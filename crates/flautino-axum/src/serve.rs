@@ -18,6 +18,8 @@ use axum_core::response::Response;
 use flautino::{CloseReport, Engine, OpenError};
 use futures_core::future::BoxFuture;
 use http::Request;
+#[cfg(feature = "migrate")]
+use sqlx::migrate::{MigrateError, Migrator};
 use tower_service::Service;
 
 use self::activity::Patience;
@@ -60,7 +62,16 @@ const CLOSE_GRACE: Duration = Duration::from_millis(500);
 pub fn serve<L, S>(listener: L, app: S, engine: Engine) -> Serve<L, S> {
     let drain_timeout = engine.drain_timeout();
     let patience = Patience { idle: KEEP_ALIVE, head: HEADER_TIMEOUT };
-    Serve { listener, app, engine, patience, drain_timeout, shutdown: None }
+    Serve {
+        listener,
+        app,
+        engine,
+        patience,
+        drain_timeout,
+        shutdown: None,
+        #[cfg(feature = "migrate")]
+        migrator: None,
+    }
 }
 
 /// A server about to start; see [`serve`].
@@ -72,6 +83,8 @@ pub struct Serve<L, S> {
     patience: Patience,
     drain_timeout: Duration,
     shutdown: Option<BoxFuture<'static, ()>>,
+    #[cfg(feature = "migrate")]
+    migrator: Option<&'static Migrator>,
 }
 
 /// What [`serve`] did.
@@ -97,6 +110,10 @@ pub enum ServeError {
     /// The engine could not be opened.
     #[error("cannot open the database: {0}")]
     Open(#[from] OpenError),
+    /// A migration failed, or the database was migrated otherwise. Nothing was served.
+    #[cfg(feature = "migrate")]
+    #[error("cannot migrate the database, so nothing is served: {0}")]
+    Migrate(#[from] MigrateError),
     /// The signal handlers could not be installed.
     #[error("cannot listen for the signals that end the server: {0}")]
     Signals(#[source] io::Error),
@@ -113,6 +130,26 @@ impl<L, S> Serve<L, S> {
     /// Shuts down when `signal` is ready, instead of on SIGTERM and Ctrl-C.
     pub fn with_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(signal));
+        self
+    }
+
+    /// Runs these migrations before the first request is accepted, as
+    /// [`Engine::migrate`](flautino::Engine::migrate) does: on the primary, and once, however many instances of
+    /// the app start at a time. No read of the app goes to a replica that has not replayed them. If one
+    /// fails, `serve` closes the engine and returns its error. It needs the feature `migrate`.
+    ///
+    /// ```no_run
+    /// # async fn f(
+    /// #     listener: tokio::net::TcpListener, app: axum::Router, engine: flautino::Engine,
+    /// #     migrator: &'static sqlx::migrate::Migrator,
+    /// # ) -> Result<(), flautino_axum::ServeError> {
+    /// // static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!();
+    /// flautino_axum::serve(listener, app, engine).migrate(migrator).await?;
+    /// # Ok(()) }
+    /// ```
+    #[cfg(feature = "migrate")]
+    pub fn migrate(mut self, migrator: &'static Migrator) -> Self {
+        self.migrator = Some(migrator);
         self
     }
 
@@ -163,14 +200,28 @@ where
     L: Listener<Addr: Clone + Sync + 'static>,
     S: App,
 {
-    let Serve { mut listener, app, engine, patience, drain_timeout, shutdown } = serve;
+    let Serve { mut listener, app, engine, patience, drain_timeout, shutdown, .. } = serve;
+    #[cfg(feature = "migrate")]
+    let migrator = serve.migrator;
     let mut stop = match shutdown {
         Some(shutdown) => shutdown,
         None => first_signal()?,
     };
-    tokio::select! {
-        opened = engine.open() => drop(opened?),
-        () = &mut stop => return Ok(close_unopened(&engine).await),
+    let start = async {
+        engine.open().await?;
+        #[cfg(feature = "migrate")]
+        if let Some(migrator) = migrator {
+            engine.migrate(migrator).await?;
+        }
+        Ok(())
+    };
+    let started = tokio::select! {
+        started = start => started,
+        () = &mut stop => return Ok(close_unserved(&engine).await),
+    };
+    if let Err(error) = started {
+        close_unserved(&engine).await;
+        return Err(error);
     }
     let mut connections = Connections::new(app, patience);
     connections.accept_until(&mut stop, &mut listener).await;
@@ -226,8 +277,8 @@ where
     }
 }
 
-/// Closes the engine, since the signal came before the database did.
-async fn close_unopened(engine: &Engine) -> ServeReport {
+/// Closes the engine before anything was served.
+async fn close_unserved(engine: &Engine) -> ServeReport {
     let started = Instant::now();
     let close = engine.close_within(Duration::ZERO).await;
     ServeReport {

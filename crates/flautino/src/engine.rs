@@ -7,10 +7,12 @@
 //!   are added and removed
 //! - `status`: its state at one moment
 //! - `measuring`: that state, for the recorder of the `metrics` facade
+//! - `common_floor`: what all new sessions must see
 //! - `report`: what opening, closing and changing the nodes did
 
 mod changes;
 mod closing;
+mod common_floor;
 mod discovery;
 mod hooks;
 mod lifecycle;
@@ -28,6 +30,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgPool;
+#[cfg(feature = "migrate")]
+use sqlx::migrate::{MigrateError, Migrator};
 use tokio_util::task::TaskTracker;
 
 use self::members::ORIGIN;
@@ -42,6 +46,7 @@ pub use crate::logging::{StatementStatus, StatementWatch};
 pub use crate::monitor::{EngineEvent, EventKind};
 use crate::node::{Node, Shared};
 use crate::router::Access;
+use crate::session::Token;
 
 /// A PostgreSQL engine: one main node, any number of named others, and a pool for each.
 ///
@@ -218,7 +223,52 @@ impl Engine {
     /// Returns a new [`Handle`], through which a request or a job queries.
     #[must_use]
     pub fn handle(&self) -> Handle {
-        Handle::new(Arc::clone(&self.state) as _)
+        let handle = Handle::new(Arc::clone(&self.state) as _);
+        if let Some(token) = self.state.common_floor.current() {
+            handle.resume(&token);
+        }
+        handle
+    }
+
+    /// From now on each new handle sees what the token covers: a migration that another program ran, say, or
+    /// the data that a job has loaded. Replicas that have not replayed it serve none of their reads, but those
+    /// at the level [`Eventual`](crate::Consistency::Eventual). Of several tokens the furthest one counts.
+    ///
+    /// This lasts for [`max_lag`](RoutingConfig::max_lag), since no replica that is further behind serves
+    /// reads anyway.
+    pub fn observe(&self, token: &Token) {
+        self.state.common_floor.observe(*token, self.routing().max_lag);
+    }
+
+    /// Runs the migrations on the primary that were not run yet, one instance of the app at a time: sqlx locks
+    /// the database meanwhile. Then all handles see them, as [`observe`](Engine::observe) says.
+    ///
+    /// It needs the feature `migrate`, and an engine that is open.
+    ///
+    /// ```no_run
+    /// # async fn f(engine: flautino::Engine, migrator: &sqlx::migrate::Migrator)
+    /// # -> Result<(), Box<dyn std::error::Error>> {
+    /// engine.open().await?;
+    /// engine.migrate(migrator).await?; // `&sqlx::migrate!()`
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The error of the first migration that fails, and of what was run before: one that was changed, one that
+    /// is missing. Those before it are done.
+    ///
+    /// # Cancellation
+    ///
+    /// The migration under way is cancelled at the server, and rolled back unless it says `no-transaction`.
+    #[cfg(feature = "migrate")]
+    pub async fn migrate(&self, migrator: &Migrator) -> Result<(), MigrateError> {
+        let db = self.handle().primary();
+        migrator.run(&db).await?;
+        if let Some(token) = db.token().await {
+            self.observe(&token);
+        }
+        Ok(())
     }
 
     /// Returns a `PgPool` of a node, for code that needs one, such as a job queue or `PgListener`. `None`

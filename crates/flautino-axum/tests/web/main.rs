@@ -11,6 +11,8 @@ mod db_error_gone;
 mod first_replica;
 mod http2;
 mod keep_alive;
+#[cfg(feature = "migrate")]
+mod migrations;
 mod missing_layer;
 mod repeated;
 mod server_timing;

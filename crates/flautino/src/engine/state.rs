@@ -9,6 +9,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::DropGuard;
 use tokio_util::task::TaskTracker;
 
+use super::common_floor::CommonFloor;
 use super::members::Members;
 use super::phase::{EnginePhase, PhaseCell};
 use crate::config::EngineConfig;
@@ -23,6 +24,7 @@ pub(super) struct EngineState {
     pub(super) context: DispatchContext,
     /// What all nodes share, to make new ones.
     pub(super) shared: Shared,
+    pub(super) common_floor: CommonFloor,
     pub(super) members: Mutex<Members>,
     pub(super) phase: PhaseCell,
     /// Held while opening, closing or changing the nodes, so that these happen one at a time.
@@ -73,6 +75,7 @@ impl EngineState {
         let context = DispatchContext { monitor, classifier, budget: FallbackBudget::default() };
         Self {
             context,
+            common_floor: CommonFloor::default(),
             members: Mutex::new(Members::new(&config)),
             config,
             shared,

@@ -65,6 +65,19 @@ impl Token {
     pub(crate) fn kind(self) -> Kind {
         self.0
     }
+
+    /// The one of the two that covers more, as far as that can be told.
+    pub(crate) fn later(self, other: Self) -> Self {
+        match (self.0, other.0) {
+            (Kind::At(one), Kind::At(other)) => Self::at(one.later(other)),
+            (Kind::PrimaryUntil(one), Kind::PrimaryUntil(other)) => {
+                Self(Kind::PrimaryUntil(one.max(other)))
+            }
+            // The primary has what any position has.
+            (Kind::PrimaryUntil(_), Kind::At(_)) => self,
+            (Kind::At(_), Kind::PrimaryUntil(_)) => other,
+        }
+    }
 }
 
 /// FNV-1a, 32 bits.

@@ -25,8 +25,8 @@ const LAYERS: &[(&str, &[&str])] = &[
     (
         "engine",
         &[
-            "handle", "dispatch", "monitor", "node", "logging", "metrics", "sql", "config",
-            "router", "sqlstate", "error", "backoff",
+            "handle", "dispatch", "monitor", "node", "logging", "metrics", "session", "sql",
+            "config", "router", "sqlstate", "error", "backoff",
         ],
     ),
     (
