@@ -65,7 +65,11 @@ impl DbError {
     /// Returns the status of the response.
     #[must_use]
     pub fn status(&self) -> StatusCode {
-        match &self.0 {
+        Self::status_of(&self.0)
+    }
+
+    pub(crate) fn status_of(error: &sqlx::Error) -> StatusCode {
+        match error {
             sqlx::Error::RowNotFound => StatusCode::NOT_FOUND,
             sqlx::Error::Database(err) if err.code().as_deref() == Some(UNIQUE_VIOLATION) => {
                 StatusCode::CONFLICT
@@ -113,30 +117,36 @@ fn is_unavailable(err: &sqlx::Error) -> bool {
 impl IntoResponse for DbError {
     fn into_response(self) -> Response {
         let status = self.status();
-        let detail = match status {
-            StatusCode::NOT_FOUND => "there is no such thing",
-            StatusCode::CONFLICT => "this exists already",
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT => {}
             StatusCode::SERVICE_UNAVAILABLE => {
                 tracing::warn!(error = %self.0, "the database is not available");
-                "the database is not available, try again"
             }
-            _ => {
-                tracing::error!(error = %self.0, "a query failed");
-                "the request could not be served"
-            }
-        };
-        let title = status.canonical_reason().unwrap_or_default();
-        let code = status.as_u16();
-        let body = format!(
-            r#"{{"type":"about:blank","title":"{title}","status":{code},"detail":"{detail}"}}"#
-        );
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            _ => tracing::error!(error = %self.0, "a query failed"),
         }
-        response
+        problem(status)
     }
+}
+
+/// Problem details that depend on the status alone.
+pub(crate) fn problem(status: StatusCode) -> Response {
+    let detail = match status {
+        StatusCode::NOT_FOUND => "there is no such thing",
+        StatusCode::CONFLICT => "this exists already",
+        StatusCode::SERVICE_UNAVAILABLE => "the database is not available, try again",
+        _ => "the request could not be served",
+    };
+    let title = status.canonical_reason().unwrap_or_default();
+    let code = status.as_u16();
+    let body = format!(
+        r#"{{"type":"about:blank","title":"{title}","status":{code},"detail":"{detail}"}}"#
+    );
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
 }

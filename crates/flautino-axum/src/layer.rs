@@ -1,16 +1,21 @@
 //! The layer: puts a handle into each request, and finishes the request before its response leaves.
 
+mod failure;
 mod future;
 mod repeats;
 mod server_timing;
 
+use std::fmt;
 use std::task::{Context, Poll};
 
 use flautino::Engine;
+use http::request::Parts;
 use http::{Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
+pub use self::failure::{EmptyError, ErrorResponse, LayerError};
+use self::future::Failing;
 pub use self::future::ResponseFuture;
 use self::repeats::Repeats;
 use crate::context::RequestContext;
@@ -39,19 +44,24 @@ use crate::token::RequestTokens;
 ///     .layer(EngineLayer::new(engine));
 /// # Ok(()) }
 /// ```
-#[derive(Debug, Clone)]
-pub struct EngineLayer {
+///
+/// `E` makes the responses that are the layer's own; see [`on_error`](Self::on_error).
+#[derive(Clone)]
+pub struct EngineLayer<E = EmptyError> {
     engine: Engine,
     server_timing: bool,
+    on_error: E,
 }
 
 impl EngineLayer {
     /// Makes a layer over the engine, which need not be open yet.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
-        Self { engine, server_timing: false }
+        Self { engine, server_timing: false, on_error: EmptyError }
     }
+}
 
+impl<E> EngineLayer<E> {
     /// Whether responses say in `Server-Timing` which node ran each of the first eight statements,
     /// why, and how long it took. Default: `false`, because it tells strangers about the servers
     /// behind the app.
@@ -60,45 +70,77 @@ impl EngineLayer {
         self.server_timing = on;
         self
     }
+
+    /// What the layer answers where the handler's response is a success and its transaction was not committed,
+    /// instead of an empty 500. Where it is set, each request's head is kept until the response is made.
+    ///
+    /// ```
+    /// # fn f(engine: flautino::Engine) -> axum::Router {
+    /// use axum::response::IntoResponse;
+    ///
+    /// let layer = flautino_axum::EngineLayer::new(engine).on_error(|error, request| {
+    ///     eprintln!("{} {}: {error}", request.method, request.uri);
+    ///     error.into_response() // problem details, as those of `DbError`
+    /// });
+    /// # axum::Router::new().layer(layer) }
+    /// ```
+    #[must_use]
+    pub fn on_error<F, R>(self, respond: F) -> EngineLayer<F>
+    where
+        F: Fn(LayerError, Parts) -> Response<R> + Clone,
+    {
+        let Self { engine, server_timing, on_error: _ } = self;
+        EngineLayer { engine, server_timing, on_error: respond }
+    }
 }
 
-impl<S> Layer<S> for EngineLayer {
-    type Service = EngineService<S>;
+impl<E> fmt::Debug for EngineLayer<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineLayer")
+            .field("engine", &self.engine)
+            .field("server_timing", &self.server_timing)
+            .finish_non_exhaustive()
+    }
+}
 
-    fn layer(&self, inner: S) -> EngineService<S> {
+impl<S, E: Clone> Layer<S> for EngineLayer<E> {
+    type Service = EngineService<S, E>;
+
+    fn layer(&self, inner: S) -> EngineService<S, E> {
         EngineService { inner, layer: self.clone() }
     }
 }
 
 /// The service that [`EngineLayer`] makes.
 #[derive(Debug, Clone)]
-pub struct EngineService<S> {
+pub struct EngineService<S, E = EmptyError> {
     inner: S,
-    layer: EngineLayer,
+    layer: EngineLayer<E>,
 }
 
-impl<S, B, R> Service<Request<B>> for EngineService<S>
+impl<S, B, R, E> Service<Request<B>> for EngineService<S, E>
 where
     S: Service<Request<B>, Response = Response<R>>,
-    R: Default,
+    E: ErrorResponse<R> + Clone,
 {
     type Response = Response<R>;
     type Error = S::Error;
-    type Future = ResponseFuture<S::Future, R>;
+    type Future = ResponseFuture<S::Future, R, E>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(cx)
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let EngineLayer { engine, server_timing } = &self.layer;
+        let EngineLayer { engine, server_timing, on_error } = &self.layer;
         let handle = engine.handle();
         let handle = if *server_timing { handle.recorded() } else { handle };
         let repeats = Repeats::watched(engine, &request);
         let handle = if repeats.is_some() { handle.counted() } else { handle };
         let tokens = RequestTokens::read(request.headers(), request.uri(), &handle, engine);
         let context = RequestContext::new(handle);
+        let failing = Failing { on_error: on_error.clone(), parts: on_error.parts(&request) };
         request.extensions_mut().insert(context.clone());
-        ResponseFuture::new(self.inner.call(request), context, tokens, repeats)
+        ResponseFuture::new(self.inner.call(request), context, tokens, repeats, failing)
     }
 }

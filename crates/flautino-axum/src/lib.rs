@@ -40,7 +40,9 @@ mod token;
 
 pub use self::error::DbError;
 pub use self::extract::{Db, LayerMissing, Tx, TxRejection};
-pub use self::layer::{EngineLayer, EngineService, ResponseFuture};
+pub use self::layer::{
+    EmptyError, EngineLayer, EngineService, ErrorResponse, LayerError, ResponseFuture,
+};
 pub use self::serve::{Serve, ServeError, ServeReport, serve};
 pub use self::status::status_routes;
 pub use self::token::{TOKEN_COOKIE, TOKEN_HEADER};

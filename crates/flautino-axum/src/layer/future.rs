@@ -7,9 +7,11 @@ use std::task::{Context, Poll, ready};
 
 use flautino::{Handle, Token, Transaction};
 use futures_core::future::BoxFuture;
+use http::request::Parts;
 use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 
+use super::failure::{EmptyError, ErrorResponse, LayerError};
 use super::repeats::Repeats;
 use super::server_timing;
 use crate::context::{AtResponse, RequestContext};
@@ -17,13 +19,20 @@ use crate::token::RequestTokens;
 
 pin_project! {
     /// The response future of an [`EngineService`](crate::EngineService).
-    pub struct ResponseFuture<F, R> {
+    pub struct ResponseFuture<F, R, E = EmptyError> {
         #[pin]
         state: State<F, R>,
         context: RequestContext,
         tokens: RequestTokens,
         repeats: Option<Repeats>,
+        failing: Failing<E>,
     }
+}
+
+/// What is needed to answer in the handler's place.
+pub(super) struct Failing<E> {
+    pub(super) on_error: E,
+    pub(super) parts: Option<Box<Parts>>,
 }
 
 pin_project! {
@@ -35,23 +44,24 @@ pin_project! {
     }
 }
 
-impl<F, R> ResponseFuture<F, R> {
+impl<F, R, E> ResponseFuture<F, R, E> {
     pub(super) fn new(
         future: F,
         context: RequestContext,
         tokens: RequestTokens,
         repeats: Option<Repeats>,
+        failing: Failing<E>,
     ) -> Self {
-        Self { state: State::Handling { future }, context, tokens, repeats }
+        Self { state: State::Handling { future }, context, tokens, repeats, failing }
     }
 }
 
-impl<F, R, E> Future for ResponseFuture<F, R>
+impl<F, R, E, S> Future for ResponseFuture<F, R, E>
 where
-    F: Future<Output = Result<Response<R>, E>>,
-    R: Default,
+    F: Future<Output = Result<Response<R>, S>>,
+    E: ErrorResponse<R>,
 {
-    type Output = Result<Response<R>, E>;
+    type Output = Result<Response<R>, S>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
@@ -76,7 +86,10 @@ where
                     };
                     let mut response = match transaction {
                         Ok(()) => response,
-                        Err(NotCommitted) => internal_error(),
+                        Err(error) => {
+                            let Failing { on_error, parts } = this.failing;
+                            on_error.respond(error, parts.take())
+                        }
                     };
                     if let Some(token) = token {
                         this.tokens.write(token, response.headers_mut());
@@ -91,12 +104,10 @@ where
 
 /// What was done between the handler's response and its client.
 struct Finished {
-    transaction: Result<(), NotCommitted>,
+    /// The error is for a handler whose response is a success.
+    transaction: Result<(), LayerError>,
     token: Option<Token>,
 }
-
-/// The handler's response is a success, but the request's transaction was not committed.
-struct NotCommitted;
 
 /// Whether a response of this status commits the request's transaction.
 fn is_success(status: StatusCode) -> bool {
@@ -122,11 +133,8 @@ async fn finish(handle: Handle, transaction: AtResponse, is_success: bool) -> Fi
             Ok(())
         }
         AtResponse::StillHeld if is_success => {
-            tracing::error!(
-                "the request's transaction was still held when the response was made, so it is \
-                 rolled back and the response is a 500; drop `Tx` before the handler returns"
-            );
-            Err(NotCommitted)
+            tracing::error!("{}", LayerError::StillHeld);
+            Err(LayerError::StillHeld)
         }
         AtResponse::StillHeld | AtResponse::NoTransaction => Ok(()),
     };
@@ -134,10 +142,10 @@ async fn finish(handle: Handle, transaction: AtResponse, is_success: bool) -> Fi
     Finished { transaction, token }
 }
 
-async fn commit(transaction: Transaction) -> Result<(), NotCommitted> {
+async fn commit(transaction: Transaction) -> Result<(), LayerError> {
     transaction.commit().await.map_err(|error| {
-        tracing::error!(%error, "the request's transaction was not committed; responding with 500");
-        NotCommitted
+        tracing::error!(%error, "the request's transaction was not committed; the response is an error");
+        LayerError::NotCommitted(error)
     })
 }
 
@@ -147,14 +155,7 @@ async fn roll_back(transaction: Transaction) {
     }
 }
 
-/// Returns a 500 with an empty body, since the layer does not know how to write into an `R`.
-fn internal_error<R: Default>() -> Response<R> {
-    let mut response = Response::new(R::default());
-    *response.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
-    response
-}
-
-impl<F, R> std::fmt::Debug for ResponseFuture<F, R> {
+impl<F, R, E> std::fmt::Debug for ResponseFuture<F, R, E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

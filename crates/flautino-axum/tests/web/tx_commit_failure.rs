@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::MatchedPath;
 use axum::http::StatusCode;
+use axum::response::IntoResponse;
 use axum::routing::post;
-use flautino_axum::{DbError, EngineLayer, Tx};
+use flautino_axum::{DbError, EngineLayer, LayerError, Tx};
 use flautino_lab::{App, Capture, Lab, cluster, engine};
 use tracing::Level;
 
@@ -121,5 +123,36 @@ async fn a_failed_commit_turns_success_into_a_500_that_says_nothing() {
     assert_eq!(request.send().await.unwrap().status(), 200);
     assert_eq!(titles(cluster.primary()).await, ["kept"]);
     assert_eq!(engine.status().nodes[0].in_flight, 0);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn the_app_s_own_answer_to_a_failed_commit_knows_the_error_and_the_request() {
+    let lab = Lab::named("own").table(NOTES).start().await;
+    let layer =
+        EngineLayer::new(lab.engine.clone()).server_timing(true).on_error(|error, request| {
+            let header = request.headers["x-id"].to_str().unwrap().to_owned();
+            let route = request.extensions.get::<MatchedPath>().unwrap().as_str();
+            assert!(matches!(error, LayerError::NotCommitted(_)), "{error}");
+            let text = format!("{} {} {header} {route}", request.method, request.uri.path());
+            (error.status(), [("x-answer", text)], error).into_response()
+        });
+    let app = Router::new()
+        .route("/swallowed/{id}", post(swallowed))
+        .route("/stored", post(swallowed_behind_a_savepoint))
+        .layer(layer);
+    let app = App::start(app, lab.engine.clone()).await;
+    let ask = async |path: &str| {
+        let request = reqwest::Client::new().post(format!("{}/{path}", app.url));
+        request.header("x-id", "17").send().await.unwrap()
+    };
+    let answer = ask("swallowed/3").await;
+    assert_eq!(answer.status(), 500);
+    assert_eq!(answer.headers()["x-answer"], "POST /swallowed/3 17 /swallowed/{id}");
+    assert_eq!(answer.headers()["content-type"], "application/problem+json");
+    assert!(answer.headers().contains_key("server-timing"));
+    let body = answer.text().await.unwrap();
+    assert!(body.contains("\"status\":500") && !body.contains("no_such_table"), "{body}");
+    assert_eq!(ask("stored").await.status(), 200);
     app.stop().await;
 }
