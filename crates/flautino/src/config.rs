@@ -194,15 +194,11 @@ impl EngineConfig {
     }
 
     /// Settings that may be shown, by their paths. Those of nodes, some of which are secret, are not among
-    /// them.
+    /// them, nor those of the log, which may be switched.
     pub(crate) fn told(&self) -> BTreeMap<String, String> {
         let own = [
             ("name", self.name.clone()),
             ("extensions", format!("{:?}", self.extensions)),
-            ("log_queries", self.log_queries.to_string()),
-            ("log_responses", self.log_responses.to_string()),
-            ("log_slow", format!("{:?}", self.log_slow)),
-            ("log_repeated", self.log_repeated.to_string()),
             ("trusted_functions", format!("{:?}", self.trusted_functions)),
             ("trusted_languages", format!("{:?}", self.trusted_languages)),
             ("startup_timeout", format!("{:?}", self.startup_timeout)),

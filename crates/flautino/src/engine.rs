@@ -376,18 +376,49 @@ impl Engine {
         EngineStatus::of(&self.state)
     }
 
-    /// How often a request may send one statement without a warning; 0 for any number. See
-    /// [`EngineConfig::log_repeated`].
-    #[must_use]
-    pub fn log_repeated(&self) -> u32 {
-        self.state.config.log_repeated
+    /// Switches [`log_queries`](EngineConfig::log_queries) while the engine runs, for the statements that are
+    /// sent from now on.
+    pub fn set_log_queries(&self, on: bool) {
+        self.state.shared.logger.set_queries(on);
     }
 
-    /// Returns what the engine is configured with, by the keys' paths: its own settings and those of the pool
-    /// and the routing. Those of nodes, among which are passwords, are not told.
+    /// Switches [`log_responses`](EngineConfig::log_responses) likewise.
+    pub fn set_log_responses(&self, on: bool) {
+        self.state.shared.logger.set_responses(on);
+    }
+
+    /// Changes [`log_slow`](EngineConfig::log_slow) likewise; zero for no such warning.
+    pub fn set_log_slow(&self, slow: Duration) {
+        self.state.shared.logger.set_slow(slow);
+    }
+
+    /// Changes [`log_repeated`](EngineConfig::log_repeated) likewise, for new requests; 0 for no such warning.
+    pub fn set_log_repeated(&self, most: u32) {
+        self.state.shared.logger.set_repeated(most);
+    }
+
+    /// How often a request may send one statement without a warning; 0 for any number.
+    #[must_use]
+    pub fn log_repeated(&self) -> u32 {
+        self.state.shared.logger.repeated()
+    }
+
+    /// Returns what the engine is configured with, or was switched to since, by the keys' paths: its own settings
+    /// and those of the pool and the routing. Those of nodes, among which are passwords, are not told.
     #[must_use]
     pub fn settings(&self) -> BTreeMap<String, String> {
-        self.state.config.told()
+        let logger = &self.state.shared.logger;
+        let mut told = self.state.config.told();
+        told.extend(
+            [
+                ("log_queries", logger.queries().to_string()),
+                ("log_responses", logger.responses().to_string()),
+                ("log_slow", format!("{:?}", logger.slow())),
+                ("log_repeated", logger.repeated().to_string()),
+            ]
+            .map(|(key, value)| (key.to_owned(), value)),
+        );
+        told
     }
 
     /// Has the statements of the app counted and timed for [`EngineStatus::statements`], until the watch is

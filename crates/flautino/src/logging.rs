@@ -10,7 +10,8 @@ mod value;
 
 use std::borrow::Cow;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64};
 use std::time::{Duration, Instant};
 
 use sqlx::postgres::PgRow;
@@ -23,26 +24,67 @@ use crate::router::Reason;
 use crate::sql::{Token, Tokens, without_values};
 use crate::statement::Statement;
 
-/// What the configuration asks to be logged, and the numbering of statements.
+/// What is to be logged, as the configuration says or as it was switched since, and the numbering of
+/// statements.
 #[derive(Debug)]
 pub(crate) struct Logger {
-    queries: bool,
-    responses: bool,
-    /// How long a statement may take without a warning; zero for ever.
-    slow: Duration,
+    queries: AtomicBool,
+    responses: AtomicBool,
+    /// How many microseconds a statement may take without a warning; 0 for any number.
+    slow_us: AtomicU64,
+    /// How often a request may send one statement without a warning; 0 for any number.
+    repeated: AtomicU32,
     next: AtomicU64,
     pub(crate) statements: Arc<StatementStats>,
 }
 
 impl Logger {
-    pub(crate) fn new(queries: bool, responses: bool, slow: Duration) -> Self {
-        let (next, statements) = (AtomicU64::new(1), Arc::default());
-        Self { queries, responses, slow, next, statements }
+    pub(crate) fn new(queries: bool, responses: bool, slow: Duration, repeated: u32) -> Self {
+        Self {
+            queries: AtomicBool::new(queries),
+            responses: AtomicBool::new(responses),
+            slow_us: AtomicU64::new(micros(slow)),
+            repeated: AtomicU32::new(repeated),
+            next: AtomicU64::new(1),
+            statements: Arc::default(),
+        }
+    }
+
+    pub(crate) fn queries(&self) -> bool {
+        self.queries.load(Relaxed)
+    }
+
+    pub(crate) fn set_queries(&self, on: bool) {
+        self.queries.store(on, Relaxed);
+    }
+
+    pub(crate) fn responses(&self) -> bool {
+        self.responses.load(Relaxed)
+    }
+
+    pub(crate) fn set_responses(&self, on: bool) {
+        self.responses.store(on, Relaxed);
+    }
+
+    pub(crate) fn slow(&self) -> Duration {
+        Duration::from_micros(self.slow_us.load(Relaxed))
+    }
+
+    pub(crate) fn set_slow(&self, slow: Duration) {
+        self.slow_us.store(micros(slow), Relaxed);
+    }
+
+    pub(crate) fn repeated(&self) -> u32 {
+        self.repeated.load(Relaxed)
+    }
+
+    pub(crate) fn set_repeated(&self, repeated: u32) {
+        self.repeated.store(repeated, Relaxed);
     }
 
     /// When the app's statement is sent, if anybody wants to know how long it takes.
     pub(crate) fn starts(&self) -> Option<Instant> {
-        let is_timed = !self.slow.is_zero() || self.statements.is_watched();
+        let is_timed = !self.slow().is_zero() || self.statements.is_watched();
         if is_timed { Some(Instant::now()) } else { None }
     }
 
@@ -51,7 +93,8 @@ impl Logger {
         if self.statements.is_watched() {
             self.statements.count(sql, elapsed);
         }
-        if !self.slow.is_zero() && elapsed >= self.slow {
+        let slow = self.slow();
+        if !slow.is_zero() && elapsed >= slow {
             let (reason, sql) = (reason.map(Reason::as_str), without_values(sql));
             tracing::warn!(
                 target: "flautino::slow", node, reason, ?elapsed, sql,
@@ -69,11 +112,12 @@ impl Logger {
         values: Values,
         reason: Option<Reason>,
     ) -> Entry<'a> {
-        if !self.queries && !self.responses {
+        let (queries, responses) = (self.queries(), self.responses());
+        if !queries && !responses {
             return Entry(None);
         }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        if self.queries {
+        let id = self.next.fetch_add(1, Relaxed);
+        if queries {
             let reason = reason.map(Reason::as_str);
             tracing::info!(target: "flautino::query", id, node, reason, sql = %without_passwords(sql), "sending");
         }
@@ -81,8 +125,8 @@ impl Logger {
             id,
             node,
             values,
-            queries: self.queries,
-            responses: self.responses,
+            queries,
+            responses,
             started: Instant::now(),
             rows: 0,
         })))

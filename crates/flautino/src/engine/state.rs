@@ -114,8 +114,8 @@ impl ContextOwner for EngineState {
 }
 
 pub(super) fn new_logger(config: &EngineConfig) -> Arc<Logger> {
-    let EngineConfig { log_queries, log_responses, log_slow, .. } = *config;
-    Arc::new(Logger::new(log_queries, log_responses, log_slow))
+    let EngineConfig { log_queries, log_responses, log_slow, log_repeated, .. } = *config;
+    Arc::new(Logger::new(log_queries, log_responses, log_slow, log_repeated))
 }
 
 /// Makes the classifier. Returns it with what it notifies when it

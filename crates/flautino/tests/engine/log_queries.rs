@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flautino::{Engine, EngineConfig};
 use flautino_cluster::Proxy;
-use flautino_lab::{Capture, Event, cluster, config, open, polled_at_most, wait_until};
+use flautino_lab::{Capture, Event, Lab, cluster, config, open, polled_at_most, wait_until};
 use futures_util::TryStreamExt;
 
 const TARGET: &str = "flautino::query";
@@ -148,4 +148,40 @@ async fn without_it_there_is_no_event_at_all() {
     assert!(capture.of(TARGET).is_empty());
     assert!(capture.of("flautino::response").is_empty());
     assert!(!capture.all().is_empty(), "the capture works");
+}
+
+#[tokio::test]
+async fn what_is_logged_is_switched_while_the_engine_runs() {
+    let lab = Lab::named("switched").start().await;
+    let engine = &lab.engine;
+    let log = Capture::start();
+    let told = async || {
+        let before = log.all().len();
+        sqlx::query("SELECT 'a row'").fetch_one(&lab.db).await.unwrap();
+        let events = log.all().split_off(before).into_iter().map(|event| event.target);
+        let own = ["flautino::query", "flautino::response", "flautino::slow"];
+        let of = |target: &str| events.clone().filter(|of| of == target).count();
+        own.map(of)
+    };
+    assert_eq!(told().await, [0, 0, 0]);
+    engine.set_log_queries(true);
+    assert_eq!(told().await, [2, 0, 0]);
+    engine.set_log_responses(true);
+    engine.set_log_slow(Duration::from_micros(1));
+    assert_eq!(told().await, [2, 1, 1]);
+    engine.set_log_repeated(7);
+    let settings = engine.settings();
+    for (key, value) in [
+        ("log_queries", "true"),
+        ("log_responses", "true"),
+        ("log_slow", "1µs"),
+        ("log_repeated", "7"),
+    ] {
+        assert_eq!(settings[key], value, "{key}");
+    }
+    engine.set_log_queries(false);
+    engine.set_log_responses(false);
+    engine.set_log_slow(Duration::ZERO);
+    assert_eq!(told().await, [0, 0, 0]);
+    lab.engine.close().await;
 }
