@@ -7,6 +7,7 @@
 //!   are added and removed
 //! - `status`: its state at one moment
 //! - `measuring`: that state, for the recorder of the `metrics` facade
+//! - `listening`: notifications, from whichever node is the primary
 //! - `common_floor`: what all new sessions must see
 //! - `report`: what opening, closing and changing the nodes did
 
@@ -16,6 +17,7 @@ mod common_floor;
 mod discovery;
 mod hooks;
 mod lifecycle;
+mod listening;
 #[cfg(feature = "metrics")]
 mod measuring;
 mod members;
@@ -34,6 +36,7 @@ use sqlx::PgPool;
 use sqlx::migrate::{MigrateError, Migrator};
 use tokio_util::task::TaskTracker;
 
+pub use self::listening::{Event, Listener};
 use self::members::ORIGIN;
 use self::phase::EnginePhase;
 pub use self::report::{CloseReport, NodesReport, OpenReport};
@@ -284,6 +287,44 @@ impl Engine {
     pub fn pool(&self, node: &str) -> Option<PgPool> {
         let node = self.state.monitor().node(node).ok()?;
         Some(node.pool().ok()??.sqlx_pool())
+    }
+
+    /// Listens to these channels: a stream of what `NOTIFY` and `pg_notify` send there from now on. It goes along
+    /// with the primary to another node, connects anew where its connection is lost, and tells with
+    /// [`Event::Gap`] when notifications may have been lost: then a cache that they keep in step is emptied.
+    ///
+    /// It has one connection to the primary, beside those of the pool. An idle connection is asked every 15 s
+    /// whether it is still there. A task reads what comes, whether or not the stream is read, so that the server
+    /// has nothing to keep; beyond 1,024 events that wait, notifications are dropped, and a gap is told.
+    ///
+    /// ```no_run
+    /// # async fn f(engine: flautino::Engine) -> Result<(), sqlx::Error> {
+    /// use flautino::Event;
+    ///
+    /// let mut listener = engine.listen(["prices"]).await?;
+    /// while let Some(event) = listener.next().await {
+    ///     match event {
+    ///         Event::Notification(told) => println!("{} has changed", told.payload()),
+    ///         _ => println!("anything may have changed"), // `Event::Gap`
+    ///     }
+    /// }
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Closed`](crate::Error::Closed) unless the engine is open,
+    /// [`Error::SharedSession`](crate::Error::SharedSession) behind PgBouncer, and what keeps the first connection
+    /// from listening: with replicas after [`failover_timeout`](RoutingConfig::failover_timeout), else at once.
+    ///
+    /// # Cancellation
+    ///
+    /// Cancel safe: nothing listens then.
+    pub async fn listen(
+        &self,
+        channels: impl IntoIterator<Item: Into<String>>,
+    ) -> Result<Listener, sqlx::Error> {
+        self.state.listen(channels.into_iter().map(Into::into).collect()).await
     }
 
     /// Returns what a statement needs, as the router sees it: for tests and explanations. Before `open`,

@@ -68,8 +68,8 @@ pub use self::config::{
     RoutingMode,
 };
 pub use self::engine::{
-    CloseReport, Engine, EngineEvent, EngineStatus, EventKind, Health, NodeStatus, NodesReport,
-    OpenReport, PoolStatus, ReadYourWrites, StatementStatus, StatementWatch,
+    CloseReport, Engine, EngineEvent, EngineStatus, Event, EventKind, Health, Listener, NodeStatus,
+    NodesReport, OpenReport, PoolStatus, ReadYourWrites, StatementStatus, StatementWatch,
 };
 pub use self::error::{AcquireStep, ConfigError, Error, NodeFailure, OpenError, UnknownNode};
 pub use self::handle::Handle;

@@ -7,12 +7,14 @@
 //! - `hooks`: what the app runs on new, checked-out and released connections
 //! - `refusal`: why a connection cannot be made, and which key to mend
 //! - `probe_connection`: the connection over which the monitor probes it
+//! - `listener`: a connection that listens for notifications
 //! - `gauges`: how busy it is and how fast it answers
 
 mod backend;
 mod extensions;
 mod gauges;
 mod hooks;
+mod listener;
 mod pool;
 mod probe_connection;
 mod refusal;
@@ -36,6 +38,7 @@ pub(crate) use self::extensions::create_extensions;
 use self::gauges::Gauges;
 pub use self::hooks::{ConnectionHook, hook};
 pub(crate) use self::hooks::{HookCell, boxed};
+pub(crate) use self::listener::NodeListener;
 pub(crate) use self::pool::counts::Counts;
 pub(crate) use self::pool::pooled_connection::{Parts as ConnectionParts, PooledConnection};
 pub(crate) use self::pool::{EndListener, EndReason, Epoch, NodePool};

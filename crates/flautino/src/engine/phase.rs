@@ -60,7 +60,15 @@ impl PhaseCell {
 
     /// Waits until the engine closes or is closed.
     pub(super) async fn closing(&self) {
-        // Fails only if the sender is dropped, which `self` owns.
-        let _ = self.0.subscribe().wait_for(|phase| phase.is_closed()).await;
+        self.closed().await;
+    }
+
+    /// As [`closing`](Self::closing), also where the engine is dropped meanwhile.
+    pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
+        let mut phase = self.0.subscribe();
+        async move {
+            // Fails if the sender is dropped with the engine.
+            let _ = phase.wait_for(|phase| phase.is_closed()).await;
+        }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) struct Server {
     /// The files that TLS needs, by their keys.
     certificates: Vec<(&'static str, PathBuf)>,
     /// The limit of [`connect_and_identify`](Self::connect_and_identify).
-    connect_timeout: Duration,
+    pub(super) connect_timeout: Duration,
     pub(crate) metrics: NodeMetrics,
     /// A [`Role`], as the server said it last.
     role: AtomicU8,

@@ -43,6 +43,7 @@ mod levels;
 mod lifecycle;
 mod lifecycle_cancelled;
 mod lifetimes;
+mod listen;
 mod load;
 mod log_queries;
 mod log_responses;
