@@ -4,7 +4,7 @@ use std::io::ErrorKind;
 
 use axum_core::body::Body;
 use axum_core::response::{IntoResponse, Response};
-use flautino::{Error, UnknownNode};
+use flautino::{DeadlineStep, Error, UnknownNode};
 use http::{HeaderValue, StatusCode, header};
 
 // SQLSTATE codes, by the names that PostgreSQL gives them.
@@ -30,6 +30,8 @@ const SENT_AWAY_BY_POOLER: [&str; 3] =
 /// | unique violation | 409 |
 /// | no connection in time, no primary, overloaded, engine closed | 503 with `Retry-After: 1` |
 /// | server down, starting, full, or shut down before the statement was done; a pooler's queue is full | 503 with `Retry-After: 1` |
+/// | the deadline passed: before the statement was sent | 503 with `Retry-After: 1` |
+/// | while it was under way | 504 |
 /// | anything else | 500 |
 ///
 /// A 503 says that the statement had no effect. What may have had one, such as a connection that was
@@ -75,9 +77,15 @@ impl DbError {
                 StatusCode::CONFLICT
             }
             err if is_unavailable(err) => StatusCode::SERVICE_UNAVAILABLE,
+            err if is_late(err) => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
+}
+
+/// Whether the request's deadline passed while the statement was under way.
+fn is_late(err: &sqlx::Error) -> bool {
+    matches!(Error::of(err), Some(Error::DeadlineExceeded { step: DeadlineStep::Running }))
 }
 
 /// Whether the statement provably had no effect, because there was no server or no connection to run
@@ -91,6 +99,7 @@ fn is_unavailable(err: &sqlx::Error) -> bool {
                 | Error::NoPrimary { .. }
                 | Error::Overloaded { .. }
                 | Error::NodeDown { sent: false, .. }
+                | Error::DeadlineExceeded { step: DeadlineStep::Waiting }
         );
     }
     match err {
@@ -122,6 +131,9 @@ impl IntoResponse for DbError {
             StatusCode::SERVICE_UNAVAILABLE => {
                 tracing::warn!(error = %self.0, "the database is not available");
             }
+            StatusCode::GATEWAY_TIMEOUT => {
+                tracing::warn!(error = %self.0, "the database took too long");
+            }
             _ => tracing::error!(error = %self.0, "a query failed"),
         }
         problem(status)
@@ -134,6 +146,7 @@ pub(crate) fn problem(status: StatusCode) -> Response {
         StatusCode::NOT_FOUND => "there is no such thing",
         StatusCode::CONFLICT => "this exists already",
         StatusCode::SERVICE_UNAVAILABLE => "the database is not available, try again",
+        StatusCode::GATEWAY_TIMEOUT => "the database took too long",
         _ => "the request could not be served",
     };
     let title = status.canonical_reason().unwrap_or_default();

@@ -7,10 +7,11 @@ mod server_timing;
 
 use std::fmt;
 use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
 
 use flautino::Engine;
 use http::request::Parts;
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -20,6 +21,9 @@ pub use self::future::ResponseFuture;
 use self::repeats::Repeats;
 use crate::context::RequestContext;
 use crate::token::RequestTokens;
+
+/// The longest deadline there is, so that it can be added to a clock.
+const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// Gives every request a handle of the engine, for [`Db`](crate::Db) and [`Tx`](crate::Tx).
 ///
@@ -50,14 +54,32 @@ use crate::token::RequestTokens;
 pub struct EngineLayer<E = EmptyError> {
     engine: Engine,
     server_timing: bool,
+    deadline: Option<Deadline>,
     on_error: E,
+}
+
+/// How long a request's statements may take.
+#[derive(Debug, Clone)]
+struct Deadline {
+    after: Duration,
+    /// The header in which the client says how many milliseconds it waits, if that is less.
+    header: Option<HeaderName>,
+}
+
+impl Deadline {
+    fn of<B>(&self, request: &Request<B>) -> Instant {
+        let told = self.header.as_ref().and_then(|name| request.headers().get(name));
+        let told = told.and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let after = told.map_or(self.after, |millis| self.after.min(Duration::from_millis(millis)));
+        Instant::now() + after
+    }
 }
 
 impl EngineLayer {
     /// Makes a layer over the engine, which need not be open yet.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
-        Self { engine, server_timing: false, on_error: EmptyError }
+        Self { engine, server_timing: false, deadline: None, on_error: EmptyError }
     }
 }
 
@@ -68,6 +90,28 @@ impl<E> EngineLayer<E> {
     #[must_use]
     pub fn server_timing(mut self, on: bool) -> Self {
         self.server_timing = on;
+        self
+    }
+
+    /// By when, from the arrival of a request, all statements of its handle end; see
+    /// [`Handle::with_deadline`](flautino::Handle::with_deadline). Default: none.
+    ///
+    /// A [`DbError`](crate::DbError) is then a 503 for a statement that was not sent, and a 504 for one that was
+    /// under way.
+    #[must_use]
+    pub fn deadline(mut self, after: Duration) -> Self {
+        let header = self.deadline.and_then(|deadline| deadline.header);
+        self.deadline = Some(Deadline { after: after.min(MAX_DEADLINE), header });
+        self
+    }
+
+    /// The header in which a client, such as another service, says how many milliseconds it waits for the
+    /// response, as Envoy does in `x-envoy-expected-rq-timeout-ms`. It can shorten the
+    /// [`deadline`](Self::deadline), and not prolong it. What is no number is ignored.
+    #[must_use]
+    pub fn deadline_header(mut self, name: HeaderName) -> Self {
+        let after = self.deadline.map_or(MAX_DEADLINE, |deadline| deadline.after);
+        self.deadline = Some(Deadline { after, header: Some(name) });
         self
     }
 
@@ -89,8 +133,8 @@ impl<E> EngineLayer<E> {
     where
         F: Fn(LayerError, Parts) -> Response<R> + Clone,
     {
-        let Self { engine, server_timing, on_error: _ } = self;
-        EngineLayer { engine, server_timing, on_error: respond }
+        let Self { engine, server_timing, deadline, on_error: _ } = self;
+        EngineLayer { engine, server_timing, deadline, on_error: respond }
     }
 }
 
@@ -132,9 +176,13 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let EngineLayer { engine, server_timing, on_error } = &self.layer;
+        let EngineLayer { engine, server_timing, deadline, on_error } = &self.layer;
         let handle = engine.handle();
         let handle = if *server_timing { handle.recorded() } else { handle };
+        let handle = match deadline {
+            Some(deadline) => handle.with_deadline(deadline.of(&request)),
+            None => handle,
+        };
         let repeats = Repeats::watched(engine, &request);
         let handle = if repeats.is_some() { handle.counted() } else { handle };
         let tokens = RequestTokens::read(request.headers(), request.uri(), &handle, engine);

@@ -17,11 +17,12 @@ mod retry;
 mod selection;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 pub(crate) use self::budget::FallbackBudget;
 pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
-use crate::error::AlreadyHolds;
+use crate::error::{AlreadyHolds, DeadlineStep, Error};
 use crate::lease::Lease;
 use crate::monitor::{EventKind, Monitor};
 use crate::node::Node;
@@ -30,6 +31,11 @@ use crate::session::Session;
 use crate::sql::{Classifier, Plan};
 use crate::sqlstate::{sqlstate, tell_effect};
 use crate::statement::Statement;
+
+/// The error of a statement that was not sent by its deadline.
+fn too_late() -> sqlx::Error {
+    Error::DeadlineExceeded { step: DeadlineStep::Waiting }.into()
+}
 
 /// What all handles of an engine share.
 pub(crate) struct DispatchContext {
@@ -82,12 +88,20 @@ pub(crate) struct Dispatch {
     pub(crate) target: Target<Arc<Node>>,
     /// The consistency that was chosen through the handle. `None`: the configured one.
     pub(crate) consistency: Option<Consistency>,
+    /// Until when its statements may take, with all that they wait for.
+    pub(crate) deadline: Option<Instant>,
 }
 
 impl Dispatch {
     pub(crate) fn new(owner: Arc<dyn ContextOwner>) -> Self {
         let session = Session::new(owner.context().monitor.config.token_window);
-        Self { owner, session: Arc::new(session), target: Target::Auto, consistency: None }
+        Self {
+            owner,
+            session: Arc::new(session),
+            target: Target::Auto,
+            consistency: None,
+            deadline: None,
+        }
     }
 
     pub(crate) fn context(&self) -> &DispatchContext {
@@ -145,8 +159,11 @@ impl Dispatch {
         let mut lease = None;
         loop {
             let access = if retry.to_primary { Access::Write } else { access };
+            if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+                return Err(Failure::new(too_late(), Phase::Leasing));
+            }
             let leased = match self.lease(access, statement, &mut retry, &mut lease) {
-                Ok(Some(waiting)) => waiting.await,
+                Ok(Some(waiting)) => self.in_time(waiting).await,
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
@@ -157,6 +174,7 @@ impl Dispatch {
                 if retry.is_outdated {
                     leased.mark_outdated();
                 }
+                leased.set_deadline(self.deadline);
                 match work.run(&mut lease).await {
                     Ok(output) => return Ok(output),
                     Err(failure) => failure,
@@ -168,7 +186,8 @@ impl Dispatch {
             // Given back before anything is waited for.
             lease = None;
             // Rare: boxed, it takes no room in the future of each statement.
-            if !Box::pin(self.may_retry(access, statement, &mut retry, &failure)).await {
+            let may_retry = Box::pin(self.may_retry(access, statement, &mut retry, &failure));
+            if !self.decided_in_time(may_retry).await {
                 if let Some(Sent { statement, completed }) = failure.phase.sent(statement) {
                     let commits_at_once = statement.commits_at_once();
                     failure.error = tell_effect(failure.error, commits_at_once, completed);
@@ -179,6 +198,30 @@ impl Dispatch {
                 self.note_retry(&retry, &failure);
             }
             retry.begin_attempt();
+        }
+    }
+
+    /// Waits no longer than until the deadline.
+    async fn in_time(
+        &self,
+        waiting: impl Future<Output = Result<(), sqlx::Error>> + Unpin,
+    ) -> Result<(), sqlx::Error> {
+        match self.deadline {
+            None => waiting.await,
+            Some(deadline) => {
+                let waited = tokio::time::timeout_at(deadline.into(), waiting).await;
+                waited.unwrap_or_else(|_| Err(too_late()))
+            }
+        }
+    }
+
+    /// Whether to run a statement again. Where that is not decided by the deadline, its error stands.
+    async fn decided_in_time(&self, may_retry: impl Future<Output = bool> + Unpin) -> bool {
+        match self.deadline {
+            None => may_retry.await,
+            Some(deadline) => {
+                tokio::time::timeout_at(deadline.into(), may_retry).await.unwrap_or(false)
+            }
         }
     }
 

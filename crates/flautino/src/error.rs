@@ -125,6 +125,13 @@ pub enum Error {
         nodes: String,
     },
 
+    /// The deadline of the handle passed; see [`Handle::with_deadline`](crate::Handle::with_deadline).
+    #[error("the deadline passed while {step}")]
+    DeadlineExceeded {
+        /// How far the statement was.
+        step: DeadlineStep,
+    },
+
     /// A statement that changes its session, such as an advisory lock, in a read-only transaction on
     /// a replica. It would succeed there and have no effect on the primary.
     #[error(
@@ -234,6 +241,7 @@ impl Error {
             Self::NotEnded { .. } => "not_ended",
             Self::Overloaded { .. } => "overloaded",
             Self::NoPrimary { .. } => "no_primary",
+            Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::NotOnReplica { .. } => "not_on_replica",
             Self::SharedSession { .. } => "shared_session",
             Self::UnknownNode(_) => "unknown_node",
@@ -340,6 +348,27 @@ impl fmt::Display for AcquireStep {
             Self::Connecting => "connecting to the server",
             Self::Hook => "running the engine's hooks",
             Self::WaitingForAppPool => "waiting for a free connection of the app's own pool",
+        })
+    }
+}
+
+/// How far a statement was when the deadline of its handle passed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum DeadlineStep {
+    /// It waited: for a connection, a primary, the fallback budget, or to be sent again. It has had no effect.
+    Waiting,
+    /// It was under way. It is cancelled at the server; whether it had an effect is not known.
+    Running,
+}
+
+impl fmt::Display for DeadlineStep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Waiting => "the statement waited for a connection; it was not sent",
+            Self::Running => {
+                "the statement was under way; it is cancelled, and if it was to write, look whether it did"
+            }
         })
     }
 }

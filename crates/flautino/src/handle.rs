@@ -112,6 +112,36 @@ impl Handle {
         Self { dispatch: Dispatch { consistency, ..self.dispatch.clone() } }
     }
 
+    /// Returns a handle whose statements end by this moment: with all that they wait for (a connection, a primary,
+    /// the fallback budget), and with the attempts that are made again. One that is under way then is cancelled
+    /// at the server. Later statements fail at once. It holds for the transactions and leases of the handle
+    /// too, but for `COMMIT` and `ROLLBACK`, which take no time by themselves and would leave in doubt what is
+    /// stored.
+    ///
+    /// Fails with [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded). A statement that failed, and would
+    /// have been run again later, fails with its own error.
+    ///
+    /// ```no_run
+    /// # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let db = db.with_deadline(Instant::now() + Duration::from_millis(500));
+    /// sqlx::query("SELECT count(*) FROM notes").execute(&db).await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_deadline(&self, deadline: Instant) -> Self {
+        // One that is there already still holds.
+        let deadline = Some(self.dispatch.deadline.map_or(deadline, |before| before.min(deadline)));
+        Self { dispatch: Dispatch { deadline, ..self.dispatch.clone() } }
+    }
+
+    /// The moment by which the handle's statements end, if there is one.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Instant> {
+        self.dispatch.deadline
+    }
+
     /// The name of the node that was chosen with [`node`](Handle::node), if one was.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {

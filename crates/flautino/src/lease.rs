@@ -90,6 +90,8 @@ pub struct Lease {
     schema_change: Option<SchemaChange>,
     /// The statement under way, or that was given up.
     timed: Option<Timed>,
+    /// Until when its statements may take.
+    deadline: Option<Instant>,
 }
 
 enum LeasedConnection {
@@ -168,7 +170,13 @@ impl Lease {
             owns_sequences: false,
             schema_change: None,
             timed: None,
+            deadline: None,
         }
+    }
+
+    /// Its statements end by then. Steps of a transaction, such as `COMMIT`, take their time.
+    pub(crate) fn set_deadline(&mut self, deadline: Option<Instant>) {
+        self.deadline = deadline;
     }
 
     /// The name of the node it is connected to.
@@ -363,12 +371,25 @@ impl Lease {
         let (connection, cancellation) = match self.connection.as_mut() {
             Some(LeasedConnection::Pooled(pooled)) => {
                 let ConnectionParts { connection, epoch, end, pool, backend } = pooled.parts();
-                (connection, Some(Cancellation { epoch, end, pool, backend, expects_write }))
+                (
+                    connection,
+                    Some(Cancellation { epoch, end, pool, backend, deadline: None, expects_write }),
+                )
             }
             Some(LeasedConnection::Single(connection)) => (connection, None),
             None => unreachable!("a lease has its connection until it is dropped"),
         };
         Parts { connection, node: &self.node, cancellation, state: &mut self.state }
+    }
+}
+
+impl<'a> Parts<'a> {
+    /// With what ends a statement by then.
+    fn until(mut self, deadline: Option<Instant>) -> Self {
+        if let Some(cancellation) = &mut self.cancellation {
+            cancellation.deadline = deadline;
+        }
+        self
     }
 }
 

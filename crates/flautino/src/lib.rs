@@ -71,7 +71,9 @@ pub use self::engine::{
     CloseReport, Engine, EngineEvent, EngineStatus, Event, EventKind, Health, Listener, NodeStatus,
     NodesReport, OpenReport, PoolStatus, ReadYourWrites, StatementStatus, StatementWatch,
 };
-pub use self::error::{AcquireStep, ConfigError, Error, NodeFailure, OpenError, UnknownNode};
+pub use self::error::{
+    AcquireStep, ConfigError, DeadlineStep, Error, NodeFailure, OpenError, UnknownNode,
+};
 pub use self::handle::Handle;
 pub use self::lease::Lease;
 pub use self::node::{ConnectionHook, hook};

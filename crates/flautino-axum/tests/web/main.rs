@@ -8,6 +8,7 @@ mod common;
 mod db;
 mod db_error;
 mod db_error_gone;
+mod deadline;
 mod first_replica;
 mod http2;
 mod keep_alive;

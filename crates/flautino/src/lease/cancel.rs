@@ -2,11 +2,11 @@
 //! the engine closes; at the server, because they were given up.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sqlx::PgConnection;
 
-use crate::error::Error;
+use crate::error::{DeadlineStep, Error};
 use crate::node::{Backend, EndListener, EndReason, Epoch, NodePool, drain};
 
 /// How long a statement that was given up may take to end outside a pool, where nothing cancels it.
@@ -53,6 +53,8 @@ pub(super) struct Cancellation<'a> {
     /// The server process behind the connection. `None` where it is not known, so that nothing can be
     /// cancelled at the server: behind a pooler, and in a pool of the app's own.
     pub(super) backend: Option<Backend>,
+    /// When the statement ends, if the handle has a deadline.
+    pub(super) deadline: Option<Instant>,
     /// Whether a write is expected, whose answer is waited for a little when its node is found to be down.
     pub(super) expects_write: bool,
 }
@@ -65,10 +67,28 @@ pub(super) async fn run_cancellable<T>(
     mut work: impl Future<Output = Result<T, sqlx::Error>> + Unpin,
 ) -> Result<T, sqlx::Error> {
     let Some(cancellation) = cancellation else { return work.await };
+    if let Some(deadline) = cancellation.deadline {
+        // Most have none: it takes no room in the future of each statement.
+        return Box::pin(run_to_deadline(cancellation, deadline, work)).await;
+    }
     match cancellation.end.run(&mut work).await {
         Some(result) => result,
         // Rare, so that it takes no room in the future of each statement.
         None => Box::pin(run_to_end_of_grace(cancellation, work)).await,
+    }
+}
+
+async fn run_to_deadline<T>(
+    cancellation: &Cancellation<'_>,
+    deadline: Instant,
+    mut work: impl Future<Output = Result<T, sqlx::Error>> + Unpin,
+) -> Result<T, sqlx::Error> {
+    let running = cancellation.end.run(&mut work);
+    match tokio::time::timeout_at(deadline.into(), running).await {
+        Ok(Some(result)) => result,
+        Ok(None) => run_to_end_of_grace(cancellation, work).await,
+        // As one that was given up: it is cancelled when the connection goes on or is given back.
+        Err(_) => Err(Error::DeadlineExceeded { step: DeadlineStep::Running }.into()),
     }
 }
 

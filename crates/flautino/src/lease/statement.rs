@@ -15,7 +15,7 @@ use super::executor::{Answer, Start};
 use super::rows::{Batch, Item, Rows};
 use super::timed::Timed;
 use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, pooler, span};
-use crate::error::Error;
+use crate::error::{DeadlineStep, Error};
 use crate::logging::{Entry, Values};
 use crate::metrics::NodeMetrics;
 use crate::node::{Node, drain};
@@ -47,7 +47,8 @@ impl Lease {
         completed: &mut bool,
     ) -> Result<T, sqlx::Error> {
         let running = self.begin_statement(statement).await?;
-        let Parts { connection, node, cancellation, .. } = self.parts();
+        let deadline = self.deadline;
+        let Parts { connection, node, cancellation, .. } = self.parts().until(deadline);
         let span = span::of(node, statement.text(), running.reason);
         let mut log_entry = running.log(node, statement);
         // Of a read it does not matter whether it was complete when it failed.
@@ -84,7 +85,8 @@ impl Lease {
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
         let running = self.begin_statement(statement).await?;
-        let Parts { connection, node, cancellation, .. } = self.parts();
+        let deadline = self.deadline;
+        let Parts { connection, node, cancellation, .. } = self.parts().until(deadline);
         let span = span::of(node, statement.text(), running.reason);
         let log_entry = running.log(node, statement);
         let result = {
@@ -127,7 +129,8 @@ impl Lease {
                     return;
                 }
             };
-            let Parts { connection, node, cancellation, state } = lease.parts();
+            let deadline = lease.deadline;
+            let Parts { connection, node, cancellation, state } = lease.parts().until(deadline);
             let span = span::of(node, statement.text(), running.reason);
             let mut log_entry = running.log(node, &statement);
             let mut result = Ok(());
@@ -207,6 +210,9 @@ impl Lease {
         statement: &Statement,
     ) -> Result<RunningStatement, sqlx::Error> {
         statement.refuse_copy()?;
+        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
+            return Err(Error::DeadlineExceeded { step: DeadlineStep::Waiting }.into());
+        }
         if self.node.server.sender.is_pooler
             && let Some(Leftover { what, instead }) = statement.leftover()
         {
@@ -380,6 +386,11 @@ impl Lease {
                 self.failures.any = true;
                 // Else sqlx may have prepared the statement and not kept it.
                 is_unchanged &= matches!(error, sqlx::Error::TypeNotFound { .. });
+            }
+            Err(error) if matches!(Error::of(error), Some(Error::DeadlineExceeded { .. })) => {
+                // As if it was given up: the server is not to blame.
+                self.failures.any = true;
+                return;
             }
             Err(error) => {
                 self.note_error(error);

@@ -20,6 +20,7 @@ mod commit_unknown;
 mod config_in_force;
 mod connect_concurrency;
 mod connections;
+mod deadline;
 mod detach;
 mod drained;
 mod drained_state;
