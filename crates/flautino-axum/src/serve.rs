@@ -135,7 +135,8 @@ impl<L, S> Serve<L, S> {
 
     /// Runs these migrations before the first request is accepted, as
     /// [`Engine::migrate`](flautino::Engine::migrate) does: on the primary, and once, however many instances of
-    /// the app start at a time. No read of the app goes to a replica that has not replayed them. If one
+    /// the app start at a time. No read of a request goes to a replica that has not replayed them, but those at
+    /// the level [`Eventual`](flautino::Consistency::Eventual). If one
     /// fails, `serve` closes the engine and returns its error. It needs the feature `migrate`.
     ///
     /// ```no_run

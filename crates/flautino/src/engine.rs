@@ -43,10 +43,14 @@ pub use self::report::{CloseReport, NodesReport, OpenReport};
 use self::state::{EngineState, new_classifier, new_logger};
 pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
 use crate::config::{EngineConfig, MAIN, NodeConfig, PoolConfig, RoutingConfig};
+#[cfg(feature = "migrate")]
+use crate::error::Error;
 use crate::error::{ConfigError, OpenError};
 use crate::handle::Handle;
 pub use crate::logging::{StatementStatus, StatementWatch};
 pub use crate::monitor::{EngineEvent, EventKind};
+#[cfg(feature = "migrate")]
+use crate::node::lock_for_migrations;
 use crate::node::{Node, Shared};
 use crate::router::Access;
 use crate::session::Token;
@@ -227,9 +231,7 @@ impl Engine {
     #[must_use]
     pub fn handle(&self) -> Handle {
         let handle = Handle::new(Arc::clone(&self.state) as _);
-        if let Some(token) = self.state.common_floor.current() {
-            handle.resume(&token);
-        }
+        self.state.common_floor.current().for_each(|token| handle.resume(&token));
         handle
     }
 
@@ -243,8 +245,11 @@ impl Engine {
         self.state.common_floor.observe(*token, self.routing().max_lag);
     }
 
-    /// Runs the migrations on the primary that were not run yet, one instance of the app at a time: sqlx locks
-    /// the database meanwhile. Then all handles see them, as [`observe`](Engine::observe) says.
+    /// Runs the migrations on the primary that were not run yet, one instance of the app at a time. Then all handles
+    /// that are made from then on see them, as [`observe`](Engine::observe) says.
+    ///
+    /// An instance that waits for another one asks for the lock again and again: sqlx's own wait would hold up
+    /// `CREATE INDEX CONCURRENTLY`, and be held up by it. No `statement_timeout` and no `lock_timeout` applies.
     ///
     /// It needs the feature `migrate`, and an engine that is open.
     ///
@@ -259,19 +264,34 @@ impl Engine {
     /// # Errors
     ///
     /// The error of the first migration that fails, and of what was run before: one that was changed, one that
-    /// is missing. Those before it are done.
+    /// is missing. Those before it are done. Behind PgBouncer,
+    /// [`Error::SharedSession`](crate::Error::SharedSession): the lock would stay in a session that others use.
     ///
     /// # Cancellation
     ///
-    /// The migration under way is cancelled at the server, and rolled back unless it says `no-transaction`.
+    /// The migration under way is cancelled at the server, and rolled back unless it says `no-transaction`. In an
+    /// engine [over a pool](Engine::from_pool) of the app's own, its connection is closed instead, and the
+    /// server may finish the statement.
     #[cfg(feature = "migrate")]
     pub async fn migrate(&self, migrator: &Migrator) -> Result<(), MigrateError> {
         let db = self.handle().primary();
-        migrator.run(&db).await?;
+        let mut lease = db.acquire().await?;
+        if lease.is_behind_pooler() {
+            let node = lease.node().to_owned();
+            let instead = "migrate through an engine whose node is the server itself";
+            let what = "a migration's lock".to_owned();
+            return Err(sqlx::Error::from(Error::SharedSession { node, what, instead }).into());
+        }
+        lock_for_migrations(&mut lease).await?;
+        // Not `run`, whose future is `Send` for the compiler only where the connection outlives it; sqlx has this one
+        // for that, hidden.
+        let migrated = migrator.run_direct(None, &mut *lease, false).await;
+        drop(lease);
+        // What was migrated before one failed counts too.
         if let Some(token) = db.token().await {
             self.observe(&token);
         }
-        Ok(())
+        migrated
     }
 
     /// Returns a `PgPool` of a node, for code that needs one, such as a job queue or `PgListener`. `None`

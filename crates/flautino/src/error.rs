@@ -209,7 +209,7 @@ pub enum Error {
     #[error(
         "`{name}` through a handle would hold nothing, since the session is reset after the statement; \
          use a lease (`db.acquire()`), or for a lock `pg_advisory_xact_lock` in a transaction \
-         (`db.begin()`), or for notifications `PgListener`"
+         (`db.begin()`), or for notifications `engine.listen`"
     )]
     NeedsLease {
         /// What would hold it: the function that is called, or `LISTEN`.

@@ -185,6 +185,12 @@ impl Lease {
         self.node.name()
     }
 
+    /// Whether the session behind it is shared with other clients.
+    #[cfg(feature = "migrate")]
+    pub(crate) fn is_behind_pooler(&self) -> bool {
+        self.node.server.sender.is_pooler
+    }
+
     /// Takes the connection out of the pool for good, as sqlx's `PoolConnection::detach` does. The pool
     /// may make another one in its place, and [`Engine::close`](crate::Engine::close) does not wait for
     /// this one.

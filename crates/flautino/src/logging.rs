@@ -43,7 +43,7 @@ impl Logger {
         Self {
             queries: AtomicBool::new(queries),
             responses: AtomicBool::new(responses),
-            slow_us: AtomicU64::new(micros(slow)),
+            slow_us: AtomicU64::new(slow_micros(slow)),
             repeated: AtomicU32::new(repeated),
             next: AtomicU64::new(1),
             statements: Arc::default(),
@@ -71,7 +71,7 @@ impl Logger {
     }
 
     pub(crate) fn set_slow(&self, slow: Duration) {
-        self.slow_us.store(micros(slow), Relaxed);
+        self.slow_us.store(slow_micros(slow), Relaxed);
     }
 
     pub(crate) fn repeated(&self) -> u32 {
@@ -131,6 +131,11 @@ impl Logger {
             rows: 0,
         })))
     }
+}
+
+/// Less than a microsecond is not none.
+fn slow_micros(slow: Duration) -> u64 {
+    micros(slow).max(u64::from(!slow.is_zero()))
 }
 
 /// Whether a statement carries bind values, which the server may quote in an error.

@@ -8,6 +8,7 @@
 //! - `refusal`: why a connection cannot be made, and which key to mend
 //! - `probe_connection`: the connection over which the monitor probes it
 //! - `listener`: a connection that listens for notifications
+//! - `migrating`: that one instance of an app migrates at a time
 //! - `gauges`: how busy it is and how fast it answers
 
 mod backend;
@@ -15,6 +16,8 @@ mod extensions;
 mod gauges;
 mod hooks;
 mod listener;
+#[cfg(feature = "migrate")]
+mod migrating;
 mod pool;
 mod probe_connection;
 mod refusal;
@@ -39,6 +42,8 @@ use self::gauges::Gauges;
 pub use self::hooks::{ConnectionHook, hook};
 pub(crate) use self::hooks::{HookCell, boxed};
 pub(crate) use self::listener::NodeListener;
+#[cfg(feature = "migrate")]
+pub(crate) use self::migrating::lock_for_migrations;
 pub(crate) use self::pool::counts::Counts;
 pub(crate) use self::pool::pooled_connection::{Parts as ConnectionParts, PooledConnection};
 pub(crate) use self::pool::{EndListener, EndReason, Epoch, NodePool};

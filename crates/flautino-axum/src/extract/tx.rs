@@ -16,7 +16,7 @@ use crate::context::{RequestContext, ResponseMade, Unavailable};
 ///
 /// It begins with the first statement. When the handler's response is a success (a status below
 /// 400), it is committed before the response leaves; a commit that fails turns the response into
-/// a 500. It is rolled back after any other response, after a panic, and when the client goes away.
+/// an error ([`EngineLayer::on_error`](crate::EngineLayer::on_error), else an empty 500). It is rolled back after any other response, after a panic, and when the client goes away.
 ///
 /// ```
 /// use axum::Json;
@@ -31,7 +31,7 @@ use crate::context::{RequestContext, ResponseMade, Unavailable};
 /// ```
 ///
 /// Drop it before the handler returns. If a spawned task or the response's own stream still holds it
-/// when the response is made, the transaction is rolled back, and the response becomes a 500.
+/// when the response is made, the transaction is rolled back, and the response becomes an error likewise.
 #[derive(Debug)]
 pub struct Tx {
     context: RequestContext,

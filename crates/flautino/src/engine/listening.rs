@@ -1,8 +1,8 @@
 //! Listening for notifications, on whichever node is the primary.
 
 use std::fmt;
-use std::pin::Pin;
-use std::sync::{Arc, Weak};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -80,12 +80,13 @@ impl EngineState {
             if !self.phase.is_open() {
                 return Err(Error::Closed { node: self.main().name().to_string() }.into());
             }
-            match self.listen_on_primary(&channels).await {
+            let waited = started.elapsed();
+            match listen_on_primary(self.monitor(), &channels, waited).await {
                 Ok(first) => break first,
                 Err(error) => {
                     let is_own = Error::of(&error)
                         .is_some_and(|own| !matches!(own, Error::NoPrimary { .. }));
-                    let is_late = started.elapsed() >= self.config.routing.failover_timeout;
+                    let is_late = waited >= self.config.routing.failover_timeout;
                     if is_own || is_late || is_final(&error) || !self.monitor().routes() {
                         return Err(error);
                     }
@@ -94,106 +95,146 @@ impl EngineState {
             tokio::time::sleep(pauses.next_pause()).await;
         };
         let (sender, receiver) = mpsc::channel(KEPT);
+        let unread = sender.clone();
+        let closed = self.phase.closed();
         let follower = Follower {
-            engine: Arc::downgrade(self),
             monitor: Arc::clone(self.monitor()),
             channels,
-            outbox: Outbox { sender: sender.clone(), has_gap: false },
+            outbox: Outbox { sender, has_gap: false },
         };
-        let closed = self.phase.closed();
-        self.tasks().spawn(async move {
+        self.tasks().spawn(follower.follow(first, async move {
             tokio::select! {
-                () = follower.follow(first) => {}
-                () = sender.closed() => {}
+                () = unread.closed() => {}
                 () = closed => {}
             }
-        });
+        }));
         Ok(Listener(receiver))
-    }
-
-    async fn listen_on_primary(
-        &self,
-        channels: &[String],
-    ) -> Result<(Arc<Node>, NodeListener), sqlx::Error> {
-        let node = match self.monitor().routes() {
-            false => self.main(),
-            true => self.monitor().state().primary().cloned().ok_or_else(|| {
-                let nodes = self.monitor().state().describe_nodes();
-                sqlx::Error::from(Error::NoPrimary { waited: Duration::ZERO, nodes })
-            })?,
-        };
-        let listener = node.server.listen(channels).await?;
-        Ok((node, listener))
     }
 }
 
-/// Goes along with the primary. It keeps no engine alive that nobody else has.
+/// Listens on the primary, if there is one; in an engine of one node on that.
+async fn listen_on_primary(
+    monitor: &Monitor,
+    channels: &[String],
+    waited: Duration,
+) -> Result<(Arc<Node>, NodeListener), sqlx::Error> {
+    let state = monitor.state().clone();
+    let node = match monitor.routes() {
+        false => &state.nodes[0],
+        true => state.primary().ok_or_else(|| {
+            let nodes = state.describe_nodes();
+            sqlx::Error::from(Error::NoPrimary { waited, nodes })
+        })?,
+    };
+    let listener = node.server.listen(channels).await?;
+    Ok((Arc::clone(node), listener))
+}
+
+/// Why a node is not listened to any more.
+enum Left {
+    /// Another node is the primary, or this one has left the engine.
+    Superseded,
+    /// The connection is lost.
+    Lost(Option<sqlx::Error>),
+}
+
+/// Goes along with the primary.
 struct Follower {
-    engine: Weak<EngineState>,
     monitor: Arc<Monitor>,
     channels: Vec<String>,
     outbox: Outbox,
 }
 
 impl Follower {
-    async fn follow(mut self, first: (Arc<Node>, NodeListener)) {
-        let mut listening = first;
+    /// Until `stop`: nobody reads any more, or the engine is closed or gone.
+    async fn follow(mut self, first: (Arc<Node>, NodeListener), stop: impl Future<Output = ()>) {
+        let mut stop = pin!(stop);
+        let (mut node, mut listener) = first;
         loop {
-            let (node, listener) = listening;
-            let error = self.hear(&node, listener).await;
-            tracing::warn!(
-                node = %node.name(), error = error.map(tracing::field::display),
-                "the connection that listens for notifications is lost, or the primary is another node"
-            );
+            let left = tokio::select! {
+                left = self.hear(&node, &mut listener) => Some(left),
+                () = &mut stop => None,
+            };
+            listener.close().await;
+            let Some(left) = left else { return };
             self.outbox.gap();
-            let Some(again) = self.listen_again().await else { return };
-            listening = again;
-            tracing::info!(node = %listening.0.name(), "listening for notifications again");
+            match left {
+                Left::Superseded => tracing::info!(
+                    node = %node.name(), "the node is not the primary any more; notifications may be lost"
+                ),
+                Left::Lost(error) => tracing::warn!(
+                    node = %node.name(), error = error.map(tracing::field::display),
+                    "the connection that listens is lost, and notifications with it"
+                ),
+            }
+            (node, listener) = tokio::select! {
+                again = self.listen_again() => again,
+                () = &mut stop => return,
+            };
+            tracing::info!(node = %node.name(), "listening for notifications again");
             self.outbox.gap();
         }
     }
 
-    /// Passes on what the node notifies, for as long as it is the primary. Returns why that ended.
-    async fn hear(&mut self, node: &Arc<Node>, mut listener: NodeListener) -> Option<sqlx::Error> {
+    /// Passes on what the node notifies, for as long as it is the primary.
+    async fn hear(&mut self, node: &Arc<Node>, listener: &mut NodeListener) -> Left {
+        let mut quiet_until = Instant::now() + SILENCE;
         loop {
             let changed = self.monitor.changed();
-            if !self.is_primary(node) {
-                return None;
+            if self.is_superseded(node) {
+                return Left::Superseded;
             }
             tokio::select! {
                 heard = listener.next() => match heard {
-                    Ok(Some(notification)) => self.outbox.send(Event::Notification(notification)),
-                    Ok(None) => return None,
-                    Err(error) => return Some(error),
+                    Ok(Some(notification)) => {
+                        quiet_until = Instant::now() + SILENCE;
+                        self.outbox.send(Event::Notification(notification));
+                    }
+                    Ok(None) => return Left::Lost(None),
+                    Err(error) => return Left::Lost(Some(error)),
                 },
                 () = self.outbox.deliver_gap(), if self.outbox.has_gap => {}
                 () = changed => {}
-                () = tokio::time::sleep(SILENCE) => {
+                () = tokio::time::sleep_until(quiet_until.into()) => {
                     if let Err(error) = listener.answers().await {
-                        return Some(error);
+                        return Left::Lost(Some(error));
                     }
+                    quiet_until = Instant::now() + SILENCE;
                 }
             }
         }
     }
 
-    /// Whether there is no other primary.
-    fn is_primary(&self, node: &Arc<Node>) -> bool {
-        !self.monitor.routes()
-            || self.monitor.state().primary().is_some_and(|primary| Arc::ptr_eq(primary, node))
+    /// Whether another node is the primary, or this one has left. Where no primary is known, the connection itself
+    /// tells when it is lost.
+    fn is_superseded(&self, node: &Arc<Node>) -> bool {
+        let state = self.monitor.state();
+        let primary = match self.monitor.routes() {
+            true => state.primary(),
+            false => Some(&state.nodes[0]),
+        };
+        node.left.is_cancelled() || primary.is_some_and(|primary| !Arc::ptr_eq(primary, node))
     }
 
-    /// Tries until it listens again. `None` if the engine is gone.
-    async fn listen_again(&mut self) -> Option<(Arc<Node>, NodeListener)> {
-        let mut pauses = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
-        loop {
-            let engine = self.engine.upgrade()?;
-            match engine.listen_on_primary(&self.channels).await {
-                Ok(again) => return Some(again),
-                Err(error) => tracing::debug!(%error, "cannot listen for notifications yet"),
+    /// Tries until it listens again.
+    async fn listen_again(&mut self) -> (Arc<Node>, NodeListener) {
+        let Self { monitor, channels, outbox } = self;
+        let listening = async {
+            let mut pauses = Backoff::new(FIRST_PAUSE, MAX_PAUSE);
+            loop {
+                match listen_on_primary(monitor, channels, Duration::ZERO).await {
+                    Ok(again) => return again,
+                    Err(error) => tracing::debug!(%error, "cannot listen for notifications yet"),
+                }
+                tokio::time::sleep(pauses.next_jittered_pause()).await;
             }
-            drop(engine);
-            tokio::time::sleep(pauses.next_jittered_pause()).await;
+        };
+        let mut listening = pin!(listening);
+        loop {
+            tokio::select! {
+                again = &mut listening => return again,
+                () = outbox.deliver_gap(), if outbox.has_gap => {}
+            }
         }
     }
 }

@@ -63,7 +63,7 @@ impl PhaseCell {
         self.closed().await;
     }
 
-    /// As [`closing`](Self::closing), also where the engine is dropped meanwhile.
+    /// As [`closing`](Self::closing); it is ready, too, when the engine is dropped.
     pub(super) fn closed(&self) -> impl Future<Output = ()> + Send + 'static {
         let mut phase = self.0.subscribe();
         async move {

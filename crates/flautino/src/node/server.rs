@@ -152,7 +152,10 @@ impl Server {
         self.connect_with(&self.options).await
     }
 
-    async fn connect_with(&self, options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    pub(super) async fn connect_with(
+        &self,
+        options: &PgConnectOptions,
+    ) -> Result<PgConnection, sqlx::Error> {
         options
             .connect()
             .await

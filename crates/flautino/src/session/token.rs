@@ -66,16 +66,19 @@ impl Token {
         self.0
     }
 
-    /// The one of the two that covers more, as far as that can be told.
+    /// Whether it demands a position, and not the primary for a while.
+    pub(crate) fn is_position(self) -> bool {
+        matches!(self.0, Kind::At(_))
+    }
+
+    /// The one of two tokens of the same kind that demands more.
     pub(crate) fn later(self, other: Self) -> Self {
         match (self.0, other.0) {
             (Kind::At(one), Kind::At(other)) => Self::at(one.later(other)),
             (Kind::PrimaryUntil(one), Kind::PrimaryUntil(other)) => {
                 Self(Kind::PrimaryUntil(one.max(other)))
             }
-            // The primary has what any position has.
-            (Kind::PrimaryUntil(_), Kind::At(_)) => self,
-            (Kind::At(_), Kind::PrimaryUntil(_)) => other,
+            _ => self,
         }
     }
 }

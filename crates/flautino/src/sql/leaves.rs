@@ -136,7 +136,7 @@ impl<'a> Command<'a> {
                  statements are not kept prepared",
             ),
             "listen" | "unlisten" => {
-                leaves(what, "use `PgListener` on a connection to the server itself")
+                leaves(what, "use `engine.listen` of an engine whose node is the server itself")
             }
             "load" => leaves(what, "set `session_preload_libraries` for the role or the database"),
             "prepare" if !self.is(1, &["transaction"]) => {

@@ -196,6 +196,8 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
             "monitor/traces.rs",
             "node/backend.rs",
             "node/extensions.rs",
+            "node/listener.rs",
+            "node/migrating.rs",
             "node/pool/recovery.rs",
             "node/setup.rs",
             "transaction/guard.rs",

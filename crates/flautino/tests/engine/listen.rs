@@ -1,5 +1,6 @@
 //! Notifications that follow the primary.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flautino::{Engine, EngineConfig, Error, Event, Listener, NodeConfig};
@@ -159,5 +160,52 @@ async fn a_connection_that_the_network_swallows_is_noticed() {
     assert_eq!(heard(&mut listener).await, "gap");
     notify(&lab.engine, "prices", "after").await;
     assert_eq!(heard(&mut listener).await, "prices after");
+    lab.engine.close().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_hangs_is_noticed_though_the_node_answers_its_probes() {
+    let lab = Lab::named("listen").replicas(1).start().await;
+    let mut listener = lab.engine.listen(["prices"]).await.unwrap();
+    let sql = format!("SELECT pid::bigint FROM pg_stat_activity WHERE application_name = '{NAME}'");
+    let pid = ask::<i64>(lab.primary(), &sql).await.to_string();
+    signal("-STOP", &pid);
+    let gap = heard(&mut listener).await;
+    signal("-CONT", &pid);
+    assert_eq!(gap, "gap");
+    assert_eq!(heard(&mut listener).await, "gap");
+    notify(&lab.engine, "prices", "after").await;
+    assert_eq!(heard(&mut listener).await, "prices after");
+    lab.engine.close().await;
+}
+
+fn signal(name: &str, pid: &str) {
+    let status = std::process::Command::new("kill").args([name, pid]).status().unwrap();
+    assert!(status.success());
+}
+
+#[tokio::test]
+async fn when_the_engine_is_closed_so_is_its_connection() {
+    let lab = Lab::named("listen").start().await;
+    let mut listener = lab.engine.listen(["prices"]).await.unwrap();
+    lab.engine.close().await;
+    assert!(listener.next().await.is_none());
+    // The server needs a moment to end the process of a connection that was closed in order.
+    until_sessions(lab.primary(), NAME, 0).await;
+}
+
+#[tokio::test]
+async fn it_goes_back_to_the_only_node_that_is_left() {
+    let lab = Lab::named("listen").replicas(1).start().await;
+    let mut listener = lab.engine.listen(["prices"]).await.unwrap();
+    lab.cluster.replica(0).promote().await.unwrap();
+    assert_eq!(heard(&mut listener).await, "gap");
+    assert_eq!(heard(&mut listener).await, "gap");
+    // From now on all statements go to the old primary.
+    lab.engine.set_nodes(BTreeMap::new()).await.unwrap();
+    assert_eq!(heard(&mut listener).await, "gap");
+    assert_eq!(heard(&mut listener).await, "gap");
+    notify(&lab.engine, "prices", "there").await;
+    assert_eq!(heard(&mut listener).await, "prices there");
     lab.engine.close().await;
 }

@@ -15,7 +15,7 @@ const REFUSED: [(&str, &str); 16] = [
     ("RESET work_mem", "SET LOCAL"),
     ("DISCARD ALL", "leave it out"),
     ("DEALLOCATE ALL", "leave it out"),
-    ("LISTEN news", "PgListener"),
+    ("LISTEN news", "engine.listen"),
     ("LOAD 'plpgsql'", "session_preload_libraries"),
     ("PREPARE p AS SELECT 1", "its values bound"),
     ("DECLARE c CURSOR WITH HOLD FOR SELECT 1", "without `WITH HOLD`"),
