@@ -96,6 +96,9 @@ impl<E> EngineLayer<E> {
     /// By when, from the arrival of a request, all statements of its handle end; see
     /// [`Handle::with_deadline`](flautino::Handle::with_deadline). Default: none.
     ///
+    /// A `Db` that outlives the request, in a task or a stream, keeps its deadline: such work gets a handle of its
+    /// own from the engine.
+    ///
     /// A [`DbError`](crate::DbError) is then a 503 for a statement that was not sent, and a 504 for one that was
     /// under way.
     #[must_use]

@@ -37,6 +37,18 @@ fn too_late() -> sqlx::Error {
     Error::DeadlineExceeded { step: DeadlineStep::Waiting }.into()
 }
 
+fn is_too_late(error: &sqlx::Error) -> bool {
+    matches!(Error::of(error), Some(Error::DeadlineExceeded { .. }))
+}
+
+/// The failure of a statement that is not run again. The error says whether it may have had an effect.
+fn with_effect(mut failure: Failure, statement: Option<&Statement>) -> Failure {
+    if let Some(Sent { statement, completed }) = failure.phase.sent(statement) {
+        failure.error = tell_effect(failure.error, statement.commits_at_once(), completed);
+    }
+    failure
+}
+
 /// What all handles of an engine share.
 pub(crate) struct DispatchContext {
     pub(crate) monitor: Arc<Monitor>,
@@ -157,17 +169,24 @@ impl Dispatch {
         let retries = if monitor.routes() { monitor.config.retries } else { 0 };
         let mut retry = Retry::new(self.target.kind(), retries);
         let mut lease = None;
+        // What is told where there is no time to run the statement again.
+        let mut last = None;
         loop {
             let access = if retry.to_primary { Access::Write } else { access };
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Err(Failure::new(too_late(), Phase::Leasing));
+                return Err(last.unwrap_or_else(|| Failure::new(too_late(), Phase::Leasing)));
             }
             let leased = match self.lease(access, statement, &mut retry, &mut lease) {
                 Ok(Some(waiting)) => self.in_time(waiting).await,
                 Ok(None) => Ok(()),
                 Err(error) => Err(error),
             };
-            let mut failure = if let Err(error) = leased {
+            let failure = if let Err(error) = leased {
+                if is_too_late(&error)
+                    && let Some(last) = last
+                {
+                    return Err(last);
+                }
                 let error = AlreadyHolds::explain(error, self.session.leases());
                 Failure::new(error, Phase::Leasing)
             } else if let Some(leased) = &mut lease {
@@ -175,7 +194,16 @@ impl Dispatch {
                     leased.mark_outdated();
                 }
                 leased.set_deadline(self.deadline);
-                match work.run(&mut lease).await {
+                let worked = match (self.deadline, statement) {
+                    // It sends a `BEGIN` at most.
+                    (Some(deadline), None) => {
+                        let working = Box::pin(work.run(&mut lease));
+                        let worked = tokio::time::timeout_at(deadline.into(), working).await;
+                        worked.unwrap_or_else(|_| Err(Failure::new(too_late(), Phase::Beginning)))
+                    }
+                    _ => work.run(&mut lease).await,
+                };
+                match worked {
                     Ok(output) => return Ok(output),
                     Err(failure) => failure,
                 }
@@ -188,24 +216,21 @@ impl Dispatch {
             // Rare: boxed, it takes no room in the future of each statement.
             let may_retry = Box::pin(self.may_retry(access, statement, &mut retry, &failure));
             if !self.decided_in_time(may_retry).await {
-                if let Some(Sent { statement, completed }) = failure.phase.sent(statement) {
-                    let commits_at_once = statement.commits_at_once();
-                    failure.error = tell_effect(failure.error, commits_at_once, completed);
-                }
-                return Err(failure);
+                return Err(with_effect(failure, statement));
             }
             if !retry.is_outdated {
                 self.note_retry(&retry, &failure);
             }
+            last = self.deadline.map(|_| with_effect(failure, statement));
             retry.begin_attempt();
         }
     }
 
     /// Waits no longer than until the deadline.
-    async fn in_time(
+    pub(crate) async fn in_time<T>(
         &self,
-        waiting: impl Future<Output = Result<(), sqlx::Error>> + Unpin,
-    ) -> Result<(), sqlx::Error> {
+        waiting: impl Future<Output = Result<T, sqlx::Error>> + Unpin,
+    ) -> Result<T, sqlx::Error> {
         match self.deadline {
             None => waiting.await,
             Some(deadline) => {

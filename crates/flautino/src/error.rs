@@ -358,7 +358,8 @@ impl fmt::Display for AcquireStep {
 pub enum DeadlineStep {
     /// It waited: for a connection, a primary, the fallback budget, or to be sent again. It has had no effect.
     Waiting,
-    /// It was under way. It is cancelled at the server; whether it had an effect is not known.
+    /// It was under way. It is cancelled at the server, or its connection closed; whether it had an effect is not
+    /// known.
     Running,
 }
 
@@ -367,7 +368,8 @@ impl fmt::Display for DeadlineStep {
         f.write_str(match self {
             Self::Waiting => "the statement waited for a connection; it was not sent",
             Self::Running => {
-                "the statement was under way; it is cancelled, and if it was to write, look whether it did"
+                "the statement was under way; it is cancelled, or its connection closed, and if it was to \
+                 write, look whether it did"
             }
         })
     }

@@ -114,9 +114,13 @@ impl Handle {
 
     /// Returns a handle whose statements end by this moment: with all that they wait for (a connection, a primary,
     /// the fallback budget), and with the attempts that are made again. One that is under way then is cancelled
-    /// at the server. Later statements fail at once. It holds for the transactions and leases of the handle
-    /// too, but for `COMMIT` and `ROLLBACK`, which take no time by themselves and would leave in doubt what is
-    /// stored.
+    /// at the server; over a [pool of the app's own](crate::Engine::from_pool) its connection is closed instead.
+    /// Later statements fail at once. It holds for the transactions and leases of the handle too, but for the
+    /// steps of a transaction, such as `commit` and `rollback`: they take no time by themselves, and to cut them
+    /// would leave in doubt what is stored.
+    ///
+    /// Behind PgBouncer, and before `open`, only the waiting ends by it, and what is under way goes on. What is sent
+    /// over the bare connection of a lease or a transaction, `COPY` among it, knows no deadline.
     ///
     /// Fails with [`Error::DeadlineExceeded`](crate::Error::DeadlineExceeded). A statement that failed, and would
     /// have been run again later, fails with its own error.
@@ -416,15 +420,19 @@ impl<'c> Acquire<'c> for &'_ Handle {
             let pool = node.pool()?;
             // The session cannot see what sqlx's transaction writes, nor when it ends.
             this.session().lose_track();
-            match pool {
-                Some(pool) => pool.begin().await,
-                // If this is cancelled, the connection closes with its pool.
-                None => {
-                    let pool = node.server.single_sqlx_pool();
-                    let begun = tokio::time::timeout(node.acquire_timeout(), pool.begin()).await;
-                    begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+            let begin = async {
+                match pool {
+                    Some(pool) => pool.begin().await,
+                    // If this is cancelled, the connection closes with its pool.
+                    None => {
+                        let pool = node.server.single_sqlx_pool();
+                        let begun =
+                            tokio::time::timeout(node.acquire_timeout(), pool.begin()).await;
+                        begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))
+                    }
                 }
-            }
+            };
+            this.dispatch.in_time(Box::pin(begin)).await
         })
     }
 }

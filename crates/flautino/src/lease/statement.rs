@@ -47,7 +47,7 @@ impl Lease {
         completed: &mut bool,
     ) -> Result<T, sqlx::Error> {
         let running = self.begin_statement(statement).await?;
-        let deadline = self.deadline;
+        let deadline = self.cut_at();
         let Parts { connection, node, cancellation, .. } = self.parts().until(deadline);
         let span = span::of(node, statement.text(), running.reason);
         let mut log_entry = running.log(node, statement);
@@ -62,7 +62,7 @@ impl Lease {
                     Some(fetch) if is_short => fetch(connection, to_send).await,
                     _ => {
                         let items = connection.fetch_many(to_send);
-                        read_to_end(items, &mut log_entry, completed).await
+                        read_to_end(items, &mut log_entry, completed, deadline).await
                     }
                 };
                 pooler::end(running.sending, connection, &mut result).await;
@@ -85,7 +85,7 @@ impl Lease {
         start: impl Start<T>,
     ) -> Result<T, sqlx::Error> {
         let running = self.begin_statement(statement).await?;
-        let deadline = self.deadline;
+        let deadline = self.cut_at();
         let Parts { connection, node, cancellation, .. } = self.parts().until(deadline);
         let span = span::of(node, statement.text(), running.reason);
         let log_entry = running.log(node, statement);
@@ -129,7 +129,7 @@ impl Lease {
                     return;
                 }
             };
-            let deadline = lease.deadline;
+            let deadline = lease.cut_at();
             let Parts { connection, node, cancellation, state } = lease.parts().until(deadline);
             let span = span::of(node, statement.text(), running.reason);
             let mut log_entry = running.log(node, &statement);
@@ -141,6 +141,12 @@ impl Lease {
             if result.is_ok() {
                 let mut items = connection.fetch_many(statement.to_send(running.sending));
                 result = loop {
+                    // Where rows go on coming, nothing is waited for.
+                    if is_over(deadline) && *state == LeaseState::HalfRead {
+                        *state = LeaseState::Busy;
+                        break Err(cut());
+                    }
+                    *state = LeaseState::Busy;
                     let read = {
                         let filling = poll_fn(|context| {
                             let log = |item: &Item| log_item(&mut log_entry, item);
@@ -157,7 +163,6 @@ impl Lease {
                     }
                     *state = LeaseState::HalfRead;
                     yield std::mem::take(&mut batch);
-                    *state = LeaseState::Busy;
                 };
                 drop(items);
                 if running.sending == Sending::InTransaction && !batch.is_empty() {
@@ -210,9 +215,7 @@ impl Lease {
         statement: &Statement,
     ) -> Result<RunningStatement, sqlx::Error> {
         statement.refuse_copy()?;
-        if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-            return Err(Error::DeadlineExceeded { step: DeadlineStep::Waiting }.into());
-        }
+        self.refuse_late()?;
         if self.node.server.sender.is_pooler
             && let Some(Leftover { what, instead }) = statement.leftover()
         {
@@ -220,12 +223,10 @@ impl Lease {
             return Err(Error::SharedSession { node, what, instead }.into());
         }
         let effects = self.node.classifier().effects(statement.plan(), statement.text());
-        if effects.any(Effects::ASKS) {
-            Box::pin(self.own_sequences()).await?;
-        }
-        if self.needs_care() {
+        let asks = effects.any(Effects::ASKS);
+        if asks || self.needs_care() {
             // Rare, so that it takes no room in the future of each statement.
-            Box::pin(self.make_ready()).await?;
+            Box::pin(self.get_ready(asks)).await?;
         }
         self.expect(effects);
         let before = self.begin_use();
@@ -244,6 +245,42 @@ impl Lease {
         let started = self.node.server.sender.logger.starts().or_else(NodeMetrics::starts);
         self.timed = started.map(|started| Timed { started, sql: statement.sql(), reason });
         Ok(RunningStatement { sending, reason, changes_session, before })
+    }
+
+    /// Fails if the deadline is over.
+    fn refuse_late(&self) -> Result<(), sqlx::Error> {
+        match is_over(self.deadline) {
+            true => Err(Error::DeadlineExceeded { step: DeadlineStep::Waiting }.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// When a statement that is under way is cut. Behind PgBouncer it is not: nothing could be cancelled at the
+    /// server, and the transaction that it is wrapped in may be committing.
+    fn cut_at(&self) -> Option<Instant> {
+        self.deadline.filter(|_| !self.node.server.sender.is_pooler)
+    }
+
+    /// Prepares the session for a statement, by the deadline. `asks` says whether it asks which values of sequences
+    /// the session got.
+    async fn get_ready(&mut self, asks: bool) -> Result<(), sqlx::Error> {
+        let deadline = self.deadline;
+        let getting_ready = async {
+            if asks {
+                self.own_sequences().await?;
+            }
+            if self.needs_care() {
+                self.make_ready().await?;
+            }
+            Ok(())
+        };
+        let Some(deadline) = deadline else { return getting_ready.await };
+        if let Ok(result) = tokio::time::timeout_at(deadline.into(), getting_ready).await {
+            return result.and_then(|()| self.refuse_late());
+        }
+        // Nobody waits for the rest of what was before any more: it is cancelled.
+        self.state = LeaseState::Busy;
+        self.refuse_late()
     }
 
     /// Tells how long a statement took until now that was given up.
@@ -288,7 +325,11 @@ impl Lease {
         if let Some(timed) = self.timed.take() {
             timed.ended(&self.node, now, result.as_ref().err().map(error_type).as_deref());
         }
-        if let Some(tracker) = &mut self.tracker {
+        // One that was cut may still be carried out, so that it goes on for the session, as one that was given up.
+        let is_cut = result.as_ref().is_err_and(is_late);
+        if let Some(tracker) = &mut self.tracker
+            && !is_cut
+        {
             tracker.statement_ended(&self.node, self.in_transaction, now);
         }
         self.end_use(running.before, running.changes_session, now, result);
@@ -387,7 +428,7 @@ impl Lease {
                 // Else sqlx may have prepared the statement and not kept it.
                 is_unchanged &= matches!(error, sqlx::Error::TypeNotFound { .. });
             }
-            Err(error) if matches!(Error::of(error), Some(Error::DeadlineExceeded { .. })) => {
+            Err(error) if is_late(error) => {
                 // As if it was given up: the server is not to blame.
                 self.failures.any = true;
                 return;
@@ -454,14 +495,33 @@ async fn read_to_end<T: Answer>(
     mut items: BoxStream<'_, Result<Item, sqlx::Error>>,
     log_entry: &mut Entry<'_>,
     completed: &mut bool,
+    deadline: Option<Instant>,
 ) -> Result<T, sqlx::Error> {
     let mut answer = T::default();
     while let Some(item) = items.try_next().await? {
+        // Where rows go on coming, nothing is waited for.
+        if is_over(deadline) {
+            return Err(cut());
+        }
         *completed |= item.is_left();
         log_item(log_entry, &item);
         answer.add(item);
     }
     Ok(answer)
+}
+
+fn is_over(deadline: Option<Instant>) -> bool {
+    deadline.is_some_and(|deadline| deadline <= Instant::now())
+}
+
+/// Whether the deadline ended it.
+fn is_late(error: &sqlx::Error) -> bool {
+    matches!(Error::of(error), Some(Error::DeadlineExceeded { .. }))
+}
+
+/// The error of a statement that is cut at its deadline.
+fn cut() -> sqlx::Error {
+    Error::DeadlineExceeded { step: DeadlineStep::Running }.into()
 }
 
 fn log_item(log_entry: &mut Entry<'_>, item: &Item) {

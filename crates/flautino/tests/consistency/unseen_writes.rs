@@ -133,6 +133,21 @@ async fn the_token_of_a_write_that_was_given_up_means_the_primary_also_after_a_l
 }
 
 #[tokio::test]
+async fn a_write_that_its_deadline_cut_is_as_one_that_was_given_up() {
+    let Lab { cluster: _cluster, engine, db, .. } =
+        Lab::named("cut").replicas(1).table("t (a int)").frozen().start().await;
+    let late = db.with_deadline(Instant::now() + Duration::from_secs(2));
+    let insert = "INSERT INTO t SELECT 1 FROM pg_sleep(600)";
+    sqlx::query(insert).execute(&late).await.unwrap_err();
+    assert!(db.owes_token());
+    let token = db.token().await.unwrap();
+    assert!(is_until(token), "{token}");
+    let next = read(&engine, &with_token(&engine, token), COUNT).await;
+    assert_eq!((&*next.node, &*next.reason), ("main", "token_window"));
+    engine.close().await;
+}
+
+#[tokio::test]
 async fn when_the_window_of_a_write_that_was_given_up_is_over_the_token_is_a_position() {
     let Lab { cluster, engine, db, .. } = Lab::named("over")
         .replicas(1)

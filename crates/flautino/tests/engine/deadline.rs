@@ -118,3 +118,42 @@ async fn the_earlier_of_two_holds_and_the_server_is_not_to_blame() {
     assert!(status.nodes.iter().all(|node| node.reason.is_none()), "{status:#?}");
     lab.engine.close().await;
 }
+
+#[tokio::test]
+async fn a_stream_that_flows_ends_with_it_too() {
+    let lab = Lab::named("deadline").start().await;
+    let flowing = "SELECT repeat('x', 1000) FROM generate_series(1, 100000000) n";
+    let late = soon(&lab.db);
+    let deadline = late.deadline().unwrap();
+    let rows = sqlx::query(flowing).fetch(&late);
+    let error = rows
+        .try_for_each(async |_| {
+            // Slower than the server, so that there is always a row at hand.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            assert!(deadline.elapsed() < Duration::from_secs(60), "it goes on and on");
+            Ok(())
+        })
+        .await
+        .unwrap_err();
+    assert_eq!(step(&error), DeadlineStep::Running);
+    let error = sqlx::query(flowing).fetch_all(&soon(&lab.db)).await.unwrap_err();
+    assert_eq!(step(&error), DeadlineStep::Running);
+    lab.engine.close().await;
+}
+
+#[tokio::test]
+async fn what_is_left_of_the_statement_before_is_not_waited_for_and_the_next_is_not_sent() {
+    let lab = Lab::named("deadline").table("t (n int)").start().await;
+    let mut lease = soon(&lab.db).acquire().await.unwrap();
+    let mut rows =
+        sqlx::query("SELECT repeat('x', 20000), pg_sleep(n / 3 * 60) FROM generate_series(0, 9) n")
+            .fetch(&mut lease);
+    rows.try_next().await.unwrap().unwrap();
+    drop(rows);
+    let error = sqlx::query("INSERT INTO t VALUES (1)").execute(&mut lease).await.unwrap_err();
+    assert_eq!(step(&error), DeadlineStep::Waiting, "{error}");
+    drop(lease);
+    run(&lab.db, "SELECT 1").await.unwrap();
+    assert_eq!(ask::<i64>(lab.primary(), "SELECT count(*) FROM t").await, 0);
+    lab.engine.close().await;
+}
