@@ -96,7 +96,7 @@ fn a_warm_read_adds_few_instructions_locks_and_clock_reads_and_no_task() {
         costs_of_one(&valgrind, &folder, &["layer", "--primary", &primary, "--replica", &replica]);
     // Over two nodes the session is locked three times: for what it must see, for what it has seen, and for
     // the token.
-    // In a debug build, and where the whole workspace is tested with the feature `metrics`.
+    // In a debug build, whose runs differ by some thousands.
     let limits = [("one node", one, 46_000, 5, 5), ("two nodes", two, 66_000, 7, 6)];
     for (nodes, costs, most, most_locks, most_clock) in limits {
         let added = costs.instructions.saturating_sub(bare.instructions);
