@@ -22,7 +22,7 @@ use std::time::Instant;
 pub(crate) use self::budget::FallbackBudget;
 pub(crate) use self::retry::{Failure, Phase};
 use self::retry::{NoEffect, Retry, Sent};
-use crate::error::{AlreadyHolds, DeadlineStep, Error};
+use crate::error::{AlreadyHolds, DeadlineStep};
 use crate::lease::Lease;
 use crate::monitor::{EventKind, Monitor};
 use crate::node::Node;
@@ -31,15 +31,6 @@ use crate::session::Session;
 use crate::sql::{Classifier, Plan};
 use crate::sqlstate::{sqlstate, tell_effect};
 use crate::statement::Statement;
-
-/// The error of a statement that was not sent by its deadline.
-fn too_late() -> sqlx::Error {
-    Error::DeadlineExceeded { step: DeadlineStep::Waiting }.into()
-}
-
-fn is_too_late(error: &sqlx::Error) -> bool {
-    matches!(Error::of(error), Some(Error::DeadlineExceeded { .. }))
-}
 
 /// The failure of a statement that is not run again. The error says whether it may have had an effect.
 fn with_effect(mut failure: Failure, statement: Option<&Statement>) -> Failure {
@@ -174,7 +165,9 @@ impl Dispatch {
         loop {
             let access = if retry.to_primary { Access::Write } else { access };
             if self.deadline.is_some_and(|deadline| deadline <= Instant::now()) {
-                return Err(last.unwrap_or_else(|| Failure::new(too_late(), Phase::Leasing)));
+                return Err(last.unwrap_or_else(|| {
+                    Failure::new(DeadlineStep::Waiting.exceeded(), Phase::Leasing)
+                }));
             }
             let leased = match self.lease(access, statement, &mut retry, &mut lease) {
                 Ok(Some(waiting)) => self.in_time(waiting).await,
@@ -182,7 +175,7 @@ impl Dispatch {
                 Err(error) => Err(error),
             };
             let failure = if let Err(error) = leased {
-                if is_too_late(&error)
+                if DeadlineStep::of(&error).is_some()
                     && let Some(last) = last
                 {
                     return Err(last);
@@ -199,7 +192,9 @@ impl Dispatch {
                     (Some(deadline), None) => {
                         let working = Box::pin(work.run(&mut lease));
                         let worked = tokio::time::timeout_at(deadline.into(), working).await;
-                        worked.unwrap_or_else(|_| Err(Failure::new(too_late(), Phase::Beginning)))
+                        worked.unwrap_or_else(|_| {
+                            Err(Failure::new(DeadlineStep::Waiting.exceeded(), Phase::Beginning))
+                        })
                     }
                     _ => work.run(&mut lease).await,
                 };
@@ -235,7 +230,7 @@ impl Dispatch {
             None => waiting.await,
             Some(deadline) => {
                 let waited = tokio::time::timeout_at(deadline.into(), waiting).await;
-                waited.unwrap_or_else(|_| Err(too_late()))
+                waited.unwrap_or_else(|_| Err(DeadlineStep::Waiting.exceeded()))
             }
         }
     }

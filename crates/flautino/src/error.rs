@@ -363,6 +363,21 @@ pub enum DeadlineStep {
     Running,
 }
 
+impl DeadlineStep {
+    /// The error of a statement whose deadline passed at this step.
+    pub(crate) fn exceeded(self) -> sqlx::Error {
+        Error::DeadlineExceeded { step: self }.into()
+    }
+
+    /// The step at which the deadline ended a statement, if that is what the error says.
+    pub(crate) fn of(error: &sqlx::Error) -> Option<Self> {
+        match Error::of(error) {
+            Some(Error::DeadlineExceeded { step }) => Some(*step),
+            _ => None,
+        }
+    }
+}
+
 impl fmt::Display for DeadlineStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

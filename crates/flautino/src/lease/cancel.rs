@@ -88,7 +88,7 @@ async fn run_to_deadline<T>(
         Ok(Some(result)) => result,
         Ok(None) => run_to_end_of_grace(cancellation, work).await,
         // As one that was given up: it is cancelled when the connection goes on or is given back.
-        Err(_) => Err(Error::DeadlineExceeded { step: DeadlineStep::Running }.into()),
+        Err(_) => Err(DeadlineStep::Running.exceeded()),
     }
 }
 

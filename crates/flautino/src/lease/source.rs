@@ -10,7 +10,7 @@ use sqlx_postgres::PgTransactionManager;
 use super::Lease;
 use super::executor::{Answer, Source, Start};
 use super::rows::Rows;
-use crate::error::{DeadlineStep, Error};
+use crate::error::DeadlineStep;
 use crate::sqlstate::{IN_FAILED_TRANSACTION, has_code, tell_effect};
 use crate::statement::Statement;
 
@@ -91,7 +91,6 @@ impl Lease {
 /// The error of a statement that was run again. In a transaction that the app began by itself, and where there was no
 /// time for it, the first error is the one that says something.
 fn instead_of(second: sqlx::Error, first: sqlx::Error) -> sqlx::Error {
-    let is_unsent =
-        matches!(Error::of(&second), Some(Error::DeadlineExceeded { step: DeadlineStep::Waiting }));
+    let is_unsent = DeadlineStep::of(&second) == Some(DeadlineStep::Waiting);
     if is_unsent || has_code(&second, IN_FAILED_TRANSACTION) { first } else { second }
 }

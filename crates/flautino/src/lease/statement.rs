@@ -144,7 +144,7 @@ impl Lease {
                     // Where rows go on coming, nothing is waited for.
                     if is_over(deadline) && *state == LeaseState::HalfRead {
                         *state = LeaseState::Busy;
-                        break Err(cut());
+                        break Err(DeadlineStep::Running.exceeded());
                     }
                     *state = LeaseState::Busy;
                     let read = {
@@ -250,7 +250,7 @@ impl Lease {
     /// Fails if the deadline is over.
     fn refuse_late(&self) -> Result<(), sqlx::Error> {
         match is_over(self.deadline) {
-            true => Err(Error::DeadlineExceeded { step: DeadlineStep::Waiting }.into()),
+            true => Err(DeadlineStep::Waiting.exceeded()),
             false => Ok(()),
         }
     }
@@ -326,7 +326,7 @@ impl Lease {
             timed.ended(&self.node, now, result.as_ref().err().map(error_type).as_deref());
         }
         // One that was cut may still be carried out, so that it goes on for the session, as one that was given up.
-        let is_cut = result.as_ref().is_err_and(is_late);
+        let is_cut = result.as_ref().is_err_and(|error| DeadlineStep::of(error).is_some());
         if let Some(tracker) = &mut self.tracker
             && !is_cut
         {
@@ -428,7 +428,7 @@ impl Lease {
                 // Else sqlx may have prepared the statement and not kept it.
                 is_unchanged &= matches!(error, sqlx::Error::TypeNotFound { .. });
             }
-            Err(error) if is_late(error) => {
+            Err(error) if DeadlineStep::of(error).is_some() => {
                 // As if it was given up: the server is not to blame.
                 self.failures.any = true;
                 return;
@@ -501,7 +501,7 @@ async fn read_to_end<T: Answer>(
     while let Some(item) = items.try_next().await? {
         // Where rows go on coming, nothing is waited for.
         if is_over(deadline) {
-            return Err(cut());
+            return Err(DeadlineStep::Running.exceeded());
         }
         *completed |= item.is_left();
         log_item(log_entry, &item);
@@ -512,16 +512,6 @@ async fn read_to_end<T: Answer>(
 
 fn is_over(deadline: Option<Instant>) -> bool {
     deadline.is_some_and(|deadline| deadline <= Instant::now())
-}
-
-/// Whether the deadline ended it.
-fn is_late(error: &sqlx::Error) -> bool {
-    matches!(Error::of(error), Some(Error::DeadlineExceeded { .. }))
-}
-
-/// The error of a statement that is cut at its deadline.
-fn cut() -> sqlx::Error {
-    Error::DeadlineExceeded { step: DeadlineStep::Running }.into()
 }
 
 fn log_item(log_entry: &mut Entry<'_>, item: &Item) {
