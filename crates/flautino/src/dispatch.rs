@@ -25,7 +25,7 @@ use self::retry::{NoEffect, Retry, Sent};
 use crate::error::{AlreadyHolds, DeadlineStep};
 use crate::lease::Lease;
 use crate::monitor::{EventKind, Monitor};
-use crate::node::Node;
+use crate::node::{Node, Settings};
 use crate::router::{Access, Consistency, Target};
 use crate::session::Session;
 use crate::sql::{Classifier, Plan};
@@ -93,6 +93,8 @@ pub(crate) struct Dispatch {
     pub(crate) consistency: Option<Consistency>,
     /// Until when its statements may take, with all that they wait for.
     pub(crate) deadline: Option<Instant>,
+    /// What its statements run with.
+    pub(crate) settings: Option<Arc<Settings>>,
 }
 
 impl Dispatch {
@@ -104,6 +106,7 @@ impl Dispatch {
             target: Target::Auto,
             consistency: None,
             deadline: None,
+            settings: None,
         }
     }
 
@@ -187,9 +190,16 @@ impl Dispatch {
                     leased.mark_outdated();
                 }
                 leased.set_deadline(self.deadline);
-                let worked = match (self.deadline, statement) {
+                let settings = self.settings.as_ref();
+                let mut ready = Ok(());
+                // Where no statement is sent, the work sees to it, together with what it sends itself.
+                if statement.is_some() && leased.lacks(settings) {
+                    ready = self.in_time(Box::pin(leased.put_settings(settings))).await;
+                }
+                let worked = match (ready, self.deadline, statement) {
+                    (Err(error), ..) => Err(Failure::new(error, Phase::Beginning)),
                     // It sends a `BEGIN` at most.
-                    (Some(deadline), None) => {
+                    (Ok(()), Some(deadline), None) => {
                         let working = Box::pin(work.run(&mut lease));
                         let worked = tokio::time::timeout_at(deadline.into(), working).await;
                         worked.unwrap_or_else(|_| {

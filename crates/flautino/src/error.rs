@@ -159,6 +159,16 @@ pub enum Error {
         instead: &'static str,
     },
 
+    /// A setting of [`Handle::with_settings`](crate::Handle::with_settings) cannot be sent. Nothing was sent.
+    #[error(
+        "the setting `{name}` of `with_settings` cannot be sent to PostgreSQL: a name must not be empty, and \
+         neither name nor value may hold a zero byte"
+    )]
+    InvalidSetting {
+        /// The setting's name.
+        name: String,
+    },
+
     /// The engine has no node of that name.
     #[error(transparent)]
     UnknownNode(#[from] UnknownNode),
@@ -244,6 +254,7 @@ impl Error {
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::NotOnReplica { .. } => "not_on_replica",
             Self::SharedSession { .. } => "shared_session",
+            Self::InvalidSetting { .. } => "invalid_setting",
             Self::UnknownNode(_) => "unknown_node",
             Self::CommitAborted => "commit_aborted",
             Self::CommitUnknown(_) => "commit_unknown",

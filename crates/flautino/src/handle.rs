@@ -146,6 +146,51 @@ impl Handle {
         self.dispatch.deadline
     }
 
+    /// Returns a handle whose statements, transactions and leases run with these settings of PostgreSQL in force,
+    /// on whichever node: a tenant for row-level security, a `role`, a `search_path`, a `work_mem`. They are added to
+    /// those that the handle has; a name that is there already gets the new value. No other handle sees them.
+    ///
+    /// A connection keeps them for the next handle with the same ones, which costs nothing then. On a connection
+    /// that carries others, they are set with one message before the statement, or in that of the `BEGIN`.
+    ///
+    /// A setting of the app's own (`app.tenant`) that was set once in a session is the empty text there
+    /// later, and not `NULL`: a policy has to deny both, as `nullif(current_setting('app.tenant', true), '')` does.
+    ///
+    /// Behind PgBouncer, and over a [pool of the app's own](crate::Engine::from_pool), they are set for one
+    /// transaction at a time: a statement gets one of its own, so that `VACUUM` and the like cannot run. There
+    /// [`acquire`](Handle::acquire) fails behind PgBouncer with
+    /// [`Error::SharedSession`](crate::Error::SharedSession).
+    ///
+    /// If the server refuses a setting, the statement fails with the server's error and is not sent. A name that is
+    /// empty, or a zero byte in a name or value, is [`Error::InvalidSetting`](crate::Error::InvalidSetting). Values
+    /// are neither logged nor shown.
+    ///
+    /// ```no_run
+    /// # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
+    /// // CREATE POLICY own ON notes USING (tenant = nullif(current_setting('app.tenant', true), '')::int)
+    /// let db = db.with_settings([("app.tenant", "42")]);
+    /// sqlx::query("SELECT * FROM notes").fetch_all(&db).await?; // those of tenant 42
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_settings<I, N, V>(&self, settings: I) -> Self
+    where
+        I: IntoIterator<Item = (N, V)>,
+        N: AsRef<str>,
+        V: Into<String>,
+    {
+        let mut all = self.dispatch.settings.as_deref().cloned().unwrap_or_default();
+        settings.into_iter().for_each(|(name, value)| all.set(name.as_ref(), value.into()));
+        let settings = (!all.as_slice().is_empty()).then(|| Arc::new(all));
+        Self { dispatch: Dispatch { settings, ..self.dispatch.clone() } }
+    }
+
+    /// The settings of [`with_settings`](Handle::with_settings): names, in lower case, and values.
+    #[must_use]
+    pub fn settings(&self) -> &[(String, String)] {
+        self.dispatch.settings.as_ref().map_or(&[], |settings| settings.as_slice())
+    }
+
     /// The name of the node that was chosen with [`node`](Handle::node), if one was.
     #[must_use]
     pub fn node_name(&self) -> Option<&str> {
@@ -243,11 +288,20 @@ impl Handle {
     /// Cancel safe: a connection that is being made is kept for the next checkout.
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
         let dispatch = self.dispatch.clone();
-        let keep = |mut lease: Lease| async move {
-            let owned = lease.own_sequences().await.map(|()| lease);
-            owned.map_err(|error| Failure::new(error, Phase::Beginning))
-        };
-        async move { Ok(dispatch.run(Access::Write, None, keep).await?) }
+        async move {
+            let settings = dispatch.settings.as_ref();
+            let keep = |mut lease: Lease| async move {
+                let kept = async {
+                    lease.keep_settings(settings).await?;
+                    lease.own_sequences().await
+                };
+                match kept.await {
+                    Ok(()) => Ok(lease),
+                    Err(error) => Err(Failure::new(error, Phase::Beginning)),
+                }
+            };
+            Ok(dispatch.run(Access::Write, None, keep).await?)
+        }
     }
 
     /// Begins a transaction.
@@ -285,9 +339,9 @@ impl Handle {
                 options.read_only && options.isolation != Some(IsolationLevel::Serializable);
             let access = if may_use_replica { Access::Read } else { Access::Write };
             let begin = |lease| {
-                let options = &options;
+                let (options, settings) = (&options, dispatch.settings.as_ref());
                 async move {
-                    let begun = Transaction::begin_on(lease, options).await;
+                    let begun = Transaction::begin_on(lease, options, settings).await;
                     begun.map_err(|error| Failure::new(error, Phase::Beginning))
                 }
             };
@@ -432,6 +486,13 @@ impl<'c> Acquire<'c> for &'_ Handle {
                     }
                 }
             };
+            let begin = async {
+                let mut transaction = begin.await?;
+                if let Some(settings) = &this.dispatch.settings {
+                    node.put_for_transaction(&mut transaction, settings).await?;
+                }
+                Ok(transaction)
+            };
             this.dispatch.in_time(Box::pin(begin)).await
         })
     }
@@ -442,6 +503,7 @@ impl std::fmt::Debug for Handle {
         f.debug_struct("Handle")
             .field("target", &self.dispatch.target)
             .field("consistency", &self.dispatch.effective_consistency())
+            .field("settings", &self.dispatch.settings)
             .finish_non_exhaustive()
     }
 }

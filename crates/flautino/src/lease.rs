@@ -7,6 +7,7 @@
 //! - `rows`: a result that is read as a stream
 //! - `executor`: sqlx's `Executor` over a lease, a handle or a transaction
 //! - `timed`, `span`: how long a statement takes; the span around it
+//! - `settings`: what a handle's statements run with
 //! - `tracker`: what the handle's session learns of the statements
 //! - `cancel`: what ends a statement early
 //! - `pooler`: the transaction around a statement behind PgBouncer
@@ -15,6 +16,7 @@ mod cancel;
 pub(crate) mod executor;
 mod pooler;
 mod rows;
+mod settings;
 mod source;
 mod span;
 mod statement;
@@ -38,16 +40,17 @@ pub(crate) use self::cancel::Step;
 use self::cancel::{Cancellation, run_cancellable, run_unwatched};
 use self::executor::executor_through;
 pub(crate) use self::rows::{FailedRows, Item, Rows};
+pub(crate) use self::settings::Commands;
 use self::timed::Timed;
 pub(crate) use self::tracker::{Tracker, Tracking};
 use crate::logging::Values;
-use crate::node::{ConnectionParts, InFlight, Node, PooledConnection};
+use crate::node::{ConnectionParts, InFlight, Node, PooledConnection, Settings};
 use crate::sql::{Classifier, SchemaChange};
 use crate::sqlstate::{QUERY_CANCELED, has_code};
 use crate::statement::ToSend;
 
 /// Makes a session forget which values of sequences it got.
-const DISCARD_SEQUENCES: &str = "DISCARD SEQUENCES";
+pub(crate) const DISCARD_SEQUENCES: &str = "DISCARD SEQUENCES";
 
 /// One connection of a node, for what needs the same session from one statement to the next:
 /// `COPY`, advisory locks, temporary tables, session settings.
@@ -92,6 +95,10 @@ pub struct Lease {
     timed: Option<Timed>,
     /// Until when its statements may take.
     deadline: Option<Instant>,
+    /// What a connection outside a pool has in force; one of a pool knows it itself.
+    settings: Option<Arc<Settings>>,
+    /// What each statement has in force in a transaction of its own, where others use the session too.
+    local_settings: Option<Arc<Settings>>,
 }
 
 enum LeasedConnection {
@@ -136,9 +143,10 @@ pub(crate) struct Failures {
 }
 
 impl Lease {
-    /// Leases the connection that was used last, if nothing has to be waited for.
-    pub(crate) fn warm(node: &Arc<Node>) -> Option<Self> {
-        let connection = node.pool().ok()??.checkout_warm()?;
+    /// Leases the connection that was used last, if nothing has to be waited for. One that carries these settings
+    /// comes first, but they are not put in force here.
+    pub(crate) fn warm(node: &Arc<Node>, settings: Option<&Arc<Settings>>) -> Option<Self> {
+        let connection = node.pool().ok()??.checkout_warm(settings)?;
         Some(Self::new(LeasedConnection::Pooled(connection), InFlight::on(node)))
     }
 
@@ -146,11 +154,12 @@ impl Lease {
     /// have to be waited for.
     pub(crate) async fn checkout(
         node: &Arc<Node>,
+        settings: Option<&Arc<Settings>>,
         is_up: impl Fn() -> bool,
     ) -> Result<Self, sqlx::Error> {
         let node = InFlight::on(node);
         let connection = match node.pool()? {
-            Some(pool) => LeasedConnection::Pooled(pool.checkout(is_up).await?),
+            Some(pool) => LeasedConnection::Pooled(pool.checkout(settings, is_up).await?),
             None => LeasedConnection::Single(Box::pin(node.connect()).await?),
         };
         Ok(Self::new(connection, node))
@@ -171,6 +180,8 @@ impl Lease {
             schema_change: None,
             timed: None,
             deadline: None,
+            settings: None,
+            local_settings: None,
         }
     }
 

@@ -3,6 +3,7 @@
 //! - `server`: how to connect to it, and its role
 //! - `setup`, `backend`, `extensions`, `sender`: the library's own SQL: setting up and resetting sessions,
 //!   signalling backends, creating extensions, and how all of it is sent
+//! - `settings`: what a handle's statements run with
 //! - `pool`: its connections while the engine is open
 //! - `hooks`: what the app runs on new, checked-out and released connections
 //! - `refusal`: why a connection cannot be made, and which key to mend
@@ -23,6 +24,7 @@ mod probe_connection;
 mod refusal;
 mod sender;
 mod server;
+mod settings;
 mod setup;
 
 use std::ops::Deref;
@@ -51,6 +53,7 @@ pub(crate) use self::probe_connection::{ProbeConnection, ProbeState, Question};
 pub(crate) use self::refusal::{fix, is_final};
 pub(crate) use self::sender::Sender;
 pub(crate) use self::server::{Server, Watcher};
+pub(crate) use self::settings::{Extent, Settings};
 pub(crate) use self::setup::server_start;
 use crate::config::{NodeConfig, PoolConfig};
 use crate::error::Error;

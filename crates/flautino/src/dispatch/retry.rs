@@ -13,11 +13,11 @@ use crate::monitor::WriteUnderWay;
 use crate::node::Node;
 use crate::router::{Access, ExcludedNodes, NodeView, Reason, Role, Snapshot, Target};
 use crate::sqlstate::{
-    ADMIN_SHUTDOWN, DEADLOCK_DETECTED, FEATURE_NOT_SUPPORTED, INVALID_SCHEMA_NAME,
-    OBJECT_NOT_IN_PREREQUISITE_STATE, READ_ONLY_TRANSACTION, SERIALIZATION_FAILURE,
-    TOO_MANY_CONNECTIONS, UNDEFINED_COLUMN, UNDEFINED_FUNCTION, UNDEFINED_OBJECT, UNDEFINED_TABLE,
-    is_connection_lost, is_outdated, lacks_value, needs_primary, refuses_role_or_database, said_by,
-    server_keeps_session, sqlstate,
+    ADMIN_SHUTDOWN, DEADLOCK_DETECTED, FEATURE_NOT_SUPPORTED, INVALID_PARAMETER_VALUE,
+    INVALID_SCHEMA_NAME, OBJECT_NOT_IN_PREREQUISITE_STATE, READ_ONLY_TRANSACTION,
+    SERIALIZATION_FAILURE, TOO_MANY_CONNECTIONS, UNDEFINED_COLUMN, UNDEFINED_FUNCTION,
+    UNDEFINED_OBJECT, UNDEFINED_TABLE, is_connection_lost, is_outdated, lacks_value, needs_primary,
+    refuses_role_or_database, said_by, server_keeps_session, sqlstate,
 };
 use crate::statement::Statement;
 
@@ -53,7 +53,7 @@ impl From<Failure> for sqlx::Error {
 pub(crate) enum Phase {
     /// It was waiting for a connection.
     Leasing,
-    /// It had a connection, and had sent nothing or a `BEGIN`.
+    /// It had a connection, and had sent nothing, a `BEGIN` or the handle's settings.
     Beginning,
     /// It had sent the statement; the caller had received no row of its result.
     Executing {
@@ -235,7 +235,10 @@ impl Retry {
             return false;
         }
         let code = sqlstate(error).unwrap_or_default();
-        let may_succeed = primary_may_succeed(error, &code) || needs_primary(error);
+        // What was refused before the statement was sent are the handle's settings: a role, say, that the replica
+        // does not know yet.
+        let is_behind = sent.is_none() && code == INVALID_PARAMETER_VALUE;
+        let may_succeed = is_behind || primary_may_succeed(error, &code) || needs_primary(error);
         if self.attempt.on_replica && self.target == Target::Auto && may_succeed {
             self.was_refused = sent.is_some() && may_be_refused_for_good(error, &code);
             self.cause = Some(Reason::Rescued);

@@ -13,7 +13,7 @@ use crate::config::{Fallback, RoutingMode};
 use crate::error::{Error, UnknownNode};
 use crate::lease::{Lease, Tracking};
 use crate::monitor::{ClusterState, EventKind, Monitor};
-use crate::node::Node;
+use crate::node::{Node, Settings};
 use crate::router::{
     Access, Consistency, Decision, Exclusion, Floor, Load, NodeView, Reason, Request, Target,
     route, route_stale,
@@ -43,22 +43,30 @@ impl Selection {
     }
 
     /// Leases a connection to the node, if nothing has to be waited for and nothing has changed.
-    pub(super) fn checkout_warm(&self, monitor: &Monitor) -> Option<Lease> {
+    pub(super) fn checkout_warm(
+        &self,
+        monitor: &Monitor,
+        settings: Option<&Arc<Settings>>,
+    ) -> Option<Lease> {
         if self.needs_primary() || self.decision.reason.is_fallback() {
             return None;
         }
-        let lease = Lease::warm(self.node())?;
+        let lease = Lease::warm(self.node(), settings)?;
         Arc::ptr_eq(&monitor.state(), &self.state).then_some(lease)
     }
 
     /// Leases a connection to the node. Returns `None` if the node no longer fits: it changed its
     /// role, was replaced, went down or left.
-    pub(super) async fn checkout(&self, monitor: &Monitor) -> Result<Option<Lease>, sqlx::Error> {
+    pub(super) async fn checkout(
+        &self,
+        monitor: &Monitor,
+        settings: Option<&Arc<Settings>>,
+    ) -> Result<Option<Lease>, sqlx::Error> {
         let node = self.node();
         let is_named = matches!(self.request.target, Target::Node(_));
         // Who names a node waits for that one, also while it is down.
         let is_up = || is_named || monitor.state().view(node).is_some_and(|view| view.up);
-        let lease = Lease::checkout(node, is_up).await;
+        let lease = Lease::checkout(node, settings, is_up).await;
         let now = monitor.state();
         let number = now.number(node);
         let may_reselect = match &lease {

@@ -180,7 +180,7 @@ impl EngineState {
             .zip(pools)
             .filter(|(node, pool)| node.server.trouble().is_none() && !pool.is_external());
         let first = reachable.map(async |(node, pool)| {
-            let mut first = pool.checkout(|| true).await;
+            let mut first = pool.checkout(None, || true).await;
             if let Ok(connection) = &mut first
                 && Arc::ptr_eq(node, &nodes[0])
             {

@@ -1,22 +1,29 @@
-//! The transaction around a statement behind PgBouncer. A statement is several messages, and PgBouncer
-//! sends them to one server only within a transaction.
+//! The transaction around a statement where others use the session too: behind PgBouncer a statement is several
+//! messages, which reach one server only within a transaction; and what a handle has set must not outlast it.
 
 use sqlx::{PgConnection, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
+use super::settings;
+use super::statement::RunningStatement;
 use crate::sqlstate::server_keeps_session;
 use crate::statement::{Sending, ToSend};
 
 /// Begins the transaction, if the statement is sent in one.
 pub(super) async fn begin(
-    sending: Sending,
+    running: &RunningStatement,
     connection: &mut PgConnection,
 ) -> Result<(), sqlx::Error> {
-    match sending {
-        Sending::AsItIs | Sending::Unnamed | Sending::OneMessage => Ok(()),
-        // Boxed, so that it takes no room in the future of each statement.
-        Sending::InTransaction => Box::pin(PgTransactionManager::begin(connection, None)).await,
+    // Boxed, so that it takes no room in the future of each statement.
+    match (running.sending, &running.settings) {
+        (Sending::AsItIs | Sending::Unnamed | Sending::OneMessage, _) => Ok(()),
+        (Sending::InTransaction, None) => {
+            Box::pin(PgTransactionManager::begin(connection, None)).await
+        }
+        (Sending::InTransaction, Some(settings)) => {
+            Box::pin(settings::begin_with(settings, connection)).await
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::borrow::BorrowMut;
 use std::future::poll_fn;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use futures_core::Stream;
@@ -18,7 +19,7 @@ use super::{Failures, Lease, LeaseState, LeasedConnection, Parts, Tracker, poole
 use crate::error::{DeadlineStep, Error};
 use crate::logging::{Entry, Values};
 use crate::metrics::NodeMetrics;
-use crate::node::{Node, drain};
+use crate::node::{Node, Settings, drain};
 use crate::router::Reason;
 use crate::sql::{Effects, Leftover};
 use crate::sqlstate::{
@@ -29,11 +30,13 @@ use crate::sqlstate::{
 use crate::statement::{Sending, Statement};
 
 /// A statement that is about to be sent, or was sent.
-struct RunningStatement {
-    sending: Sending,
+pub(super) struct RunningStatement {
+    pub(super) sending: Sending,
     /// Why it runs on this node, for the log.
     reason: Option<Reason>,
     changes_session: bool,
+    /// What is in force for it alone, in the transaction around it.
+    pub(super) settings: Option<Arc<Settings>>,
     /// What was known of the connection before.
     before: (LeaseState, Failures),
 }
@@ -56,7 +59,7 @@ impl Lease {
             && node.classifier().seems_to_read(statement.plan(), statement.text());
         let result = {
             let work = pin!(async {
-                pooler::begin(running.sending, connection).await?;
+                pooler::begin(&running, connection).await?;
                 let to_send = statement.to_send(running.sending);
                 let mut result = match T::FETCH {
                     Some(fetch) if is_short => fetch(connection, to_send).await,
@@ -91,7 +94,7 @@ impl Lease {
         let log_entry = running.log(node, statement);
         let result = {
             let work = pin!(async {
-                pooler::begin(running.sending, connection).await?;
+                pooler::begin(&running, connection).await?;
                 let mut result = start(connection, statement.to_send(running.sending)).await;
                 pooler::end(running.sending, connection, &mut result).await;
                 result
@@ -135,7 +138,7 @@ impl Lease {
             let mut log_entry = running.log(node, &statement);
             let mut result = Ok(());
             if running.sending == Sending::InTransaction {
-                let beginning = Box::pin(pooler::begin(running.sending, connection));
+                let beginning = Box::pin(pooler::begin(&running, connection));
                 result = run_cancellable(cancellation.as_ref(), beginning).await;
             }
             if result.is_ok() {
@@ -201,7 +204,7 @@ impl Lease {
     }
 
     /// The same, if what sqlx remembers is outdated.
-    async fn forget_outdated(&mut self) {
+    pub(super) async fn forget_outdated(&mut self) {
         if self.outdated && matches!(self.state, LeaseState::Clean | LeaseState::Used) {
             // Rare, so that it takes no room in the future of each statement.
             Box::pin(self.forget_prepared()).await;
@@ -215,6 +218,10 @@ impl Lease {
         statement: &Statement,
     ) -> Result<RunningStatement, sqlx::Error> {
         statement.refuse_copy()?;
+        if self.local_settings.is_some() {
+            // It would end the transaction for which the settings are in force.
+            statement.refuse_control()?;
+        }
         self.refuse_late()?;
         if self.node.server.sender.is_pooler
             && let Some(Leftover { what, instead }) = statement.leftover()
@@ -244,7 +251,8 @@ impl Lease {
         self.tell_time();
         let started = self.node.server.sender.logger.starts().or_else(NodeMetrics::starts);
         self.timed = started.map(|started| Timed { started, sql: statement.sql(), reason });
-        Ok(RunningStatement { sending, reason, changes_session, before })
+        let settings = self.local_settings.clone();
+        Ok(RunningStatement { sending, reason, changes_session, settings, before })
     }
 
     /// Fails if the deadline is over.
@@ -341,6 +349,9 @@ impl Lease {
     /// transaction.
     fn sending(&self, statement: &Statement) -> Sending {
         let sender = &self.node.server.sender;
+        if self.local_settings.is_some() {
+            return Sending::InTransaction;
+        }
         match statement.through_pooler() {
             _ if !sender.is_pooler && sender.keeps_prepared => Sending::AsItIs,
             _ if !sender.is_pooler => Sending::Unnamed,

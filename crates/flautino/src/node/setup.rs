@@ -213,7 +213,7 @@ impl SessionSetup {
 
     /// The SQL that sets up a session, each command ended by a semicolon. `None` where sessions are not
     /// the engine's own.
-    fn commands(&self, connection: &PgConnection) -> Option<String> {
+    pub(crate) fn commands(&self, connection: &PgConnection) -> Option<String> {
         if !self.owns_sessions() {
             return None;
         }

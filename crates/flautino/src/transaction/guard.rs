@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::ready;
 use std::ops::{Deref, DerefMut};
+use std::sync::Arc;
 
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, AssertSqlSafe, Connection, Executor, PgConnection, Postgres, SqlSafeStr};
@@ -12,7 +13,8 @@ use sqlx_postgres::PgTransactionManager;
 use super::options::TransactionOptions;
 use crate::error::Error;
 use crate::lease::executor::executor_through;
-use crate::lease::{Failures, Lease, Step};
+use crate::lease::{Commands, DISCARD_SEQUENCES, Failures, Lease, Step};
+use crate::node::Settings;
 use crate::sql::Classifier;
 use crate::sqlstate::{CONNECTION_CLASS, ended_while_idle, server_keeps_session, sqlstate};
 use crate::statement::{Statement, ToSend};
@@ -20,10 +22,6 @@ use crate::statement::{Statement, ToSend};
 /// A command that tells whether a transaction is open and not aborted: it fails in an aborted
 /// transaction (25P02) and outside of a transaction (25P01).
 pub(super) const CHECK: &str = "SAVEPOINT flautino_check";
-
-/// Makes the session forget which values of sequences its former users got, in the same message as the
-/// `BEGIN` that follows, and in a transaction of its own: the other one must not have a snapshot yet.
-const FORGET_SEQUENCES: &str = "BEGIN; DISCARD SEQUENCES; COMMIT; ";
 
 /// A transaction on one connection. Dropped, it rolls back.
 ///
@@ -51,19 +49,41 @@ impl Transaction {
     pub(crate) async fn begin_on(
         mut lease: Lease,
         options: &TransactionOptions,
+        settings: Option<&Arc<Settings>>,
     ) -> Result<Self, sqlx::Error> {
-        let mut sql = options.begin_sql();
+        let (mut before, after) = lease.settings_for_begin(settings)?;
         if lease.has_foreign_sequences() {
-            sql = format!("{FORGET_SEQUENCES}{sql}");
+            before.push(DISCARD_SEQUENCES, DISCARD_SEQUENCES);
         }
-        let statement = AssertSqlSafe(sql.clone()).into_sql_str();
+        let mut commands = Commands::default();
+        if !before.is_empty() {
+            // In a transaction of its own: the other one must not have a snapshot yet, and its rollback must not
+            // take the settings away.
+            commands.push("BEGIN", "BEGIN");
+            commands.push(&before.sql, &before.log);
+            commands.push("COMMIT", "COMMIT");
+        }
+        let begin = options.begin_sql();
+        commands.push(&begin, &begin);
+        if !after.is_empty() {
+            commands.push(&after.sql, &after.log);
+        }
+        let Commands { sql, log } = commands;
+        let is_plain = sql == begin;
+        let statement = AssertSqlSafe(sql).into_sql_str();
         // If this is cancelled, the lease is dropped while busy, and its connection is recovered.
-        lease
-            .control(Step::Long, &sql, |connection| {
-                Box::pin(PgTransactionManager::begin(connection, Some(statement)))
-            })
-            .await?;
+        let begun = lease.control(Step::Long, &log, |connection| {
+            Box::pin(PgTransactionManager::begin(connection, Some(statement)))
+        });
+        if let Err(error) = begun.await {
+            if !is_plain {
+                // A transaction that sqlx does not know of may be open.
+                lease.mark_used();
+            }
+            return Err(error);
+        }
         lease.note_own_sequences();
+        lease.note_begun_with(settings);
         lease.set_in_transaction(true, options.read_only);
         Ok(Self { lease, lost: false })
     }

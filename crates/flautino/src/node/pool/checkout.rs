@@ -13,6 +13,7 @@ use super::queue::{Handed, Place};
 use super::slot::Slot;
 use super::{Connector, NodePool};
 use crate::error::{AcquireStep, Error};
+use crate::node::settings::Settings;
 
 /// What a caller finds.
 enum Found {
@@ -39,12 +40,13 @@ impl NodePool {
     /// Cancel safe: a connection that is being made stays in the pool for the next caller.
     pub(crate) async fn checkout(
         self: &Arc<Self>,
+        settings: Option<&Arc<Settings>>,
         is_up: impl Fn() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
         self.start();
         let came = Instant::now();
         let mut checked_out = match &self.connector {
-            Connector::Server => self.checkout_own(came, is_up).await,
+            Connector::Server => self.checkout_own(settings, came, is_up).await,
             Connector::External(pool) => Box::pin(self.checkout_external(pool, came, is_up)).await,
         };
         let now = Instant::now();
@@ -65,8 +67,12 @@ impl NodePool {
         checked_out
     }
 
-    /// The connection that was used last, if nobody has to wait for it: it needs no ping and no hook.
-    pub(crate) fn checkout_warm(self: &Arc<Self>) -> Option<PooledConnection> {
+    /// The connection that was used last, if nobody has to wait for it: it needs no ping and no hook. One that
+    /// carries these settings already comes first.
+    pub(crate) fn checkout_warm(
+        self: &Arc<Self>,
+        settings: Option<&Arc<Settings>>,
+    ) -> Option<PooledConnection> {
         if self.hooks.run_at_checkout() {
             return None;
         }
@@ -75,7 +81,7 @@ impl NodePool {
         if state.closed || !self.is_warm_at(now, state.idle.last()?.since) {
             return None;
         }
-        let idle = state.take_top()?;
+        let idle = state.take(settings, |idle| self.is_warm_at(now, idle.since))?;
         drop(state);
         self.server.metrics.waited(Duration::ZERO);
         let mut slot = Slot::counted(self);
@@ -99,13 +105,14 @@ impl NodePool {
 
     async fn checkout_own(
         self: &Arc<Self>,
+        settings: Option<&Arc<Settings>>,
         came: Instant,
         is_up: impl Fn() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
         let mut former: Option<Arc<Epoch>> = None;
         for _ in 0..=self.max() {
             let may_wait = || is_up() && former.as_ref().is_none_or(|epoch| !epoch.is_ended());
-            let (mut connection, since) = match self.find(came, may_wait)? {
+            let (mut connection, since) = match self.find(settings, came, may_wait)? {
                 Found::Idle(connection, since) => (connection, Some(since)),
                 Found::Wait(mut waiter) => (waiter.wait().await?, None),
             };
@@ -130,6 +137,7 @@ impl NodePool {
     /// Takes the idle connection that was used last, else a place in the queue.
     fn find(
         self: &Arc<Self>,
+        settings: Option<&Arc<Settings>>,
         came: Instant,
         may_wait: impl FnOnce() -> bool,
     ) -> Result<Found, sqlx::Error> {
@@ -142,7 +150,8 @@ impl NodePool {
             if !may_wait() {
                 return Err(state.epoch.error(self.name(), false));
             }
-            if let Some(Idle { managed, since }) = state.take_top() {
+            let idle = state.take(settings, |idle| self.is_warm(idle.since));
+            if let Some(Idle { managed, since }) = idle {
                 drop(state);
                 let connection = PooledConnection::new(managed, Slot::counted(self));
                 return Ok(Found::Idle(connection, since));

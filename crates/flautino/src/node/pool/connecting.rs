@@ -195,6 +195,7 @@ async fn make(mut pending: PendingConnection, yields: bool) {
                 expires: pool.expiry(),
                 is_new: true,
                 has_advanced: false,
+                settings: None,
                 registration,
             }));
         }

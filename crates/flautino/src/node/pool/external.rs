@@ -120,6 +120,7 @@ impl NodePool {
                 is_new: false,
                 // Nobody knows what other users of the pool did.
                 has_advanced: true,
+                settings: None,
                 registration: Registration { pool: Weak::<Self>::new(), backend: None },
             });
             let connection = PooledConnection::new(managed, Slot::counted(self));

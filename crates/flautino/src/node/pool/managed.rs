@@ -9,6 +9,7 @@ use sqlx::{Connection, PgConnection, Postgres};
 
 use super::epoch::{EndListener, Epoch};
 use crate::node::backend::Backend;
+use crate::node::settings::Settings;
 
 /// A connection of a pool, idle or checked out, and what the pool knows of it.
 pub(super) struct ManagedConnection {
@@ -23,6 +24,8 @@ pub(super) struct ManagedConnection {
     pub(super) is_new: bool,
     /// The session may know which values of sequences it got, for `currval` and `lastval`.
     pub(super) has_advanced: bool,
+    /// The settings of a handle that the session has in force, beside its own.
+    pub(super) settings: Option<Arc<Settings>>,
     pub(super) registration: Registration,
 }
 

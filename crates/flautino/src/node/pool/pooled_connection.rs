@@ -14,6 +14,7 @@ use super::slot::Slot;
 use super::{CLOSE_TIMEOUT, NodePool};
 use crate::error::timed_out;
 use crate::node::backend::Backend;
+use crate::node::settings::Settings;
 
 /// A checked-out connection, with its slot. When it is dropped, it is recovered, because a statement
 /// may still run on it. A caller who knows that none does calls one of the methods instead.
@@ -85,15 +86,29 @@ impl PooledConnection {
         self.inner_mut().0.has_advanced = true;
     }
 
+    /// The settings of a handle that the session has in force.
+    pub(crate) fn settings(&self) -> Option<&Arc<Settings>> {
+        self.inner().0.settings.as_ref()
+    }
+
+    pub(crate) fn note_settings(&mut self, settings: Option<Arc<Settings>>) {
+        self.inner_mut().0.settings = settings;
+    }
+
     /// It is not checked out again, because its session keeps what no reset takes away.
     pub(crate) fn expire(&mut self) {
         self.inner_mut().0.expires = Some(Instant::now());
     }
 
-    /// Gives it back as it is: nothing runs on it, and its session is unchanged.
+    /// Gives it back as it is: nothing runs on it, and its session is unchanged, but for the settings of a handle.
     pub(crate) fn release(self) {
         let (managed, slot) = self.into_inner();
-        if slot.pool.hooks.after_release.is_some() {
+        let hooks = &slot.pool.hooks;
+        if managed.settings.is_some() && (hooks.run_at_checkout() || hooks.after_release.is_some())
+        {
+            // The app's hooks expect a session as they left it.
+            NodePool::reset(managed, slot);
+        } else if hooks.after_release.is_some() {
             NodePool::start_recovery(managed, slot, Recovery::Hook);
         } else {
             slot.give_back(managed);

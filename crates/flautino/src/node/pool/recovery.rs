@@ -113,7 +113,10 @@ async fn run_recovery(mut managed: Box<ManagedConnection>, slot: Slot, recovery:
     let outcome = tokio::time::timeout(timeout, restoring).await;
     match &outcome {
         Ok(Ok(true)) => {
-            managed.has_advanced &= recovery == Recovery::Hook;
+            if recovery != Recovery::Hook {
+                managed.has_advanced = false;
+                managed.settings = None;
+            }
             return slot.give_back(managed);
         }
         Ok(Ok(false)) => return close_managed(managed).await,

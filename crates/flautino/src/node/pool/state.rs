@@ -8,6 +8,7 @@ use super::epoch::Epoch;
 use super::managed::{Idle, ManagedConnection};
 use super::queue::Queue;
 use crate::node::backend::Backend;
+use crate::node::settings::Settings;
 
 pub(super) struct PoolState {
     pub(super) epoch: Arc<Epoch>,
@@ -57,9 +58,22 @@ impl PoolState {
         self.has_any() && self.full_until.is_some_and(|until| Instant::now() < until)
     }
 
-    /// Checks out the connection that was used last.
-    pub(super) fn take_top(&mut self) -> Option<Idle> {
-        let idle = self.idle.pop()?;
+    /// Checks out the connection that was used last. One that carries the settings already comes first, if it is
+    /// warm too.
+    pub(super) fn take(
+        &mut self,
+        settings: Option<&Arc<Settings>>,
+        is_warm: impl Fn(&Idle) -> bool,
+    ) -> Option<Idle> {
+        let suits = |idle: &Idle| Settings::are_carried(settings, idle.managed.settings.as_ref());
+        let top = self.idle.last()?;
+        let idle = if suits(top) {
+            self.idle.pop()?
+        } else {
+            let suiting = self.idle.iter().rposition(suits);
+            let suiting = suiting.filter(|number| is_warm(&self.idle[*number]));
+            self.idle.remove(suiting.unwrap_or(self.idle.len() - 1))
+        };
         self.in_use += 1;
         Some(idle)
     }

@@ -1,0 +1,194 @@
+//! The settings that a handle's statements run with, on a session that may carry those of another handle.
+//!
+//! A session of the engine's own keeps them when its connection is given back, for the next handle with the same
+//! ones. Whoever wants others, or none, has them replaced first, in one round trip. Behind PgBouncer, and in a
+//! pool of the app's own, others use the session too: there they last for one transaction.
+
+use std::sync::Arc;
+
+use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
+use sqlx_core::transaction::TransactionManager;
+use sqlx_postgres::PgTransactionManager;
+
+use super::{Lease, LeasedConnection, Step};
+use crate::error::Error;
+use crate::node::{Extent, Settings};
+use crate::statement::ToSend;
+
+/// Commands for one message, with the text that is logged in their place.
+#[derive(Debug, Default)]
+pub(crate) struct Commands {
+    pub(crate) sql: String,
+    pub(crate) log: String,
+}
+
+impl Commands {
+    pub(crate) fn push(&mut self, sql: &str, log: &str) {
+        for (text, command) in [(&mut self.sql, sql), (&mut self.log, log)] {
+            if !text.is_empty() {
+                text.push_str("; ");
+            }
+            text.push_str(command);
+        }
+    }
+
+    fn push_settings(&mut self, settings: &Settings, extent: Extent) {
+        self.push(&settings.sql(extent), &settings.sql_for_log(extent));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sql.is_empty()
+    }
+}
+
+impl Lease {
+    fn carried(&self) -> Option<&Arc<Settings>> {
+        match self.connection.as_ref() {
+            Some(LeasedConnection::Pooled(connection)) => connection.settings(),
+            Some(LeasedConnection::Single(_)) | None => self.settings.as_ref(),
+        }
+    }
+
+    /// The session has these settings in force from now on.
+    fn note_settings(&mut self, settings: Option<&Arc<Settings>>) {
+        match &mut self.connection {
+            Some(LeasedConnection::Pooled(connection)) => {
+                connection.note_settings(settings.cloned());
+            }
+            Some(LeasedConnection::Single(_)) | None => self.settings = settings.cloned(),
+        }
+    }
+
+    /// Whether something has to be done before the handle's next statement, to have exactly these settings in
+    /// force.
+    pub(crate) fn lacks(&self, wanted: Option<&Arc<Settings>>) -> bool {
+        !Settings::are_carried(wanted, self.carried())
+    }
+
+    /// Has the settings in force for a statement, and no others.
+    pub(crate) async fn put_settings(
+        &mut self,
+        wanted: Option<&Arc<Settings>>,
+    ) -> Result<(), sqlx::Error> {
+        if self.owns_session() {
+            return self.put_in_session(wanted).await;
+        }
+        check(wanted)?;
+        self.local_settings = wanted.cloned();
+        Ok(())
+    }
+
+    /// Has the settings in force for as long as the lease lasts, and no others.
+    pub(crate) async fn keep_settings(
+        &mut self,
+        wanted: Option<&Arc<Settings>>,
+    ) -> Result<(), sqlx::Error> {
+        if wanted.is_some() && self.node.server.sender.is_pooler {
+            let instead = "use a transaction (`db.begin()`) of the handle, which has its settings";
+            let (node, what) = (self.node().to_owned(), "a lease with settings".to_owned());
+            return Err(Error::SharedSession { node, what, instead }.into());
+        }
+        if !self.owns_session() && wanted.is_some() {
+            // So that nobody else gets it.
+            self.mark_used();
+        }
+        self.put_in_session(wanted).await
+    }
+
+    async fn put_in_session(&mut self, wanted: Option<&Arc<Settings>>) -> Result<(), sqlx::Error> {
+        let mut commands = Commands::default();
+        self.replace_settings(wanted, &mut commands)?;
+        if commands.is_empty() {
+            return Ok(());
+        }
+        let Commands { sql, log } = commands;
+        let statement = ToSend::simple(AssertSqlSafe(sql).into_sql_str());
+        let putting = self.control(Step::Short, &log, |connection| {
+            Box::pin(async move { connection.execute(statement).await.map(drop) })
+        });
+        if let Err(error) = putting.await {
+            self.mark_used();
+            return Err(error);
+        }
+        self.note_settings(wanted);
+        self.forget_outdated().await;
+        Ok(())
+    }
+
+    /// What is sent before and after a `BEGIN`, to have the settings in force in the transaction and no others.
+    pub(crate) fn settings_for_begin(
+        &mut self,
+        wanted: Option<&Arc<Settings>>,
+    ) -> Result<(Commands, Commands), sqlx::Error> {
+        let (mut before, mut after) = (Commands::default(), Commands::default());
+        if self.owns_session() {
+            self.replace_settings(wanted, &mut before)?;
+        } else if let Some(wanted) = wanted {
+            wanted.check()?;
+            after.push_settings(wanted, Extent::Transaction);
+        }
+        Ok((before, after))
+    }
+
+    /// A transaction has begun with them.
+    pub(crate) fn note_begun_with(&mut self, settings: Option<&Arc<Settings>>) {
+        if self.owns_session() && self.lacks(settings) {
+            self.note_settings(settings);
+        }
+    }
+
+    /// The commands that replace the settings which the session carries.
+    fn replace_settings(
+        &mut self,
+        wanted: Option<&Arc<Settings>>,
+        commands: &mut Commands,
+    ) -> Result<(), sqlx::Error> {
+        check(wanted)?;
+        if !self.lacks(wanted) {
+            return Ok(());
+        }
+        let carried = self.carried().cloned();
+        let wanted = wanted.map(AsRef::as_ref);
+        if let Some(removal) = carried.as_ref().and_then(|carried| carried.removal(wanted)) {
+            commands.push(&removal, &removal);
+            // One that the engine itself sets in each session may be among them.
+            let set_up = self.node.server.setup.commands(self);
+            let set_up = set_up.as_deref().unwrap_or_default().trim_end_matches("; ");
+            commands.push(set_up, set_up);
+        }
+        if let Some(wanted) = wanted {
+            commands.push_settings(wanted, Extent::Session);
+        }
+        // The same text may mean other tables and types now.
+        let search_path = |settings: Option<&Settings>| {
+            settings.and_then(|settings| settings.get("search_path")).map(str::to_owned)
+        };
+        self.outdated |= search_path(carried.as_deref()) != search_path(wanted);
+        Ok(())
+    }
+
+    /// Whether the session is the engine's own, and nobody else's.
+    fn owns_session(&self) -> bool {
+        self.node.server.setup.owns_sessions()
+    }
+}
+
+fn check(settings: Option<&Arc<Settings>>) -> Result<(), Error> {
+    settings.map_or(Ok(()), |settings| settings.check())
+}
+
+/// Begins a transaction in which these settings are in force.
+pub(super) async fn begin_with(
+    settings: &Settings,
+    connection: &mut PgConnection,
+) -> Result<(), sqlx::Error> {
+    let sql = format!("BEGIN; {}", settings.sql(Extent::Transaction));
+    let begun =
+        PgTransactionManager::begin(connection, Some(AssertSqlSafe(sql).into_sql_str())).await;
+    if begun.is_err() {
+        // sqlx does not know of a transaction whose settings were refused.
+        let rollback = ToSend::simple(sqlx::SqlStr::from_static("ROLLBACK"));
+        connection.execute(rollback).await?;
+    }
+    begun
+}
