@@ -153,6 +153,8 @@ impl Handle {
     /// A connection keeps them for the next handle with the same ones, which costs nothing then. On a connection
     /// that carries others, they are set with one message before the statement, or in that of the `BEGIN`.
     ///
+    /// They are set in the order in which they are given; a `role` costs least where it is the first.
+    ///
     /// A setting of the app's own (`app.tenant`) that was set once in a session is the empty text there
     /// later, and not `NULL`: a policy has to deny both, as `nullif(current_setting('app.tenant', true), '')` does.
     ///

@@ -229,6 +229,11 @@ impl ToSend {
     pub(crate) fn simple(sql: SqlStr) -> Self {
         Self { sql, arguments: None, persistent: false, prepared: None }
     }
+
+    /// A statement with values, which is kept prepared if it is `persistent`.
+    pub(crate) fn with_values(sql: SqlStr, values: PgArguments, persistent: bool) -> Self {
+        Self { sql, arguments: Some(values), persistent, prepared: None }
+    }
 }
 
 /// How a statement is sent.

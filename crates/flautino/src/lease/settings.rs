@@ -32,10 +32,6 @@ impl Commands {
         }
     }
 
-    fn push_settings(&mut self, settings: &Settings, extent: Extent) {
-        self.push(&settings.sql(extent), &settings.sql_for_log(extent));
-    }
-
     pub(crate) fn is_empty(&self) -> bool {
         self.sql.is_empty()
     }
@@ -96,23 +92,36 @@ impl Lease {
     }
 
     async fn put_in_session(&mut self, wanted: Option<&Arc<Settings>>) -> Result<(), sqlx::Error> {
-        let mut commands = Commands::default();
-        self.replace_settings(wanted, &mut commands)?;
-        if commands.is_empty() {
+        check(wanted)?;
+        if !self.lacks(wanted) {
             return Ok(());
         }
-        let Commands { sql, log } = commands;
-        let statement = ToSend::simple(AssertSqlSafe(sql).into_sql_str());
-        let putting = self.control(Step::Short, &log, |connection| {
-            Box::pin(async move { connection.execute(statement).await.map(drop) })
-        });
-        if let Err(error) = putting.await {
-            self.mark_used();
-            return Err(error);
+        let mut commands = Commands::default();
+        self.remove_settings(wanted, &mut commands);
+        if !commands.is_empty() {
+            let Commands { sql, log } = commands;
+            self.put(&log, ToSend::simple(AssertSqlSafe(sql).into_sql_str())).await?;
+        }
+        if let Some(wanted) = wanted {
+            let log = wanted.sql_without_values(Extent::Session);
+            let statement = wanted.to_send(Extent::Session, &self.node.server.sender)?;
+            self.put(&log, statement).await?;
         }
         self.note_settings(wanted);
         self.forget_outdated().await;
         Ok(())
+    }
+
+    async fn put(&mut self, log: &str, statement: ToSend) -> Result<(), sqlx::Error> {
+        let putting = self.control(Step::Short, log, |connection| {
+            Box::pin(async move { connection.execute(statement).await.map(drop) })
+        });
+        let put = putting.await;
+        if put.is_err() {
+            // What is in force is not known, so that the session is reset.
+            self.mark_used();
+        }
+        put
     }
 
     /// What is sent before and after a `BEGIN`, to have the settings in force in the transaction and no others.
@@ -120,12 +129,17 @@ impl Lease {
         &mut self,
         wanted: Option<&Arc<Settings>>,
     ) -> Result<(Commands, Commands), sqlx::Error> {
+        check(wanted)?;
         let (mut before, mut after) = (Commands::default(), Commands::default());
-        if self.owns_session() {
-            self.replace_settings(wanted, &mut before)?;
-        } else if let Some(wanted) = wanted {
-            wanted.check()?;
-            after.push_settings(wanted, Extent::Transaction);
+        let extent = if self.owns_session() { Extent::Session } else { Extent::Transaction };
+        if extent == Extent::Session && self.lacks(wanted) {
+            self.remove_settings(wanted, &mut before);
+        }
+        if let Some(wanted) = wanted
+            && self.lacks(Some(wanted))
+        {
+            let commands = if extent == Extent::Session { &mut before } else { &mut after };
+            commands.push(&wanted.sql(extent), &wanted.sql_without_values(extent));
         }
         Ok((before, after))
     }
@@ -137,16 +151,8 @@ impl Lease {
         }
     }
 
-    /// The commands that replace the settings which the session carries.
-    fn replace_settings(
-        &mut self,
-        wanted: Option<&Arc<Settings>>,
-        commands: &mut Commands,
-    ) -> Result<(), sqlx::Error> {
-        check(wanted)?;
-        if !self.lacks(wanted) {
-            return Ok(());
-        }
+    /// The commands that take away the settings which the session carries and `wanted` does not set anew.
+    fn remove_settings(&mut self, wanted: Option<&Arc<Settings>>, commands: &mut Commands) {
         let carried = self.carried().cloned();
         let wanted = wanted.map(AsRef::as_ref);
         if let Some(removal) = carried.as_ref().and_then(|carried| carried.removal(wanted)) {
@@ -156,15 +162,11 @@ impl Lease {
             let set_up = set_up.as_deref().unwrap_or_default().trim_end_matches("; ");
             commands.push(set_up, set_up);
         }
-        if let Some(wanted) = wanted {
-            commands.push_settings(wanted, Extent::Session);
-        }
         // The same text may mean other tables and types now.
         let search_path = |settings: Option<&Settings>| {
             settings.and_then(|settings| settings.get("search_path")).map(str::to_owned)
         };
         self.outdated |= search_path(carried.as_deref()) != search_path(wanted);
-        Ok(())
     }
 
     /// Whether the session is the engine's own, and nobody else's.

@@ -3,9 +3,10 @@
 use std::fmt;
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 
-use super::Node;
+use super::{Node, Sender};
 use crate::error::Error;
 use crate::logging::Values;
 use crate::sql::literal;
@@ -15,6 +16,9 @@ use crate::statement::ToSend;
 /// a role, for example, may not be allowed to set the rest.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub(crate) struct Settings(Vec<(String, String)>);
+
+/// Settings on which it depends what the session may set.
+const CHANGES_USER: [&str; 2] = ["role", "session_authorization"];
 
 /// How long settings are in force.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,31 +64,50 @@ impl Settings {
         }
     }
 
-    /// The command that puts them in force.
+    /// The command that puts them in force, as a text that can be one of several in a message.
     pub(crate) fn sql(&self, extent: Extent) -> String {
-        self.write(extent, literal)
+        self.write(extent, |_, value| literal(value))
     }
 
-    /// The same for the log, without the values.
-    pub(crate) fn sql_for_log(&self, extent: Extent) -> String {
-        self.write(extent, |_| "…".to_owned())
+    /// The same without the values, for the log, or with [`values`](Self::values).
+    pub(crate) fn sql_without_values(&self, extent: Extent) -> String {
+        self.write(extent, |number, _| format!("${number}"))
     }
 
-    fn write(&self, extent: Extent, value_as: impl Fn(&str) -> String) -> String {
+    fn values(&self) -> Result<PgArguments, sqlx::Error> {
+        let mut values = PgArguments::default();
+        for (_, value) in &self.0 {
+            values.add(value).map_err(sqlx::Error::Encode)?;
+        }
+        Ok(values)
+    }
+
+    fn write(&self, extent: Extent, value_as: impl Fn(usize, &str) -> String) -> String {
         let is_local = extent == Extent::Transaction;
-        let calls = self.0.iter().map(|(name, value)| {
-            format!("set_config({}, {}, {is_local})", literal(name), value_as(value))
+        let calls = (1..).zip(&self.0).map(|(number, (name, value))| {
+            format!("set_config({}, {}, {is_local})", literal(name), value_as(number, value))
         });
         format!("SELECT {}", calls.collect::<Vec<_>>().join(", "))
     }
 
+    /// The statement that puts them in force. It carries the values apart, because sqlx logs its text.
+    pub(crate) fn to_send(&self, extent: Extent, sender: &Sender) -> Result<ToSend, sqlx::Error> {
+        let sql = AssertSqlSafe(self.sql_without_values(extent)).into_sql_str();
+        Ok(ToSend::with_values(sql, self.values()?, sender.keeps_prepared && !sender.is_pooler))
+    }
+
     /// The command that takes away those of them that `wanted` does not set anew. `None` if there are none.
     pub(crate) fn removal(&self, wanted: Option<&Self>) -> Option<String> {
-        let stays =
-            |name: &str| wanted.is_some_and(|wanted| wanted.0.iter().any(|(n, _)| n == name));
-        let gone = self.0.iter().filter(|(name, _)| !stays(name));
+        let place = |name: &str| wanted?.0.iter().position(|(other, _)| other == name);
+        let names = self.0.iter().map(|(name, _)| name.as_str());
+        let (users, others): (Vec<_>, Vec<_>) = names.partition(|name| CHANGES_USER.contains(name));
+        let gone: Vec<_> = others.into_iter().filter(|name| place(name).is_none()).collect();
+        // A role goes first: it may not be allowed to take the rest away, or to set what comes before the next one.
+        let goes = |name: &&str| !gone.is_empty() || place(name) != Some(0);
+        let users = users.into_iter().filter(goes);
         // `NULL` stands for the value that the session would have without them.
-        let calls = gone.map(|(name, _)| format!("set_config({}, NULL, false)", literal(name)));
+        let calls = users.chain(gone.iter().copied());
+        let calls = calls.map(|name| format!("set_config({}, NULL, false)", literal(name)));
         let calls = calls.collect::<Vec<_>>();
         (!calls.is_empty()).then(|| format!("SELECT {}", calls.join(", ")))
     }
@@ -103,10 +126,11 @@ impl Node {
         settings: &Settings,
     ) -> Result<(), sqlx::Error> {
         settings.check()?;
-        let log = settings.sql_for_log(Extent::Transaction);
-        let log_entry = self.server.sender.logger.sending(self.name(), &log, Values::None, None);
-        let sql = AssertSqlSafe(settings.sql(Extent::Transaction)).into_sql_str();
-        let result = transaction.execute(ToSend::simple(sql)).await;
+        let sender = &self.server.sender;
+        let log = settings.sql_without_values(Extent::Transaction);
+        let statement = settings.to_send(Extent::Transaction, sender)?;
+        let log_entry = sender.logger.sending(self.name(), &log, Values::None, None);
+        let result = transaction.execute(statement).await;
         log_entry.finish(&result);
         result.map(drop)
     }

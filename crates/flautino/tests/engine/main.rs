@@ -71,6 +71,8 @@ mod savepoints;
 mod serializable;
 mod server_faults;
 mod session_state;
+mod settings;
+mod settings_shared;
 mod shared_sessions;
 mod spans;
 mod sqlx_pool;
