@@ -4,6 +4,6 @@ mod db;
 mod rejection;
 mod tx;
 
-pub use self::db::Db;
+pub use self::db::{Db, Main};
 pub use self::rejection::{LayerMissing, TxRejection};
 pub use self::tx::Tx;

@@ -6,6 +6,8 @@ mod repeats;
 mod server_timing;
 
 use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -20,7 +22,9 @@ use self::future::Failing;
 pub use self::future::ResponseFuture;
 use self::repeats::Repeats;
 use crate::context::RequestContext;
-use crate::token::RequestTokens;
+use crate::extract::Main;
+use crate::settings::{RequestSettings, SettingsOf};
+use crate::token::{InvalidTokenPath, RequestTokens, TokenNames};
 
 /// The longest deadline there is, so that it can be added to a clock.
 const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
@@ -49,13 +53,16 @@ const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// # Ok(()) }
 /// ```
 ///
-/// `E` makes the responses that are the layer's own; see [`on_error`](Self::on_error).
-#[derive(Clone)]
-pub struct EngineLayer<E = EmptyError> {
+/// `E` makes the responses that are the layer's own; see [`on_error`](Self::on_error). `N` is the name of the
+/// engine; see [`named`](Self::named).
+pub struct EngineLayer<E = EmptyError, N = Main> {
     engine: Engine,
     server_timing: bool,
     deadline: Option<Deadline>,
+    token_names: Arc<TokenNames>,
+    settings: Option<SettingsOf>,
     on_error: E,
+    name: PhantomData<fn() -> N>,
 }
 
 /// How long a request's statements may take.
@@ -79,11 +86,109 @@ impl EngineLayer {
     /// Makes a layer over the engine, which need not be open yet.
     #[must_use]
     pub fn new(engine: Engine) -> Self {
-        Self { engine, server_timing: false, deadline: None, on_error: EmptyError }
+        Self {
+            engine,
+            server_timing: false,
+            deadline: None,
+            token_names: Arc::default(),
+            settings: None,
+            on_error: EmptyError,
+            name: PhantomData,
+        }
     }
 }
 
-impl<E> EngineLayer<E> {
+impl<E, N> EngineLayer<E, N> {
+    /// Names the engine, in an app with several of them: handlers ask for `Db<Reports>` and `Tx<Reports>`. Any type
+    /// of the app's own is a name. Its tokens get names of their own, `reports-flautino-token` and
+    /// `reports_flautino_token`, unless [`token_name`](Self::token_name) is called afterwards.
+    ///
+    /// ```
+    /// # fn f(engine: flautino::Engine, reports: flautino::Engine) -> axum::Router {
+    /// use axum::{Router, routing::get};
+    /// use flautino_axum::{Db, EngineLayer};
+    ///
+    /// struct Reports;
+    ///
+    /// async fn both(db: Db, reports: Db<Reports>) {}
+    ///
+    /// Router::new()
+    ///     .route("/", get(both))
+    ///     .layer(EngineLayer::new(engine))
+    ///     .layer(EngineLayer::new(reports).named::<Reports>())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn named<M: 'static>(self) -> EngineLayer<E, M> {
+        let Self { engine, server_timing, deadline, token_names, settings, on_error, .. } = self;
+        let token_names = Arc::new(Arc::unwrap_or_clone(token_names).named_after::<M>());
+        let name = PhantomData;
+        EngineLayer { engine, server_timing, deadline, token_names, settings, on_error, name }
+    }
+
+    /// The header that carries this layer's tokens. Their cookie is named alike, with `_` in place of `-`.
+    /// Default: [`TOKEN_HEADER`](crate::TOKEN_HEADER) and [`TOKEN_COOKIE`](crate::TOKEN_COOKIE).
+    ///
+    /// Two apps under one host name share its cookies, whatever their ports. If they have databases of their own,
+    /// give them names of their own, or [paths](Self::token_path): else each takes the other's token for one that
+    /// it cannot read, and reads from its primary.
+    ///
+    /// ```
+    /// # fn f(engine: flautino::Engine) {
+    /// use http::HeaderName;
+    ///
+    /// let name = HeaderName::from_static("shop-token"); // and the cookie `shop_token`
+    /// let layer = flautino_axum::EngineLayer::new(engine).token_name(name);
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn token_name(mut self, header: HeaderName) -> Self {
+        self.token_names = Arc::new(Arc::unwrap_or_clone(self.token_names).named(header));
+        self
+    }
+
+    /// The path of the token's cookies: browsers send them for what is below it. Default: `/`.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidTokenPath`], for what cannot be the path of a cookie.
+    pub fn token_path(mut self, path: &str) -> Result<Self, InvalidTokenPath> {
+        self.token_names = Arc::new(Arc::unwrap_or_clone(self.token_names).at(path)?);
+        Ok(self)
+    }
+
+    /// Settings of PostgreSQL that follow from the request, such as its tenant for row-level security:
+    /// [`Db`](crate::Db) and [`Tx`](crate::Tx) have them in force, as
+    /// [`Handle::with_settings`](flautino::Handle::with_settings) says.
+    ///
+    /// They are asked for when a handler or a middleware extracts its handle, with the request's extensions as they
+    /// are then: what an authentication that ran before has put there is seen. An authentication that needs a
+    /// handle itself gets one with what is known by then.
+    ///
+    /// ```
+    /// # #[derive(Clone)] struct User { tenant: i64 }
+    /// # fn f(engine: flautino::Engine) {
+    /// let layer = flautino_axum::EngineLayer::new(engine).settings(|request| {
+    ///     let user = request.extensions.get::<User>(); // by a middleware of the app's own
+    ///     user.map(|user| ("app.tenant", user.tenant.to_string()))
+    /// });
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn settings<F, I, K, V>(mut self, settings: F) -> Self
+    where
+        F: Fn(&Parts) -> I + Send + Sync + 'static,
+        I: IntoIterator<Item = (K, V)>,
+        K: Into<String>,
+        V: Into<String>,
+    {
+        self.settings = Some(Arc::new(move |request| {
+            let settings = settings(request).into_iter();
+            settings.map(|(name, value)| (name.into(), value.into())).collect()
+        }));
+        self
+    }
+
     /// Whether responses say in `Server-Timing` which node ran each of the first eight statements,
     /// why, and how long it took. Default: `false`, because it tells strangers about the servers
     /// behind the app.
@@ -132,16 +237,32 @@ impl<E> EngineLayer<E> {
     /// # axum::Router::new().layer(layer) }
     /// ```
     #[must_use]
-    pub fn on_error<F, R>(self, respond: F) -> EngineLayer<F>
+    pub fn on_error<F, R>(self, respond: F) -> EngineLayer<F, N>
     where
         F: Fn(LayerError, Parts) -> Response<R> + Clone,
     {
-        let Self { engine, server_timing, deadline, on_error: _ } = self;
-        EngineLayer { engine, server_timing, deadline, on_error: respond }
+        let Self { engine, server_timing, deadline, token_names, settings, on_error: _, name } =
+            self;
+        let on_error = respond;
+        EngineLayer { engine, server_timing, deadline, token_names, settings, on_error, name }
     }
 }
 
-impl<E> fmt::Debug for EngineLayer<E> {
+impl<E: Clone, N> Clone for EngineLayer<E, N> {
+    fn clone(&self) -> Self {
+        Self {
+            engine: self.engine.clone(),
+            server_timing: self.server_timing,
+            deadline: self.deadline.clone(),
+            token_names: Arc::clone(&self.token_names),
+            settings: self.settings.clone(),
+            on_error: self.on_error.clone(),
+            name: PhantomData,
+        }
+    }
+}
+
+impl<E, N> fmt::Debug for EngineLayer<E, N> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EngineLayer")
             .field("engine", &self.engine)
@@ -150,25 +271,32 @@ impl<E> fmt::Debug for EngineLayer<E> {
     }
 }
 
-impl<S, E: Clone> Layer<S> for EngineLayer<E> {
-    type Service = EngineService<S, E>;
+impl<S, E: Clone, N> Layer<S> for EngineLayer<E, N> {
+    type Service = EngineService<S, E, N>;
 
-    fn layer(&self, inner: S) -> EngineService<S, E> {
+    fn layer(&self, inner: S) -> EngineService<S, E, N> {
         EngineService { inner, layer: self.clone() }
     }
 }
 
 /// The service that [`EngineLayer`] makes.
-#[derive(Debug, Clone)]
-pub struct EngineService<S, E = EmptyError> {
+#[derive(Debug)]
+pub struct EngineService<S, E = EmptyError, N = Main> {
     inner: S,
-    layer: EngineLayer<E>,
+    layer: EngineLayer<E, N>,
 }
 
-impl<S, B, R, E> Service<Request<B>> for EngineService<S, E>
+impl<S: Clone, E: Clone, N> Clone for EngineService<S, E, N> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
+    }
+}
+
+impl<S, B, R, E, N> Service<Request<B>> for EngineService<S, E, N>
 where
     S: Service<Request<B>, Response = Response<R>>,
     E: ErrorResponse<R> + Clone,
+    N: 'static,
 {
     type Response = Response<R>;
     type Error = S::Error;
@@ -179,7 +307,9 @@ where
     }
 
     fn call(&mut self, mut request: Request<B>) -> Self::Future {
-        let EngineLayer { engine, server_timing, deadline, on_error } = &self.layer;
+        let EngineLayer {
+            engine, server_timing, deadline, token_names, settings, on_error, ..
+        } = &self.layer;
         let handle = engine.handle();
         let handle = if *server_timing { handle.recorded() } else { handle };
         let handle = match deadline {
@@ -188,10 +318,12 @@ where
         };
         let repeats = Repeats::watched(engine, &request);
         let handle = if repeats.is_some() { handle.counted() } else { handle };
-        let tokens = RequestTokens::read(request.headers(), request.uri(), &handle, engine);
-        let context = RequestContext::new(handle);
+        let tokens =
+            RequestTokens::read(request.headers(), request.uri(), &handle, engine, token_names);
+        let settings = settings.as_ref().map(|settings| RequestSettings::new(settings, &request));
+        let context = RequestContext::new(handle, settings);
         let failing = Failing { on_error: on_error.clone(), parts: on_error.parts(&request) };
-        request.extensions_mut().insert(context.clone());
+        context.insert::<N>(request.extensions_mut());
         ResponseFuture::new(self.inner.call(request), context, tokens, repeats, failing)
     }
 }

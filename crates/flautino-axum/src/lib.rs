@@ -25,6 +25,7 @@
 //! - `layer`: [`EngineLayer`] puts a handle into the request; when the response comes back, it ends
 //!   the transaction and adds the token
 //! - `token`: the position of what a client wrote, as a cookie and as a header
+//! - `settings`: settings of PostgreSQL that follow from a request
 //! - `context`: what the layer and the extractors share of one request
 //! - `extract`: [`Db`] and [`Tx`], which handlers ask for
 //! - `error`: [`DbError`], an sqlx error as a response
@@ -35,17 +36,18 @@ mod error;
 mod extract;
 mod layer;
 mod serve;
+mod settings;
 mod status;
 mod token;
 
 pub use self::error::DbError;
-pub use self::extract::{Db, LayerMissing, Tx, TxRejection};
+pub use self::extract::{Db, LayerMissing, Main, Tx, TxRejection};
 pub use self::layer::{
     EmptyError, EngineLayer, EngineService, ErrorResponse, LayerError, ResponseFuture,
 };
 pub use self::serve::{Serve, ServeError, ServeReport, serve};
 pub use self::status::status_routes;
-pub use self::token::{TOKEN_COOKIE, TOKEN_HEADER};
+pub use self::token::{InvalidTokenPath, TOKEN_COOKIE, TOKEN_HEADER};
 
 /// The README's example compiles.
 #[cfg(doctest)]

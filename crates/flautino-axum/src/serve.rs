@@ -17,6 +17,7 @@ use axum_core::body::Body;
 use axum_core::response::Response;
 use flautino::{CloseReport, Engine, OpenError};
 use futures_core::future::BoxFuture;
+use futures_util::future::{join, join_all, try_join_all};
 use http::Request;
 #[cfg(feature = "migrate")]
 use sqlx::migrate::{MigrateError, Migrator};
@@ -66,6 +67,7 @@ pub fn serve<L, S>(listener: L, app: S, engine: Engine) -> Serve<L, S> {
         listener,
         app,
         engine,
+        others: Vec::new(),
         patience,
         drain_timeout,
         shutdown: None,
@@ -80,6 +82,7 @@ pub struct Serve<L, S> {
     listener: L,
     app: S,
     engine: Engine,
+    others: Vec<Engine>,
     patience: Patience,
     drain_timeout: Duration,
     shutdown: Option<BoxFuture<'static, ()>>,
@@ -101,6 +104,8 @@ pub struct ServeReport {
     pub elapsed: Duration,
     /// How the engine closed.
     pub close: CloseReport,
+    /// How the other engines closed, in the order of [`with_engine`](Serve::with_engine).
+    pub others: Vec<CloseReport>,
 }
 
 /// Why [`serve`] did not start.
@@ -130,6 +135,15 @@ impl<L, S> Serve<L, S> {
     /// Shuts down when `signal` is ready, instead of on SIGTERM and Ctrl-C.
     pub fn with_shutdown(mut self, signal: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(signal));
+        self
+    }
+
+    /// Opens another engine before the first request, and closes it together with the first one. If one of them
+    /// cannot be opened, nothing is served, and those that are open are closed.
+    ///
+    /// An engine may be open already, for migrations of its own say.
+    pub fn with_engine(mut self, engine: Engine) -> Self {
+        self.others.push(engine);
         self
     }
 
@@ -201,7 +215,7 @@ where
     L: Listener<Addr: Clone + Sync + 'static>,
     S: App,
 {
-    let Serve { mut listener, app, engine, patience, drain_timeout, shutdown, .. } = serve;
+    let Serve { mut listener, app, engine, others, patience, drain_timeout, shutdown, .. } = serve;
     #[cfg(feature = "migrate")]
     let migrator = serve.migrator;
     let mut stop = match shutdown {
@@ -214,25 +228,26 @@ where
         if let Some(migrator) = migrator {
             engine.migrate(migrator).await?;
         }
+        try_join_all(others.iter().map(Engine::open)).await?;
         Ok(())
     };
     let started = tokio::select! {
         started = start => started,
-        () = &mut stop => return Ok(close_unserved(&engine).await),
+        () = &mut stop => return Ok(close_unserved(&engine, &others).await),
     };
     if let Err(error) = started {
-        close_unserved(&engine).await;
+        close_unserved(&engine, &others).await;
         return Err(error);
     }
     let mut connections = Connections::new(app, patience);
     connections.accept_until(&mut stop, &mut listener).await;
-    Ok(shut_down(connections, listener, engine, drain_timeout).await)
+    Ok(shut_down(connections, listener, (engine, others), drain_timeout).await)
 }
 
 async fn shut_down<L, S>(
     mut connections: Connections<S>,
     mut listener: L,
-    engine: Engine,
+    (engine, others): (Engine, Vec<Engine>),
     drain_timeout: Duration,
 ) -> ServeReport
 where
@@ -245,6 +260,7 @@ where
     let mut second_signal = pin!(second_signal(Signals::install()));
     connections.accept_queued(&mut listener).await;
     engine.start_draining();
+    others.iter().for_each(Engine::start_draining);
     drop(listener);
     connections.start_draining();
     let open = connections.len();
@@ -265,9 +281,10 @@ where
         () = &mut second_signal, if !forced => forced = true,
     }
     let drain_timeout = if forced { Duration::ZERO } else { drain_timeout };
-    let close = tokio::select! {
-        close = engine.close_within(drain_timeout.saturating_sub(started.elapsed())) => close,
-        () = second_signal, if !forced => engine.close_within(Duration::ZERO).await,
+    let left = drain_timeout.saturating_sub(started.elapsed());
+    let (close, others) = tokio::select! {
+        closed = close_all(&engine, &others, left) => closed,
+        () = second_signal, if !forced => close_all(&engine, &others, Duration::ZERO).await,
     };
     ServeReport {
         connections_drained: open.saturating_sub(connections_cut),
@@ -275,19 +292,31 @@ where
         requests_cut,
         elapsed: started.elapsed(),
         close,
+        others,
     }
 }
 
-/// Closes the engine before anything was served.
-async fn close_unserved(engine: &Engine) -> ServeReport {
+/// Closes the engines at the same time.
+async fn close_all(
+    engine: &Engine,
+    others: &[Engine],
+    drain: Duration,
+) -> (CloseReport, Vec<CloseReport>) {
+    let others = join_all(others.iter().map(|other| other.close_within(drain)));
+    join(engine.close_within(drain), others).await
+}
+
+/// Closes the engines before anything was served.
+async fn close_unserved(engine: &Engine, others: &[Engine]) -> ServeReport {
     let started = Instant::now();
-    let close = engine.close_within(Duration::ZERO).await;
+    let (close, others) = close_all(engine, others, Duration::ZERO).await;
     ServeReport {
         connections_drained: 0,
         connections_cut: 0,
         requests_cut: 0,
         elapsed: started.elapsed(),
         close,
+        others,
     }
 }
 

@@ -9,7 +9,10 @@
 //! name of its own, `flautino_token_…`. The next request brings all copies, the furthest token
 //! counts, and the response to the next write removes the copies that it replaces.
 
+mod names;
 mod signature;
+
+use std::sync::Arc;
 
 use cookie::time::Duration;
 use cookie::{Cookie, SameSite};
@@ -17,13 +20,10 @@ use flautino::{Engine, Handle, Token};
 use http::header::{CACHE_CONTROL, COOKIE, FORWARDED, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
-/// The header that carries a token, on requests and responses.
-pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("flautino-token");
+pub use self::names::{InvalidTokenPath, TOKEN_COOKIE, TOKEN_HEADER};
+pub(crate) use self::names::{TokenNames, short_name};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// The cookie that carries a token. Cookies whose names go on with `_` are copies of it.
-pub const TOKEN_COOKIE: &str = "flautino_token";
 
 /// How many tokens of one request are looked at, since each costs the check of a signature.
 const MAX_TOKENS: usize = 16;
@@ -32,6 +32,7 @@ const MAX_TOKENS: usize = 16;
 #[derive(Debug)]
 pub(crate) struct RequestTokens {
     engine: Engine,
+    names: Arc<TokenNames>,
     /// Names of the copies that the client has.
     copies: Vec<String>,
     /// Whether the client spoke TLS, so that its cookies can be `Secure`.
@@ -40,7 +41,13 @@ pub(crate) struct RequestTokens {
 
 impl RequestTokens {
     /// Reads a request's tokens into the session of its handle.
-    pub(crate) fn read(headers: &HeaderMap, uri: &Uri, handle: &Handle, engine: &Engine) -> Self {
+    pub(crate) fn read(
+        headers: &HeaderMap,
+        uri: &Uri,
+        handle: &Handle,
+        engine: &Engine,
+        names: &Arc<TokenNames>,
+    ) -> Self {
         let keys = &engine.routing().token_keys;
         let mut count = 0;
         let mut observe = |text: &str| {
@@ -52,7 +59,7 @@ impl RequestTokens {
                 None => handle.observe_unreadable(),
             }
         };
-        for value in headers.get_all(TOKEN_HEADER) {
+        for value in headers.get_all(&names.header) {
             // A proxy may have joined two headers into one.
             String::from_utf8_lossy(value.as_bytes())
                 .split(',')
@@ -63,7 +70,7 @@ impl RequestTokens {
             // Cookies of other software may hold any bytes.
             let text = String::from_utf8_lossy(value.as_bytes());
             for cookie in Cookie::split_parse(&*text).flatten() {
-                let Some(suffix) = cookie.name().strip_prefix(TOKEN_COOKIE) else { continue };
+                let Some(suffix) = cookie.name().strip_prefix(&*names.cookie) else { continue };
                 let is_copy = suffix.starts_with('_') && suffix.is_ascii();
                 if is_copy || suffix.is_empty() {
                     observe(cookie.value());
@@ -73,7 +80,12 @@ impl RequestTokens {
                 }
             }
         }
-        Self { engine: engine.clone(), copies, secure: is_secure(headers, uri) }
+        Self {
+            engine: engine.clone(),
+            names: Arc::clone(names),
+            copies,
+            secure: is_secure(headers, uri),
+        }
     }
 
     /// Writes a token into a response's headers: the header, the cookie, its copy, and the removal of
@@ -87,22 +99,23 @@ impl RequestTokens {
         // A copy matters only while another response may be under way.
         let copy_age = age.min(seconds(routing.token_window));
         // Two tokens that are under way at once differ in their text, and so in their copy's name.
-        let copy = format!("{TOKEN_COOKIE}_{:016x}", fnv1a(&token.to_string()));
+        let TokenNames { header, cookie, .. } = &*self.names;
+        let copy = format!("{cookie}_{:016x}", fnv1a(&token.to_string()));
 
         // Removed first, because a client would take the first of two tokens.
-        headers.remove(TOKEN_HEADER);
-        append(headers, SET_COOKIE, &self.cookie(TOKEN_COOKIE, &text, age));
+        headers.remove(header);
+        append(headers, SET_COOKIE, &self.cookie(cookie, &text, age));
         append(headers, SET_COOKIE, &self.cookie(&copy, &text, copy_age));
         for old in self.copies.iter().filter(|old| **old != copy).take(MAX_TOKENS) {
             append(headers, SET_COOKIE, &self.cookie(old, "", Duration::ZERO));
         }
-        append(headers, TOKEN_HEADER, &text);
+        append(headers, header.clone(), &text);
         headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("private"));
     }
 
     fn cookie(&self, name: &str, value: &str, age: Duration) -> String {
         Cookie::build((name, value))
-            .path("/")
+            .path(&*self.names.path)
             .http_only(true)
             .same_site(SameSite::Lax)
             .secure(self.secure)

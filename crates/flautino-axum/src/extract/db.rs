@@ -1,6 +1,8 @@
 //! `Db`: the request's handle.
 
 use std::convert::Infallible;
+use std::fmt;
+use std::marker::PhantomData;
 use std::ops::Deref;
 
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
@@ -30,28 +32,36 @@ use crate::context::RequestContext;
 /// }
 /// # let _: axum::Router = axum::Router::new().route("/", axum::routing::get(handler));
 /// ```
-#[derive(Debug, Clone)]
-pub struct Db(pub Handle);
+///
+/// In an app with several engines, `Db<Reports>` is the handle of the one that is
+/// [named](crate::EngineLayer::named) so.
+pub struct Db<N = Main> {
+    handle: Handle,
+    name: PhantomData<fn() -> N>,
+}
 
-impl<S: Sync> FromRequestParts<S> for Db {
+/// The name of an engine that was given none: that of plain [`Db`] and [`Tx`](crate::Tx).
+#[derive(Debug)]
+pub struct Main(());
+
+impl<S: Sync, N: 'static> FromRequestParts<S> for Db<N> {
     type Rejection = LayerMissing;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, LayerMissing> {
-        Self::from_extensions(&parts.extensions)
+        let context = RequestContext::find::<N>(&parts.extensions);
+        Ok(context.ok_or_else(LayerMissing::of::<N>)?.handle_for(parts).into())
     }
 }
 
 /// `Option<Db>` is `None` on a route without an [`EngineLayer`](crate::EngineLayer).
-impl<S: Sync> OptionalFromRequestParts<S> for Db {
+impl<S: Sync, N: 'static> OptionalFromRequestParts<S> for Db<N> {
     type Rejection = Infallible;
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Option<Self>, Infallible> {
-        Ok(Self::from_extensions(&parts.extensions).ok())
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, Infallible> {
+        Ok(<Self as FromRequestParts<S>>::from_request_parts(parts, state).await.ok())
     }
 }
 
-// `begin` and `acquire` would be reached by `Deref` too, but where sqlx's `Acquire` is imported, its
-// methods for `&Db` would come first.
 impl Db {
     /// Returns the request's handle from its extensions, for services that have no extractors.
     ///
@@ -59,46 +69,104 @@ impl Db {
     ///
     /// [`LayerMissing`], where the request did not pass an [`EngineLayer`](crate::EngineLayer).
     pub fn from_extensions(extensions: &Extensions) -> Result<Self, LayerMissing> {
-        let context: &RequestContext = extensions.get().ok_or(LayerMissing(()))?;
-        Ok(Self(context.handle().clone()))
+        Self::named_from_extensions(extensions)
     }
 
-    /// As [`Handle::begin`].
+    /// As axum's [`FromRequestParts`], for extractors of the app's own: `Db::from_request_parts(…)` is the handle of
+    /// the engine without a name.
     ///
     /// # Errors
     ///
-    /// As [`Handle::begin`].
+    /// [`LayerMissing`], where the request did not pass an [`EngineLayer`](crate::EngineLayer).
     ///
     /// # Cancellation
     ///
-    /// As [`Handle::begin`].
-    pub fn begin(&self) -> impl Future<Output = Result<Transaction, sqlx::Error>> + Send + use<> {
-        self.0.begin()
-    }
-
-    /// As [`Handle::acquire`].
-    ///
-    /// # Errors
-    ///
-    /// As [`Handle::acquire`].
-    ///
-    /// # Cancellation
-    ///
-    /// As [`Handle::acquire`].
-    pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
-        self.0.acquire()
+    /// Cancel safe.
+    pub async fn from_request_parts<S: Sync>(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Self, LayerMissing> {
+        <Self as FromRequestParts<S>>::from_request_parts(parts, state).await
     }
 }
 
-impl Deref for Db {
+// `begin` and `acquire` would be reached by `Deref` too, but where sqlx's `Acquire` is imported, its
+// methods for `&Db` would come first.
+impl<N> Db<N> {
+    /// As [`from_extensions`](Db::from_extensions), for the engine of this name:
+    /// `Db::<Reports>::named_from_extensions(…)`.
+    ///
+    /// # Errors
+    ///
+    /// [`LayerMissing`], where the request did not pass an [`EngineLayer`](crate::EngineLayer) of this name.
+    pub fn named_from_extensions(extensions: &Extensions) -> Result<Self, LayerMissing>
+    where
+        N: 'static,
+    {
+        let context = RequestContext::find::<N>(extensions).ok_or_else(LayerMissing::of::<N>)?;
+        Ok(context.handle_among(extensions).into())
+    }
+
+    /// As [`Handle::begin`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::begin`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Handle::begin`].
+    pub fn begin(&self) -> impl Future<Output = Result<Transaction, sqlx::Error>> + Send + use<N> {
+        self.handle.begin()
+    }
+
+    /// As [`Handle::acquire`].
+    ///
+    /// # Errors
+    ///
+    /// As [`Handle::acquire`].
+    ///
+    /// # Cancellation
+    ///
+    /// As [`Handle::acquire`].
+    pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<N> {
+        self.handle.acquire()
+    }
+}
+
+impl<N> Deref for Db<N> {
     type Target = Handle;
 
     fn deref(&self) -> &Handle {
-        &self.0
+        &self.handle
     }
 }
 
-impl<'c> Executor<'c> for &'_ Db {
+impl<N> From<Handle> for Db<N> {
+    fn from(handle: Handle) -> Self {
+        Self { handle, name: PhantomData }
+    }
+}
+
+impl<N> From<Db<N>> for Handle {
+    fn from(db: Db<N>) -> Self {
+        db.handle
+    }
+}
+
+impl<N> Clone for Db<N> {
+    fn clone(&self) -> Self {
+        self.handle.clone().into()
+    }
+}
+
+impl<N> fmt::Debug for Db<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Db").field(&self.handle).finish()
+    }
+}
+
+impl<'c, N> Executor<'c> for &'_ Db<N> {
     type Database = Postgres;
 
     fn execute<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<PgQueryResult, sqlx::Error>>
@@ -106,7 +174,7 @@ impl<'c> Executor<'c> for &'_ Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        (&self.0).execute(query)
+        (&self.handle).execute(query)
     }
 
     fn fetch_many<'e, 'q: 'e, E>(
@@ -117,7 +185,7 @@ impl<'c> Executor<'c> for &'_ Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        (&self.0).fetch_many(query)
+        (&self.handle).fetch_many(query)
     }
 
     fn fetch_all<'e, 'q: 'e, E>(self, query: E) -> BoxFuture<'e, Result<Vec<PgRow>, sqlx::Error>>
@@ -125,7 +193,7 @@ impl<'c> Executor<'c> for &'_ Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        (&self.0).fetch_all(query)
+        (&self.handle).fetch_all(query)
     }
 
     fn fetch_optional<'e, 'q: 'e, E>(
@@ -136,7 +204,7 @@ impl<'c> Executor<'c> for &'_ Db {
         'c: 'e,
         E: 'q + Execute<'q, Postgres>,
     {
-        (&self.0).fetch_optional(query)
+        (&self.handle).fetch_optional(query)
     }
 
     fn prepare_with<'e>(
@@ -147,27 +215,27 @@ impl<'c> Executor<'c> for &'_ Db {
     where
         'c: 'e,
     {
-        (&self.0).prepare_with(sql, parameters)
+        (&self.handle).prepare_with(sql, parameters)
     }
 
     fn describe<'e>(self, sql: SqlStr) -> BoxFuture<'e, Result<Describe<Postgres>, sqlx::Error>>
     where
         'c: 'e,
     {
-        (&self.0).describe(sql)
+        (&self.handle).describe(sql)
     }
 }
 
 /// For code that is generic over sqlx's `Acquire`; see that of [`Handle`].
-impl<'c> Acquire<'c> for &'_ Db {
+impl<'c, N> Acquire<'c> for &'_ Db<N> {
     type Database = Postgres;
     type Connection = Lease;
 
     fn acquire(self) -> BoxFuture<'c, Result<Lease, sqlx::Error>> {
-        Acquire::acquire(&self.0)
+        Acquire::acquire(&self.handle)
     }
 
     fn begin(self) -> BoxFuture<'c, Result<sqlx::Transaction<'c, Postgres>, sqlx::Error>> {
-        Acquire::begin(&self.0)
+        Acquire::begin(&self.handle)
     }
 }

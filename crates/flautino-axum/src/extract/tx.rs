@@ -1,7 +1,10 @@
 //! `Tx`: the request's transaction.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use axum_core::extract::{FromRequestParts, OptionalFromRequestParts};
-use flautino::{Transaction, TransactionOptions};
+use flautino::{Handle, Transaction, TransactionOptions};
 use futures_core::future::BoxFuture;
 use futures_core::stream::BoxStream;
 use futures_util::TryFutureExt;
@@ -9,8 +12,9 @@ use http::request::Parts;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Acquire, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr};
 
+use super::db::Main;
 use super::rejection::{LayerMissing, TxRejection};
-use crate::context::{RequestContext, ResponseMade, Unavailable};
+use crate::context::{Begun, RequestContext, ResponseMade, Unavailable};
 
 /// One transaction for the whole request.
 ///
@@ -32,14 +36,38 @@ use crate::context::{RequestContext, ResponseMade, Unavailable};
 ///
 /// Drop it before the handler returns. If a spawned task or the response's own stream still holds it
 /// when the response is made, the transaction is rolled back, and the response becomes an error likewise.
-#[derive(Debug)]
-pub struct Tx {
+///
+/// In an app with several engines, `Tx<Reports>` is the transaction of the one that is
+/// [named](crate::EngineLayer::named) so. Each commits on its own: if one of them fails, those that were committed
+/// before it stay.
+pub struct Tx<N = Main> {
     context: RequestContext,
+    handle: Handle,
     /// `None` until it begins.
     transaction: Option<Box<Transaction>>,
+    name: PhantomData<fn() -> N>,
 }
 
 impl Tx {
+    /// As axum's [`FromRequestParts`], for extractors of the app's own: `Tx::from_request_parts(…)` is the transaction
+    /// of the engine without a name.
+    ///
+    /// # Errors
+    ///
+    /// [`TxRejection`].
+    ///
+    /// # Cancellation
+    ///
+    /// Cancel safe.
+    pub async fn from_request_parts<S: Sync>(
+        parts: &mut Parts,
+        state: &S,
+    ) -> Result<Self, TxRejection> {
+        <Self as FromRequestParts<S>>::from_request_parts(parts, state).await
+    }
+}
+
+impl<N> Tx<N> {
     /// Returns the transaction, and begins it if it has not begun yet. It does not nest: for a part that
     /// can be undone on its own, write `tx.begin().await?.savepoint().await?`.
     ///
@@ -75,7 +103,7 @@ impl Tx {
         };
         this.ensure_open()?;
         this.context.mark_begun()?;
-        let transaction = this.context.handle().begin_with(options).await?;
+        let transaction = this.handle.begin_with(options).await?;
         Ok(this.transaction.insert(Box::new(transaction)))
     }
 
@@ -163,19 +191,30 @@ impl Tx {
     }
 }
 
-impl Drop for Tx {
+impl<N> Drop for Tx<N> {
     fn drop(&mut self) {
-        self.context.release(self.transaction.take());
+        let Self { context, handle, transaction, .. } = self;
+        let begun = transaction.take();
+        context.release(begun.map(|transaction| Begun { transaction, handle: handle.clone() }));
     }
 }
 
-impl<S: Sync> FromRequestParts<S> for Tx {
+impl<S: Sync, N: 'static> FromRequestParts<S> for Tx<N> {
     type Rejection = TxRejection;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, TxRejection> {
-        let context: &RequestContext = parts.extensions.get().ok_or(LayerMissing(()))?;
+        let found = RequestContext::find::<N>(&parts.extensions);
+        let context = found.ok_or_else(LayerMissing::of::<N>)?.clone();
+        let handle = context.handle_for(parts);
         match context.take() {
-            Ok(transaction) => Ok(Self { context: context.clone(), transaction }),
+            Ok(None) => Ok(Self { context, handle, transaction: None, name: PhantomData }),
+            Ok(Some(begun)) if begun.handle.settings() != handle.settings() => {
+                context.release(Some(begun));
+                Err(TxRejection::OtherSettings)
+            }
+            Ok(Some(Begun { transaction, .. })) => {
+                Ok(Self { context, handle, transaction: Some(transaction), name: PhantomData })
+            }
             Err(Unavailable) => Err(TxRejection::InUse),
         }
     }
@@ -183,7 +222,7 @@ impl<S: Sync> FromRequestParts<S> for Tx {
 
 /// `Option<Tx>` is `None` on a route without an [`EngineLayer`](crate::EngineLayer). Where there is one,
 /// it is `Some`, or rejected as `Tx` is: a transaction that somebody else holds is not an absent one.
-impl<S: Sync> OptionalFromRequestParts<S> for Tx {
+impl<S: Sync, N: 'static> OptionalFromRequestParts<S> for Tx<N> {
     type Rejection = TxRejection;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Option<Self>, TxRejection> {
@@ -197,7 +236,7 @@ impl<S: Sync> OptionalFromRequestParts<S> for Tx {
 
 /// For code that is generic over sqlx's `Acquire`; see that of [`Transaction`]. It begins the transaction
 /// if that has not begun yet.
-impl<'c> Acquire<'c> for &'c mut Tx {
+impl<'c, N> Acquire<'c> for &'c mut Tx<N> {
     type Database = Postgres;
     type Connection = &'c mut PgConnection;
 
@@ -225,7 +264,13 @@ macro_rules! in_transaction {
     };
 }
 
-impl<'c> Executor<'c> for &'c mut Tx {
+impl<N> fmt::Debug for Tx<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tx").field("transaction", &self.transaction).finish_non_exhaustive()
+    }
+}
+
+impl<'c, N> Executor<'c> for &'c mut Tx<N> {
     type Database = Postgres;
 
     fn fetch_many<'e, 'q: 'e, E>(

@@ -5,6 +5,7 @@ use http::request::Parts;
 use http::{Request, Response, StatusCode};
 
 use crate::error::{DbError, problem};
+use crate::settings::head_of;
 
 /// Why the layer answers in a handler's place, whose response was a success. The transaction is rolled back,
 /// unless it says that nobody knows.
@@ -72,13 +73,7 @@ impl<R: Default> ErrorResponse<R> for EmptyError {
 
 impl<R, F: Fn(LayerError, Parts) -> Response<R>> ErrorResponse<R> for F {
     fn parts<B>(&self, request: &Request<B>) -> Option<Box<Parts>> {
-        let (mut parts, ()) = Request::new(()).into_parts();
-        parts.method = request.method().clone();
-        parts.uri = request.uri().clone();
-        parts.version = request.version();
-        parts.headers = request.headers().clone();
-        parts.extensions = request.extensions().clone();
-        Some(Box::new(parts))
+        Some(head_of(request))
     }
 
     fn respond(&self, error: LayerError, parts: Option<Box<Parts>>) -> Response<R> {

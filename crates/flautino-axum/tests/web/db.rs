@@ -24,11 +24,11 @@ async fn in_task(db: Db) -> Result<String, DbError> {
 }
 
 async fn on_named_node(db: Db) -> Result<String, DbError> {
-    port_of(&Db(db.node("read_replica_1")?)).await
+    port_of(&Db::from(db.node("read_replica_1")?)).await
 }
 
 async fn on_unknown_node(db: Db) -> Result<String, DbError> {
-    port_of(&Db(db.node("elsewhere")?)).await
+    port_of(&Db::from(db.node("elsewhere")?)).await
 }
 
 async fn both_at_once(one: Db, other: Db) -> Result<String, DbError> {
@@ -37,7 +37,7 @@ async fn both_at_once(one: Db, other: Db) -> Result<String, DbError> {
 }
 
 async fn with_header(db: Db, request: Request, next: Next) -> Result<Response, DbError> {
-    let port = port_of(&Db(db.primary())).await?;
+    let port = port_of(&Db::from(db.primary())).await?;
     let mut response = next.run(request).await;
     let value = HeaderValue::from_str(&port).unwrap();
     response.headers_mut().insert("x-port", value);

@@ -3,7 +3,6 @@
 use std::convert::Infallible;
 use std::io;
 
-use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{Request, Response};
 use flautino_axum::{Db, EngineLayer, Tx};
