@@ -18,6 +18,7 @@ mod http2;
 mod keys;
 mod keys_secret;
 mod many_tokens;
+mod names;
 mod no_position;
 mod odd_cookies;
 mod overloaded;
