@@ -27,6 +27,7 @@ mod check;
 mod de;
 mod discovery;
 mod endpoint;
+mod environment;
 mod find;
 mod libpq;
 mod node;
@@ -138,12 +139,28 @@ impl EngineConfig {
     }
 
     fn parse(text: &str, origin: &str) -> Result<Self, ConfigError> {
-        let document = toml::de::Deserializer::parse(text)
-            .map_err(|err| de::syntax_error(text, origin, &err))?;
-        let config: Self = serde_path_to_error::deserialize(document)
-            .map_err(|err| de::key_error(text, origin, &err))?;
+        let config = Self::parse_unchecked(text, origin)?;
         config.validate(origin)?;
         Ok(config)
+    }
+
+    /// Limits and names are not checked yet.
+    fn parse_unchecked(text: &str, origin: &str) -> Result<Self, ConfigError> {
+        let document = toml::de::Deserializer::parse(text)
+            .map_err(|err| de::syntax_error(text, origin, &err))?;
+        serde_path_to_error::deserialize(document).map_err(|err| de::key_error(text, origin, &err))
+    }
+
+    /// Puts the settings of the environment in place of its own, as [`find`](Self::find) does: for a configuration
+    /// that comes from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Key`], which names the variable and the key.
+    pub fn with_environment(mut self) -> Result<Self, ConfigError> {
+        self.apply(&environment::variables()?)?;
+        self.validate("the configuration with the environment")?;
+        Ok(self)
     }
 
     /// Checks limits, names and URLs, which the types cannot. [`Engine::new`](crate::Engine::new)

@@ -48,6 +48,10 @@ impl Visitor<'_> for TimeVisitor {
 
     fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Duration, E> {
         let expected = "expected a time with its unit, such as \"500ms\" or \"5s\"";
+        // An environment variable has no numbers.
+        if let Ok(seconds) = text.parse() {
+            return self.visit_f64(seconds);
+        }
         humantime::parse_duration(text).map_err(|err| E::custom(format!("{err}; {expected}")))
     }
 
@@ -165,7 +169,7 @@ pub(super) fn key_error(
 
 /// The message without the text that serde quotes where it expected none: it may be a URL with a
 /// password.
-fn without_text(message: &str) -> String {
+pub(super) fn without_text(message: &str) -> String {
     const BEFORE: &str = "string";
     match (message.find("string \""), message.rfind("\", expected")) {
         (Some(from), Some(to)) if from + BEFORE.len() < to => {
