@@ -25,7 +25,7 @@ use self::retry::{NoEffect, Retry, Sent};
 use crate::error::{AlreadyHolds, DeadlineStep};
 use crate::lease::Lease;
 use crate::monitor::{EventKind, Monitor};
-use crate::node::{Node, Settings};
+use crate::node::{Demand, Node};
 use crate::router::{Access, Consistency, Target};
 use crate::session::Session;
 use crate::sql::{Classifier, Plan};
@@ -93,8 +93,8 @@ pub(crate) struct Dispatch {
     pub(crate) consistency: Option<Consistency>,
     /// Until when its statements may take, with all that they wait for.
     pub(crate) deadline: Option<Instant>,
-    /// What its statements run with.
-    pub(crate) settings: Option<Arc<Settings>>,
+    /// What its connections are asked for with.
+    pub(crate) demand: Demand,
 }
 
 impl Dispatch {
@@ -106,7 +106,7 @@ impl Dispatch {
             target: Target::Auto,
             consistency: None,
             deadline: None,
-            settings: None,
+            demand: Demand::default(),
         }
     }
 
@@ -190,7 +190,7 @@ impl Dispatch {
                     leased.mark_outdated();
                 }
                 leased.set_deadline(self.deadline);
-                let settings = self.settings.as_ref();
+                let settings = self.demand.settings.as_ref();
                 let mut ready = Ok(());
                 // Where no statement is sent, the work sees to it, together with what it sends itself.
                 if statement.is_some() && leased.lacks(settings) {

@@ -1,6 +1,6 @@
 //! The engine: the long-lived owner of nodes, pools and tasks.
 //!
-//! - here, `hooks`: the public API
+//! - here, `hooks`, `tuning`: the public API
 //! - `state`, `phase`: what all clones of an engine share
 //! - `lifecycle`, `closing`: how it opens and closes
 //! - `members`, `discovery`, `changes`: which nodes it has, how their addresses are found, and how nodes
@@ -25,6 +25,7 @@ mod phase;
 mod report;
 mod state;
 mod status;
+mod tuning;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -435,33 +436,6 @@ impl Engine {
     #[must_use]
     pub fn status(&self) -> EngineStatus {
         EngineStatus::of(&self.state)
-    }
-
-    /// Switches [`log_queries`](EngineConfig::log_queries) while the engine runs, for the statements that are
-    /// sent from now on.
-    pub fn set_log_queries(&self, on: bool) {
-        self.state.shared.logger.set_queries(on);
-    }
-
-    /// Switches [`log_responses`](EngineConfig::log_responses) likewise.
-    pub fn set_log_responses(&self, on: bool) {
-        self.state.shared.logger.set_responses(on);
-    }
-
-    /// Changes [`log_slow`](EngineConfig::log_slow) likewise; zero for no such warning.
-    pub fn set_log_slow(&self, slow: Duration) {
-        self.state.shared.logger.set_slow(slow);
-    }
-
-    /// Changes [`log_repeated`](EngineConfig::log_repeated) likewise, for new requests; 0 for no such warning.
-    pub fn set_log_repeated(&self, most: u32) {
-        self.state.shared.logger.set_repeated(most);
-    }
-
-    /// How often a request may send one statement without a warning; 0 for any number.
-    #[must_use]
-    pub fn log_repeated(&self) -> u32 {
-        self.state.shared.logger.repeated()
     }
 
     /// Returns what the engine is configured with, or was switched to since, by the keys' paths: its own settings

@@ -1,7 +1,7 @@
 //! [`Handle`]: what a request queries through.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use futures_core::future::BoxFuture;
 use sqlx::{Acquire, Postgres};
@@ -12,7 +12,7 @@ use crate::error::UnknownNode;
 use crate::lease::Lease;
 use crate::lease::executor::executor_through;
 use crate::metrics::unreadable_token;
-use crate::node::Node;
+use crate::node::{Demand, Node};
 use crate::router::{Access, Consistency, Target};
 use crate::session::{Session, Timing, Token, TokenState};
 use crate::sql::{Classifier, without_values};
@@ -140,6 +140,24 @@ impl Handle {
         Self { dispatch: Dispatch { deadline, ..self.dispatch.clone() } }
     }
 
+    /// Returns a handle whose statements, transactions and leases wait this long for a connection, instead of the
+    /// pool's [`acquire_timeout`](crate::PoolConfig::acquire_timeout); with zero they take one that is idle, or
+    /// fail at once. Over a [pool of the app's own](crate::Engine::from_pool) it can only be shortened.
+    ///
+    /// ```no_run
+    /// # async fn f(db: flautino::Handle) -> Result<(), sqlx::Error> {
+    /// use std::time::Duration;
+    ///
+    /// let patient = db.with_acquire_timeout(Duration::from_secs(30)); // a nightly job
+    /// let lease = patient.acquire().await?;
+    /// # Ok(()) }
+    /// ```
+    #[must_use]
+    pub fn with_acquire_timeout(&self, timeout: Duration) -> Self {
+        let demand = Demand { acquire_timeout: Some(timeout), ..self.dispatch.demand.clone() };
+        Self { dispatch: Dispatch { demand, ..self.dispatch.clone() } }
+    }
+
     /// The moment by which the handle's statements end, if there is one.
     #[must_use]
     pub fn deadline(&self) -> Option<Instant> {
@@ -181,16 +199,17 @@ impl Handle {
         N: AsRef<str>,
         V: Into<String>,
     {
-        let mut all = self.dispatch.settings.as_deref().cloned().unwrap_or_default();
+        let mut all = self.dispatch.demand.settings.as_deref().cloned().unwrap_or_default();
         settings.into_iter().for_each(|(name, value)| all.set(name.as_ref(), value.into()));
         let settings = (!all.as_slice().is_empty()).then(|| Arc::new(all));
-        Self { dispatch: Dispatch { settings, ..self.dispatch.clone() } }
+        let demand = Demand { settings, ..self.dispatch.demand.clone() };
+        Self { dispatch: Dispatch { demand, ..self.dispatch.clone() } }
     }
 
     /// The settings of [`with_settings`](Handle::with_settings): names, in lower case, and values.
     #[must_use]
     pub fn settings(&self) -> &[(String, String)] {
-        self.dispatch.settings.as_ref().map_or(&[], |settings| settings.as_slice())
+        self.dispatch.demand.settings.as_ref().map_or(&[], |settings| settings.as_slice())
     }
 
     /// The name of the node that was chosen with [`node`](Handle::node), if one was.
@@ -291,7 +310,7 @@ impl Handle {
     pub fn acquire(&self) -> impl Future<Output = Result<Lease, sqlx::Error>> + Send + use<> {
         let dispatch = self.dispatch.clone();
         async move {
-            let settings = dispatch.settings.as_ref();
+            let settings = dispatch.demand.settings.as_ref();
             let keep = |mut lease: Lease| async move {
                 let kept = async {
                     lease.keep_settings(settings).await?;
@@ -341,7 +360,7 @@ impl Handle {
                 options.read_only && options.isolation != Some(IsolationLevel::Serializable);
             let access = if may_use_replica { Access::Read } else { Access::Write };
             let begin = |lease| {
-                let (options, settings) = (&options, dispatch.settings.as_ref());
+                let (options, settings) = (&options, dispatch.demand.settings.as_ref());
                 async move {
                     let begun = Transaction::begin_on(lease, options, settings).await;
                     begun.map_err(|error| Failure::new(error, Phase::Beginning))
@@ -474,6 +493,8 @@ impl<'c> Acquire<'c> for &'_ Handle {
         Box::pin(async move {
             let node = this.dispatch.writer();
             let pool = node.pool()?;
+            let timeout = this.dispatch.demand.acquire_timeout;
+            let timeout = timeout.unwrap_or(node.acquire_timeout());
             // The session cannot see what sqlx's transaction writes, nor when it ends.
             this.session().lose_track();
             let begin = async {
@@ -482,15 +503,14 @@ impl<'c> Acquire<'c> for &'_ Handle {
                     // If this is cancelled, the connection closes with its pool.
                     None => {
                         let pool = node.server.single_sqlx_pool();
-                        let begun =
-                            tokio::time::timeout(node.acquire_timeout(), pool.begin()).await;
+                        let begun = tokio::time::timeout(timeout, pool.begin()).await;
                         begun.unwrap_or(Err(sqlx::Error::PoolTimedOut))
                     }
                 }
             };
             let begin = async {
                 let mut transaction = begin.await?;
-                if let Some(settings) = &this.dispatch.settings {
+                if let Some(settings) = &this.dispatch.demand.settings {
                     node.put_for_transaction(&mut transaction, settings).await?;
                 }
                 Ok(transaction)
@@ -505,7 +525,7 @@ impl std::fmt::Debug for Handle {
         f.debug_struct("Handle")
             .field("target", &self.dispatch.target)
             .field("consistency", &self.dispatch.effective_consistency())
-            .field("settings", &self.dispatch.settings)
+            .field("settings", &self.dispatch.demand.settings)
             .finish_non_exhaustive()
     }
 }

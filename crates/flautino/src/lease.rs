@@ -44,7 +44,7 @@ pub(crate) use self::settings::Commands;
 use self::timed::Timed;
 pub(crate) use self::tracker::{Tracker, Tracking};
 use crate::logging::Values;
-use crate::node::{ConnectionParts, InFlight, Node, PooledConnection, Settings};
+use crate::node::{ConnectionParts, Demand, InFlight, Node, PooledConnection, Settings};
 use crate::sql::{Classifier, SchemaChange};
 use crate::sqlstate::{QUERY_CANCELED, has_code};
 use crate::statement::ToSend;
@@ -143,10 +143,10 @@ pub(crate) struct Failures {
 }
 
 impl Lease {
-    /// Leases the connection that was used last, if nothing has to be waited for. One that carries these settings
-    /// comes first, but they are not put in force here.
-    pub(crate) fn warm(node: &Arc<Node>, settings: Option<&Arc<Settings>>) -> Option<Self> {
-        let connection = node.pool().ok()??.checkout_warm(settings)?;
+    /// Leases the connection that was used last, if nothing has to be waited for. Settings that are demanded are not
+    /// put in force here.
+    pub(crate) fn warm(node: &Arc<Node>, demand: &Demand) -> Option<Self> {
+        let connection = node.pool().ok()??.checkout_warm(demand)?;
         Some(Self::new(LeasedConnection::Pooled(connection), InFlight::on(node)))
     }
 
@@ -154,13 +154,13 @@ impl Lease {
     /// have to be waited for.
     pub(crate) async fn checkout(
         node: &Arc<Node>,
-        settings: Option<&Arc<Settings>>,
+        demand: &Demand,
         is_up: impl Fn() -> bool,
     ) -> Result<Self, sqlx::Error> {
         let node = InFlight::on(node);
         let connection = match node.pool()? {
-            Some(pool) => LeasedConnection::Pooled(pool.checkout(settings, is_up).await?),
-            None => LeasedConnection::Single(Box::pin(node.connect()).await?),
+            Some(pool) => LeasedConnection::Pooled(pool.checkout(demand, is_up).await?),
+            None => LeasedConnection::Single(Box::pin(node.connect(demand.acquire_timeout)).await?),
         };
         Ok(Self::new(connection, node))
     }

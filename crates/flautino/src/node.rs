@@ -47,6 +47,7 @@ pub(crate) use self::listener::NodeListener;
 #[cfg(feature = "migrate")]
 pub(crate) use self::migrating::lock_for_migrations;
 pub(crate) use self::pool::counts::Counts;
+pub(crate) use self::pool::demand::Demand;
 pub(crate) use self::pool::pooled_connection::{Parts as ConnectionParts, PooledConnection};
 pub(crate) use self::pool::{EndListener, EndReason, Epoch, NodePool};
 pub(crate) use self::probe_connection::{ProbeConnection, ProbeState, Question};
@@ -237,14 +238,18 @@ impl Node {
         self.tasks.spawn(task);
     }
 
-    /// Makes a connection outside any pool, sets up its session and runs the app's hooks.
-    pub(crate) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+    /// Makes a connection outside any pool, sets up its session and runs the app's hooks. Without a `timeout` it is
+    /// the pool's.
+    pub(crate) async fn connect(
+        &self,
+        timeout: Option<Duration>,
+    ) -> Result<PgConnection, sqlx::Error> {
         let connecting = async {
             let mut connection = self.server.connect_unpooled().await?;
             self.hooks.get().run_on_first_checkout(&mut connection).await?;
             Ok(connection)
         };
-        self.server.within(self.acquire_timeout, connecting).await
+        self.server.within(timeout.unwrap_or(self.acquire_timeout), connecting).await
     }
 
     /// Records the server's role. If another one was known, replaces the connections.

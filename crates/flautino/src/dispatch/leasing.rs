@@ -45,7 +45,7 @@ impl Dispatch {
             retry.write_under_way.get_or_insert_with(|| monitor.write_begins());
         }
         let mut selection = self.select(access, retry, monitor.state().clone())?;
-        let Some(lease) = selection.checkout_warm(monitor, self.settings.as_ref()) else {
+        let Some(lease) = selection.checkout_warm(monitor, &self.demand) else {
             return Ok(Some(Box::pin(self.lease_waiting(access, selection, retry, leased))));
         };
         retry.record_selection(selection.node(), selection.view(), selection.decision.as_writer);
@@ -71,7 +71,7 @@ impl Dispatch {
             return Ok(());
         }
         retry.record_selection(selection.node(), selection.view(), selection.decision.as_writer);
-        let Some(lease) = selection.checkout(self.monitor(), self.settings.as_ref()).await? else {
+        let Some(lease) = selection.checkout(self.monitor(), &self.demand).await? else {
             if retry.count_reselection() < MAX_RESELECTIONS {
                 return Ok(());
             }
@@ -115,7 +115,7 @@ impl Dispatch {
         };
         let track =
             move |lease: &mut Lease| lease.tracker = Some(self.tracker(reason, retry, None));
-        if let Some(lease) = Lease::warm(&node, self.settings.as_ref()) {
+        if let Some(lease) = Lease::warm(&node, &self.demand) {
             track(leased.insert(lease));
             return Ok(None);
         }
@@ -123,8 +123,7 @@ impl Dispatch {
             if node.is_over_external_pool() {
                 Box::pin(self.monitor().ensure_traces(&node)).await;
             }
-            let settings = self.settings.as_ref();
-            track(leased.insert(Lease::checkout(&node, settings, || true).await?));
+            track(leased.insert(Lease::checkout(&node, &self.demand, || true).await?));
             Ok(())
         })))
     }

@@ -13,7 +13,7 @@ use crate::config::{Fallback, RoutingMode};
 use crate::error::{Error, UnknownNode};
 use crate::lease::{Lease, Tracking};
 use crate::monitor::{ClusterState, EventKind, Monitor};
-use crate::node::{Node, Settings};
+use crate::node::{Demand, Node};
 use crate::router::{
     Access, Consistency, Decision, Exclusion, Floor, Load, NodeView, Reason, Request, Target,
     route, route_stale,
@@ -43,15 +43,11 @@ impl Selection {
     }
 
     /// Leases a connection to the node, if nothing has to be waited for and nothing has changed.
-    pub(super) fn checkout_warm(
-        &self,
-        monitor: &Monitor,
-        settings: Option<&Arc<Settings>>,
-    ) -> Option<Lease> {
+    pub(super) fn checkout_warm(&self, monitor: &Monitor, demand: &Demand) -> Option<Lease> {
         if self.needs_primary() || self.decision.reason.is_fallback() {
             return None;
         }
-        let lease = Lease::warm(self.node(), settings)?;
+        let lease = Lease::warm(self.node(), demand)?;
         Arc::ptr_eq(&monitor.state(), &self.state).then_some(lease)
     }
 
@@ -60,13 +56,13 @@ impl Selection {
     pub(super) async fn checkout(
         &self,
         monitor: &Monitor,
-        settings: Option<&Arc<Settings>>,
+        demand: &Demand,
     ) -> Result<Option<Lease>, sqlx::Error> {
         let node = self.node();
         let is_named = matches!(self.request.target, Target::Node(_));
         // Who names a node waits for that one, also while it is down.
         let is_up = || is_named || monitor.state().view(node).is_some_and(|view| view.up);
-        let lease = Lease::checkout(node, settings, is_up).await;
+        let lease = Lease::checkout(node, demand, is_up).await;
         let now = monitor.state();
         let number = now.number(node);
         let may_reselect = match &lease {
@@ -244,7 +240,8 @@ impl Dispatch {
                 let now = self.select(access, retry, monitor.state().clone());
                 now.is_ok_and(|selection| selection.decision.reason.is_fallback())
             };
-            match budget.acquire(node.acquire_timeout(), monitor, is_needed).await {
+            let timeout = self.demand.acquire_timeout.unwrap_or(node.acquire_timeout());
+            match budget.acquire(timeout, monitor, is_needed).await {
                 Waited::Permit(permit) => {
                     selection.fallback_permit = Some(permit);
                     return Ok(true);

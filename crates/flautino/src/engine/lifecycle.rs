@@ -13,7 +13,7 @@ use super::state::EngineState;
 use crate::backoff::Backoff;
 use crate::config::{EngineConfig, MAIN, PoolConfig};
 use crate::error::{NodeFailure, OpenError};
-use crate::node::{self, EndReason, Node, NodePool, create_extensions, is_final};
+use crate::node::{self, Demand, EndReason, Node, NodePool, create_extensions, is_final};
 use crate::router::Role;
 
 /// The first and the longest pause between two attempts of `open` to reach the nodes.
@@ -180,7 +180,7 @@ impl EngineState {
             .zip(pools)
             .filter(|(node, pool)| node.server.trouble().is_none() && !pool.is_external());
         let first = reachable.map(async |(node, pool)| {
-            let mut first = pool.checkout(None, || true).await;
+            let mut first = pool.checkout(&Demand::default(), || true).await;
             if let Ok(connection) = &mut first
                 && Arc::ptr_eq(node, &nodes[0])
             {

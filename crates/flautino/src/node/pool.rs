@@ -13,6 +13,7 @@
 //! - `ending`, `signals`, `signal_queue`: how statements are cancelled at the server
 //! - `reaper`: how long connections stay idle, how long they live, and which of them are dead
 //! - `epoch`: when all connections are replaced at once
+//! - `demand`: what a caller asks for
 //! - `counts`: the pool's numbers, for the status
 //! - `external`: connections of a pool of the app's own, in place of all that
 //! - `sqlx_pool`: the `PgPool` beside
@@ -20,6 +21,7 @@
 mod checkout;
 mod connecting;
 pub(super) mod counts;
+pub(super) mod demand;
 mod ending;
 mod epoch;
 mod external;
@@ -47,7 +49,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use self::epoch::{EndListener, EndReason, Epoch};
-use self::managed::{DriverConnection, ManagedConnection, Registry};
+use self::managed::{DriverConnection, Idle, ManagedConnection, Registry};
 use self::signal_queue::SignalQueue;
 use self::state::PoolState;
 use super::backend::Backend;
@@ -115,9 +117,9 @@ impl NodePool {
             connector,
             waiting_outside: AtomicU32::new(0),
             connect_permits: Semaphore::new(config.connect_concurrency as usize),
+            state: Mutex::new(PoolState::new(config.max_connections)),
             config,
             hooks,
-            state: Mutex::new(PoolState::new()),
             signal_queue: SignalQueue::default(),
             closing: CancellationToken::new(),
             returned: Notify::new(),
@@ -260,7 +262,23 @@ impl NodePool {
     }
 
     pub(crate) fn max(&self) -> u32 {
-        self.config.max_connections
+        self.state.lock().max
+    }
+
+    /// Changes how many connections the pool may have. Those beyond that are closed: idle ones now, the others when
+    /// they are given back.
+    pub(crate) fn resize(self: &Arc<Self>, max: u32) {
+        let excess = {
+            let mut state = self.state.lock();
+            state.max = max;
+            let excess = state.idle.len().min(state.size.saturating_sub(max) as usize);
+            // The bottom of the stack, which was used longest ago.
+            state.idle.drain(..excess).collect::<Vec<_>>()
+        };
+        for Idle { managed, .. } in excess {
+            self.spawn(close_managed(managed));
+        }
+        self.grow();
     }
 
     /// How many connections are checked out, or recovered after that.

@@ -63,6 +63,7 @@ mod pool_status;
 mod prepared_gone;
 mod query_macro;
 mod read_again;
+mod resize;
 mod rested;
 mod roles;
 mod round_trips;

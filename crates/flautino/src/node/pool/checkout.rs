@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::demand::{Caller, Demand};
 use super::epoch::Epoch;
 use super::managed::{Idle, ManagedConnection};
 use super::pooled_connection::PooledConnection;
@@ -13,7 +14,6 @@ use super::queue::{Handed, Place};
 use super::slot::Slot;
 use super::{Connector, NodePool};
 use crate::error::{AcquireStep, Error};
-use crate::node::settings::Settings;
 
 /// What a caller finds.
 enum Found {
@@ -27,6 +27,7 @@ enum Found {
 /// given back for the next caller.
 struct Waiter {
     pool: Arc<NodePool>,
+    caller: Caller,
     place: Place,
     receiver: oneshot::Receiver<Handed>,
     /// It has got what it waited for.
@@ -40,14 +41,18 @@ impl NodePool {
     /// Cancel safe: a connection that is being made stays in the pool for the next caller.
     pub(crate) async fn checkout(
         self: &Arc<Self>,
-        settings: Option<&Arc<Settings>>,
+        demand: &Demand,
         is_up: impl Fn() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
         self.start();
         let came = Instant::now();
+        let timeout = demand.acquire_timeout.unwrap_or(self.config.acquire_timeout);
+        let caller = Caller { came, timeout };
         let mut checked_out = match &self.connector {
-            Connector::Server => self.checkout_own(settings, came, is_up).await,
-            Connector::External(pool) => Box::pin(self.checkout_external(pool, came, is_up)).await,
+            Connector::Server => self.checkout_own(demand, caller, is_up).await,
+            Connector::External(pool) => {
+                Box::pin(self.checkout_external(pool, caller, is_up)).await
+            }
         };
         let now = Instant::now();
         let waited = now.saturating_duration_since(came);
@@ -67,12 +72,8 @@ impl NodePool {
         checked_out
     }
 
-    /// The connection that was used last, if nobody has to wait for it: it needs no ping and no hook. One that
-    /// carries these settings already comes first.
-    pub(crate) fn checkout_warm(
-        self: &Arc<Self>,
-        settings: Option<&Arc<Settings>>,
-    ) -> Option<PooledConnection> {
+    /// The connection that was used last, if nobody has to wait for it: it needs no ping and no hook.
+    pub(crate) fn checkout_warm(self: &Arc<Self>, demand: &Demand) -> Option<PooledConnection> {
         if self.hooks.run_at_checkout() {
             return None;
         }
@@ -81,7 +82,7 @@ impl NodePool {
         if state.closed || !self.is_warm_at(now, state.idle.last()?.since) {
             return None;
         }
-        let idle = state.take(settings, |idle| self.is_warm_at(now, idle.since))?;
+        let idle = state.take(demand, |idle| self.is_warm_at(now, idle.since))?;
         drop(state);
         self.server.metrics.waited(Duration::ZERO);
         let mut slot = Slot::counted(self);
@@ -105,18 +106,18 @@ impl NodePool {
 
     async fn checkout_own(
         self: &Arc<Self>,
-        settings: Option<&Arc<Settings>>,
-        came: Instant,
+        demand: &Demand,
+        caller: Caller,
         is_up: impl Fn() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
         let mut former: Option<Arc<Epoch>> = None;
         for _ in 0..=self.max() {
             let may_wait = || is_up() && former.as_ref().is_none_or(|epoch| !epoch.is_ended());
-            let (mut connection, since) = match self.find(settings, came, may_wait)? {
+            let (mut connection, since) = match self.find(demand, caller, may_wait)? {
                 Found::Idle(connection, since) => (connection, Some(since)),
                 Found::Wait(mut waiter) => (waiter.wait().await?, None),
             };
-            match self.is_usable(&mut connection, since, came).await {
+            match self.is_usable(&mut connection, since, caller).await {
                 // The next epoch may have begun while the connection was handed over or tested.
                 Ok(true) if self.is_in(connection.epoch()) => return Ok(connection),
                 Ok(_) => former = Some(Arc::clone(&connection.managed().epoch)),
@@ -137,8 +138,8 @@ impl NodePool {
     /// Takes the idle connection that was used last, else a place in the queue.
     fn find(
         self: &Arc<Self>,
-        settings: Option<&Arc<Settings>>,
-        came: Instant,
+        demand: &Demand,
+        caller: Caller,
         may_wait: impl FnOnce() -> bool,
     ) -> Result<Found, sqlx::Error> {
         let (waiter, may_grow) = {
@@ -150,15 +151,15 @@ impl NodePool {
             if !may_wait() {
                 return Err(state.epoch.error(self.name(), false));
             }
-            let idle = state.take(settings, |idle| self.is_warm(idle.since));
+            let idle = state.take(demand, |idle| self.is_warm(idle.since));
             if let Some(Idle { managed, since }) = idle {
                 drop(state);
                 let connection = PooledConnection::new(managed, Slot::counted(self));
                 return Ok(Found::Idle(connection, since));
             }
-            let (place, receiver) = state.queue.join(came);
+            let (place, receiver) = state.queue.join(caller.came);
             let pool = Arc::clone(self);
-            (Waiter { pool, place, receiver, is_served: false }, state.size < self.max())
+            (Waiter { pool, caller, place, receiver, is_served: false }, state.size < state.max)
         };
         if may_grow {
             self.grow();
@@ -172,7 +173,7 @@ impl NodePool {
         &self,
         connection: &mut PooledConnection,
         since: Option<Instant>,
-        came: Instant,
+        caller: Caller,
     ) -> Result<bool, sqlx::Error> {
         let rested_since = since.filter(|since| !self.is_warm(*since));
         if rested_since.is_none() && !self.hooks.run_at_checkout() {
@@ -189,7 +190,7 @@ impl NodePool {
             if !self.hooks.run_at_checkout() {
                 return Ok(true);
             }
-            self.run_hooks(connection, came).await
+            self.run_hooks(connection, caller).await
         });
         epoch.run(tests).await.unwrap_or_else(|| Err(epoch.error(self.name(), false)))
     }
@@ -199,7 +200,7 @@ impl NodePool {
     async fn run_hooks(
         &self,
         connection: &mut PooledConnection,
-        came: Instant,
+        caller: Caller,
     ) -> Result<bool, sqlx::Error> {
         let ManagedConnection { connection, is_new, .. } = connection.managed();
         let running = async {
@@ -209,8 +210,8 @@ impl NodePool {
             }
             self.hooks.run_before_acquire(connection).await
         };
-        let ran = tokio::time::timeout(self.remaining(came), running).await;
-        ran.unwrap_or_else(|_| Err(self.timed_out(came, AcquireStep::Hook)))
+        let ran = tokio::time::timeout(caller.remaining(), running).await;
+        ran.unwrap_or_else(|_| Err(self.timed_out(caller.came, AcquireStep::Hook)))
     }
 
     /// Whether a connection that is idle since then is lent as it is.
@@ -220,11 +221,6 @@ impl NodePool {
 
     fn is_warm_at(&self, now: Instant, since: Instant) -> bool {
         now.saturating_duration_since(since) < self.config.warm_time
-    }
-
-    /// What is left of `acquire_timeout` for a caller who came then.
-    fn remaining(&self, came: Instant) -> Duration {
-        self.config.acquire_timeout.saturating_sub(came.elapsed())
     }
 
     pub(super) fn timed_out(&self, came: Instant, step: AcquireStep) -> sqlx::Error {
@@ -245,8 +241,8 @@ impl NodePool {
 
 impl Waiter {
     async fn wait(&mut self) -> Result<PooledConnection, sqlx::Error> {
-        let (came, _) = self.place;
-        let remaining = self.pool.remaining(came);
+        let Caller { came, .. } = self.caller;
+        let remaining = self.caller.remaining();
         let Ok(handed) = tokio::time::timeout(remaining, &mut self.receiver).await else {
             return Err(self.pool.timed_out(came, self.step()));
         };
@@ -259,7 +255,7 @@ impl Waiter {
     fn step(&self) -> AcquireStep {
         let state = self.pool.state.lock();
         let ahead = state.queue.ahead_of(self.place);
-        match ahead < self.pool.max().saturating_sub(state.in_use) as usize {
+        match ahead < state.max.saturating_sub(state.in_use) as usize {
             true => AcquireStep::Connecting,
             false => AcquireStep::WaitingForSlot,
         }

@@ -81,7 +81,7 @@ impl NodePool {
         let count = {
             let mut state = self.state.lock();
             let before = state.pending;
-            while !state.closed && wanted(&state, self.max()) {
+            while !state.closed && wanted(&state, state.max) {
                 state.size += 1;
                 state.pending += 1;
             }

@@ -6,12 +6,13 @@
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use sqlx::PgPool;
 use tokio::runtime::{EnterGuard, Handle as Runtime};
 use tokio_util::task::TaskTracker;
 
+use super::demand::Caller;
 use super::managed::{DriverConnection, ManagedConnection, Registration};
 use super::pooled_connection::PooledConnection;
 use super::slot::Slot;
@@ -74,7 +75,7 @@ impl NodePool {
     pub(super) async fn checkout_external(
         self: &Arc<Self>,
         pool: &PgPool,
-        came: Instant,
+        caller: Caller,
         is_up: impl FnOnce() -> bool,
     ) -> Result<PooledConnection, sqlx::Error> {
         // Taken before `is_up` is asked: if the node goes down after that, this epoch is ended.
@@ -83,25 +84,28 @@ impl NodePool {
         if !is_up() {
             return Err(error());
         }
-        epoch.run(self.take_external(pool, came)).await.unwrap_or_else(|| Err(error()))
+        epoch.run(self.take_external(pool, caller)).await.unwrap_or_else(|| Err(error()))
     }
 
     async fn take_external(
         self: &Arc<Self>,
         pool: &PgPool,
-        came: Instant,
+        caller: Caller,
     ) -> Result<PooledConnection, sqlx::Error> {
         loop {
             let epoch = self.epoch();
             let queued = Queued::new(&self.waiting_outside);
-            let acquired = self.closing.run_until_cancelled(pool.acquire()).await;
+            let acquiring = tokio::time::timeout(caller.remaining(), pool.acquire());
+            let acquired = self.closing.run_until_cancelled(acquiring).await;
             drop(queued);
+            let acquired =
+                acquired.map(|in_time| in_time.unwrap_or(Err(sqlx::Error::PoolTimedOut)));
             let connection = match acquired {
                 Some(Ok(connection)) => connection,
                 // The engine closes, or the app closed its own pool.
                 None | Some(Err(sqlx::Error::PoolClosed)) => return Err(self.closed_error()),
                 Some(Err(sqlx::Error::PoolTimedOut)) => {
-                    return Err(self.timed_out(came, AcquireStep::WaitingForAppPool));
+                    return Err(self.timed_out(caller.came, AcquireStep::WaitingForAppPool));
                 }
                 Some(Err(error)) => return Err(error),
             };

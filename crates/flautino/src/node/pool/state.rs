@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::demand::Demand;
 use super::epoch::Epoch;
 use super::managed::{Idle, ManagedConnection};
 use super::queue::Queue;
@@ -14,6 +15,8 @@ pub(super) struct PoolState {
     pub(super) epoch: Arc<Epoch>,
     /// A stack: the connection that was used last is on top.
     pub(super) idle: Vec<Idle>,
+    /// The most connections that the pool may have. It has more for a while after this was lowered.
+    pub(super) max: u32,
     /// Empty while a connection is idle.
     pub(super) queue: Queue,
     /// All connections of the pool: idle, in use, and pending.
@@ -33,10 +36,11 @@ pub(super) struct PoolState {
 }
 
 impl PoolState {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(max: u32) -> Self {
         Self {
             epoch: Epoch::first(),
             idle: Vec::new(),
+            max,
             queue: Queue::default(),
             size: 0,
             in_use: 0,
@@ -59,13 +63,14 @@ impl PoolState {
     }
 
     /// Checks out the connection that was used last. One that carries the settings already comes first, if it is
-    /// warm too.
+    /// warm.
     pub(super) fn take(
         &mut self,
-        settings: Option<&Arc<Settings>>,
+        demand: &Demand,
         is_warm: impl Fn(&Idle) -> bool,
     ) -> Option<Idle> {
-        let suits = |idle: &Idle| Settings::are_carried(settings, idle.managed.settings.as_ref());
+        let wanted = demand.settings.as_ref();
+        let suits = |idle: &Idle| Settings::are_carried(wanted, idle.managed.settings.as_ref());
         let top = self.idle.last()?;
         let idle = if suits(top) {
             self.idle.pop()?
@@ -80,15 +85,15 @@ impl PoolState {
 
     /// Hands a clean connection to the first caller in the queue, else puts it on the stack.
     ///
-    /// Returns the connection if it must not be kept: it is of an older epoch or too old, or the pool is
-    /// closed.
+    /// Returns the connection if it must not be kept: it is of an older epoch or too old, or the pool has too many
+    /// or is closed.
     pub(super) fn accept(
         &mut self,
         managed: Box<ManagedConnection>,
         now: Instant,
     ) -> Option<Box<ManagedConnection>> {
         let expired = managed.expires.is_some_and(|expires| expires <= now);
-        if self.closed || expired || !managed.epoch.is(&self.epoch) {
+        if self.closed || expired || self.size > self.max || !managed.epoch.is(&self.epoch) {
             return Some(managed);
         }
         match self.queue.hand(Ok(managed)) {
