@@ -139,7 +139,10 @@ impl Dispatch {
 
     /// Whether the statement needs the primary. Without replicas the answer would change nothing,
     /// so the statement counts as a write without being classified.
-    fn access(&self, statement: &Statement) -> Access {
+    async fn access(&self, statement: &Statement) -> Access {
+        if self.monitor().stands_in() {
+            Box::pin(self.monitor().get_ready()).await;
+        }
         if self.monitor().routes() {
             self.context().classifier.access(statement.plan(), statement.text())
         } else {

@@ -3,6 +3,7 @@
 //! - here, `hooks`, `tuning`: the public API
 //! - `state`, `phase`: what all clones of an engine share
 //! - `lifecycle`, `closing`: how it opens and closes
+//! - `for_tests`: an engine over one server that stands in for two
 //! - `members`, `discovery`, `changes`: which nodes it has, how their addresses are found, and how nodes
 //!   are added and removed
 //! - `status`: its state at one moment
@@ -15,6 +16,7 @@ mod changes;
 mod closing;
 mod common_floor;
 mod discovery;
+mod for_tests;
 mod hooks;
 mod lifecycle;
 mod listening;
@@ -35,13 +37,13 @@ use std::time::Duration;
 use sqlx::PgPool;
 #[cfg(feature = "migrate")]
 use sqlx::migrate::{MigrateError, Migrator};
-use tokio_util::task::TaskTracker;
+use tokio::sync::Notify;
 
 pub use self::listening::{Event, Listener};
 use self::members::ORIGIN;
 use self::phase::EnginePhase;
 pub use self::report::{CloseReport, NodesReport, OpenReport};
-use self::state::{EngineState, new_classifier, new_logger};
+use self::state::{EngineState, new_shared};
 pub use self::status::{EngineStatus, Health, NodeStatus, PoolStatus, ReadYourWrites};
 use crate::config::{EngineConfig, MAIN, NodeConfig, PoolConfig, RoutingConfig};
 #[cfg(feature = "migrate")]
@@ -86,11 +88,7 @@ impl Engine {
     /// [`ConfigError::Key`], with the path of the key that is not acceptable.
     pub fn new(config: EngineConfig) -> Result<Self, ConfigError> {
         config.validate(ORIGIN)?;
-        let (classifier, catalogue_wanted) = new_classifier(&config);
-        let logger = new_logger(&config);
-        let (hooks, tasks) = (Arc::default(), TaskTracker::new());
-        let engine = config.name.as_str().into();
-        let shared = Shared { engine, logger, classifier, hooks, tasks };
+        let (shared, catalogue_wanted) = new_shared(&config);
         let named = config.extra_nodes.iter().map(|(name, node)| (name.as_str(), node));
         let nodes = std::iter::once((MAIN, &config.main)).chain(named).map(|(name, node)| {
             let options = node.connect_options(ORIGIN, "")?;
@@ -126,15 +124,20 @@ impl Engine {
     #[must_use]
     pub fn from_pool(pool: PgPool) -> Self {
         let config = EngineConfig { extensions: Vec::new(), ..EngineConfig::default() };
-        let (classifier, catalogue_wanted) = new_classifier(&config);
-        let logger = new_logger(&config);
-        let (hooks, tasks) = (Arc::default(), TaskTracker::new());
-        let engine = config.name.as_str().into();
-        let shared = Shared { engine, logger, classifier, hooks, tasks };
-        let node = Arc::new(Node::over_pool(MAIN, pool, &shared));
-        let pools = node.pool().ok().flatten().into_iter().collect();
-        let state =
-            EngineState::new(vec![node], config, shared, catalogue_wanted, EnginePhase::Open);
+        let (shared, catalogue_wanted) = new_shared(&config);
+        let node = Arc::new(Node::over_pool(MAIN, pool, &shared, false));
+        Self::over_open_nodes(vec![node], config, shared, catalogue_wanted)
+    }
+
+    /// An engine of nodes that are open already.
+    fn over_open_nodes(
+        nodes: Vec<Arc<Node>>,
+        config: EngineConfig,
+        shared: Shared,
+        catalogue_wanted: Arc<Notify>,
+    ) -> Self {
+        let pools = nodes.iter().filter_map(|node| node.pool().ok().flatten()).collect();
+        let state = EngineState::new(nodes, config, shared, catalogue_wanted, EnginePhase::Open);
         *state.pools.lock() = pools;
         Self::with_state(state)
     }

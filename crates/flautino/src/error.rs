@@ -143,6 +143,16 @@ pub enum Error {
         node: String,
     },
 
+    /// In an engine [for tests](crate::Engine::for_tests): a standby refuses this, so that the node `replica` does.
+    #[error(
+        "`{what}` is refused on a standby, and so on the node `replica` of an engine for tests; send it to the \
+         primary (`db.primary()`)"
+    )]
+    RefusedByStandby {
+        /// The command, the function or the isolation level.
+        what: String,
+    },
+
     /// A statement whose effect stays in its session, such as `SET`, on a node behind PgBouncer
     /// ([`pgbouncer`](crate::NodeConfig::pgbouncer)), which gives the session to other clients after each
     /// transaction. It was not sent.
@@ -253,6 +263,7 @@ impl Error {
             Self::NoPrimary { .. } => "no_primary",
             Self::DeadlineExceeded { .. } => "deadline_exceeded",
             Self::NotOnReplica { .. } => "not_on_replica",
+            Self::RefusedByStandby { .. } => "refused_by_standby",
             Self::SharedSession { .. } => "shared_session",
             Self::InvalidSetting { .. } => "invalid_setting",
             Self::UnknownNode(_) => "unknown_node",

@@ -14,6 +14,7 @@
 //! - `traces`, `trace_reading`: reads what functions and triggers leave in a session, for engines of one node too
 //! - `decisions`: how many statements were routed for each reason
 //! - `history`: what happened lately, for people
+//! - `stand_in`: the state of an engine for tests, which nothing probes
 //! - `state`, `publish`: the state that is published, and what it changes for the nodes
 
 mod asking;
@@ -28,6 +29,7 @@ mod questions;
 mod reading;
 mod readings;
 mod replayed;
+mod stand_in;
 mod state;
 mod trace_reading;
 mod traces;
@@ -97,6 +99,8 @@ pub(crate) struct Monitor {
     /// Whether the state that was published last has more than one node, so that no statement has to
     /// look it up there.
     has_replicas: AtomicBool,
+    /// The engine is for tests: nothing is probed, and the state stays as it is.
+    stands_in: AtomicBool,
 }
 
 /// The nodes and what is known of them, in the same order.
@@ -141,6 +145,7 @@ impl Monitor {
             decisions: Decisions::default(),
             history: History::default(),
             has_replicas: AtomicBool::new(nodes.len() > 1),
+            stands_in: AtomicBool::new(false),
         });
         monitor.watch_servers(&nodes);
         monitor
@@ -162,10 +167,12 @@ impl Monitor {
             known.topology.restart();
             Arc::clone(&known.nodes)
         };
+        if self.stands_in() {
+            self.stand_in();
+            return Started { monitor: Arc::clone(self), is_kept: false };
+        }
         self.publish();
-        let stop = CancellationToken::new();
-        let run = Run { stop: stop.clone(), _stop: stop.clone().drop_guard() };
-        self.running.store(Some(Arc::new(run)));
+        let stop = self.run();
         let started = Started { monitor: Arc::clone(self), is_kept: false };
         // The main node first, since the first node to answer decides which system is the
         // cluster's.
@@ -179,6 +186,14 @@ impl Monitor {
             stop.run_until_cancelled(reading).await;
         });
         started
+    }
+
+    /// Says that it runs. What is returned is cancelled when it stops.
+    fn run(&self) -> CancellationToken {
+        let stop = CancellationToken::new();
+        let run = Run { stop: stop.clone(), _stop: stop.clone().drop_guard() };
+        self.running.store(Some(Arc::new(run)));
+        stop
     }
 
     async fn probe_all(&self, nodes: impl IntoIterator<Item = &Arc<Node>>) {

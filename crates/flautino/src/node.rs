@@ -144,10 +144,10 @@ impl Node {
         }
     }
 
-    /// A node over an external pool; it counts as open.
-    pub(crate) fn over_pool(name: &str, pool: PgPool, shared: &Shared) -> Self {
-        let server =
-            Server::behind_pool(name.into(), &pool, &shared.engine, Arc::clone(&shared.logger));
+    /// A node over an external pool; it counts as open. In a test it may stand in for a replica.
+    pub(crate) fn over_pool(name: &str, pool: PgPool, shared: &Shared, stands_in: bool) -> Self {
+        let logger = Arc::clone(&shared.logger);
+        let server = Server::behind_pool(name.into(), &pool, &shared.engine, logger, stands_in);
         let config = PoolConfig::default();
         let node = Self {
             external: Some(pool),

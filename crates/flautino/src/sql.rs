@@ -11,6 +11,7 @@
 //! - `leaves`: prepared statements that a text drops, and what a text leaves to other clients of a session
 //! - `effects`, `scan`: what a text does to its session; `traces`, `tracer`: what functions, triggers and
 //!   views of the user's own do
+//! - `standby`: what a standby refuses although it writes no row
 //! - `quote`: names and values as SQL text; `without_values`, `summary`: a text as it may be shown, and what
 //!   it is about
 
@@ -26,6 +27,7 @@ mod lexer;
 mod names;
 mod quote;
 mod scan;
+mod standby;
 mod summary;
 mod tracer;
 mod traces;
@@ -41,6 +43,7 @@ pub(crate) use self::effects::{Effects, functions_pattern};
 pub(crate) use self::leaves::{Leftover, copies_rows, drops_prepared, leftover};
 pub(crate) use self::lexer::{Token, Tokens};
 pub(crate) use self::quote::{literal, quoted};
+pub(crate) use self::standby::refused_on_standby;
 pub(crate) use self::summary::summary;
 pub(crate) use self::tracer::SchemaChange;
 pub(crate) use self::traces::{Objects, Trusted};

@@ -7,7 +7,9 @@ use sqlx::postgres::{PgArguments, PgStatement};
 use sqlx::{Arguments, Execute, Postgres, SqlStr};
 
 use crate::error::Error;
-use crate::sql::{Classifier, Leftover, Plan, Tokens, copies_rows, drops_prepared, leftover};
+use crate::sql::{
+    Classifier, Leftover, Plan, Tokens, copies_rows, drops_prepared, leftover, refused_on_standby,
+};
 use crate::sqlstate::{
     SQLX_STATEMENT, is_outdated, may_have_outdated_types, must_prepare_anew, was_refused_unrun,
 };
@@ -118,6 +120,14 @@ impl Statement {
             ));
         }
         Ok(())
+    }
+
+    /// Refuses what a standby refuses and a read-only transaction on a primary does not.
+    pub(crate) fn refuse_on_standby(&self) -> Result<(), Error> {
+        match refused_on_standby(self.text()) {
+            Some(what) => Err(Error::RefusedByStandby { what }),
+            None => Ok(()),
+        }
     }
 
     /// Whether the server refused it with this error because of what sqlx remembers for the connection,

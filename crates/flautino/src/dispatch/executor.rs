@@ -19,7 +19,7 @@ impl RoutedExecutor {
 
 impl Source for RoutedExecutor {
     async fn run<T: Answer>(&mut self, statement: &Statement) -> Result<T, sqlx::Error> {
-        let access = self.0.access(statement);
+        let access = self.0.access(statement).await;
         let running = Running { statement, answer: PhantomData };
         Ok(self.0.run(access, Some(statement), running).await?)
     }
@@ -29,7 +29,7 @@ impl Source for RoutedExecutor {
     /// not, the caller gets the rows and then the error.
     async fn stream<'a>(self, statement: Statement) -> Rows<'a> {
         let Self(dispatch) = self;
-        let access = dispatch.access(&statement);
+        let access = dispatch.access(&statement).await;
         let execute = |lease: Lease| async {
             lease.into_rows(statement.clone()).begin().await.map_err(|failed| {
                 let FailedRows { error, items: held_back, completed } = failed;
@@ -53,7 +53,7 @@ impl Source for RoutedExecutor {
             let result = lease.prepare(statement, start).await;
             result.map_err(|error| Failure::new(error, phase))
         };
-        let access = self.0.access(statement);
+        let access = self.0.access(statement).await;
         Ok(self.0.run(access, Some(statement), execute).await?)
     }
 }

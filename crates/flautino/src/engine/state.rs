@@ -113,14 +113,20 @@ impl ContextOwner for EngineState {
     }
 }
 
-pub(super) fn new_logger(config: &EngineConfig) -> Arc<Logger> {
+/// Makes what all nodes share. Returns it with what the classifier notifies when it needs the server's
+/// catalogue.
+pub(super) fn new_shared(config: &EngineConfig) -> (Shared, Arc<Notify>) {
     let EngineConfig { log_queries, log_responses, log_slow, log_repeated, .. } = *config;
-    Arc::new(Logger::new(log_queries, log_responses, log_slow, log_repeated))
+    let logger = Arc::new(Logger::new(log_queries, log_responses, log_slow, log_repeated));
+    let (classifier, catalogue_wanted) = new_classifier(config);
+    let (hooks, tasks) = (Arc::default(), TaskTracker::new());
+    let engine = config.name.as_str().into();
+    (Shared { engine, logger, classifier, hooks, tasks }, catalogue_wanted)
 }
 
 /// Makes the classifier. Returns it with what it notifies when it
 /// needs the server's catalogue.
-pub(super) fn new_classifier(config: &EngineConfig) -> (Arc<Classifier>, Arc<Notify>) {
+fn new_classifier(config: &EngineConfig) -> (Arc<Classifier>, Arc<Notify>) {
     let wanted = Arc::new(Notify::new());
     let want = Arc::clone(&wanted);
     let refresh = Box::new(move || want.notify_one());

@@ -58,7 +58,7 @@ impl Lease {
     /// Whether something has to be done before the handle's next statement, to have exactly these settings in
     /// force.
     pub(crate) fn lacks(&self, wanted: Option<&Arc<Settings>>) -> bool {
-        !Settings::are_carried(wanted, self.carried())
+        self.stands_in() || !Settings::are_carried(wanted, self.carried())
     }
 
     /// Has the settings in force for a statement, and no others.
@@ -70,8 +70,23 @@ impl Lease {
             return self.put_in_session(wanted).await;
         }
         check(wanted)?;
-        self.local_settings = wanted.cloned();
+        self.local_settings = self.with_own(wanted, "transaction_read_only");
         Ok(())
+    }
+
+    /// The settings, and on a node that stands in for a replica this one.
+    fn with_own(&self, wanted: Option<&Arc<Settings>>, read_only: &str) -> Option<Arc<Settings>> {
+        if !self.stands_in() {
+            return wanted.cloned();
+        }
+        let mut all = wanted.map(|wanted| Settings::clone(wanted)).unwrap_or_default();
+        all.set(read_only, "on".to_owned());
+        Some(Arc::new(all))
+    }
+
+    /// Whether the node stands in for a replica.
+    pub(crate) fn stands_in(&self) -> bool {
+        self.node.server.setup.stands_in()
     }
 
     /// Has the settings in force for as long as the lease lasts, and no others.
@@ -84,6 +99,8 @@ impl Lease {
             let (node, what) = (self.node().to_owned(), "a lease with settings".to_owned());
             return Err(Error::SharedSession { node, what, instead }.into());
         }
+        let wanted = self.with_own(wanted, "default_transaction_read_only");
+        let wanted = wanted.as_ref();
         if !self.owns_session() && wanted.is_some() {
             // So that nobody else gets it.
             self.mark_used();
@@ -130,6 +147,8 @@ impl Lease {
         wanted: Option<&Arc<Settings>>,
     ) -> Result<(Commands, Commands), sqlx::Error> {
         check(wanted)?;
+        let wanted = self.with_own(wanted, "transaction_read_only");
+        let wanted = wanted.as_ref();
         let (mut before, mut after) = (Commands::default(), Commands::default());
         let extent = if self.owns_session() { Extent::Session } else { Extent::Transaction };
         if extent == Extent::Session && self.lacks(wanted) {

@@ -218,6 +218,9 @@ impl Lease {
         statement: &Statement,
     ) -> Result<RunningStatement, sqlx::Error> {
         statement.refuse_copy()?;
+        if self.stands_in() {
+            statement.refuse_on_standby()?;
+        }
         if self.local_settings.is_some() {
             // It would end the transaction for which the settings are in force.
             statement.refuse_control()?;
@@ -322,7 +325,10 @@ impl Lease {
         let now = Instant::now();
         let is_write = match result {
             Ok(_) => self.tracker.as_ref().is_some_and(Tracker::was_refused),
-            Err(error) => self.node.server.is_replica() && needs_primary(error),
+            // In an engine for tests each such statement is to fail.
+            Err(error) => {
+                self.node.server.is_replica() && !self.stands_in() && needs_primary(error)
+            }
         };
         if is_write {
             statement.plan().rescue();

@@ -73,6 +73,9 @@ impl Monitor {
     /// A sample of the node that began after `event`, an event of the past. All callers who wait at the
     /// same time share one.
     async fn sample_after(self: &Arc<Self>, node: &Arc<Node>, event: Instant) -> Option<Sample> {
+        if self.stands_in() {
+            return None;
+        }
         let (mut answer, question) = node.probe_connection.join(event, self.writes.count());
         if let Some(question) = question {
             self.spawn_asking(node, question);

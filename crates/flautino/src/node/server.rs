@@ -84,10 +84,13 @@ impl Server {
         pool: &PgPool,
         engine: &str,
         logger: Arc<Logger>,
+        stands_in: bool,
     ) -> Self {
         let options = pool.connect_options().as_ref().clone();
         let server = Self::new(name, &NodeConfig::default(), options, engine, logger);
-        Self { setup: SessionSetup::none(), ..server }
+        let role = if stands_in { Role::Replica } else { Role::Unknown };
+        let role = AtomicU8::new(role as u8);
+        Self { setup: SessionSetup::none(stands_in), role, ..server }
     }
 
     /// The name of its node.
@@ -111,6 +114,9 @@ impl Server {
 
     /// Records the role. Returns whether another one was known before.
     pub(super) fn set_role(&self, role: Role) -> bool {
+        if self.setup.stands_in() {
+            return false;
+        }
         let before = self.role.swap(role as u8, Ordering::AcqRel);
         before != role as u8 && before != Role::Unknown as u8
     }

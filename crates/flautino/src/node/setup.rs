@@ -39,6 +39,8 @@ pub(crate) struct SessionSetup {
     pooler: bool,
     /// Connections come from an external pool, whose own hooks set up its sessions.
     external: bool,
+    /// It is the node of a test that stands in for a replica, over the primary's own pool.
+    stands_in: bool,
     /// The server refused `client_connection_check_interval`, so it is not set any more.
     client_check_refused: AtomicBool,
     /// The server is a standby whose default isolation level is serializable, which it does not accept.
@@ -95,6 +97,7 @@ impl SessionSetup {
             statement_timeout: config.statement_timeout,
             pooler: config.pgbouncer,
             external: false,
+            stands_in: false,
             client_check_refused: AtomicBool::new(false),
             lowers_isolation: AtomicBool::new(false),
             hides_backend: AtomicBool::new(false),
@@ -102,12 +105,13 @@ impl SessionSetup {
     }
 
     /// For an external pool, which sets up its own sessions.
-    pub(crate) fn none() -> Self {
+    pub(crate) fn none(stands_in: bool) -> Self {
         Self {
             client_check_interval: Duration::ZERO,
             statement_timeout: None,
             pooler: false,
             external: true,
+            stands_in,
             client_check_refused: AtomicBool::new(false),
             lowers_isolation: AtomicBool::new(false),
             hides_backend: AtomicBool::new(false),
@@ -117,6 +121,11 @@ impl SessionSetup {
     /// Whether the sessions are this engine's own, so that it may set, reset and end them.
     pub(crate) fn owns_sessions(&self) -> bool {
         !self.pooler && !self.external
+    }
+
+    /// Whether it stands in for a replica, so that what a standby refuses is refused.
+    pub(crate) fn stands_in(&self) -> bool {
+        self.stands_in
     }
 
     /// Whether connections come from an external pool.

@@ -171,6 +171,11 @@ impl Classifier {
         number
     }
 
+    /// Whether there is a doubt that is not settled.
+    pub(crate) fn is_in_doubt(&self) -> bool {
+        self.doubts.is_open()
+    }
+
     /// The number of the latest doubt. Who reads the catalogue asks for it before the reading begins.
     pub(crate) fn latest_doubt(&self) -> u64 {
         self.doubts.latest()

@@ -10,7 +10,7 @@ use sqlx::{Acquire, AssertSqlSafe, Connection, Executor, PgConnection, Postgres,
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
-use super::options::TransactionOptions;
+use super::options::{IsolationLevel, TransactionOptions};
 use crate::error::Error;
 use crate::lease::executor::executor_through;
 use crate::lease::{Commands, DISCARD_SEQUENCES, Failures, Lease, Step};
@@ -51,6 +51,9 @@ impl Transaction {
         options: &TransactionOptions,
         settings: Option<&Arc<Settings>>,
     ) -> Result<Self, sqlx::Error> {
+        if lease.stands_in() && options.isolation == Some(IsolationLevel::Serializable) {
+            return Err(Error::RefusedByStandby { what: "SERIALIZABLE".to_owned() }.into());
+        }
         let (mut before, after) = lease.settings_for_begin(settings)?;
         if lease.has_foreign_sequences() {
             before.push(DISCARD_SEQUENCES, DISCARD_SEQUENCES);

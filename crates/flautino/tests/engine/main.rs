@@ -30,6 +30,7 @@ mod epochs;
 mod executors;
 mod extensions;
 mod first_come;
+mod for_tests;
 mod from_pool;
 mod from_pool_hooks;
 mod full_server;
@@ -78,6 +79,7 @@ mod shared_sessions;
 mod spans;
 mod sqlx_pool;
 mod sqlx_pool_roles;
+mod sqlx_test;
 mod statements;
 mod streams;
 #[cfg(feature = "tls-rustls-ring")]
