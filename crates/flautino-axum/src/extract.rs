@@ -1,9 +1,11 @@
 //! What handlers ask for.
 
 mod db;
+mod name;
 mod rejection;
 mod tx;
 
-pub use self::db::{Db, Main};
+pub use self::db::Db;
+pub use self::name::Main;
 pub use self::rejection::{LayerMissing, TxRejection};
 pub use self::tx::Tx;

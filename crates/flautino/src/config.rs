@@ -151,18 +151,6 @@ impl EngineConfig {
         serde_path_to_error::deserialize(document).map_err(|err| de::key_error(text, origin, &err))
     }
 
-    /// Puts the settings of the environment in place of its own, as [`find`](Self::find) does: for a configuration
-    /// that comes from elsewhere.
-    ///
-    /// # Errors
-    ///
-    /// [`ConfigError::Key`], which names the variable and the key.
-    pub fn with_environment(mut self) -> Result<Self, ConfigError> {
-        self.apply(&environment::variables()?)?;
-        self.validate("the configuration with the environment")?;
-        Ok(self)
-    }
-
     /// Checks limits, names and URLs, which the types cannot. [`Engine::new`](crate::Engine::new)
     /// does this too; no I/O happens but reading the password file, as libpq does.
     ///

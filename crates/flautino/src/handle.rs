@@ -511,7 +511,7 @@ impl<'c> Acquire<'c> for &'_ Handle {
             let begin = async {
                 let mut transaction = begin.await?;
                 if let Some(settings) = &this.dispatch.demand.settings {
-                    node.put_for_transaction(&mut transaction, settings).await?;
+                    settings.put_for_transaction(&mut transaction, &node.server.sender).await?;
                 }
                 Ok(transaction)
             };

@@ -7,12 +7,13 @@
 //! - `rows`: a result that is read as a stream
 //! - `executor`: sqlx's `Executor` over a lease, a handle or a transaction
 //! - `timed`, `span`: how long a statement takes; the span around it
-//! - `settings`: what a handle's statements run with
+//! - `settings`, `commands`: what a handle's statements run with; several commands in one message
 //! - `tracker`: what the handle's session learns of the statements
 //! - `cancel`: what ends a statement early
 //! - `pooler`: the transaction around a statement behind PgBouncer
 
 mod cancel;
+mod commands;
 pub(crate) mod executor;
 mod pooler;
 mod rows;
@@ -38,13 +39,14 @@ use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use self::cancel::Step;
 use self::cancel::{Cancellation, run_cancellable, run_unwatched};
+pub(crate) use self::commands::Commands;
 use self::executor::executor_through;
 pub(crate) use self::rows::{FailedRows, Item, Rows};
-pub(crate) use self::settings::Commands;
 use self::timed::Timed;
 pub(crate) use self::tracker::{Tracker, Tracking};
 use crate::logging::Values;
-use crate::node::{ConnectionParts, Demand, InFlight, Node, PooledConnection, Settings};
+pub(crate) use crate::node::Settings;
+use crate::node::{ConnectionParts, Demand, InFlight, Node, PooledConnection};
 use crate::sql::{Classifier, SchemaChange};
 use crate::sqlstate::{QUERY_CANCELED, has_code};
 use crate::statement::ToSend;

@@ -14,6 +14,7 @@ use http::request::Parts;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Acquire, Describe, Either, Execute, Executor, Postgres, SqlStr};
 
+use super::name::Main;
 use super::rejection::LayerMissing;
 use crate::context::RequestContext;
 
@@ -39,10 +40,6 @@ pub struct Db<N = Main> {
     handle: Handle,
     name: PhantomData<fn() -> N>,
 }
-
-/// The name of an engine that was given none: that of plain [`Db`] and [`Tx`](crate::Tx).
-#[derive(Debug)]
-pub struct Main(());
 
 impl<S: Sync, N: 'static> FromRequestParts<S> for Db<N> {
     type Rejection = LayerMissing;

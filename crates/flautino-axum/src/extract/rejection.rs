@@ -5,7 +5,7 @@ use std::any::TypeId;
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use super::db::Main;
+use super::name::Main;
 use crate::token::short_name;
 
 /// `Db` or `Tx` was extracted on a route without [`EngineLayer`](crate::EngineLayer), or without the one of that

@@ -12,7 +12,7 @@ use http::request::Parts;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Acquire, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr};
 
-use super::db::Main;
+use super::name::Main;
 use super::rejection::{LayerMissing, TxRejection};
 use crate::context::{Begun, RequestContext, ResponseMade, Unavailable};
 

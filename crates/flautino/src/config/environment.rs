@@ -15,6 +15,8 @@ use crate::error::ConfigError;
 
 /// What the names of all variables begin with.
 pub(super) const PREFIX: &str = "FLAUTINO_";
+/// The variable with the main node's URL, as other programs name it.
+pub(super) const URL_VARIABLE: &str = "DATABASE_URL";
 /// Variables that begin so and are no settings: those of `find`, of `flautino-cluster` and of the tests.
 const OTHERS: [&str; 4] = ["CONF", "PG_BIN", "PG_MIRROR", "TEST_OWNER"];
 /// Tables of the engine's, whose keys have variables of their own.
@@ -33,7 +35,7 @@ pub(super) fn variables() -> Result<Variables, ConfigError> {
     let mut variables = Variables::new();
     for (name, value) in std::env::vars_os() {
         let Ok(name) = name.into_string() else { continue };
-        if !name.starts_with(PREFIX) && name != super::find::URL_VARIABLE {
+        if !name.starts_with(PREFIX) && name != URL_VARIABLE {
             continue;
         }
         let Ok(value) = value.into_string() else {
@@ -52,6 +54,18 @@ fn origin(name: &str) -> String {
 }
 
 impl EngineConfig {
+    /// Puts the settings of the environment in place of its own, as [`find`](Self::find) does: for a configuration
+    /// that comes from elsewhere.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError::Key`], which names the variable and the key.
+    pub fn with_environment(mut self) -> Result<Self, ConfigError> {
+        self.apply(&variables()?)?;
+        self.validate("the configuration with the environment")?;
+        Ok(self)
+    }
+
     /// Puts the settings in place that variables name.
     pub(super) fn apply(&mut self, variables: &Variables) -> Result<(), ConfigError> {
         for (name, text) in variables {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::EngineConfig;
-use super::environment::{self, PREFIX, Variables};
+use super::environment::{self, PREFIX, URL_VARIABLE, Variables};
 use crate::error::ConfigError;
 
 /// The variable that names the configuration file.
@@ -12,8 +12,6 @@ const FILE_VARIABLE: &str = "FLAUTINO_CONF";
 const FILE: &str = "flautino.toml";
 /// The variables that say where the main node is.
 const MAIN_VARIABLES: [&str; 2] = ["FLAUTINO_URL", "FLAUTINO_HOST"];
-/// The variable with the main node's URL.
-pub(super) const URL_VARIABLE: &str = "DATABASE_URL";
 
 impl EngineConfig {
     /// Finds the app's configuration, as Piccolo's `engine_finder()` does: the file that

@@ -1,30 +1,41 @@
 //! The transaction around a statement where others use the session too: behind PgBouncer a statement is several
 //! messages, which reach one server only within a transaction; and what a handle has set must not outlast it.
 
-use sqlx::{PgConnection, SqlStr};
+use sqlx::{AssertSqlSafe, PgConnection, SqlSafeStr, SqlStr};
 use sqlx_core::transaction::TransactionManager;
 use sqlx_postgres::PgTransactionManager;
 
-use super::settings;
-use super::statement::RunningStatement;
+use crate::node::{Extent, Settings};
 use crate::sqlstate::server_keeps_session;
 use crate::statement::{Sending, ToSend};
 
-/// Begins the transaction, if the statement is sent in one.
+/// Begins the transaction, if the statement is sent in one, with these settings in force.
 pub(super) async fn begin(
-    running: &RunningStatement,
+    sending: Sending,
+    settings: Option<&Settings>,
     connection: &mut PgConnection,
 ) -> Result<(), sqlx::Error> {
     // Boxed, so that it takes no room in the future of each statement.
-    match (running.sending, &running.settings) {
+    match (sending, settings) {
         (Sending::AsItIs | Sending::Unnamed | Sending::OneMessage, _) => Ok(()),
         (Sending::InTransaction, None) => {
             Box::pin(PgTransactionManager::begin(connection, None)).await
         }
         (Sending::InTransaction, Some(settings)) => {
-            Box::pin(settings::begin_with(settings, connection)).await
+            Box::pin(begin_with(settings, connection)).await
         }
     }
+}
+
+async fn begin_with(settings: &Settings, connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let sql = AssertSqlSafe(format!("BEGIN; {}", settings.sql(Extent::Transaction)));
+    let begun = PgTransactionManager::begin(connection, Some(sql.into_sql_str())).await;
+    if begun.is_err() {
+        // sqlx does not know of a transaction whose settings were refused.
+        let rollback = ToSend::simple(SqlStr::from_static("ROLLBACK"));
+        sqlx::Executor::execute(connection, rollback).await?;
+    }
+    begun
 }
 
 /// Ends the transaction, if the statement was sent in one: commits it if the statement succeeded, else

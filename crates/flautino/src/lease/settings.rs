@@ -6,36 +6,12 @@
 
 use std::sync::Arc;
 
-use sqlx::{AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
-use sqlx_core::transaction::TransactionManager;
-use sqlx_postgres::PgTransactionManager;
+use sqlx::{AssertSqlSafe, Executor, SqlSafeStr};
 
-use super::{Lease, LeasedConnection, Step};
+use super::{Commands, Lease, LeasedConnection, Step};
 use crate::error::Error;
 use crate::node::{Extent, Settings};
 use crate::statement::ToSend;
-
-/// Commands for one message, with the text that is logged in their place.
-#[derive(Debug, Default)]
-pub(crate) struct Commands {
-    pub(crate) sql: String,
-    pub(crate) log: String,
-}
-
-impl Commands {
-    pub(crate) fn push(&mut self, sql: &str, log: &str) {
-        for (text, command) in [(&mut self.sql, sql), (&mut self.log, log)] {
-            if !text.is_empty() {
-                text.push_str("; ");
-            }
-            text.push_str(command);
-        }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.sql.is_empty()
-    }
-}
 
 impl Lease {
     fn carried(&self) -> Option<&Arc<Settings>> {
@@ -196,20 +172,4 @@ impl Lease {
 
 fn check(settings: Option<&Arc<Settings>>) -> Result<(), Error> {
     settings.map_or(Ok(()), |settings| settings.check())
-}
-
-/// Begins a transaction in which these settings are in force.
-pub(super) async fn begin_with(
-    settings: &Settings,
-    connection: &mut PgConnection,
-) -> Result<(), sqlx::Error> {
-    let sql = format!("BEGIN; {}", settings.sql(Extent::Transaction));
-    let begun =
-        PgTransactionManager::begin(connection, Some(AssertSqlSafe(sql).into_sql_str())).await;
-    if begun.is_err() {
-        // sqlx does not know of a transaction whose settings were refused.
-        let rollback = ToSend::simple(sqlx::SqlStr::from_static("ROLLBACK"));
-        connection.execute(rollback).await?;
-    }
-    begun
 }

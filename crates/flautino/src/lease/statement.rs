@@ -30,13 +30,13 @@ use crate::sqlstate::{
 use crate::statement::{Sending, Statement};
 
 /// A statement that is about to be sent, or was sent.
-pub(super) struct RunningStatement {
-    pub(super) sending: Sending,
+struct RunningStatement {
+    sending: Sending,
     /// Why it runs on this node, for the log.
     reason: Option<Reason>,
     changes_session: bool,
     /// What is in force for it alone, in the transaction around it.
-    pub(super) settings: Option<Arc<Settings>>,
+    settings: Option<Arc<Settings>>,
     /// What was known of the connection before.
     before: (LeaseState, Failures),
 }
@@ -59,7 +59,7 @@ impl Lease {
             && node.classifier().seems_to_read(statement.plan(), statement.text());
         let result = {
             let work = pin!(async {
-                pooler::begin(&running, connection).await?;
+                pooler::begin(running.sending, running.settings.as_deref(), connection).await?;
                 let to_send = statement.to_send(running.sending);
                 let mut result = match T::FETCH {
                     Some(fetch) if is_short => fetch(connection, to_send).await,
@@ -94,7 +94,7 @@ impl Lease {
         let log_entry = running.log(node, statement);
         let result = {
             let work = pin!(async {
-                pooler::begin(&running, connection).await?;
+                pooler::begin(running.sending, running.settings.as_deref(), connection).await?;
                 let mut result = start(connection, statement.to_send(running.sending)).await;
                 pooler::end(running.sending, connection, &mut result).await;
                 result
@@ -138,7 +138,7 @@ impl Lease {
             let mut log_entry = running.log(node, &statement);
             let mut result = Ok(());
             if running.sending == Sending::InTransaction {
-                let beginning = Box::pin(pooler::begin(&running, connection));
+                let beginning = Box::pin(pooler::begin(running.sending, running.settings.as_deref(), connection));
                 result = run_cancellable(cancellation.as_ref(), beginning).await;
             }
             if result.is_ok() {

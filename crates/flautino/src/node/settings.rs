@@ -6,7 +6,7 @@ use std::sync::Arc;
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, AssertSqlSafe, Executor, PgConnection, SqlSafeStr};
 
-use super::{Node, Sender};
+use super::sender::Sender;
 use crate::error::Error;
 use crate::logging::Values;
 use crate::sql::literal;
@@ -96,6 +96,21 @@ impl Settings {
         Ok(ToSend::with_values(sql, self.values()?, sender.keeps_prepared && !sender.is_pooler))
     }
 
+    /// Puts them in force for a transaction of sqlx's own.
+    pub(crate) async fn put_for_transaction(
+        &self,
+        transaction: &mut PgConnection,
+        sender: &Sender,
+    ) -> Result<(), sqlx::Error> {
+        self.check()?;
+        let log = self.sql_without_values(Extent::Transaction);
+        let statement = self.to_send(Extent::Transaction, sender)?;
+        let log_entry = sender.logger.sending(&sender.name, &log, Values::None, None);
+        let result = transaction.execute(statement).await;
+        log_entry.finish(&result);
+        result.map(drop)
+    }
+
     /// The command that takes away those of them that `wanted` does not set anew. `None` if there are none.
     pub(crate) fn removal(&self, wanted: Option<&Self>) -> Option<String> {
         let place = |name: &str| wanted?.0.iter().position(|(other, _)| other == name);
@@ -115,24 +130,6 @@ impl Settings {
     /// What a name is set to.
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
-    }
-}
-
-impl Node {
-    /// Puts settings in force for a transaction of sqlx's own.
-    pub(crate) async fn put_for_transaction(
-        &self,
-        transaction: &mut PgConnection,
-        settings: &Settings,
-    ) -> Result<(), sqlx::Error> {
-        settings.check()?;
-        let sender = &self.server.sender;
-        let log = settings.sql_without_values(Extent::Transaction);
-        let statement = settings.to_send(Extent::Transaction, sender)?;
-        let log_entry = sender.logger.sending(self.name(), &log, Values::None, None);
-        let result = transaction.execute(statement).await;
-        log_entry.finish(&result);
-        result.map(drop)
     }
 }
 

@@ -199,6 +199,7 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
             "node/listener.rs",
             "node/migrating.rs",
             "node/pool/recovery.rs",
+            "node/settings.rs",
             "node/setup.rs",
             "transaction/guard.rs",
             "transaction/options.rs",
@@ -209,7 +210,7 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
 
 #[test]
 fn only_configuration_reads_the_environment() {
-    assert_eq!(holding(&["env::"]), ["config/certificates.rs", "config/find.rs"]);
+    assert_eq!(holding(&["env::"]), ["config/certificates.rs", "config/environment.rs"]);
 }
 
 #[test]

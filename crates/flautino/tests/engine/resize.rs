@@ -90,17 +90,14 @@ async fn what_cannot_be_is_refused_with_the_reason() {
 
 #[tokio::test]
 async fn a_handle_waits_for_as_long_as_it_says() {
-    let lab = Lab::named("resize").one_connection().config(|config| {
-        config.pool.acquire_timeout = Duration::from_millis(50);
-    });
-    let lab = lab.start().await;
+    let lab = Lab::named("resize").one_connection().start().await;
     let held = lab.db.acquire().await.unwrap();
     let patient = lab.db.with_acquire_timeout(Duration::from_secs(600));
     let waiting = tokio::spawn(async move { run(&patient, "SELECT 1").await });
     wait_until("it waits", async || lab.pool().waiting == 1).await;
-    // Those with the pool's own time give up, one after the other.
+    let impatient = lab.db.with_acquire_timeout(Duration::from_millis(50));
     for _ in 0..3 {
-        let error = run(&lab.db, "SELECT 1").await.unwrap_err();
+        let error = run(&impatient, "SELECT 1").await.unwrap_err();
         assert!(matches!(Error::of(&error), Some(Error::AcquireTimeout { .. })), "{error}");
     }
     assert_eq!(lab.pool().waiting, 1);

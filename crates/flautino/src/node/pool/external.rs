@@ -95,7 +95,7 @@ impl NodePool {
         loop {
             let epoch = self.epoch();
             let queued = Queued::new(&self.waiting_outside);
-            let acquiring = tokio::time::timeout(caller.remaining(), pool.acquire());
+            let acquiring = tokio::time::timeout(caller.remaining(), Box::pin(pool.acquire()));
             let acquired = self.closing.run_until_cancelled(acquiring).await;
             drop(queued);
             let acquired =
