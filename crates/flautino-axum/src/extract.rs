@@ -1,11 +1,9 @@
 //! What handlers ask for.
 
 mod db;
-mod name;
 mod rejection;
 mod tx;
 
 pub use self::db::Db;
-pub use self::name::Main;
 pub use self::rejection::{LayerMissing, TxRejection};
 pub use self::tx::Tx;

@@ -22,7 +22,7 @@ use self::future::Failing;
 pub use self::future::ResponseFuture;
 use self::repeats::Repeats;
 use crate::context::RequestContext;
-use crate::extract::Main;
+use crate::name::Main;
 use crate::settings::{RequestSettings, SettingsOf};
 use crate::token::{InvalidTokenPath, RequestTokens, TokenNames};
 

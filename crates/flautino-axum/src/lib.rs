@@ -28,6 +28,7 @@
 //! - `settings`: settings of PostgreSQL that follow from a request
 //! - `context`: what the layer and the extractors share of one request
 //! - `extract`: [`Db`] and [`Tx`], which handlers ask for
+//! - `name`: what tells several engines of an app apart
 //! - `error`: [`DbError`], an sqlx error as a response
 //! - `status`: [`status_routes`], for load balancers and people
 
@@ -35,16 +36,18 @@ mod context;
 mod error;
 mod extract;
 mod layer;
+mod name;
 mod serve;
 mod settings;
 mod status;
 mod token;
 
 pub use self::error::DbError;
-pub use self::extract::{Db, LayerMissing, Main, Tx, TxRejection};
+pub use self::extract::{Db, LayerMissing, Tx, TxRejection};
 pub use self::layer::{
     EmptyError, EngineLayer, EngineService, ErrorResponse, LayerError, ResponseFuture,
 };
+pub use self::name::Main;
 pub use self::serve::{Serve, ServeError, ServeReport, serve};
 pub use self::status::status_routes;
 pub use self::token::{InvalidTokenPath, TOKEN_COOKIE, TOKEN_HEADER};

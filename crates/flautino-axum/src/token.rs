@@ -20,8 +20,8 @@ use flautino::{Engine, Handle, Token};
 use http::header::{CACHE_CONTROL, COOKIE, FORWARDED, SET_COOKIE};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
+pub(crate) use self::names::TokenNames;
 pub use self::names::{InvalidTokenPath, TOKEN_COOKIE, TOKEN_HEADER};
-pub(crate) use self::names::{TokenNames, short_name};
 
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 

@@ -14,9 +14,9 @@ use http::request::Parts;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Acquire, Describe, Either, Execute, Executor, Postgres, SqlStr};
 
-use super::name::Main;
 use super::rejection::LayerMissing;
 use crate::context::RequestContext;
+use crate::name::Main;
 
 /// The request's [`Handle`]: an extractor, and an sqlx executor.
 ///

@@ -5,8 +5,7 @@ use std::any::TypeId;
 use axum_core::response::{IntoResponse, Response};
 use http::StatusCode;
 
-use super::name::Main;
-use crate::token::short_name;
+use crate::name::{Main, short_name};
 
 /// `Db` or `Tx` was extracted on a route without [`EngineLayer`](crate::EngineLayer), or without the one of that
 /// name: 500.

@@ -12,9 +12,9 @@ use http::request::Parts;
 use sqlx::postgres::{PgQueryResult, PgRow, PgStatement, PgTypeInfo};
 use sqlx::{Acquire, Describe, Either, Execute, Executor, PgConnection, Postgres, SqlStr};
 
-use super::name::Main;
 use super::rejection::{LayerMissing, TxRejection};
 use crate::context::{Begun, RequestContext, ResponseMade, Unavailable};
+use crate::name::Main;
 
 /// One transaction for the whole request.
 ///

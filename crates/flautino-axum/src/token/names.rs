@@ -2,6 +2,8 @@
 
 use http::HeaderName;
 
+use crate::name::short_name;
+
 /// The header that carries a token, on requests and responses, unless
 /// [`token_name`](crate::EngineLayer::token_name) says otherwise.
 pub const TOKEN_HEADER: HeaderName = HeaderName::from_static("flautino-token");
@@ -57,11 +59,4 @@ impl TokenNames {
             Err(InvalidTokenPath(path.to_owned()))
         }
     }
-}
-
-/// The name of a type without its path and its parameters.
-pub(crate) fn short_name<N>() -> &'static str {
-    let name = std::any::type_name::<N>();
-    let name = name.split('<').next().unwrap_or(name);
-    name.rsplit("::").next().unwrap_or(name)
 }
