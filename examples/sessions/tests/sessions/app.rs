@@ -44,9 +44,10 @@ async fn while_the_replica_lags_the_next_request_reads_its_session_from_the_prim
     for _ in 0..20 {
         assert_eq!(visit.greeting().await, "hello ada, says main\n");
     }
-    // Without the token the replica answers, which has no such session yet.
+    // Without the token the replica answers, which has no such session yet: the browser is told to forget it.
     let id = cookies.iter().find(|cookie| cookie.starts_with("id=")).unwrap();
     let bare = Client::new().get(&visit.app.url).header(COOKIE, id).send().await.unwrap();
+    assert!(bare.cookies().any(|cookie| cookie.name() == "id" && cookie.value().is_empty()));
     assert_eq!(bare.text().await.unwrap(), "hello stranger, says read_replica_1\n");
 
     visit.post("logout").await;
