@@ -72,6 +72,7 @@ async fn count(db: Db) -> Result<String, DbError> {
 pub fn app(engine: &Engine) -> Router {
     let layer = EngineLayer::new(engine.clone()).server_timing(true);
     let layer = layer.deadline_header(HeaderName::from_static("grpc-timeout"));
-    let grpc = Routes::new(NotesServer::new(Service)).into_axum_router();
+    // Without tonic's fallback, which would answer 200 to every path that is not there.
+    let grpc = Routes::new(NotesServer::new(Service)).into_axum_router().reset_fallback();
     Router::new().route("/count", get(count)).merge(grpc).layer(layer)
 }

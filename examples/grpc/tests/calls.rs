@@ -7,7 +7,8 @@ use flautino_lab::{App, Lab, LabBuilder};
 use grpc::{NotesClient, app};
 use reqwest::Client;
 use sqlx::Connection;
-use tonic::transport::Channel;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Request, Response};
 
 const TOKEN: &str = "flautino-token";
@@ -64,6 +65,23 @@ async fn by_its_token_a_client_sees_its_write_over_grpc_and_http_and_without_it_
     assert_eq!(told.send().await.unwrap().text().await.unwrap(), "1");
     assert_eq!(reqwest::get(&count).await.unwrap().text().await.unwrap(), "0");
     drop(client);
+    app.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_404_over_http_and_unimplemented_over_grpc() {
+    let lab = lab().start().await;
+    let (app, client) = start(&lab).await;
+    let absent = reqwest::get(format!("{}/absent", app.url)).await.unwrap();
+    assert_eq!(absent.status(), 404);
+    let mut grpc = tonic::client::Grpc::new(Endpoint::new(app.url.clone()).unwrap().connect_lazy());
+    for path in ["/notes.Notes/Absent", "/absent.Service/Get"] {
+        grpc.ready().await.unwrap();
+        let codec = tonic_prost::ProstCodec::<i64, i64>::default();
+        let call = grpc.unary(Request::new(1), PathAndQuery::from_static(path), codec);
+        assert_eq!(call.await.unwrap_err().code(), Code::Unimplemented, "{path}");
+    }
+    drop((client, grpc));
     app.stop().await;
 }
 
