@@ -31,7 +31,7 @@ const GRPC_TIMEOUT: &str = "grpc-timeout";
 ///
 /// A request costs nothing until its handler queries. The layer works over any tower service of
 /// `http::Request`, also tonic's: there [`Db::from_extensions`](crate::Db::from_extensions) gives
-/// the handle. ([`Tx`](crate::Tx) commits by the HTTP status, which gRPC does not use.)
+/// the handle, as in `examples/grpc`. ([`Tx`](crate::Tx) commits by the HTTP status, which gRPC does not use.)
 ///
 /// As a response passes through, it gets a token for what its request wrote. So put layers that
 /// respond in the handler's place, as those for panics and time limits do, *below* this one:
