@@ -9,7 +9,7 @@ pub use self::generated::notes_client::NotesClient;
 use self::generated::notes_server::{Notes, NotesServer};
 
 mod generated {
-    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all)]
+    #![allow(missing_docs, unreachable_pub, unused_qualifications, clippy::all, clippy::pedantic)]
     include!(concat!(env!("OUT_DIR"), "/notes.Notes.rs"));
 }
 

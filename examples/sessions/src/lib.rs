@@ -46,7 +46,7 @@ async fn greet(session: Session, db: Db) -> Result<String, StatusCode> {
     Ok(format!("hello {}, says {by}\n", name.as_deref().unwrap_or("stranger")))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "for map_err")]
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn status(error: tower_sessions::session::Error) -> StatusCode {
     tracing::error!(%error, "no session");
     StatusCode::INTERNAL_SERVER_ERROR

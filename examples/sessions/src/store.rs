@@ -15,6 +15,7 @@ pub const TABLE: &str = "CREATE TABLE sessions (\
 #[derive(Debug, Clone)]
 pub struct Store(pub Handle);
 
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
 fn failed(error: sqlx::Error) -> Error {
     Error::Backend(error.to_string())
 }
