@@ -1,6 +1,6 @@
 //! A program that serves, such as an example, as a child process.
 
-use std::io::{BufRead, BufReader};
+use std::io::{self, BufRead, BufReader};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use nix::sys::signal::{Signal, kill};
@@ -32,20 +32,22 @@ impl Served {
     /// Tells it to stop, and waits until it has.
     #[must_use]
     pub fn stop(mut self) -> ExitStatus {
-        self.end()
+        self.end().unwrap()
     }
 
-    fn end(&mut self) -> ExitStatus {
-        if let Some(status) = self.child.try_wait().unwrap() {
-            return status;
+    fn end(&mut self) -> io::Result<ExitStatus> {
+        if let Some(status) = self.child.try_wait()? {
+            return Ok(status);
         }
-        kill(Pid::from_raw(self.child.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
-        self.child.wait().unwrap()
+        let pid = self.child.id().try_into().map_err(io::Error::other)?;
+        kill(Pid::from_raw(pid), Signal::SIGTERM)?;
+        self.child.wait()
     }
 }
 
 impl Drop for Served {
     fn drop(&mut self) {
-        self.end();
+        // No panic within a panic.
+        let _ = self.end();
     }
 }

@@ -70,7 +70,7 @@ async fn count(db: Db) -> Result<String, DbError> {
 
 /// The app. No call is worked at for longer than its client waits, as `grpc-timeout` says.
 pub fn app(engine: &Engine) -> Router {
-    let layer = EngineLayer::new(engine.clone()).server_timing(true);
+    let layer = EngineLayer::new(engine.clone()).server_timing(true); // for `main.rs` to show
     let layer = layer.deadline_header(HeaderName::from_static("grpc-timeout"));
     // Without tonic's fallback, which would answer 200 to every path that is not there.
     let grpc = Routes::new(NotesServer::new(Service)).into_axum_router().reset_fallback();

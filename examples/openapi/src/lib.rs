@@ -4,11 +4,10 @@ use axum::extract::{Json, Path};
 use axum::{Router, http::StatusCode, response::IntoResponse, routing::get};
 use flautino::Engine;
 use flautino_axum::{Db, DbError, EngineLayer, Tx};
-use serde::Serialize;
 use utoipa::{IntoResponses, OpenApi, ToSchema};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-#[derive(Serialize, ToSchema, sqlx::FromRow)]
+#[derive(serde::Serialize, ToSchema, sqlx::FromRow)]
 struct Note {
     id: i64,
     title: String,
