@@ -28,12 +28,14 @@ use crate::token::{InvalidTokenPath, RequestTokens, TokenNames};
 
 /// The longest deadline there is, so that it can be added to a clock.
 const MAX_DEADLINE: Duration = Duration::from_secs(365 * 24 * 60 * 60);
+/// The header in which a gRPC client says how long it waits, in units of its own.
+const GRPC_TIMEOUT: &str = "grpc-timeout";
 
 /// Gives every request a handle of the engine, for [`Db`](crate::Db) and [`Tx`](crate::Tx).
 ///
 /// A request costs nothing until its handler queries. The layer works over any tower service of
 /// `http::Request`, also tonic's: there [`Db::from_extensions`](crate::Db::from_extensions) gives
-/// the handle. ([`Tx`](crate::Tx) commits by the HTTP status, which gRPC does not use.)
+/// the handle, as in `examples/grpc`. ([`Tx`](crate::Tx) commits by the HTTP status, which gRPC does not use.)
 ///
 /// As a response passes through, it gets a token for what its request wrote. So put layers that
 /// respond in the handler's place, as those for panics and time limits do, *below* this one:
@@ -69,17 +71,37 @@ pub struct EngineLayer<E = EmptyError, N = Main> {
 #[derive(Debug, Clone)]
 struct Deadline {
     after: Duration,
-    /// The header in which the client says how many milliseconds it waits, if that is less.
+    /// The header in which the client says how long it waits, if that is less.
     header: Option<HeaderName>,
 }
 
 impl Deadline {
     fn of<B>(&self, request: &Request<B>) -> Instant {
-        let told = self.header.as_ref().and_then(|name| request.headers().get(name));
-        let told = told.and_then(|value| value.to_str().ok()?.trim().parse().ok());
-        let after = told.map_or(self.after, |millis| self.after.min(Duration::from_millis(millis)));
-        Instant::now() + after
+        let told = self.header.as_ref().and_then(|name| {
+            let text = request.headers().get(name)?.to_str().ok()?.trim();
+            if *name == GRPC_TIMEOUT { grpc_timeout(text) } else { millis(text) }
+        });
+        Instant::now() + told.map_or(self.after, |told| self.after.min(told))
     }
+}
+
+fn millis(text: &str) -> Option<Duration> {
+    Some(Duration::from_millis(text.parse().ok()?))
+}
+
+/// What gRPC's header says: a number and its unit, such as `250m`.
+fn grpc_timeout(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number.saturating_mul(60 * 60)),
+        "M" => Duration::from_secs(number.saturating_mul(60)),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
 }
 
 impl EngineLayer {
@@ -216,6 +238,8 @@ impl<E, N> EngineLayer<E, N> {
     /// The header in which a client, such as another service, says how many milliseconds it waits for the
     /// response, as Envoy does in `x-envoy-expected-rq-timeout-ms`. It can shorten the
     /// [`deadline`](Self::deadline), and not prolong it. What is no number is ignored.
+    ///
+    /// `grpc-timeout`, in which gRPC clients say it, is read in gRPC's own format, such as `250m`.
     #[must_use]
     pub fn deadline_header(mut self, name: HeaderName) -> Self {
         let after = self.deadline.map_or(MAX_DEADLINE, |deadline| deadline.after);
@@ -325,5 +349,32 @@ where
         let failing = Failing { on_error: on_error.clone(), parts: on_error.parts(&request) };
         context.insert::<N>(request.extensions_mut());
         ResponseFuture::new(self.inner.call(request), context, tokens, repeats, failing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_grpc_client_waits_is_a_number_and_a_unit() {
+        for (text, told) in [
+            ("250m", Some(Duration::from_millis(250))),
+            ("2S", Some(Duration::from_secs(2))),
+            ("3M", Some(Duration::from_secs(180))),
+            ("1H", Some(Duration::from_secs(3600))),
+            ("5000u", Some(Duration::from_millis(5))),
+            ("7000n", Some(Duration::from_micros(7))),
+            ("18446744073709551615H", Some(Duration::from_secs(u64::MAX))),
+            ("250", None),
+            ("m", None),
+            ("", None),
+            ("-1S", None),
+            ("1.5S", None),
+            ("1é", None),
+            ("1s", None),
+        ] {
+            assert_eq!(grpc_timeout(text), told, "{text}");
+        }
     }
 }

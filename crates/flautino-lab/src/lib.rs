@@ -14,6 +14,7 @@ pub mod imports;
 mod lab;
 pub mod lexical;
 mod program;
+mod served;
 mod server;
 mod session;
 pub mod settings;
@@ -29,6 +30,7 @@ pub use self::cluster::{catch_up, cluster, pause_replay, resume_replay};
 pub use self::engine::{config, engine, open};
 pub use self::lab::{Lab, LabBuilder};
 pub use self::program::program;
+pub use self::served::Served;
 pub use self::server::{
     ask, has_session, running, sessions_begun, sessions_of, sqlstate, until_running, until_sessions,
 };

@@ -307,6 +307,9 @@ impl Engine {
     /// the connections are replaced when the node's role changes. The engine's hooks run on them, and
     /// [`close`](Engine::close) closes them. For an engine [over a pool](Engine::from_pool) this returns
     /// that pool.
+    ///
+    /// It stays with its node. What writes asks for the pool of the node that
+    /// [`status().primary`](EngineStatus::primary) names, and does so again after a failover (`examples/queue`).
     #[must_use]
     pub fn pool(&self, node: &str) -> Option<PgPool> {
         let node = self.state.monitor().node(node).ok()?;

@@ -88,3 +88,24 @@ async fn a_client_s_header_shortens_it_and_never_prolongs_it() {
     assert_eq!(ask(&app, "quick", None).await.status(), 200);
     app.stop().await;
 }
+
+#[tokio::test]
+async fn a_grpc_client_s_header_is_read_in_its_own_units() {
+    let lab = Lab::named("grpc").start().await;
+    let layer = EngineLayer::new(lab.engine.clone());
+    let app = Router::new()
+        .route("/slow", get(slow))
+        .route("/quick", get(quick))
+        .layer(layer.deadline_header(HeaderName::from_static("grpc-timeout")));
+    let app = App::start(app, lab.engine).await;
+    let ask = async |path: &str, timeout: &str| {
+        let request = reqwest::Client::new().get(format!("{}/{path}", app.url));
+        request.header("grpc-timeout", timeout).send().await.unwrap().status()
+    };
+    assert_eq!(ask("slow", "3S").await, 504);
+    assert_eq!(ask("quick", "3n").await, 503);
+    assert_eq!(ask("quick", "1M").await, 200);
+    // In milliseconds it would be over at once.
+    assert_eq!(ask("quick", "0").await, 200);
+    app.stop().await;
+}
