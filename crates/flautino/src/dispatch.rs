@@ -202,10 +202,9 @@ impl Dispatch {
                 let worked = match (ready, self.deadline, statement) {
                     (Err(error), ..) => Err(Failure::new(error, Phase::Beginning)),
                     // It sends a `BEGIN` at most.
-                    (Ok(()), Some(deadline), None) => {
-                        let working = Box::pin(work.run(&mut lease));
-                        let worked = tokio::time::timeout_at(deadline.into(), working).await;
-                        worked.unwrap_or_else(|_| {
+                    (Ok(()), Some(_), None) => {
+                        let worked = self.until_deadline(Box::pin(work.run(&mut lease))).await;
+                        worked.unwrap_or_else(|| {
                             Err(Failure::new(DeadlineStep::Waiting.exceeded(), Phase::Beginning))
                         })
                     }
@@ -223,7 +222,8 @@ impl Dispatch {
             lease = None;
             // Rare: boxed, it takes no room in the future of each statement.
             let may_retry = Box::pin(self.may_retry(access, statement, &mut retry, &failure));
-            if !self.decided_in_time(may_retry).await {
+            // Where that is not decided by the deadline, the error stands.
+            if !self.until_deadline(may_retry).await.unwrap_or(false) {
                 return Err(with_effect(failure, statement));
             }
             if !retry.is_outdated {
@@ -234,27 +234,20 @@ impl Dispatch {
         }
     }
 
-    /// Waits no longer than until the deadline.
+    /// Waits until the deadline at most, and fails then.
     pub(crate) async fn in_time<T>(
         &self,
         waiting: impl Future<Output = Result<T, sqlx::Error>> + Unpin,
     ) -> Result<T, sqlx::Error> {
-        match self.deadline {
-            None => waiting.await,
-            Some(deadline) => {
-                let waited = tokio::time::timeout_at(deadline.into(), waiting).await;
-                waited.unwrap_or_else(|_| Err(DeadlineStep::Waiting.exceeded()))
-            }
-        }
+        let waited = self.until_deadline(waiting).await;
+        waited.unwrap_or_else(|| Err(DeadlineStep::Waiting.exceeded()))
     }
 
-    /// Whether to run a statement again. Where that is not decided by the deadline, its error stands.
-    async fn decided_in_time(&self, may_retry: impl Future<Output = bool> + Unpin) -> bool {
+    /// Returns `None` at the deadline.
+    async fn until_deadline<T>(&self, work: impl Future<Output = T> + Unpin) -> Option<T> {
         match self.deadline {
-            None => may_retry.await,
-            Some(deadline) => {
-                tokio::time::timeout_at(deadline.into(), may_retry).await.unwrap_or(false)
-            }
+            None => Some(work.await),
+            Some(deadline) => tokio::time::timeout_at(deadline.into(), work).await.ok(),
         }
     }
 

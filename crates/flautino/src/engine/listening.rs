@@ -13,7 +13,7 @@ use tokio::sync::mpsc::{self, Receiver, Sender};
 use super::state::EngineState;
 use crate::backoff::Backoff;
 use crate::error::Error;
-use crate::monitor::Monitor;
+use crate::monitor::{ClusterState, Monitor};
 use crate::node::{Node, NodeListener, is_final};
 
 /// How many events wait for whoever reads them.
@@ -119,13 +119,10 @@ async fn listen_on_primary(
     waited: Duration,
 ) -> Result<(Arc<Node>, NodeListener), sqlx::Error> {
     let state = monitor.state().clone();
-    let node = match monitor.routes() {
-        false => &state.nodes[0],
-        true => state.primary().ok_or_else(|| {
-            let nodes = state.describe_nodes();
-            sqlx::Error::from(Error::NoPrimary { waited, nodes })
-        })?,
-    };
+    let node = primary_or_only(monitor, &state).ok_or_else(|| {
+        let nodes = state.describe_nodes();
+        sqlx::Error::from(Error::NoPrimary { waited, nodes })
+    })?;
     let listener = node.server.listen(channels).await?;
     Ok((Arc::clone(node), listener))
 }
@@ -209,10 +206,7 @@ impl Follower {
     /// tells when it is lost.
     fn is_superseded(&self, node: &Arc<Node>) -> bool {
         let state = self.monitor.state();
-        let primary = match self.monitor.routes() {
-            true => state.primary(),
-            false => Some(&state.nodes[0]),
-        };
+        let primary = primary_or_only(&self.monitor, &state);
         node.left.is_cancelled() || primary.is_some_and(|primary| !Arc::ptr_eq(primary, node))
     }
 
@@ -236,6 +230,14 @@ impl Follower {
                 () = outbox.deliver_gap(), if outbox.has_gap => {}
             }
         }
+    }
+}
+
+/// The primary, if there is one; the only node, whatever it is.
+fn primary_or_only<'a>(monitor: &Monitor, state: &'a ClusterState) -> Option<&'a Arc<Node>> {
+    match monitor.routes() {
+        true => state.primary(),
+        false => Some(&state.nodes[0]),
     }
 }
 

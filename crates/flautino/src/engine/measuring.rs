@@ -92,14 +92,28 @@ fn tell_state(status: &NodeStatus, is_primary: Option<bool>, labels: &[Label]) {
     let is_excluded = is_up.map(|is_up| is_up && status.reason.is_some());
     let lag = status.lag_ms.map(|millis| Duration::from_millis(millis).as_secs_f64());
     let flag = |is_set: Option<bool>| is_set.map(|is_set| f64::from(u8::from(is_set)));
-    for (name, value) in [
-        (names::NODE_UP, flag(is_up)),
-        (names::NODE_PRIMARY, flag(is_primary)),
-        (names::NODE_EXCLUDED, flag(is_excluded)),
-        (names::NODE_LAG, lag),
-        (names::NODE_LAG_SIZE, status.lag_bytes.map(float)),
-        (names::NODE_IN_FLIGHT, Some(f64::from(status.in_flight))),
-    ] {
+    let values = [
+        flag(is_up),
+        flag(is_primary),
+        flag(is_excluded),
+        lag,
+        status.lag_bytes.map(float),
+        Some(f64::from(status.in_flight)),
+    ];
+    set_state(values, labels);
+}
+
+/// Up, primary, excluded, lag in time and in bytes, in flight; `None` for what is not known.
+fn set_state(values: [Option<f64>; 6], labels: &[Label]) {
+    let names = [
+        names::NODE_UP,
+        names::NODE_PRIMARY,
+        names::NODE_EXCLUDED,
+        names::NODE_LAG,
+        names::NODE_LAG_SIZE,
+        names::NODE_IN_FLIGHT,
+    ];
+    for (name, value) in names.into_iter().zip(values) {
         set(name, labels, value.unwrap_or(f64::NAN));
     }
 }
@@ -120,16 +134,7 @@ fn tell_pool(pool: Option<PoolStatus>, labels: &[Label]) {
 
 /// The node has left, or the engine is closed.
 fn forget(labels: &[Label]) {
-    for name in [
-        names::NODE_UP,
-        names::NODE_PRIMARY,
-        names::NODE_EXCLUDED,
-        names::NODE_LAG,
-        names::NODE_LAG_SIZE,
-        names::NODE_IN_FLIGHT,
-    ] {
-        set(name, labels, f64::NAN);
-    }
+    set_state([None; 6], labels);
     tell_pool(None, labels);
 }
 
