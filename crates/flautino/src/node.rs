@@ -24,6 +24,7 @@ mod refusal;
 mod sender;
 mod server;
 mod setup;
+mod tls_files;
 
 use std::ops::Deref;
 use std::sync::Arc;

@@ -14,8 +14,20 @@ impl NodeConfig {
         ]
         .into_iter()
         .filter_map(|(key, path, variable)| {
-            Some((key, path.clone().or_else(|| std::env::var_os(variable).map(PathBuf::from))?))
+            let set = || std::env::var(variable).ok().filter(|value| is_path(value));
+            Some((key, path.clone().or_else(|| set().map(PathBuf::from))?))
         })
         .collect()
     }
+
+    /// Whether certificate authorities are named.
+    pub(super) fn has_root_cert(&self) -> bool {
+        self.ssl_root_cert.is_some()
+            || std::env::var("PGSSLROOTCERT").is_ok_and(|value| !value.is_empty())
+    }
+}
+
+/// In these variables sqlx takes PEM text as well. A key must not be shown as if it were a path.
+fn is_path(value: &str) -> bool {
+    !value.is_empty() && !value.trim_start().starts_with("-----BEGIN")
 }

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use crate::error::TlsFailure;
 use crate::sqlstate::{
     AUTHORIZATION_CLASS, INSUFFICIENT_PRIVILEGE, INVALID_CATALOG_NAME, INVALID_PASSWORD,
     PROTOCOL_VIOLATION, refuses_role_or_database, sqlstate,
@@ -29,11 +30,19 @@ pub(crate) fn fix(error: &sqlx::Error) -> Option<&'static str> {
     let text = || error.to_string().to_lowercase();
     match error {
         sqlx::Error::Database(_) => refusal_fix(&sqlstate(error)?, &text()),
-        sqlx::Error::Configuration(_) => first_of(CLIENT_KEY_FIXES, &text()),
         sqlx::Error::Io(io) if io.kind() == ErrorKind::NotADirectory => {
             Some("`host` is the directory of the socket, or its file, `…/.s.PGSQL.PORT`")
         }
-        _ if is_about_tls(error) => Some(first_of(TLS_FIXES, &text()).unwrap_or(
+        error => TlsFailure::of(error).map_or_else(|| tls_fix(error), |failure| failure.fix),
+    }
+}
+
+/// What to do about an error of TLS. `None` for any other error.
+pub(super) fn tls_fix(error: &sqlx::Error) -> Option<&'static str> {
+    let text = error.to_string().to_lowercase();
+    match error {
+        sqlx::Error::Configuration(_) => first_of(CLIENT_KEY_FIXES, &text),
+        _ if is_about_tls(error) => Some(first_of(TLS_FIXES, &text).unwrap_or(
             "look at `ssl_mode`, `ssl_root_cert`, `ssl_client_cert` and `ssl_client_key`",
         )),
         _ => None,
@@ -78,7 +87,8 @@ fn first_of(fixes: Fixes, text: &str) -> Option<&'static str> {
 /// Of PostgreSQL, where its messages are English.
 const AUTHORIZATION_FIXES: Fixes = &[
     (
-        &["client certificate", "certificate authentication"],
+        // `trust` fails only where the certificate is not the user's.
+        &["client certificate", "certificate authentication", "\"trust\" authentication failed"],
         "give the certificate of `user` with `ssl_client_cert` and `ssl_client_key`",
     ),
     (
@@ -102,11 +112,13 @@ const CLIENT_KEY_FIXES: Fixes = &[
 const TLS_FIXES: Fixes = &[
     (
         &["without tls support"],
-        "build flautino with one of its `tls-…` features, or take `ssl_mode = \"disable\"`",
+        "build flautino with one of its `tls-…` features, such as `tls-rustls-ring`, or take \
+         `ssl_mode = \"disable\"`",
     ),
     (
         &["does not support tls"],
-        "turn `ssl` on at the server, or take `ssl_mode = \"prefer\"`, which goes on without TLS",
+        "turn `ssl` on at the server; or take `ssl_mode = \"prefer\"`, which goes on without TLS, where \
+         nobody can listen",
     ),
     (
         &["causedasendentity"],
@@ -120,8 +132,8 @@ const TLS_FIXES: Fixes = &[
     ),
     (
         &["not valid for name", "notvalidforname", "hostname mismatch", "address mismatch"],
-        "`host` is no name in the server's certificate: connect by a name that is, or take \
-         `ssl_mode = \"verify-ca\"`, which does not compare names",
+        "`host` is no name in the server's certificate: connect by one that is (nodes of `discovery` are \
+         connected to by their addresses), or take `ssl_mode = \"verify-ca\"`, which does not compare names",
     ),
     (&["expired"], "renew the server's certificate"),
     (&["not valid yet", "notvalidyet"], "look at the clocks of this machine and the server"),
