@@ -77,8 +77,6 @@ mod sqlx_pool;
 mod sqlx_pool_roles;
 mod statements;
 mod streams;
-#[cfg(feature = "tls-rustls-ring")]
-mod tls;
 mod traces;
 mod uncancellable;
 mod urls;
