@@ -27,6 +27,7 @@ mod check;
 mod de;
 mod discovery;
 mod endpoint;
+mod environment;
 mod find;
 mod libpq;
 mod node;

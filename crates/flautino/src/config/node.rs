@@ -14,6 +14,7 @@ use url::Url;
 use super::check::{Place, SSL_MODES, keyed};
 use super::de::{Port, SecretString, Time};
 use super::endpoint::Endpoint;
+use super::environment;
 use super::settings::settings;
 use super::url::UrlSettings;
 use crate::error::ConfigError;
@@ -22,7 +23,8 @@ settings! {
     /// How to reach one PostgreSQL server, and how to treat its sessions.
     ///
     /// What is left out follows `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD` and
-    /// `.pgpass`, as libpq does. Either `url` or the single keys say where the server is. In TOML
+    /// `.pgpass`, as libpq does; a variable of libpq that demands what cannot be had here, such as
+    /// `PGCHANNELBINDING=require`, is an error. Either `url` or the single keys say where the server is. In TOML
     /// libpq's own names are taken too, such as `sslmode` or `dbname`; those of its keys with which
     /// nothing can be chosen here are refused with what to do instead.
     #[derive(Clone, PartialEq)]
@@ -182,6 +184,7 @@ impl NodeConfig {
             pgbouncer,
         } = &node;
         node.check_times(place)?;
+        environment::check(ssl_mode.is_some())?;
         if *pgbouncer {
             self.check_pooled(place)?;
         }
@@ -209,6 +212,9 @@ impl NodeConfig {
         if matches!(options.get_ssl_mode(), PgSslMode::Require) && node.has_root_cert() {
             // As in libpq. sqlx would not look at the authorities.
             options = options.ssl_mode(PgSslMode::VerifyCa);
+        }
+        if !matches!(options.get_ssl_mode(), PgSslMode::Disable | PgSslMode::Allow) {
+            node.check_client_cert(place)?;
         }
         if let Some(path) = ssl_client_cert {
             options = options.ssl_client_cert(path);

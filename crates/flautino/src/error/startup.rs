@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::tls::TlsFailure;
+use super::tls::{AndFix, TlsFailure};
 
 /// Gives errors a `Debug` that is their message: a `main` that returns an error prints it with `Debug`, and
 /// so do `unwrap` and `expect`.
@@ -127,15 +127,6 @@ impl fmt::Display for Said<'_> {
             }
             None => self.0.fmt(f),
         }
-    }
-}
-
-/// The fix behind an error's text, if there is one.
-pub(super) struct AndFix(pub(super) Option<&'static str>);
-
-impl fmt::Display for AndFix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |fix| write!(f, "; {fix}"))
     }
 }
 

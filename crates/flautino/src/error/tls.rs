@@ -1,6 +1,6 @@
 //! Why TLS with a server could not be had.
 
-use super::startup::AndFix;
+use std::fmt;
 
 /// TLS with a node failed. sqlx's traits want a [`sqlx::Error`]: this is inside its `Tls`.
 #[derive(Debug, thiserror::Error)]
@@ -28,5 +28,14 @@ impl TlsFailure {
 impl From<TlsFailure> for sqlx::Error {
     fn from(failure: TlsFailure) -> Self {
         Self::Tls(failure.into())
+    }
+}
+
+/// The fix behind an error's text, if there is one.
+pub(super) struct AndFix(pub(super) Option<&'static str>);
+
+impl fmt::Display for AndFix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |fix| write!(f, "; {fix}"))
     }
 }

@@ -49,11 +49,19 @@ pub(super) fn tls_fix(error: &sqlx::Error) -> Option<&'static str> {
     }
 }
 
-/// rustls reports a failed handshake as invalid data, as no other step of connecting does.
+/// rustls reports a failed handshake as invalid data, as no other step of connecting does. With TLS 1.3 the
+/// server may refuse the client's certificate after the handshake: for OpenSSL that is an error of reading.
 fn is_about_tls(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Tls(_) => true,
-        sqlx::Error::Io(io) => io.kind() == ErrorKind::InvalidData,
+        sqlx::Error::Tls(said) => {
+            // So native-tls says that the server went away in the middle of the handshake.
+            let is_gone = |text: &str| text.contains("unexpected eof") || text.contains("os error");
+            TlsFailure::of(error).is_some() || !is_gone(&said.to_string())
+        }
+        sqlx::Error::Io(io) => {
+            let is_alert = |text: &str| text.contains("SSL routines") && text.contains("alert");
+            io.kind() == ErrorKind::InvalidData || is_alert(&io.to_string())
+        }
         _ => false,
     }
 }
@@ -196,6 +204,12 @@ mod tests {
             (handshake("received fatal alert: UnknownCA"), "ssl_client_cert"),
             (tls("Invalid certificate file: /etc/ca.pem"), "ssl_root_cert"),
             (handshake("something new"), "ssl_root_cert"),
+            (
+                sqlx::Error::Io(io::Error::other(
+                    "error:0A000418:SSL routines:ssl3_read_bytes:tlsv1 alert unknown ca",
+                )),
+                "ssl_client_cert",
+            ),
         ] {
             assert!(is_final(&error), "{error}");
             assert!(fix(&error).is_some_and(|fix| fix.contains(key)), "{error}: {:?}", fix(&error));
@@ -219,6 +233,12 @@ mod tests {
         ] {
             let error = sqlx::Error::Io(kind.into());
             assert!(!is_final(&error) && fix(&error).is_none(), "{error}");
+        }
+        for text in [
+            "error:0A000126:SSL routines:ssl3_read_n:unexpected eof while reading",
+            "Connection reset by peer (os error 104)",
+        ] {
+            assert!(!is_final(&tls(text)) && fix(&tls(text)).is_none(), "{text}");
         }
         assert!(!is_final(&sqlx::Error::Protocol("unexpected response from SSLRequest".into())));
     }

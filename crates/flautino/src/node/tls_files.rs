@@ -67,6 +67,8 @@ impl TlsFiles {
     /// The paths of the files that the fix speaks of.
     fn named_in(&self, fix: &str) -> String {
         let named = self.0.iter().filter(|(key, _)| fix.contains(key));
-        named.map(|(key, path)| format!(" (`{key}` is {})", path.display())).collect()
+        let named: Vec<_> =
+            named.map(|(key, path)| format!("`{key}` is {}", path.display())).collect();
+        if named.is_empty() { String::new() } else { format!(" ({})", named.join(", ")) }
     }
 }

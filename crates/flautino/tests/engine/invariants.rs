@@ -209,7 +209,7 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
 
 #[test]
 fn only_configuration_reads_the_environment() {
-    assert_eq!(holding(&["env::"]), ["config/certificates.rs", "config/find.rs"]);
+    assert_eq!(holding(&["env::"]), ["config/environment.rs", "config/find.rs"]);
 }
 
 #[test]
