@@ -48,3 +48,17 @@ fn what_says_what_is_so_anyway_is_taken() {
         EngineConfig::from_url(&format!("postgres://u:p@h/db?sslmode=verify-full&{text}")).unwrap();
     }
 }
+
+#[test]
+fn a_client_s_certificate_and_its_key_are_given_together() {
+    for (given, missing) in
+        [("ssl_client_cert", "ssl_client_key"), ("ssl_client_key", "ssl_client_cert")]
+    {
+        let text = |mode: &str| format!("host = 'h'\nssl_mode = '{mode}'\n{given} = 'a.pem'");
+        let said = EngineConfig::from_toml(&text("require")).expect_err(given).to_string();
+        assert!(said.contains(&format!("`{given}`: ")), "{said}");
+        assert!(said.contains(&format!("`{missing}`")), "{said}");
+        // Nothing is shown then.
+        EngineConfig::from_toml(&text("disable")).unwrap();
+    }
+}

@@ -2,14 +2,13 @@
 //! as `cargo test -p flautino --features tls-rustls-ring --test tls`, and without one.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+#[allow(dead_code, reason = "without TLS only a few of the tests run")]
 mod common;
 mod keys;
 
 #[cfg(not(any(
     feature = "tls-native-tls",
-    feature = "tls-rustls",
     feature = "tls-rustls-aws-lc-rs",
-    feature = "tls-rustls-ring",
     feature = "tls-rustls-ring-webpki",
     feature = "tls-rustls-ring-native-roots",
 )))]
@@ -18,9 +17,7 @@ mod without_tls;
 /// What needs one of the features.
 #[cfg(any(
     feature = "tls-native-tls",
-    feature = "tls-rustls",
     feature = "tls-rustls-aws-lc-rs",
-    feature = "tls-rustls-ring",
     feature = "tls-rustls-ring-webpki",
     feature = "tls-rustls-ring-native-roots",
 ))]

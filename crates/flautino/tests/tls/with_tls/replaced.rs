@@ -132,8 +132,10 @@ async fn no_read_fails_because_a_replica_makes_no_new_connections() {
     println!("{said}");
     assert!(said.contains("node `replica`") && said.contains("renew"), "{said}");
     for _ in 0..50 {
-        reader(&engine).await.unwrap();
+        assert_eq!(reader(&engine).await.unwrap(), "main");
     }
+    // They went to the replica first.
+    assert!(engine.status().decisions["retried"] > 0, "{:#?}", engine.status());
     drop(held);
     engine.close().await;
 }
