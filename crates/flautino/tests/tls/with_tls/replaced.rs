@@ -87,6 +87,9 @@ async fn a_node_whose_certificate_turns_bad_is_down_with_the_reason_until_it_is_
     let untrusted = (foreign.server(&["localhost"]), "`ssl_root_cert`");
     for (bad, fix) in [expired, untrusted] {
         replica.stop().await.unwrap();
+        // It is down for another reason first.
+        let is_down = async || reason(&engine).contains("refused");
+        wait_until_or_tell("the node is down", is_down, || reason(&engine)).await;
         replica.write_file("server.crt", &bad.certificate).unwrap();
         replica.write_file("server.key", &bad.key).unwrap();
         replica.start().await.unwrap();
