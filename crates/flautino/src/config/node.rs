@@ -58,13 +58,11 @@ settings! {
         ///
         /// Over a Unix socket nothing is encrypted, whatever the mode is, as in libpq.
         pub ssl_mode: Option<String>,
-        /// PEM file with certificate authorities to trust, beside those of the build: none can be left out,
-        /// so that `verify-ca` also takes a certificate that a public authority has given to anyone, for any
-        /// name. With the feature `tls-native-tls` only the first one in the file counts.
-        /// Default: `PGSSLROOTCERT`.
+        /// PEM file with certificate authorities to trust, beside those of the build, which cannot be left
+        /// out: `verify-ca` also takes what a public authority has given to anyone, for any name. With the
+        /// feature `tls-native-tls` only the first one counts. Default: `PGSSLROOTCERT`.
         ///
-        /// This file, the client's certificate and its key are read anew for each connection. A file that is
-        /// replaced counts from then on; connections that are there go on.
+        /// This file, the client's certificate and its key are read anew for each new connection.
         pub ssl_root_cert: Option<PathBuf>,
         /// PEM file with the client's certificate, and those between it and its authority behind it.
         /// Default: `PGSSLCERT`.
