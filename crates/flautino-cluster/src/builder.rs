@@ -25,6 +25,7 @@ pub struct Builder {
     replicas: usize,
     cascading: usize,
     settings: Settings,
+    files: Vec<(String, String)>,
     bin_dir: Option<PathBuf>,
     temp_dir: Option<PathBuf>,
     timeout: Duration,
@@ -44,6 +45,7 @@ impl Default for Builder {
             replicas: 0,
             cascading: 0,
             settings: Settings::default(),
+            files: Vec::new(),
             bin_dir: None,
             temp_dir: None,
             timeout: Duration::from_secs(30),
@@ -69,6 +71,22 @@ impl Builder {
     /// of a name wins. The port and what ties the nodes together are the cluster's own.
     pub fn setting(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.settings.set(name.into(), value.into());
+        self
+    }
+
+    /// A file in the data directory of each node, there before it starts, which only the server can read. So
+    /// servers are made to speak TLS:
+    ///
+    /// ```no_run
+    /// # async fn example(certificate: &str, key: &str) -> Result<(), flautino_cluster::ClusterError> {
+    /// let builder = flautino_cluster::Cluster::builder().setting("ssl", "on");
+    /// let cluster = builder.file("server.crt", certificate).file("server.key", key).start().await?;
+    /// # Ok(()) }
+    /// ```
+    ///
+    /// See [`Node::write_file`](crate::Node::write_file) for replacing it.
+    pub fn file(mut self, name: impl Into<String>, text: impl Into<String>) -> Self {
+        self.files.push((name.into(), text.into()));
         self
     }
 
@@ -145,7 +163,7 @@ impl Builder {
     /// Makes the cluster's folder and the primary's data directory. Returns also whether replicas may
     /// start from a copy of that.
     async fn lay_out(self) -> Result<(Cluster, bool), ClusterError> {
-        let Self { settings, bin_dir, temp_dir, timeout, primary_port, .. } = self;
+        let Self { settings, files, bin_dir, temp_dir, timeout, primary_port, .. } = self;
         settings.check()?;
         let pristine = settings.allow_pristine_standby();
         let binaries = find_programs(bin_dir).await?;
@@ -166,6 +184,10 @@ impl Builder {
         // Each cluster runs initdb, although copying one result would save half a second, since
         // clusters must differ in their system identifiers.
         primary.initialise().await?;
+        // Replicas are copies of it.
+        for (name, text) in files {
+            primary.write_file(&name, &text)?;
+        }
         Ok((Cluster::new(primary, context), pristine))
     }
 }

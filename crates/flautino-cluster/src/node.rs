@@ -2,10 +2,11 @@
 //!
 //! Statements to it are in `sql`, what can happen to it in `faults` and `replication`.
 
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,21 @@ impl Node {
     #[must_use]
     pub fn data_dir(&self) -> PathBuf {
         self.dir.join("data")
+    }
+
+    /// Writes a file into the data directory, which only the server can read, and replaces the one of that
+    /// name. Most are read by the server when it starts, and again after `SELECT pg_reload_conf()`:
+    /// `server.crt`, `server.key`, `pg_hba.conf`. Not `postgresql.conf`, which is the cluster's own.
+    ///
+    /// # Errors
+    ///
+    /// When `name` is no plain file name, or the file cannot be written.
+    pub fn write_file(&self, name: &str, text: &str) -> Result<(), ClusterError> {
+        if Path::new(name).file_name() != Some(OsStr::new(name)) || name == "postgresql.conf" {
+            let why = format!("{name:?} is no file that can be written into a data directory");
+            return Err(ClusterError::Invalid(why));
+        }
+        self.context.runner.replace_private(&self.data_dir().join(name), text)
     }
 
     /// All that the server has logged so far, over restarts.

@@ -140,6 +140,15 @@ impl Runner {
         self.change_owner(path)
     }
 
+    /// Replaces a file, at once, by one that only the user that the programs run as can read.
+    pub(crate) fn replace_private(&self, path: &Path, text: &str) -> Result<(), ClusterError> {
+        let new = path.with_added_extension("new");
+        self.write(&new, text)?;
+        let step = || format!("write {}", path.display());
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).step(step)?;
+        fs::rename(&new, path).step(step)
+    }
+
     /// Makes a folder that only the user that the programs run as can read, as PostgreSQL demands of
     /// data directories.
     pub(crate) fn create_private(&self, dir: &Path) -> Result<(), ClusterError> {

@@ -1,7 +1,11 @@
 use std::collections::HashSet;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
+use std::time::{Duration, Instant};
 
 use flautino_cluster::{Cluster, ClusterError, Node, Proxy};
+
+use sqlx::ConnectOptions;
 
 use crate::{count, fill};
 
@@ -101,4 +105,35 @@ fn all_is_send(cluster: &'static Cluster, proxy: &'static Proxy) {
     tokio::spawn(node.execute("SELECT 1"));
     tokio::spawn(proxy.cut());
     tokio::spawn(proxy.reset());
+}
+
+#[tokio::test]
+async fn a_file_of_the_user_s_own_is_there_on_all_nodes_and_can_be_replaced() {
+    let rules = "host all postgres 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n";
+    let cluster = Cluster::builder().replicas(1).file("pg_hba.conf", rules).start().await.unwrap();
+    cluster.primary().execute("CREATE ROLE other LOGIN").await.unwrap();
+    let replica = cluster.replica(0);
+    replica.catch_up_with(cluster.primary()).await.unwrap();
+    for node in cluster.nodes() {
+        let as_other = node.connect_options().username("other");
+        let refused = as_other.connect().await.unwrap_err().to_string();
+        assert!(refused.contains("no pg_hba.conf entry"), "{refused}");
+        let meta = std::fs::metadata(node.data_dir().join("pg_hba.conf")).unwrap();
+        assert_eq!(meta.permissions().mode() & 0o777, 0o600);
+    }
+    replica.write_file("pg_hba.conf", &format!("{rules}host all other all trust\n")).unwrap();
+    replica.execute("SELECT pg_reload_conf()").await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(30);
+    while replica.connect_options().username("other").connect().await.is_err() {
+        assert!(Instant::now() < deadline, "the new rules are not in force");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_file_elsewhere_or_of_the_cluster_s_own_is_refused() {
+    for name in ["", "..", "base/x", "/tmp/x", "postgresql.conf"] {
+        let refused = Cluster::builder().file(name, "").start().await;
+        assert!(matches!(refused, Err(ClusterError::Invalid(_))), "{name:?}: {refused:?}");
+    }
 }

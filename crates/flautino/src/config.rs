@@ -30,6 +30,7 @@ mod endpoint;
 mod environment;
 mod find;
 mod libpq;
+mod libpq_environment;
 mod node;
 mod pool;
 mod routing;

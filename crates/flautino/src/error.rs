@@ -6,8 +6,10 @@ use std::io;
 use std::time::Duration;
 
 mod startup;
+mod tls;
 
 pub use self::startup::{ConfigError, NodeFailure, OpenError};
+pub(crate) use self::tls::TlsFailure;
 
 /// Why a query, a lease or a transaction failed, if the reason is flautino's and not the server's.
 ///

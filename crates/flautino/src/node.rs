@@ -26,6 +26,7 @@ mod sender;
 mod server;
 mod settings;
 mod setup;
+mod tls_files;
 
 use std::ops::Deref;
 use std::sync::Arc;

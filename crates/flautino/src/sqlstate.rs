@@ -227,13 +227,14 @@ fn ends_session(error: &PgDatabaseError) -> bool {
 }
 
 /// Whether the connection is lost: the server ended it with a FATAL error (terminated, shutting down,
-/// too many connections, a recovery conflict), or it broke without an error of the server.
+/// too many connections, a recovery conflict), or it broke without an error of the server, or TLS failed.
 pub(crate) fn is_connection_lost(error: &sqlx::Error) -> bool {
     let may_be_lost = matches!(
         error,
         sqlx::Error::Database(_)
             | sqlx::Error::Io(_)
             | sqlx::Error::Protocol(_)
+            | sqlx::Error::Tls(_)
             | sqlx::Error::WorkerCrashed
     );
     may_be_lost && !server_keeps_session(error) && !is_refused_by_driver(error)

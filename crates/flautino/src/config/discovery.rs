@@ -18,8 +18,10 @@ const MIN_INTERVAL: Duration = Duration::from_secs(1);
 /// One that is promoted stays a node, whether it leaves the name or not.
 ///
 /// The name must answer with all addresses at once, each of which is one server: a headless service
-/// of Kubernetes does, a load balancer does not. `verify-full` cannot be had so, since certificates
-/// name hosts; see [`Engine::set_nodes`](crate::Engine::set_nodes) for what knows host names.
+/// of Kubernetes does, a load balancer does not. With `verify-full` each server's certificate must name its
+/// address (an IP address among its alternative names), since sqlx compares what it connects to, and
+/// that is the address and not the name it was found by. Where certificates name hosts only, give the
+/// nodes by their names, to [`Engine::set_nodes`](crate::Engine::set_nodes) for instance.
 ///
 /// ```
 /// # fn main() -> Result<(), flautino::ConfigError> {

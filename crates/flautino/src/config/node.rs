@@ -14,6 +14,7 @@ use url::Url;
 use super::check::{Place, SSL_MODES, keyed};
 use super::de::{Port, SecretString, Time};
 use super::endpoint::Endpoint;
+use super::libpq_environment;
 use super::settings::settings;
 use super::url::UrlSettings;
 use crate::error::ConfigError;
@@ -22,7 +23,8 @@ settings! {
     /// How to reach one PostgreSQL server, and how to treat its sessions.
     ///
     /// What is left out follows `PGHOST`, `PGPORT`, `PGUSER`, `PGDATABASE`, `PGPASSWORD` and
-    /// `.pgpass`, as libpq does. Either `url` or the single keys say where the server is. In TOML
+    /// `.pgpass`, as libpq does; a variable of libpq that demands what cannot be had here, such as
+    /// `PGCHANNELBINDING=require`, is an error. Either `url` or the single keys say where the server is. In TOML
     /// libpq's own names are taken too, such as `sslmode` or `dbname`; those of its keys with which
     /// nothing can be chosen here are refused with what to do instead.
     #[derive(Clone, PartialEq)]
@@ -43,15 +45,30 @@ settings! {
         pub password: Option<String> as SecretString,
         /// Default: `PGDATABASE`, else the server's choice, which is the user's name.
         pub database: Option<String>,
-        /// `disable`, `allow`, `prefer`, `require`, `verify-ca` or `verify-full`. Default:
-        /// `PGSSLMODE`, else `prefer`. What requires TLS needs one of this crate's `tls-…`
-        /// features.
+        /// Whether connections are encrypted, and what is checked of the server's certificate. Default:
+        /// `PGSSLMODE`, else `prefer`.
+        ///
+        /// | mode | encrypted | protects from | needs |
+        /// |---|---|---|---|
+        /// | `disable`, `allow` | never: sqlx does not try again with TLS where a server wants it | nothing | |
+        /// | `prefer` | if this build and the server speak TLS | who only listens; who can change the traffic turns it off unseen | |
+        /// | `require` | always, or it fails | who only listens | a `tls-…` feature of this crate, `ssl = on` at the server |
+        /// | `verify-ca`, and `require` with `ssl_root_cert` | always, or it fails | who has no certificate of a trusted authority, for whatever name | the same, and `ssl_root_cert` |
+        /// | `verify-full` | always, or it fails | also who has one for another name than `host` | the same, and `host` in the server's certificate |
+        ///
+        /// Over a Unix socket nothing is encrypted, whatever the mode is, as in libpq.
         pub ssl_mode: Option<String>,
-        /// PEM file with the certificate authorities to trust. Default: `PGSSLROOTCERT`.
+        /// PEM file with certificate authorities to trust, beside those of the build, which cannot be left
+        /// out: `verify-ca` also takes what a public authority has given to anyone, for any name. With the
+        /// feature `tls-native-tls` only the first one counts. Default: `PGSSLROOTCERT`.
+        ///
+        /// This file, the client's certificate and its key are read anew for each new connection.
         pub ssl_root_cert: Option<PathBuf>,
-        /// PEM file with the client's certificate. Default: `PGSSLCERT`.
+        /// PEM file with the client's certificate, and those between it and its authority behind it.
+        /// Default: `PGSSLCERT`.
         pub ssl_client_cert: Option<PathBuf>,
-        /// PEM file with the client's key. Default: `PGSSLKEY`.
+        /// PEM file with the client's key, without a password. Who may read it is not checked. With the
+        /// feature `tls-native-tls` it must be in PKCS#8 (`BEGIN PRIVATE KEY`). Default: `PGSSLKEY`.
         pub ssl_client_key: Option<PathBuf>,
         /// Prepared statements kept on each connection; 0 for none. Default: 100, as in sqlx.
         pub statement_cache_capacity: Option<usize>,
@@ -165,6 +182,7 @@ impl NodeConfig {
             pgbouncer,
         } = &node;
         node.check_times(place)?;
+        libpq_environment::check(ssl_mode.is_some())?;
         if *pgbouncer {
             self.check_pooled(place)?;
         }
@@ -188,6 +206,13 @@ impl NodeConfig {
                 return Err(place.error("ssl_root_cert", fix));
             }
             options = options.ssl_root_cert(path);
+        }
+        if matches!(options.get_ssl_mode(), PgSslMode::Require) && node.has_root_cert() {
+            // As in libpq. sqlx would not look at the authorities.
+            options = options.ssl_mode(PgSslMode::VerifyCa);
+        }
+        if !matches!(options.get_ssl_mode(), PgSslMode::Disable | PgSslMode::Allow) {
+            node.check_client_cert(place)?;
         }
         if let Some(path) = ssl_client_cert {
             options = options.ssl_client_cert(path);

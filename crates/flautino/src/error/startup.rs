@@ -5,6 +5,8 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::tls::{AndFix, TlsFailure};
+
 /// Gives errors a `Debug` that is their message: a `main` that returns an error prints it with `Debug`, and
 /// so do `unwrap` and `expect`.
 macro_rules! debug_is_message {
@@ -111,26 +113,20 @@ pub struct NodeFailure {
     pub source: sqlx::Error,
 }
 
-/// What the server said, with its code, or else what the driver said.
+/// What the server said, with its code, or else what the driver said: the error without node and fix.
 struct Said<'a>(&'a sqlx::Error);
 
 impl fmt::Display for Said<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(failure) = TlsFailure::of(self.0) {
+            return f.write_str(&failure.what);
+        }
         match self.0.as_database_error() {
             Some(error) => {
                 write!(f, "{} ({})", error.message(), error.code().unwrap_or_default())
             }
             None => self.0.fmt(f),
         }
-    }
-}
-
-/// The fix behind an error's text, if there is one.
-struct AndFix(Option<&'static str>);
-
-impl fmt::Display for AndFix {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.map_or(Ok(()), |fix| write!(f, "; {fix}"))
     }
 }
 

@@ -51,7 +51,14 @@ impl Monitor {
                 self.history.record(EventKind::Up, node, text);
                 node.server.set_trouble(None);
             }
-            None => {}
+            None => {
+                // Still down, and perhaps for another reason: the server is there again, and TLS fails.
+                if let Some(error) = error
+                    && node.server.trouble().is_some()
+                {
+                    node.server.set_trouble(Some(error.to_string()));
+                }
+            }
         }
     }
 

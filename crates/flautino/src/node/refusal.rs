@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use crate::error::TlsFailure;
 use crate::sqlstate::{
     AUTHORIZATION_CLASS, INSUFFICIENT_PRIVILEGE, INVALID_CATALOG_NAME, INVALID_PASSWORD,
     PROTOCOL_VIOLATION, refuses_role_or_database, sqlstate,
@@ -29,22 +30,38 @@ pub(crate) fn fix(error: &sqlx::Error) -> Option<&'static str> {
     let text = || error.to_string().to_lowercase();
     match error {
         sqlx::Error::Database(_) => refusal_fix(&sqlstate(error)?, &text()),
-        sqlx::Error::Configuration(_) => first_of(CLIENT_KEY_FIXES, &text()),
         sqlx::Error::Io(io) if io.kind() == ErrorKind::NotADirectory => {
             Some("`host` is the directory of the socket, or its file, `…/.s.PGSQL.PORT`")
         }
-        _ if is_about_tls(error) => Some(first_of(TLS_FIXES, &text()).unwrap_or(
+        error => TlsFailure::of(error).map_or_else(|| tls_fix(error), |failure| failure.fix),
+    }
+}
+
+/// What to do about an error of TLS. `None` for any other error.
+pub(super) fn tls_fix(error: &sqlx::Error) -> Option<&'static str> {
+    let text = error.to_string().to_lowercase();
+    match error {
+        sqlx::Error::Configuration(_) => first_of(CLIENT_KEY_FIXES, &text),
+        _ if is_about_tls(error) => Some(first_of(TLS_FIXES, &text).unwrap_or(
             "look at `ssl_mode`, `ssl_root_cert`, `ssl_client_cert` and `ssl_client_key`",
         )),
         _ => None,
     }
 }
 
-/// rustls reports a failed handshake as invalid data, as no other step of connecting does.
+/// rustls reports a failed handshake as invalid data, as no other step of connecting does. With TLS 1.3 the
+/// server may refuse the client's certificate after the handshake: for OpenSSL that is an error of reading.
 fn is_about_tls(error: &sqlx::Error) -> bool {
     match error {
-        sqlx::Error::Tls(_) => true,
-        sqlx::Error::Io(io) => io.kind() == ErrorKind::InvalidData,
+        sqlx::Error::Tls(said) => {
+            // So native-tls says that the server went away in the middle of the handshake.
+            let is_gone = |text: &str| text.contains("unexpected eof") || text.contains("os error");
+            TlsFailure::of(error).is_some() || !is_gone(&said.to_string())
+        }
+        sqlx::Error::Io(io) => {
+            let is_alert = |text: &str| text.contains("SSL routines") && text.contains("alert");
+            io.kind() == ErrorKind::InvalidData || is_alert(&io.to_string())
+        }
         _ => false,
     }
 }
@@ -78,7 +95,8 @@ fn first_of(fixes: Fixes, text: &str) -> Option<&'static str> {
 /// Of PostgreSQL, where its messages are English.
 const AUTHORIZATION_FIXES: Fixes = &[
     (
-        &["client certificate", "certificate authentication"],
+        // `trust` fails only where the certificate is not the user's.
+        &["client certificate", "certificate authentication", "\"trust\" authentication failed"],
         "give the certificate of `user` with `ssl_client_cert` and `ssl_client_key`",
     ),
     (
@@ -102,11 +120,13 @@ const CLIENT_KEY_FIXES: Fixes = &[
 const TLS_FIXES: Fixes = &[
     (
         &["without tls support"],
-        "build flautino with one of its `tls-…` features, or take `ssl_mode = \"disable\"`",
+        "build flautino with one of its `tls-…` features, such as `tls-rustls-ring`, or take \
+         `ssl_mode = \"disable\"`",
     ),
     (
         &["does not support tls"],
-        "turn `ssl` on at the server, or take `ssl_mode = \"prefer\"`, which goes on without TLS",
+        "turn `ssl` on at the server; or take `ssl_mode = \"prefer\"`, which goes on without TLS, where \
+         nobody can listen",
     ),
     (
         &["causedasendentity"],
@@ -120,8 +140,8 @@ const TLS_FIXES: Fixes = &[
     ),
     (
         &["not valid for name", "notvalidforname", "hostname mismatch", "address mismatch"],
-        "`host` is no name in the server's certificate: connect by a name that is, or take \
-         `ssl_mode = \"verify-ca\"`, which does not compare names",
+        "`host` is no name in the server's certificate: connect by one that is (nodes of `discovery` are \
+         connected to by their addresses), or take `ssl_mode = \"verify-ca\"`, which does not compare names",
     ),
     (&["expired"], "renew the server's certificate"),
     (&["not valid yet", "notvalidyet"], "look at the clocks of this machine and the server"),
@@ -184,6 +204,12 @@ mod tests {
             (handshake("received fatal alert: UnknownCA"), "ssl_client_cert"),
             (tls("Invalid certificate file: /etc/ca.pem"), "ssl_root_cert"),
             (handshake("something new"), "ssl_root_cert"),
+            (
+                sqlx::Error::Io(io::Error::other(
+                    "error:0A000418:SSL routines:ssl3_read_bytes:tlsv1 alert unknown ca",
+                )),
+                "ssl_client_cert",
+            ),
         ] {
             assert!(is_final(&error), "{error}");
             assert!(fix(&error).is_some_and(|fix| fix.contains(key)), "{error}: {:?}", fix(&error));
@@ -207,6 +233,12 @@ mod tests {
         ] {
             let error = sqlx::Error::Io(kind.into());
             assert!(!is_final(&error) && fix(&error).is_none(), "{error}");
+        }
+        for text in [
+            "error:0A000126:SSL routines:ssl3_read_n:unexpected eof while reading",
+            "Connection reset by peer (os error 104)",
+        ] {
+            assert!(!is_final(&tls(text)) && fix(&tls(text)).is_none(), "{text}");
         }
         assert!(!is_final(&sqlx::Error::Protocol("unexpected response from SSLRequest".into())));
     }

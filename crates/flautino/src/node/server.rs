@@ -1,8 +1,5 @@
 //! One PostgreSQL server: how to connect to it, its role, and how its sessions are set up.
 
-use std::fs::File;
-use std::io::Read;
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -15,8 +12,9 @@ use sqlx::{ConnectOptions, PgConnection, PgPool};
 use super::backend::Backend;
 use super::sender::Sender;
 use super::setup::{ServerInfo, SessionSetup};
+use super::tls_files::TlsFiles;
 use crate::config::NodeConfig;
-use crate::error::timed_out;
+use crate::error::{TlsFailure, timed_out};
 use crate::logging::Logger;
 use crate::metrics::NodeMetrics;
 use crate::router::Role;
@@ -26,8 +24,7 @@ pub(crate) struct Server {
     pub(crate) setup: SessionSetup,
     pub(crate) sender: Sender,
     options: PgConnectOptions,
-    /// The files that TLS needs, by their keys.
-    certificates: Vec<(&'static str, PathBuf)>,
+    tls_files: TlsFiles,
     /// The limit of [`connect_and_identify`](Self::connect_and_identify).
     pub(super) connect_timeout: Duration,
     pub(crate) metrics: NodeMetrics,
@@ -69,7 +66,7 @@ impl Server {
                 keeps_prepared: from_url.keeps_prepared(),
             },
             options,
-            certificates: from_url.certificates(),
+            tls_files: TlsFiles::new(from_url.certificates()),
             metrics,
             connect_timeout: from_url.connect_timeout.unwrap_or(Duration::from_secs(5)),
             role: AtomicU8::new(Role::Unknown as u8),
@@ -162,22 +159,12 @@ impl Server {
         &self,
         options: &PgConnectOptions,
     ) -> Result<PgConnection, sqlx::Error> {
-        options
-            .connect()
-            .await
-            .map_err(|error| self.unreadable_certificate(&error).unwrap_or(error))
-    }
-
-    /// The error that tells which certificate could not be read, if that is what failed: sqlx's own names
-    /// neither the file nor the key.
-    fn unreadable_certificate(&self, error: &sqlx::Error) -> Option<sqlx::Error> {
-        let sqlx::Error::Io(failed) = error else { return None };
-        self.certificates.iter().find_map(|(key, path)| {
-            let mut byte = [0];
-            let unreadable = File::open(path).and_then(|mut file| file.read(&mut byte)).err()?;
-            let message = format!("cannot read `{key}` ({}): {unreadable}", path.display());
-            let is_this = unreadable.kind() == failed.kind();
-            is_this.then(|| sqlx::Error::Configuration(message.into()))
+        options.connect().await.map_err(|source| match self.tls_files.blame(&source) {
+            Some((what, fix)) => {
+                let (node, address) = (self.name().to_string(), self.address());
+                TlsFailure { node, address, what, fix, source }.into()
+            }
+            None => source,
         })
     }
 

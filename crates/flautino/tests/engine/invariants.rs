@@ -210,7 +210,7 @@ fn sql_of_the_library_s_own_stands_in_few_places() {
 
 #[test]
 fn only_configuration_reads_the_environment() {
-    assert_eq!(holding(&["env::"]), ["config/certificates.rs", "config/environment.rs"]);
+    assert_eq!(holding(&["env::"]), ["config/environment.rs", "config/libpq_environment.rs"]);
 }
 
 #[test]

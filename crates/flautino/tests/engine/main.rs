@@ -82,8 +82,6 @@ mod sqlx_pool_roles;
 mod sqlx_test;
 mod statements;
 mod streams;
-#[cfg(feature = "tls-rustls-ring")]
-mod tls;
 mod traces;
 mod uncancellable;
 mod urls;
