@@ -17,6 +17,8 @@ use sea_orm::{
 use crate::error::query_err;
 use crate::options::options;
 use crate::statement;
+#[cfg(feature = "stream")]
+use crate::stream::QueryStream;
 use crate::transaction::{self, Transaction};
 
 /// A [`Handle`] that SeaORM's queries take, and sqlx's too. With the feature `axum` it is an extractor.
@@ -159,9 +161,37 @@ impl Db {
     where
         F: for<'c> AsyncFnOnce(&'c Transaction) -> Result<T, E>,
     {
-        let transaction = self.begin().await.map_err(TransactionError::Connection)?;
+        self.transaction_with_config_async(callback, None, None).await
+    }
+
+    /// As SeaORM's `transaction_with_config`, for a closure that is `async`.
+    ///
+    /// # Errors
+    ///
+    /// As [`transaction`](Db::transaction).
+    ///
+    /// # Cancellation
+    ///
+    /// As [`transaction`](Db::transaction).
+    pub async fn transaction_with_config_async<F, T, E>(
+        &self,
+        callback: F,
+        isolation: Option<IsolationLevel>,
+        access: Option<AccessMode>,
+    ) -> Result<T, TransactionError<E>>
+    where
+        F: for<'c> AsyncFnOnce(&'c Transaction) -> Result<T, E>,
+    {
+        let begun = self.begin_with_config(isolation, access).await;
+        let transaction = begun.map_err(TransactionError::Connection)?;
         let result = callback(&transaction).await;
         transaction::conclude(transaction, result).await
+    }
+
+    /// PostgreSQL. SeaORM has a method of this name in two traits, so that it is ambiguous where both are imported.
+    #[must_use]
+    pub fn get_database_backend(&self) -> DbBackend {
+        DbBackend::Postgres
     }
 }
 
@@ -211,7 +241,7 @@ impl ConnectionTrait for Db {
 
 #[cfg(feature = "stream")]
 impl sea_orm::StreamTrait for Db {
-    type Stream<'a> = crate::QueryStream<'a>;
+    type Stream<'a> = QueryStream<'a>;
 
     fn get_database_backend(&self) -> DbBackend {
         DbBackend::Postgres
@@ -222,7 +252,7 @@ impl sea_orm::StreamTrait for Db {
         statement: Statement,
     ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
         let rows = statement::query(statement).fetch(&self.0);
-        Box::pin(std::future::ready(Ok(crate::QueryStream::new(rows))))
+        Box::pin(std::future::ready(Ok(QueryStream::new(rows))))
     }
 }
 

@@ -180,7 +180,7 @@ macro_rules! through_level {
         /// The stream has the transaction's connection until it is dropped.
         #[cfg(feature = "stream")]
         impl sea_orm::StreamTrait for $target {
-            type Stream<'a> = $crate::QueryStream<'a>;
+            type Stream<'a> = $crate::stream::QueryStream<'a>;
 
             fn get_database_backend(&self) -> DbBackend {
                 DbBackend::Postgres
@@ -192,7 +192,7 @@ macro_rules! through_level {
             ) -> Pin<Box<dyn Future<Output = Result<Self::Stream<'a>, DbErr>> + 'a + Send>> {
                 Box::pin(async move {
                     let guard = self.level.hold().await?;
-                    Ok($crate::QueryStream::of_transaction(guard, statement))
+                    Ok($crate::stream::QueryStream::of_transaction(guard, statement))
                 })
             }
         }
@@ -256,7 +256,15 @@ macro_rules! through_level {
             }
         }
 
+        // Those that SeaORM's own types have beside the traits.
         impl $target {
+            /// PostgreSQL. SeaORM has a method of this name in two traits, so that it is ambiguous where both are
+            /// imported.
+            #[must_use]
+            pub fn get_database_backend(&self) -> DbBackend {
+                DbBackend::Postgres
+            }
+
             /// As SeaORM's `transaction`, for a closure that is `async`. The transaction is nested: a savepoint.
             ///
             /// # Errors
@@ -273,7 +281,28 @@ macro_rules! through_level {
             where
                 F: for<'c> AsyncFnOnce(&'c Transaction) -> Result<T, E>,
             {
-                let begun = TransactionTrait::begin(self).await;
+                self.transaction_with_config_async(callback, None, None).await
+            }
+
+            /// As SeaORM's `transaction_with_config`, for a closure that is `async`. The transaction is nested.
+            ///
+            /// # Errors
+            ///
+            /// As `transaction_async`, and for any isolation level: PostgreSQL has none for a part of a transaction.
+            ///
+            /// # Cancellation
+            ///
+            /// Rolls back.
+            pub async fn transaction_with_config_async<F, T, E>(
+                &self,
+                callback: F,
+                isolation: Option<IsolationLevel>,
+                access: Option<AccessMode>,
+            ) -> Result<T, TransactionError<E>>
+            where
+                F: for<'c> AsyncFnOnce(&'c Transaction) -> Result<T, E>,
+            {
+                let begun = self.begin_with_config(isolation, access).await;
                 let nested = begun.map_err(TransactionError::Connection)?;
                 let result = callback(&nested).await;
                 $crate::transaction::conclude(nested, result).await

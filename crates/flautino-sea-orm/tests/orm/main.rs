@@ -1,5 +1,6 @@
 //! SeaORM through the router, on real clusters: a primary and a streaming replica, a file for each behaviour.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(unreachable_pub, reason = "SeaORM's macros want the entities to be public")]
 
 mod active_models;
 mod common;

@@ -28,7 +28,7 @@ impl MigrationName for Cakes {
 
 #[async_trait::async_trait]
 impl MigrationTrait for Cakes {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+    async fn up(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         let table = sea_orm::Schema::new(manager.get_database_backend());
         manager.create_table(table.create_table_from_entity(cake::Entity)).await
     }
@@ -44,7 +44,7 @@ impl MigrationName for First {
 
 #[async_trait::async_trait]
 impl MigrationTrait for First {
-    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+    async fn up(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
         let insert = "INSERT INTO cake (name) VALUES ('first')";
         manager.get_connection().execute_unprepared(insert).await.map(drop)
     }

@@ -1,7 +1,7 @@
 //! Many rows in one insert, and conflicts.
 
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, DbErr, EntityTrait, TryInsertResult};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, DbErr, EntityTrait, TryInsert, TryInsertResult};
 
 use crate::common::{alone, bake, by_primary, cake, new_cake, stored, with_replica};
 
@@ -56,8 +56,8 @@ async fn a_conflict_updates_or_does_nothing_as_the_insert_says() {
         let insert = cake::Entity::insert(new_cake("b")).on_conflict(nothing.clone());
         assert_eq!(insert.exec(db).await.unwrap_err(), DbErr::RecordNotInserted);
 
-        let insert = cake::Entity::insert_many(["b", "c"].map(new_cake)).on_conflict(nothing);
-        let tried = insert.do_nothing().exec_without_returning(db).await.unwrap();
+        let insert = TryInsert::many(["b", "c"].map(new_cake)).on_conflict(nothing);
+        let tried = insert.exec_without_returning(db).await.unwrap();
         assert!(matches!(tried, TryInsertResult::Inserted(1)), "{tried:?}");
         new_cake("d").insert(db).await.unwrap();
     })
