@@ -10,9 +10,12 @@ use flautino::{Engine, EngineConfig, NodeConfig};
 use flautino_axum::EngineLayer;
 use flautino_cluster::Cluster;
 use flautino_sea_orm::{Db, DbError, Tx};
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, DbBackend, EntityTrait, Schema};
+use sea_orm::{
+    ActiveModelTrait, ActiveValue::Set, ConnectionTrait, DbBackend, EntityTrait, Schema,
+};
 use tokio::net::TcpListener;
 
+#[allow(unreachable_pub, reason = "SeaORM's macros want the entity to be public")]
 mod note {
     use sea_orm::entity::prelude::*;
 

@@ -34,8 +34,9 @@ use crate::transaction::{self, Transaction};
 /// }
 /// ```
 ///
-/// It has all methods of the handle. Those that begin a transaction are SeaORM's, whether or not its traits are
-/// imported; flautino's own are those of [`db.0`](Db).
+/// It has all methods of the handle. `begin`, `begin_with` and `transaction` are SeaORM's, whether or not its traits
+/// are imported; flautino's own are those of `db.0`. [`transaction_with`](Handle::transaction_with), which runs its
+/// closure again after a serialization failure, is flautino's own, and takes queries of sqlx.
 #[derive(Debug, Clone)]
 pub struct Db(pub Handle);
 

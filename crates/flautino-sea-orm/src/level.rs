@@ -155,9 +155,7 @@ impl Level {
     ) -> Result<(), DbErr> {
         let mut state = self.open.lock().await?;
         match &mut state.source {
-            Some(Source::Request(tx)) => {
-                tx.begin_with(options).await.map(drop).map_err(query_err)
-            }
+            Some(Source::Request(tx)) => tx.begin_with(options).await.map(drop).map_err(query_err),
             Some(Source::Own(_)) => Ok(()),
             None => Err(Misuse::Over.into()),
         }

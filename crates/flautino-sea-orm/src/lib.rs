@@ -65,9 +65,10 @@
 //!
 //! # Not supported
 //!
-//! - What SeaORM has for its own `DatabaseConnection` alone: `sea-orm-migration` (see [`migrate`]), `schema-sync`,
+//! - What SeaORM has for its own `DatabaseConnection` alone: `sea-orm-migration` and `schema-sync` (see [`migrate`]),
 //!   `rbac`, `set_metric_callback`, `ConnectOptions`. flautino has logs, spans and metrics of its own.
-//! - SeaORM's `sync`, its other databases, its spans (`tracing-spans`).
+//! - SeaORM's other databases, its `sync` flavour, its spans (`tracing-spans`).
+//! - A closure of SeaORM's `transaction` that is run again after a serialization failure: it can be called once.
 //! - An isolation level for a nested transaction, which PostgreSQL does not have.
 //! - Statements through a transaction in which a nested one is open, or of which a stream of rows is open: an error,
 //!   where SeaORM's own would undo the one with the nested transaction, and wait for ever for the other.

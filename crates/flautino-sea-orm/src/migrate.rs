@@ -17,8 +17,8 @@ const INTERVAL: Duration = Duration::from_millis(200);
 /// [`Engine::observe`](flautino::Engine::observe) says.
 ///
 /// `sea-orm-migration` takes nothing but SeaORM's own `DatabaseConnection` and `DatabaseTransaction`, so the closure is
-/// given one over [`Engine::pool`] of the primary. It is good for whatever else takes only that, such as the seeds of
-/// a fixture. What is sent there is not routed.
+/// given one over [`Engine::pool`] of the primary. It is good for whatever else takes only that, such as `schema-sync`.
+/// What is sent there is not routed, and a `statement_timeout` of the node applies.
 ///
 /// ```no_run
 /// use sea_orm_migration::{MigrationTrait, MigratorTrait};
@@ -68,7 +68,11 @@ pub async fn migrate<T>(
 /// Waits without a statement under way, for whose snapshot `CREATE INDEX CONCURRENTLY` of another instance would
 /// wait.
 async fn lock(lease: &mut Lease) -> Result<(), sqlx::Error> {
+    let mut is_told = false;
     while !sqlx::query_scalar::<_, bool>(LOCK).fetch_one(&mut *lease).await? {
+        if !std::mem::replace(&mut is_told, true) {
+            tracing::info!("another instance migrates the database; waiting for it");
+        }
         tokio::time::sleep(INTERVAL).await;
     }
     Ok(())

@@ -140,10 +140,9 @@ pub(crate) async fn by_primary<T>(lab: &Lab, writes: impl AsyncFnOnce(&Db) -> T)
 
 /// Cakes of these names, with ids from 1.
 pub(crate) async fn bake(lab: &Lab, names: &[&str]) {
-    let cakes = names.iter().map(|name| cake::ActiveModel {
-        name: Set((*name).to_owned()),
-        ..Default::default()
-    });
+    let cakes = names
+        .iter()
+        .map(|name| cake::ActiveModel { name: Set((*name).to_owned()), ..Default::default() });
     cake::Entity::insert_many(cakes).exec(&Db::from(&lab.engine)).await.unwrap();
 }
 

@@ -5,9 +5,7 @@ use std::time::{Duration, Instant};
 use flautino::{DeadlineStep, Error};
 use flautino_lab::sqlstate;
 use flautino_sea_orm::{Db, error_of, sqlx_error_of};
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, SqlErr,
-};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, ConnectionTrait, DbErr, EntityTrait, SqlErr};
 
 use crate::common::{alone, bake, cake, fruit, new_cake};
 
@@ -22,7 +20,10 @@ async fn violated_constraints_are_told_apart() {
         cake::Entity::insert(new_cake("a")).exec_without_returning(&db).await.unwrap_err(),
         new_cake("a").insert(&tx).await.unwrap_err(),
     ] {
-        assert!(matches!(unique.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))), "{unique:?}");
+        assert!(
+            matches!(unique.sql_err(), Some(SqlErr::UniqueConstraintViolation(_))),
+            "{unique:?}"
+        );
         assert_eq!(sqlstate(sqlx_error_of(&unique).unwrap()), "23505");
     }
     let of_nothing = fruit::ActiveModel {
@@ -31,7 +32,10 @@ async fn violated_constraints_are_told_apart() {
         ..Default::default()
     };
     let foreign = of_nothing.insert(&db).await.unwrap_err();
-    assert!(matches!(foreign.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))), "{foreign:?}");
+    assert!(
+        matches!(foreign.sql_err(), Some(SqlErr::ForeignKeyConstraintViolation(_))),
+        "{foreign:?}"
+    );
     lab.engine.close().await;
 }
 
@@ -52,7 +56,10 @@ async fn flautino_s_own_errors_are_found_inside() {
     let late = db.with_deadline(Instant::now() + Duration::from_millis(100));
     let error = late.execute_unprepared("SELECT pg_sleep(60)").await.unwrap_err();
     let step = DeadlineStep::Running;
-    assert!(matches!(error_of(&error), Some(Error::DeadlineExceeded { step: s }) if *s == step), "{error:?}");
+    assert!(
+        matches!(error_of(&error), Some(Error::DeadlineExceeded { step: s }) if *s == step),
+        "{error:?}"
+    );
     let error = db.execute_unprepared("BEGIN").await.unwrap_err();
     assert!(matches!(error_of(&error), Some(Error::TransactionControl { .. })), "{error:?}");
     assert!(matches!(error, DbErr::Exec(_)), "{error:?}");

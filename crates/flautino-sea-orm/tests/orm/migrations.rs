@@ -1,4 +1,5 @@
 //! SeaORM's migrations.
+#![allow(elided_lifetimes_in_paths, reason = "as SeaORM's own examples have it")]
 
 use flautino::Consistency;
 use flautino_lab::{Lab, ask, pause_replay, resume_replay, wait_until};
@@ -28,7 +29,7 @@ impl MigrationName for Cakes {
 
 #[async_trait::async_trait]
 impl MigrationTrait for Cakes {
-    async fn up(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let table = sea_orm::Schema::new(manager.get_database_backend());
         manager.create_table(table.create_table_from_entity(cake::Entity)).await
     }
@@ -44,7 +45,7 @@ impl MigrationName for First {
 
 #[async_trait::async_trait]
 impl MigrationTrait for First {
-    async fn up(&self, manager: &SchemaManager<'_>) -> Result<(), DbErr> {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let insert = "INSERT INTO cake (name) VALUES ('first')";
         manager.get_connection().execute_unprepared(insert).await.map(drop)
     }
@@ -54,14 +55,16 @@ impl MigrationTrait for First {
 async fn they_run_on_the_primary_once_for_instances_that_start_at_a_time() {
     let lab = Lab::named("migrate").start().await;
     let engines = join_all((0..4).map(|_| lab.another())).await;
-    let runs = engines.iter().map(|engine| migrate(engine, async |db| Migrator::up(db, None).await));
+    let runs =
+        engines.iter().map(|engine| migrate(engine, async |db| Migrator::up(db, None).await));
     for run in join_all(runs).await {
         run.unwrap();
     }
     assert_eq!(cake::Entity::find().count(&Db::from(&lab.engine)).await.unwrap(), 1);
     assert_eq!(ask::<i64>(lab.primary(), "SELECT count(*) FROM seaql_migrations").await, 2);
     wait_until("no lock is left", async || {
-        ask::<i64>(lab.primary(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").await == 0
+        ask::<i64>(lab.primary(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").await
+            == 0
     })
     .await;
     for engine in engines.into_iter().chain([lab.engine]) {
@@ -91,7 +94,9 @@ async fn the_error_of_one_that_fails_is_returned_and_the_lock_given_up() {
         db.execute_unprepared("SELECT nothing").await.map(drop)
     });
     failed.await.unwrap_err();
-    migrate(&lab.engine, async |db| Migrator::up(db, None).await).await.unwrap();
+    let engine = lab.engine.clone();
+    let spawned = async move { migrate(&engine, async |db| Migrator::up(db, None).await).await };
+    tokio::spawn(spawned).await.unwrap().unwrap();
     lab.engine.close().await;
     let closed = migrate(&lab.engine, async |_| Ok(())).await.unwrap_err();
     assert!(closed.to_string().contains("closed"), "{closed}");

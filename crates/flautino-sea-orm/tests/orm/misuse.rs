@@ -89,9 +89,15 @@ async fn a_statement_while_a_stream_of_the_same_transaction_is_open_is_an_error_
         let mut cakes = cake::Entity::find().stream(&tx).await.unwrap();
         cakes.next().await.unwrap().unwrap();
         says(bake(&tx, "b").await, "in use by a stream");
-        says(tx.stream_raw(sea_orm::Statement::from_string(sea_orm::DbBackend::Postgres, "SELECT 1"))
+        says(
+            tx.stream_raw(sea_orm::Statement::from_string(
+                sea_orm::DbBackend::Postgres,
+                "SELECT 1",
+            ))
             .await
-            .map(drop), "in use by a stream");
+            .map(drop),
+            "in use by a stream",
+        );
     }
     {
         let _held = tx.lock().await.unwrap();

@@ -23,11 +23,10 @@ async fn pages_come_by_their_number_and_one_after_the_other() {
     .await;
     assert_eq!((size.number_of_items, size.number_of_pages), (7, 3));
     assert_eq!(ids(&second), [4, 5, 6]);
-    assert_eq!(all.iter().map(|page| ids(page)).collect::<Vec<_>>(), [
-        vec![1, 2, 3],
-        vec![4, 5, 6],
-        vec![7]
-    ]);
+    assert_eq!(
+        all.iter().map(|page| ids(page)).collect::<Vec<_>>(),
+        [vec![1, 2, 3], vec![4, 5, 6], vec![7]]
+    );
     lab.engine.close().await;
 }
 

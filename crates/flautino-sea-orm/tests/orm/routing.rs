@@ -4,9 +4,7 @@ use flautino::Consistency;
 use flautino_lab::{node_of, status_of};
 use flautino_sea_orm::Db;
 use sea_orm::prelude::Expr;
-use sea_orm::{
-    ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QuerySelect, Statement,
-};
+use sea_orm::{ConnectionTrait, DbBackend, EntityTrait, PaginatorTrait, QuerySelect, Statement};
 
 use crate::common::{PRIMARY, REPLICA, bake, cake, from_replica, session, stored, with_replica};
 

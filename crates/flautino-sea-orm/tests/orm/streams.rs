@@ -62,7 +62,8 @@ async fn an_error_ends_the_stream_after_the_rows_before_it() {
     let db = Db::from(&lab.engine);
     let sql = "SELECT 10 / (3 - n) AS a FROM generate_series(1, 5) AS n";
     let rows = db.stream_raw(Statement::from_string(DbBackend::Postgres, sql)).await.unwrap();
-    let came: Vec<_> = rows.map(|row| row.and_then(|row| row.try_get::<i32>("", "a"))).collect().await;
+    let came: Vec<_> =
+        rows.map(|row| row.and_then(|row| row.try_get::<i32>("", "a"))).collect().await;
     assert_eq!(came.len(), 3);
     assert_eq!(came[..2], [Ok(5), Ok(10)]);
     let error = came[2].as_ref().unwrap_err();

@@ -1,7 +1,7 @@
 //! Many rows in one insert, and conflicts.
 
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ActiveModelTrait, ActiveValue::Set, DbErr, EntityTrait, TryInsert, TryInsertResult};
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, DbErr, EntityTrait, TryInsertResult};
 
 use crate::common::{alone, bake, by_primary, cake, new_cake, stored, with_replica};
 
@@ -53,10 +53,11 @@ async fn a_conflict_updates_or_does_nothing_as_the_insert_says() {
         assert_eq!(updated.exec_with_returning(db).await.unwrap().name, "A");
 
         let nothing = OnConflict::column(cake::Column::Name).do_nothing().to_owned();
-        let insert = cake::Entity::insert(new_cake("b")).on_conflict(nothing.clone());
+        let insert = cake::Entity::insert(new_cake("b")).on_conflict(nothing);
         assert_eq!(insert.exec(db).await.unwrap_err(), DbErr::RecordNotInserted);
 
-        let insert = TryInsert::many(["b", "c"].map(new_cake)).on_conflict(nothing);
+        let insert = cake::Entity::insert_many(["b", "c"].map(new_cake));
+        let insert = insert.on_conflict_do_nothing_on([cake::Column::Name]);
         let tried = insert.exec_without_returning(db).await.unwrap();
         assert!(matches!(tried, TryInsertResult::Inserted(1)), "{tried:?}");
         new_cake("d").insert(db).await.unwrap();

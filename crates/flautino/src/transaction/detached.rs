@@ -39,6 +39,7 @@ impl Transaction {
     /// Takes up a savepoint of this transaction that was [detached](Savepoint::detach). It must be the
     /// innermost one: else nothing can be done with it, and the transaction is lost
     /// ([`Error::TransactionLost`](crate::Error::TransactionLost)).
+    #[expect(clippy::needless_pass_by_value, reason = "it is attached once")]
     pub fn attach(&mut self, savepoint: DetachedSavepoint) -> Savepoint<'_> {
         let DetachedSavepoint { failures_before, level } = savepoint;
         Savepoint { transaction: self, failures_before, level, open: true }
