@@ -42,10 +42,9 @@ async fn create(db: Db, Json(title): Json<String>) -> Result<StatusCode, DbError
 
 /// All or none: the layer commits if the response is a success.
 async fn import(tx: Tx, Json(titles): Json<Vec<String>>) -> Result<StatusCode, DbError> {
-    let notes = titles
-        .into_iter()
-        .map(|title| note::ActiveModel { title: Set(title), ..Default::default() });
-    note::Entity::insert_many(notes).exec(&tx).await?;
+    for title in titles {
+        note::ActiveModel { title: Set(title), ..Default::default() }.insert(&tx).await?;
+    }
     Ok(StatusCode::CREATED)
 }
 
