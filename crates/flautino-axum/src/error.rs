@@ -1,5 +1,6 @@
 //! An sqlx error as a response that tells the client what it may know.
 
+use std::fmt;
 use std::io::ErrorKind;
 
 use axum_core::body::Body;
@@ -70,7 +71,9 @@ impl DbError {
         Self::status_of(&self.0)
     }
 
-    pub(crate) fn status_of(error: &sqlx::Error) -> StatusCode {
+    /// Returns the status that the table says for an error, for errors of one's own that have one of sqlx inside.
+    #[must_use]
+    pub fn status_of(error: &sqlx::Error) -> StatusCode {
         match error {
             sqlx::Error::RowNotFound => StatusCode::NOT_FOUND,
             sqlx::Error::Database(err) if err.code().as_deref() == Some(UNIQUE_VIOLATION) => {
@@ -80,6 +83,20 @@ impl DbError {
             err if is_late(err) => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::INTERNAL_SERVER_ERROR,
         }
+    }
+
+    /// Returns the response of this status, which tells nothing of the error, and logs the error as [`DbError`] is.
+    #[must_use]
+    pub fn respond(status: StatusCode, error: &dyn fmt::Display) -> Response {
+        match status {
+            StatusCode::NOT_FOUND | StatusCode::CONFLICT => {}
+            StatusCode::SERVICE_UNAVAILABLE => {
+                tracing::warn!(%error, "the database is not available");
+            }
+            StatusCode::GATEWAY_TIMEOUT => tracing::warn!(%error, "the database took too long"),
+            _ => tracing::error!(%error, "a query failed"),
+        }
+        problem(status)
     }
 }
 
@@ -125,18 +142,7 @@ fn is_unavailable(err: &sqlx::Error) -> bool {
 
 impl IntoResponse for DbError {
     fn into_response(self) -> Response {
-        let status = self.status();
-        match status {
-            StatusCode::NOT_FOUND | StatusCode::CONFLICT => {}
-            StatusCode::SERVICE_UNAVAILABLE => {
-                tracing::warn!(error = %self.0, "the database is not available");
-            }
-            StatusCode::GATEWAY_TIMEOUT => {
-                tracing::warn!(error = %self.0, "the database took too long");
-            }
-            _ => tracing::error!(error = %self.0, "a query failed"),
-        }
-        problem(status)
+        Self::respond(self.status(), &self.0)
     }
 }
 

@@ -79,4 +79,6 @@ pub use self::lease::Lease;
 pub use self::node::{ConnectionHook, hook};
 pub use self::router::{Access, Consistency, Reason, Role};
 pub use self::session::{ParseTokenError, Timing, Token};
-pub use self::transaction::{IsolationLevel, Savepoint, Transaction, TransactionOptions};
+pub use self::transaction::{
+    DetachedSavepoint, IsolationLevel, Savepoint, Transaction, TransactionOptions,
+};

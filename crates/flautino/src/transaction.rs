@@ -14,10 +14,12 @@
 //! # }
 //! ```
 
+mod detached;
 mod guard;
 mod options;
 mod savepoint;
 
+pub use self::detached::DetachedSavepoint;
 pub use self::guard::Transaction;
 pub use self::options::{IsolationLevel, TransactionOptions};
 pub use self::savepoint::Savepoint;

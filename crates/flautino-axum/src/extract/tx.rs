@@ -107,6 +107,11 @@ impl<N> Tx<N> {
         Ok(this.transaction.insert(Box::new(transaction)))
     }
 
+    /// Returns the transaction if it has begun, and the response was not made yet.
+    pub fn get_mut(&mut self) -> Option<&mut Transaction> {
+        self.begun().ok()
+    }
+
     /// Returns the connection itself, for functions that take `&mut PgConnection`. Begins the transaction
     /// if it has not begun yet.
     ///

@@ -20,13 +20,13 @@ use crate::sql::quoted;
 /// Statements go through `&mut savepoint`. Savepoints nest: a savepoint dereferences to its
 /// [`Transaction`], which has [`savepoint`](Transaction::savepoint).
 pub struct Savepoint<'t> {
-    transaction: &'t mut Transaction,
+    pub(super) transaction: &'t mut Transaction,
     /// The transaction's failures when the savepoint was set. Rolling back to the savepoint undoes
     /// later ones.
-    failures_before: Failures,
+    pub(super) failures_before: Failures,
     /// sqlx's depth while this savepoint is the innermost level.
-    level: usize,
-    open: bool,
+    pub(super) level: usize,
+    pub(super) open: bool,
 }
 
 impl Transaction {

@@ -22,6 +22,7 @@ mod connect_concurrency;
 mod connections;
 mod deadline;
 mod detach;
+mod detached_savepoints;
 mod drained;
 mod drained_state;
 mod drained_together;
