@@ -88,7 +88,7 @@ mod tests {
         let held = HeldPort::pick().unwrap();
         held.share().unwrap();
         for _ in 0..3 {
-            let server = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, held.port())).unwrap();
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, held.port())).unwrap();
             let client = TcpStream::connect((Ipv4Addr::LOCALHOST, held.port())).unwrap();
             drop((server.accept().unwrap(), client));
             assert!(HeldPort::bind(held.port(), false).is_err());

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, io, io::Error, net::SocketAddr, time::Duration};
 
 use futures_util::future::{select_ok, try_join_all};
-use reqwest::{Client, Url};
+use reqwest::{Client, Response, Url};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -48,8 +48,9 @@ impl Members {
     ///
     /// When one of these, separated by commas, is no URL.
     pub fn new(apis: &str) -> Result<Self, Box<dyn std::error::Error + Send + Sync>> {
-        let apis = apis.split(',').map(|api| Url::parse(api.trim())?.join("/cluster"));
-        let apis = apis.collect::<Result<_, _>>()?;
+        let parse = |api: &str| Url::parse(api.trim()).and_then(|api| api.join("/cluster"));
+        let parse = |api| parse(api).map_err(|error| format!("Patroni's URL {api:?}: {error}"));
+        let apis = apis.split(',').map(parse).collect::<Result<_, _>>()?;
         Ok(Self { http: Client::builder().no_proxy().timeout(PATIENCE).build()?, apis })
     }
 
@@ -66,10 +67,9 @@ impl Members {
 
     async fn ask(&self, api: &Url) -> io::Result<Vec<SocketAddr>> {
         let failed = |why: &dyn std::fmt::Display| Error::other(format!("{api}: {why}"));
-        let answer = self.http.get(api.clone()).send().await.and_then(|it| it.error_for_status());
-        let text = answer.map_err(|error| failed(&error))?.text().await;
-        let text = text.map_err(|error| failed(&error))?;
-        let cluster: Cluster = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+        let answer = self.http.get(api.clone()).send().await.and_then(Response::error_for_status);
+        let answer = answer.map_err(|error| failed(&error))?;
+        let cluster: Cluster = answer.json().await.map_err(|error| failed(&error))?;
         let listed = cluster.members.into_iter().filter_map(Member::address);
         let found = try_join_all(listed.map(tokio::net::lookup_host)).await?;
         let nodes: Vec<_> = found.into_iter().filter_map(|mut all| all.next()).collect();

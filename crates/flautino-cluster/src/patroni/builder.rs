@@ -1,15 +1,15 @@
 //! The options of a cluster that Patroni runs, and its start.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::try_join_all;
 
+use super::cluster::Patroni;
 use super::etcd::Etcd;
 use super::member::Member;
 use super::rest::Rest;
-use super::{Patroni, Shared};
+use super::shared::Shared;
 use crate::builder::find_programs;
 use crate::error::ClusterError;
 use crate::home::Home;
@@ -25,6 +25,13 @@ pub struct Builder {
     config: String,
     temp_dir: Option<PathBuf>,
     timeout: Duration,
+}
+
+impl Patroni {
+    /// A builder with the defaults: three members.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
 }
 
 impl Default for Builder {
@@ -96,23 +103,16 @@ impl Builder {
         let (runner, home) = blocking(prepare).await?;
         let etcd = Etcd::start(&etcd, &runner, &home, timeout).await?;
         let rest = Rest::new()?;
-        let config_path = home.path().join("patroni.yml");
-        let address = etcd.address();
-        let shared =
-            Shared { runner, patroni, config: config_path, etcd: address, timeout, rest, home };
-        // From here on its drop ends all.
-        let mut patroni = Patroni { members: Vec::new(), _etcd: etcd, shared: Arc::new(shared) };
-        let shared = &patroni.shared;
+        let (path, address) = (home.path().join("patroni.yml"), etcd.address());
+        let shared = Shared { runner, patroni, config: path, etcd: address, timeout, home };
         shared.runner.write(&shared.config, &config)?;
         let ctl = format!("scope: flautino\netcd3:\n  host: {}\n", shared.etcd);
-        shared.runner.write(&patroni.ctl_config(), &ctl)?;
-        for number in 1..=members {
-            patroni.members.push(Member::new(number, &patroni.shared)?);
-        }
+        shared.runner.write(&shared.ctl_config(), &ctl)?;
+        let patroni = Patroni::new(members, rest, etcd, shared)?;
         // The first one alone, so that it is the one that leads.
-        patroni.members[0].start().await?;
+        patroni.members()[0].start().await?;
         patroni.leader().await?;
-        try_join_all(patroni.members[1..].iter().map(Member::start)).await?;
+        try_join_all(patroni.members()[1..].iter().map(Member::start)).await?;
         patroni.until_streaming().await?;
         Ok(patroni)
     }

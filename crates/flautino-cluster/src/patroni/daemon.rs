@@ -31,13 +31,11 @@ impl Daemon {
         let file = File::options().create(true).append(true).open(log).step(step)?;
         let copy = file.try_clone().step(step)?;
         command.stdout(file).stderr(copy);
-        let start = || format!("run {}", command.get_program().to_string_lossy());
-        let pid_file = dir.join(DAEMON);
-        let step = start();
-        let child = command.spawn().step(|| step)?;
-        // The system's process ids are far below.
+        let spawned = command.spawn();
+        let child = spawned.step(|| format!("run {}", command.get_program().to_string_lossy()))?;
+        // It fits: the system's greatest is far below.
         let pid = i32::try_from(child.id()).unwrap_or(0);
-        let daemon = Self { child, pid, pid_file };
+        let daemon = Self { child, pid, pid_file: dir.join(DAEMON) };
         let path = &daemon.pid_file;
         fs::write(path, pid.to_string()).step(|| format!("write {}", path.display()))?;
         Ok(daemon)

@@ -2,67 +2,49 @@
 
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use sqlx::{AssertSqlSafe, ConnectOptions, Executor, PgConnection};
 
-use super::Shared;
-use super::daemon::Daemon;
+use super::instance::Instance;
+use super::shared::Shared;
 use crate::address::{connect_options, url};
-use crate::error::{ClusterError, Step, tail};
-use crate::ports::HeldPort;
-use crate::postmaster::PidFile;
-use crate::process;
-use crate::sweep::end_orphan;
+use crate::error::{ClusterError, tail};
 use crate::wait::{POLL_INTERVAL, blocking};
 
 /// A Patroni and its PostgreSQL. Its address stays the same, and stays taken, while it is down.
-pub struct Member(Arc<Inner>);
-
-/// What a thread that ends it needs.
-struct Inner {
-    name: String,
-    dir: PathBuf,
-    port: HeldPort,
-    rest_port: HeldPort,
-    daemon: Mutex<Option<Daemon>>,
-    /// Last, so that the folder is removed after the processes have ended.
-    shared: Arc<Shared>,
-}
+pub struct Member(Arc<Instance>);
 
 impl Member {
     /// `p1`, `p2`….
     #[must_use]
     pub fn name(&self) -> &str {
-        &self.0.name
+        self.0.name()
     }
 
     /// Where its PostgreSQL listens.
     #[must_use]
     pub fn addr(&self) -> SocketAddr {
-        (Ipv4Addr::LOCALHOST, self.0.port.port()).into()
+        (Ipv4Addr::LOCALHOST, self.0.port()).into()
     }
 
     /// `postgres://postgres@127.0.0.1:PORT/postgres`: a superuser, without a password.
     #[must_use]
     pub fn url(&self) -> String {
-        url(self.0.port.port(), "postgres")
+        url(self.0.port(), "postgres")
     }
 
     /// Where its Patroni answers, as `http://127.0.0.1:PORT`.
     #[must_use]
     pub fn api(&self) -> String {
-        format!("http://127.0.0.1:{}", self.0.rest_port.port())
+        format!("http://127.0.0.1:{}", self.0.rest_port())
     }
 
     /// Whether its Patroni runs.
     #[must_use]
     pub fn is_running(&self) -> bool {
-        self.0.daemon.lock().as_mut().is_some_and(|daemon| daemon.ended().is_none())
+        self.0.is_running()
     }
 
     /// A new connection of the superuser to the database `postgres`.
@@ -75,7 +57,7 @@ impl Member {
     ///
     /// Dropped half-way, the connection is closed.
     pub async fn connect(&self) -> Result<PgConnection, ClusterError> {
-        let options = connect_options(self.0.port.port()).disable_statement_logging();
+        let options = connect_options(self.0.port()).disable_statement_logging();
         let bounded = tokio::time::timeout(self.timeout(), options.connect()).await;
         let connected = bounded.map_err(|_| self.timed_out("connect"))?;
         connected.map_err(|source| self.sql_error("connect", source))
@@ -107,13 +89,10 @@ impl Member {
     ///
     /// It may be started all the same.
     pub async fn start(&self) -> Result<(), ClusterError> {
-        if !self.is_running() {
-            let daemon = Daemon::start(self.command(), &self.0.dir, &self.log_path())?;
-            *self.0.daemon.lock() = Some(daemon);
-        }
+        self.0.start()?;
         let deadline = Instant::now() + self.timeout();
         while !self.0.is_up() {
-            if let Some(status) = self.0.daemon.lock().as_mut().and_then(Daemon::ended) {
+            if let Some(status) = self.0.ended() {
                 let (node, status) = (self.name().to_owned(), status.to_string());
                 return Err(ClusterError::Exited { node, status, log: self.log_end() });
             }
@@ -132,9 +111,7 @@ impl Member {
     ///
     /// Dropped half-way, it ends in its own time.
     pub async fn stop(&self) {
-        if let Some(daemon) = &mut *self.0.daemon.lock() {
-            daemon.terminate();
-        }
+        self.0.terminate();
         let deadline = Instant::now() + self.timeout();
         while self.is_running() && Instant::now() < deadline {
             tokio::time::sleep(POLL_INTERVAL).await;
@@ -156,21 +133,11 @@ impl Member {
 
 impl Member {
     pub(super) fn new(number: usize, shared: &Arc<Shared>) -> Result<Self, ClusterError> {
-        let name = format!("p{number}");
-        let dir = shared.home.path().join(&name);
-        shared.runner.create_private(&dir)?;
-        let port = || {
-            let port = HeldPort::pick().step(|| "find a free port".to_owned())?;
-            port.share().step(|| "share a port".to_owned())?;
-            Ok::<_, ClusterError>(port)
-        };
-        let (port, rest_port) = (port()?, port()?);
-        let (daemon, shared) = (Mutex::default(), Arc::clone(shared));
-        Ok(Self(Arc::new(Inner { name, dir, port, rest_port, daemon, shared })))
+        Ok(Self(Arc::new(Instance::new(number, shared)?)))
     }
 
     pub(super) fn timeout(&self) -> Duration {
-        self.0.shared.timeout
+        self.0.timeout()
     }
 
     /// Whether it is a primary.
@@ -187,7 +154,7 @@ impl Member {
 
     /// The end of what Patroni has said.
     pub(super) fn log_end(&self) -> String {
-        format!("  {}:\n{}", self.name(), tail(&self.log_path()))
+        format!("  {}:\n{}", self.name(), tail(&self.0.log_path()))
     }
 
     /// Ends Patroni at once, without a runtime.
@@ -206,28 +173,6 @@ impl Member {
         tokio::time::timeout(self.timeout(), ask).await.ok().flatten().unwrap_or(false)
     }
 
-    fn command(&self) -> Command {
-        let Inner { name, dir, port, rest_port, shared, .. } = &*self.0;
-        let mut command = shared.runner.command_of(&shared.patroni, dir);
-        let address = |port: &HeldPort| format!("127.0.0.1:{}", port.port());
-        command
-            .arg(&shared.config)
-            .env("PATRONI_NAME", name)
-            .env("PATRONI_ETCD3_HOST", &shared.etcd)
-            .env("PATRONI_RESTAPI_LISTEN", address(rest_port))
-            .env("PATRONI_RESTAPI_CONNECT_ADDRESS", address(rest_port))
-            .env("PATRONI_POSTGRESQL_LISTEN", address(port))
-            .env("PATRONI_POSTGRESQL_CONNECT_ADDRESS", address(port))
-            .env("PATRONI_POSTGRESQL_DATA_DIR", self.0.data_dir())
-            .env("PATRONI_POSTGRESQL_BIN_DIR", shared.runner.binaries.dir())
-            .env("PATRONI_POSTGRESQL_PGPASS", dir.join("pgpass"));
-        command
-    }
-
-    fn log_path(&self) -> PathBuf {
-        self.0.shared.home.path().join(format!("{}.log", self.0.name))
-    }
-
     fn sql_error(&self, step: &str, source: sqlx::Error) -> ClusterError {
         ClusterError::Sql { node: self.name().to_owned(), step: step.to_owned(), source }
     }
@@ -235,51 +180,6 @@ impl Member {
     fn timed_out(&self, step: &str) -> ClusterError {
         let (node, step) = (self.name().to_owned(), step.to_owned());
         ClusterError::Timeout { node, step, waited: self.timeout(), log: self.log_end() }
-    }
-}
-
-impl Inner {
-    fn data_dir(&self) -> PathBuf {
-        self.dir.join("data")
-    }
-
-    /// Whether PostgreSQL takes connections.
-    fn is_up(&self) -> bool {
-        let file = PidFile::read(&self.data_dir());
-        file.is_some_and(|file| file.status == "ready" && self.is_its_postmaster(file.pid))
-    }
-
-    /// The number may be another process's since.
-    fn is_its_postmaster(&self, pid: i32) -> bool {
-        let data = self.data_dir();
-        let line = process::command_line(pid);
-        line.is_some_and(|line| line.contains(&*data.to_string_lossy()))
-    }
-
-    /// Ends PostgreSQL at once, without a runtime. Patroni must have ended.
-    fn end_server(&self) {
-        end_orphan(&self.data_dir());
-        // One that Patroni had started a moment ago may not have written its `postmaster.pid`.
-        let data = self.data_dir();
-        for pid in process::naming(&format!("-D {} ", data.display())) {
-            process::kill_tree(pid);
-        }
-    }
-
-    fn end_patroni(&self) {
-        if let Some(daemon) = &mut *self.daemon.lock() {
-            daemon.kill();
-        }
-    }
-
-    fn kill(&self) {
-        // First, since it would start PostgreSQL again.
-        self.end_patroni();
-        let file = PidFile::read(&self.data_dir());
-        if let Some(pid) = file.map(|file| file.pid).filter(|pid| self.is_its_postmaster(*pid)) {
-            process::kill_tree(pid);
-        }
-        self.end_server();
     }
 }
 
