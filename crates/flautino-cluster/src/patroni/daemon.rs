@@ -3,12 +3,16 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::error::{ClusterError, Step};
 use crate::home::DAEMON;
 use crate::process;
+
+/// How long what it has started may take to end.
+const CHILD_GRACE: Duration = Duration::from_secs(2);
 
 /// A program that is this process's child. It is killed when this is dropped, with all that it started and
 /// that is still its child.
@@ -57,8 +61,19 @@ impl Daemon {
     /// Kills it, and all that it started and that is still its child.
     pub(super) fn kill(&mut self) {
         if self.ended().is_none() {
-            process::kill_tree(self.pid);
+            // It starts nothing while its children are listed.
+            process::send(self.pid, Signal::SIGSTOP);
+            let children = process::tree(self.pid).into_iter().filter(|pid| *pid != self.pid);
+            let children: Vec<_> = children.collect();
+            let _ = self.child.kill();
             let _ = self.child.wait();
+            // The servers that initdb runs remove their shared memory, if they may end by themselves.
+            for child in &children {
+                process::send(*child, Signal::SIGTERM);
+            }
+            if !process::wait_gone(&children, CHILD_GRACE) {
+                children.into_iter().for_each(process::kill_tree);
+            }
         }
         let _ = fs::remove_file(&self.pid_file);
     }

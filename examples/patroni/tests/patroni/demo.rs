@@ -9,7 +9,30 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, BufReader};
-use tokio::process::Command;
+use tokio::process::{Child, Command};
+
+/// The example, which ends in order also when the test fails, so that no server is left.
+struct Demo(Child);
+
+impl Demo {
+    fn interrupt(&self) {
+        if let Some(pid) = self.0.id() {
+            let _ = kill(Pid::from_raw(pid.try_into().unwrap()), Signal::SIGINT);
+        }
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        self.interrupt();
+        for _ in 0..1500 {
+            if !matches!(self.0.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
 
 #[tokio::test]
 async fn what_it_prints_works_and_ctrl_c_leaves_nothing() {
@@ -19,7 +42,7 @@ async fn what_it_prints_works_and_ctrl_c_leaves_nothing() {
     let tmp = tempfile::Builder::new().prefix("patroni-demo-").tempdir().unwrap();
     // As root the servers run as another user, who must get through.
     std::fs::set_permissions(tmp.path(), PermissionsExt::from_mode(0o755)).unwrap();
-    let mut demo = Command::new(env!("CARGO_BIN_EXE_patroni"))
+    let demo = Command::new(env!("CARGO_BIN_EXE_patroni"))
         .env("PORT", "0")
         .env("TMPDIR", tmp.path())
         .env_remove("PATRONI_APIS")
@@ -28,7 +51,8 @@ async fn what_it_prints_works_and_ctrl_c_leaves_nothing() {
         .kill_on_drop(true)
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(demo.stdout.take().unwrap()).lines();
+    let mut demo = Demo(demo);
+    let mut lines = BufReader::new(demo.0.stdout.take().unwrap()).lines();
     let mut line_with = async |text: &str| loop {
         let line = lines.next_line().await.unwrap().expect("the example goes on");
         if line.contains(text) {
@@ -63,9 +87,8 @@ async fn what_it_prints_works_and_ctrl_c_leaves_nothing() {
     .await;
     assert_eq!(visits().await, "visits: 3");
 
-    let pid = Pid::from_raw(demo.id().unwrap().try_into().unwrap());
-    kill(pid, Signal::SIGINT).unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(60), demo.wait()).await;
+    demo.interrupt();
+    let ended = tokio::time::timeout(Duration::from_secs(60), demo.0.wait()).await;
     assert!(ended.expect("it ends").unwrap().success());
     assert!(std::fs::read_dir(tmp.path()).unwrap().next().is_none());
     let left = std::process::Command::new("ps").args(["-ww", "-axo", "command="]).output().unwrap();
