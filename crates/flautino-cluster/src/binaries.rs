@@ -53,6 +53,11 @@ impl Binaries {
         self.dir.join(name)
     }
 
+    #[cfg(feature = "patroni")]
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     pub(crate) fn major(&self) -> u32 {
         self.major
     }

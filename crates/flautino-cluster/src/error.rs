@@ -45,6 +45,30 @@ pub enum ClusterError {
         why: String,
     },
 
+    /// Programs that Patroni needs are not on this machine.
+    #[cfg(feature = "patroni")]
+    #[error(
+        "not found in PATH: {}. Install what is missing:\n  \
+         Debian, Ubuntu:  apt-get install patroni etcd-server",
+        .missing.join(", ")
+    )]
+    NoPatroni {
+        /// Those that were not found.
+        missing: Vec<&'static str>,
+    },
+
+    /// Patroni's REST interface did not answer, or refused what it was asked for.
+    #[cfg(feature = "patroni")]
+    #[error("could not {step} by the REST interface of {member}: {why}")]
+    Rest {
+        /// The member that was asked.
+        member: String,
+        /// What was being done.
+        step: String,
+        /// What it said, or why it said nothing.
+        why: String,
+    },
+
     /// The folder that was named lacks programs.
     #[error(
         "{} has no {}: name the folder that holds PostgreSQL's server programs \

@@ -12,6 +12,8 @@ pub(crate) const PREFIX: &str = "flautino-cluster-";
 /// A file that the owner keeps locked for as long as it lives; the kernel unlocks it when the owner
 /// dies.
 pub(crate) const LOCK: &str = "owner.lock";
+/// The process id of a program beside the servers that is its owner's child, in the folder that it works in.
+pub(crate) const DAEMON: &str = "daemon.pid";
 
 /// A folder that is removed on drop, and by the next start if there was no drop.
 #[derive(Debug)]

@@ -33,6 +33,9 @@
 //! - [`Proxy`] stands in front of a node and plays a bad network: cut, stalled, slow, reset;
 //! - [`ClusterError`] tells which step failed, and shows the end of the server's log.
 //!
+//! With the feature `patroni`, which is off by default, the module `patroni` starts clusters that Patroni runs: it
+//! elects the primary, fails over, and brings former primaries back.
+//!
 //! # What it needs
 //!
 //! Linux or macOS, a tokio runtime, and PostgreSQL 13 or newer: its server programs, which need
@@ -49,6 +52,9 @@
 compile_error!("flautino-cluster runs on Linux and macOS only; on Windows, use WSL");
 
 // From the top layer down: each imports only from those below it.
+#[cfg(feature = "patroni")]
+pub mod patroni;
+
 mod builder;
 mod cluster;
 

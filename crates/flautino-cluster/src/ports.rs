@@ -44,6 +44,13 @@ impl HeldPort {
         self.port
     }
 
+    /// Lets a server listen here that sets `SO_REUSEADDR`, as servers do, while it stays taken for all who
+    /// pick a port.
+    #[cfg(feature = "patroni")]
+    pub(crate) fn share(&self) -> io::Result<()> {
+        self.socket.set_reuse_address(true)
+    }
+
     /// Accepts connections from now on.
     pub(crate) fn listen(self) -> io::Result<TcpListener> {
         // Connections inherit this option; without it they would keep the port from being held again.
@@ -73,6 +80,22 @@ mod tests {
         let error = TcpStream::connect((Ipv4Addr::LOCALHOST, held.port())).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         assert!(HeldPort::bind(held.port(), false).is_err());
+    }
+
+    #[cfg(feature = "patroni")]
+    #[test]
+    fn a_port_that_is_shared_can_be_listened_on_again_and_again_and_is_not_picked() {
+        let held = HeldPort::pick().unwrap();
+        held.share().unwrap();
+        for _ in 0..3 {
+            let server = TcpListener::bind((Ipv4Addr::LOCALHOST, held.port())).unwrap();
+            let client = TcpStream::connect((Ipv4Addr::LOCALHOST, held.port())).unwrap();
+            drop((server.accept().unwrap(), client));
+            assert!(HeldPort::bind(held.port(), false).is_err());
+            drop(server);
+            assert!(HeldPort::bind(held.port(), false).is_err());
+            assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, held.port())).is_err());
+        }
     }
 
     /// A port that nobody listens on any more, while a connection to it is in `TIME_WAIT`.

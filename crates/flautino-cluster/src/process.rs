@@ -154,6 +154,13 @@ fn table() -> io::Result<Vec<Entry>> {
     Ok(text.lines().filter_map(parse).collect())
 }
 
+/// The processes whose command line has this text in it.
+#[cfg(feature = "patroni")]
+pub(crate) fn naming(text: &str) -> Vec<i32> {
+    let table = table().unwrap_or_default().into_iter().map(|entry| entry.pid);
+    table.filter(|pid| command_line(*pid).is_some_and(|line| line.contains(text))).collect()
+}
+
 /// The command line of a process, for telling whose it is.
 pub(crate) fn command_line(pid: i32) -> Option<String> {
     #[cfg(target_os = "linux")]

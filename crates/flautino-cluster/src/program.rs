@@ -71,14 +71,20 @@ pub(crate) struct Runner {
 }
 
 impl Runner {
-    /// A program in `dir`, with nothing of the caller's own PostgreSQL settings around it.
+    /// A program in `dir`, with nothing of the caller's own settings for such programs around it.
     pub(crate) fn command(&self, program: &str, dir: &Path) -> Command {
-        let mut command = Command::new(self.binaries.program(program));
+        self.command_of(&self.binaries.program(program), dir)
+    }
+
+    /// As [`command`](Self::command), for a program that is not PostgreSQL's own.
+    pub(crate) fn command_of(&self, program: &Path, dir: &Path) -> Command {
+        let mut command = Command::new(program);
         // In a process group of its own, so that a Ctrl-C in the terminal does not end it before its
         // owner's drop does.
         command.current_dir(dir).stdin(Stdio::null()).process_group(0);
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("PG") {
+            let text = name.to_string_lossy();
+            if ["PG", "PATRONI", "ETCD"].iter().any(|prefix| text.starts_with(prefix)) {
                 command.env_remove(name);
             }
         }

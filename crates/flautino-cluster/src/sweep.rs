@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::home::{self, LOCK, PREFIX};
+use crate::home::{self, DAEMON, LOCK, PREFIX};
 use crate::postmaster::{PidFile, SHUTDOWN_GRACE, remove_shared_memory};
 use crate::process;
 
@@ -72,17 +72,29 @@ impl Orphan {
     }
 
     fn remove(self) {
-        for node in fs::read_dir(&self.path).into_iter().flatten().flatten() {
-            end_orphan(&node.path().join("data"));
-        }
+        let entries = || fs::read_dir(&self.path).into_iter().flatten().flatten();
+        // First what would start servers again.
+        entries().for_each(|entry| end_daemon(&entry.path(), &self.path));
+        entries().for_each(|entry| end_orphan(&entry.path().join("data")));
         if let Err(error) = home::remove(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "cannot remove a dead cluster's folder");
         }
     }
 }
 
-/// Ends a server that is nobody's child any more.
-fn end_orphan(data_dir: &Path) {
+/// Ends a program that a cluster ran beside its servers, such as Patroni.
+fn end_daemon(dir: &Path, home: &Path) {
+    let pid = fs::read_to_string(dir.join(DAEMON)).ok().and_then(|text| text.trim().parse().ok());
+    let Some(pid) = pid else { return };
+    // The system may have given the number to another process since.
+    let home = home.to_string_lossy();
+    if process::command_line(pid).is_some_and(|line| line.contains(&*home)) {
+        process::kill_tree(pid);
+    }
+}
+
+/// Ends a server that is nobody's child.
+pub(crate) fn end_orphan(data_dir: &Path) {
     let Some(pid) = PidFile::read(data_dir).map(|file| file.pid) else {
         return;
     };

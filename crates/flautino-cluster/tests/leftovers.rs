@@ -9,7 +9,7 @@ use nix::unistd::Pid;
 use crate::{eventually, fill};
 
 /// Processes of any state whose postmaster's command line names the folder, by id.
-fn servers_in(dir: &Path) -> Vec<String> {
+pub(crate) fn servers_in(dir: &Path) -> Vec<String> {
     let output = Command::new("ps").args(["-ww", "-axo", "pid=,stat=,command="]).output().unwrap();
     let dir = dir.to_string_lossy().into_owned();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();

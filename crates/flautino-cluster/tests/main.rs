@@ -3,6 +3,8 @@
 
 mod faults;
 mod leftovers;
+#[cfg(feature = "patroni")]
+mod patroni;
 mod proxy;
 mod replication;
 mod start;

@@ -48,11 +48,11 @@ pub(crate) async fn create_table(primary: &Node) {
     primary.execute(&format!("CREATE TABLE {ENTRIES}")).await.unwrap();
 }
 
-/// An app over an engine over a cluster. The cluster outlasts the others.
-pub(crate) struct Rig {
+/// An app over an engine over servers, which outlast the others.
+pub(crate) struct Rig<Servers = Cluster> {
     pub(crate) engine: Engine,
     pub(crate) app: App,
-    pub(crate) cluster: Arc<Cluster>,
+    pub(crate) cluster: Arc<Servers>,
 }
 
 impl Rig {
@@ -85,9 +85,11 @@ impl Rig {
         }
         (Self::with(cluster, config).await, proxies)
     }
+}
 
+impl<Servers> Rig<Servers> {
     /// Returns once every node is in use.
-    pub(crate) async fn with(cluster: Cluster, config: EngineConfig) -> Self {
+    pub(crate) async fn with(cluster: Servers, config: EngineConfig) -> Self {
         let engine = Engine::new(config).unwrap();
         let app = App::start(routes(&engine), engine.clone()).await;
         let rig = Self { engine, app, cluster: Arc::new(cluster) };

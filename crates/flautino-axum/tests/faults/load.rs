@@ -1,5 +1,6 @@
 //! Load that never stops, and the history of what became of it, which torture's checks are applied to.
 
+mod carrier;
 mod clients;
 mod op;
 mod tally;
@@ -27,7 +28,7 @@ pub(crate) struct Load {
 }
 
 impl Load {
-    pub(crate) fn start(rig: &Rig) -> Self {
+    pub(crate) fn start<Servers>(rig: &Rig<Servers>) -> Self {
         Self::of(&rig.engine, &rig.app.url, 1)
     }
 

@@ -11,6 +11,7 @@ mod handler_panics;
 mod load;
 mod old_primary_rejoins;
 mod old_primary_returns;
+mod patroni;
 mod pool_exhausted;
 mod primary_killed;
 mod primary_promoted;

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use flautino::{Engine, Handle, Transaction, TransactionOptions};
-use reqwest::header::HeaderValue;
 use sqlx::AssertSqlSafe;
 use tokio::task::JoinSet;
 
+use super::carrier::Carrier;
 use super::op::{Failure, Op, Way};
 
 /// Between two steps of a client, so that many of them fit on one core.
@@ -93,7 +93,7 @@ impl Clients {
         while self.goes_on() {
             let started = Instant::now();
             if way == Way::HttpRead {
-                let found = self.get(NOBODY, &mut None).await;
+                let found = self.get(NOBODY, &mut Carrier::Nothing(self.http.clone())).await;
                 self.record(way, NOBODY, started, None, found);
             } else {
                 let db = self.engine.handle();
@@ -151,57 +151,33 @@ impl Clients {
         self.record(way, id, started, Some(db), found.map_err(Failure::Sql));
     }
 
-    /// As sessions, over HTTP: a client that carries its token.
+    /// As sessions, over HTTP: clients that carry their token, in a header or as cookies.
     async fn browser(self: Arc<Self>, way: Way) {
-        let mut token = None;
+        let mut carrier = match way {
+            Way::HttpTx => Carrier::with_cookies(),
+            _ => Carrier::Header(self.http.clone(), None),
+        };
         while self.goes_on() {
             let (id, started) = (self.new_id(), Instant::now());
             let path = if way == Way::HttpTx { "tx" } else { "ids" };
-            let written = self.post(path, id, &mut token).await;
+            let written = self.post(path, id, &mut carrier).await;
             self.record(way, id, started, None, written);
             let started = Instant::now();
-            let found = self.get(id, &mut token).await;
+            let found = self.get(id, &mut carrier).await;
             self.record(Way::HttpTokenRead, id, started, None, found);
             tokio::time::sleep(PAUSE).await;
         }
     }
 
-    async fn post(
-        &self,
-        path: &str,
-        id: i64,
-        token: &mut Option<HeaderValue>,
-    ) -> Result<i64, Failure> {
-        let request = self.http.post(format!("{}/{path}/{id}", self.url));
-        self.send(request, token).await.map(|_| 0)
+    async fn post(&self, path: &str, id: i64, carrier: &mut Carrier) -> Result<i64, Failure> {
+        let request = carrier.http().post(format!("{}/{path}/{id}", self.url));
+        carrier.send(request).await.map(|_| 0)
     }
 
-    async fn get(&self, id: i64, token: &mut Option<HeaderValue>) -> Result<i64, Failure> {
-        let request = self.http.get(format!("{}/ids/{id}", self.url));
-        let body = self.send(request, token).await?;
+    async fn get(&self, id: i64, carrier: &mut Carrier) -> Result<i64, Failure> {
+        let request = carrier.http().get(format!("{}/ids/{id}", self.url));
+        let body = carrier.send(request).await?;
         body.parse().map_err(|_| Failure::Wrong(body))
-    }
-
-    async fn send(
-        &self,
-        mut request: reqwest::RequestBuilder,
-        token: &mut Option<HeaderValue>,
-    ) -> Result<String, Failure> {
-        const TOKEN: &str = "flautino-token";
-        if let Some(token) = token {
-            request = request.header(TOKEN, token.clone());
-        }
-        let response = request.send().await.map_err(Failure::Client)?;
-        if let Some(new) = response.headers().get(TOKEN) {
-            *token = Some(new.clone());
-        }
-        let (status, headers) = (response.status(), response.headers().clone());
-        let body = response.text().await.map_err(Failure::Client)?;
-        if status.is_success() {
-            Ok(body)
-        } else {
-            Err(Failure::Status { status: status.as_u16(), headers, body })
-        }
     }
 }
 

@@ -8,6 +8,7 @@ use flautino_cluster::Node;
 use flautino_torture::check::{Limits, check};
 use flautino_torture::history::{FinalTable, History};
 use flautino_torture::violation::Check;
+use sqlx::PgConnection;
 
 use super::op::{Op, Way};
 use crate::common::{DOWN_WITHIN, FAILOVER_TIMEOUT, SLACK};
@@ -74,13 +75,17 @@ impl Tally {
     /// The node has each acknowledged write once, each other one at most once, and nothing else; and
     /// every read showed what its session must see, and nothing that was not written.
     pub(crate) async fn assert_ledger(&self, node: &Node) {
-        let mut connection = node.connect().await.unwrap();
+        self.assert_stored(node.name(), node.connect().await.unwrap()).await;
+    }
+
+    /// As [`assert_ledger`](Self::assert_ledger), over a connection to the node.
+    pub(crate) async fn assert_stored(&self, node: &str, mut connection: PgConnection) {
         let sql = "SELECT id, count(*) FROM entries GROUP BY id";
         let rows: Vec<(i64, i64)> = sqlx::query_as(sql).fetch_all(&mut connection).await.unwrap();
         let unsigned = |number: i64| u64::try_from(number).unwrap_or(u64::MAX);
         let rows = rows.into_iter();
         let rows = rows.map(|(id, count)| (unsigned(id), (unsigned(id), unsigned(count))));
-        let stored = FinalTable { node: node.name().to_owned(), rows: rows.collect() };
+        let stored = FinalTable { node: node.to_owned(), rows: rows.collect() };
         let history = History { finals: vec![stored], ..self.history() };
         // Each test says by itself which operations may fail.
         let may_fail = [Check::FailedRead, Check::FailedWrite];
