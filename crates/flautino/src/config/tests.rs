@@ -66,3 +66,23 @@ fn the_defaults_in_the_guide_are_those_of_the_code() {
     // The others are tables, or follow the environment, sqlx or the build.
     assert!(lines.len() * 2 > rows().len(), "{lines:?}");
 }
+
+#[test]
+fn the_guide_s_configurations_are_accepted() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/guide");
+    let mut count = 0;
+    for page in std::fs::read_dir(folder).unwrap().map(|page| page.unwrap().path()) {
+        let text = std::fs::read_to_string(&page).unwrap();
+        let blocks =
+            text.split("\n```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+        for block in blocks.filter(|block| !block.starts_with("[dependencies]")) {
+            let origin = page.display().to_string();
+            let mut config = EngineConfig::parse_unchecked(block, &origin).unwrap();
+            // Some show other keys alone.
+            config.main.host.get_or_insert("main".to_owned());
+            config.validate(&origin).unwrap();
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
