@@ -19,6 +19,9 @@
 //! }
 //! ```
 //!
+//! flautino's [guide](https://docs.rs/flautino/latest/flautino/guide/) goes from here to replicas, tenants, failovers
+//! and many instances.
+//!
 //! The modules, in the order in which a request meets them:
 //!
 //! - `serve`: [`serve`], from opening to closing
@@ -56,3 +59,28 @@ pub use self::token::{InvalidTokenPath, TOKEN_COOKIE, TOKEN_HEADER};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+/// The examples of flautino's guide that need axum compile, and run unless they need a server.
+#[cfg(doctest)]
+mod guide {
+    macro_rules! chapters {
+        ($($name:ident,)+) => {
+            $(
+                #[doc = include_str!(concat!(
+                    "../../flautino/docs/guide/", stringify!($name), ".md"
+                ))]
+                mod $name {}
+            )+
+        };
+    }
+
+    chapters! {
+        start,
+        transactions,
+        row_level_security,
+        shutdown,
+        testing,
+        several_engines,
+        moving,
+    }
+}

@@ -35,6 +35,8 @@ mod node;
 mod pool;
 mod routing;
 mod settings;
+#[cfg(test)]
+mod tests;
 mod url;
 
 use std::collections::BTreeMap;

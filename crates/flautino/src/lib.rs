@@ -25,6 +25,8 @@
 //! # Ok(()) }
 //! ```
 //!
+//! The [guide] goes from here to replicas, tenants, failovers and many instances.
+//!
 //! The modules, from the top down; each uses only those below it:
 //!
 //! - `engine`: [`Engine`]: open, close, adding and removing nodes, status
@@ -47,6 +49,8 @@ mod config;
 mod dispatch;
 mod engine;
 mod error;
+#[cfg(doc)]
+pub mod guide;
 mod handle;
 mod lease;
 mod logging;

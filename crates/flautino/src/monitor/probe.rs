@@ -8,7 +8,8 @@ use sqlx::{PgConnection, Row};
 use crate::node::{Sender, server_start};
 use crate::router::{Lsn, Progress, Role, Sample, ServerId};
 use crate::sqlstate::{
-    FEATURE_NOT_SUPPORTED, INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, sqlstate,
+    FEATURE_NOT_SUPPORTED, INSUFFICIENT_PRIVILEGE, OBJECT_NOT_IN_PREREQUISITE_STATE,
+    UNDEFINED_FUNCTION, sqlstate,
 };
 
 /// What every server reports: its role, and when it started.
@@ -147,8 +148,13 @@ fn timeline_of(file: &str) -> Option<u32> {
 }
 
 /// The errors of a server that lacks the functions of [`PROGRESS`], or that does not let the role
-/// call them.
-const NO_PROGRESS: [&str; 3] = [INSUFFICIENT_PRIVILEGE, UNDEFINED_FUNCTION, FEATURE_NOT_SUPPORTED];
+/// call them. Aurora's writer says 55000 where logical replication is off.
+const NO_PROGRESS: [&str; 4] = [
+    INSUFFICIENT_PRIVILEGE,
+    UNDEFINED_FUNCTION,
+    FEATURE_NOT_SUPPORTED,
+    OBJECT_NOT_IN_PREREQUISITE_STATE,
+];
 
 /// If an insert position is just after the header of an empty WAL page, returns the position before
 /// the header, which is as far as a standby can replay. The header of a page has 24 bytes, that of

@@ -9,6 +9,7 @@ mod failover;
 mod levels;
 mod odd_tokens;
 mod ordinary_role;
+mod positions_refused;
 mod primary_silent;
 mod pure_positions;
 mod pure_route;

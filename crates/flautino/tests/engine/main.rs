@@ -36,6 +36,7 @@ mod from_pool;
 mod from_pool_hooks;
 mod full_server;
 mod given_up;
+mod guide;
 mod held;
 mod hooks;
 mod hooks_everywhere;
