@@ -4,16 +4,15 @@
 
 use std::error::Error;
 use std::future::IntoFuture;
+use std::time::Duration;
 
 use axum::{Json, Router, http::StatusCode, routing::get};
 use flautino::{Engine, EngineConfig, NodeConfig};
-use flautino_axum::EngineLayer;
+use flautino_axum::{EngineLayer, TOKEN_HEADER};
 use flautino_cluster::Cluster;
 use flautino_sea_orm::{Db, DbError, Tx};
-use sea_orm::{
-    ActiveModelTrait, ActiveValue::Set, ConnectionTrait, DbBackend, EntityTrait, Schema,
-};
-use tokio::net::TcpListener;
+use sea_orm::{ActiveModelTrait, ActiveValue::Set, DbBackend, EntityTrait, Schema};
+use tokio::{net::TcpListener, time::sleep};
 
 #[allow(unreachable_pub, reason = "SeaORM's macros want the entity to be public")]
 mod note {
@@ -55,24 +54,25 @@ async fn main() -> Result<(), Box<dyn Error>> {
     config.extensions.clear();
     let replica = NodeConfig { url: Some(cluster.replica(0).url()), ..NodeConfig::default() };
     config.extra_nodes.insert("replica".to_owned(), replica);
-    let engine = Engine::new(config)?;
-    engine.open().await?;
     let table = Schema::new(DbBackend::Postgres).create_table_from_entity(note::Entity);
-    Db::from(&engine).execute(&table).await?;
+    cluster.primary().execute(&DbBackend::Postgres.build(&table).to_string()).await?;
     cluster.replica(0).catch_up_with(cluster.primary()).await?;
-
+    let engine = Engine::new(config)?;
     let layer = EngineLayer::new(engine.clone()).server_timing(true);
     let app = Router::new().route("/", get(list).post(create).put(import)).layer(layer);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let url = format!("http://{}", listener.local_addr()?);
     tokio::spawn(flautino_axum::serve(listener, app, engine.clone()).into_future());
-
     let client = reqwest::Client::new();
-    let requests =
-        [client.post(&url).json("a"), client.put(&url).json(&["b", "c"]), client.get(&url)];
-    for request in requests {
-        let response = request.send().await?;
-        println!("{} by {:?}", response.status(), response.headers()["server-timing"]);
+    let written = client.post(&url).json("a").send().await?;
+    println!("{} by {:?}", written.status(), written.headers()["server-timing"]);
+    let written = client.put(&url).json(&["b", "c"]).send().await?;
+    println!("{} by {:?}", written.status(), written.headers()["server-timing"]);
+    for _ in 0..3 {
+        sleep(Duration::from_millis(100)).await; // by then the replica has replayed it
+        let token = &written.headers()[TOKEN_HEADER];
+        let read = client.get(&url).header(TOKEN_HEADER, token).send().await?;
+        println!("{} by {:?}", read.status(), read.headers()["server-timing"]);
     }
     engine.close().await;
     cluster.stop().await;
