@@ -122,7 +122,7 @@ struct CountQuery {
 async fn count(db: Db, Query(query): Query<CountQuery>) -> Result<Json<Value>, ApiError> {
     let db = match query.node {
         Some(node) => db.node(&node)?,
-        None => db.0,
+        None => db.into(),
     };
     let count: i64 = sqlx::query_scalar("SELECT count(*) FROM notes").fetch_one(&db).await?;
     Ok(Json(json!({ "count": count, "node": db.served_by() })))
