@@ -66,6 +66,10 @@ sizes:
         time CARGO_TARGET_DIR=$folder/target-$app cargo build --quiet
     done
 
+# The tests on PostgreSQL 14 to 18, or `just versions -v 14,18 cargo test -p flautino --test engine extensions`.
+versions *args:
+    bash .ci/versions {{args}}
+
 ci:
     bash .ci/run
 

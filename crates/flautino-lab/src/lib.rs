@@ -13,6 +13,7 @@ mod engine;
 pub mod imports;
 mod lab;
 pub mod lexical;
+mod offers;
 mod program;
 mod served;
 mod server;
@@ -29,10 +30,12 @@ pub use self::capture::{Capture, Event};
 pub use self::cluster::{catch_up, cluster, pause_replay, resume_replay};
 pub use self::engine::{config, engine, open};
 pub use self::lab::{Lab, LabBuilder};
+pub use self::offers::{has_extensions, is_since};
 pub use self::program::program;
 pub use self::served::Served;
 pub use self::server::{
-    ask, has_session, running, sessions_begun, sessions_of, sqlstate, until_running, until_sessions,
+    ask, end_sessions, has_session, running, sessions_begun, sessions_of, sqlstate, until_running,
+    until_sessions,
 };
 pub use self::session::{node_of, number, pid, reader, run, status_of, tasks, until_served_by};
 pub use self::token::{bare, summed};

@@ -38,6 +38,21 @@ pub async fn until_sessions(node: &Node, name: &str, count: i64) {
     wait_until(&what, async || sessions_of(node, name).await == count).await;
 }
 
+/// Ends the sessions for which this holds, a condition on `pg_stat_activity`, and waits until they are
+/// gone. Returns how many there were.
+pub async fn end_sessions(node: &Node, which: &str) -> usize {
+    // `pg_terminate_backend` waits by itself only since PostgreSQL 14.
+    let end = format!(
+        "SELECT coalesce(array_agg(pid) FILTER (WHERE pg_terminate_backend(pid)), '{{}}') \
+         FROM pg_stat_activity WHERE {which}"
+    );
+    let pids: Vec<i32> = ask(node, &end).await;
+    for pid in &pids {
+        wait_until("the session has ended", async || !has_session(node, *pid).await).await;
+    }
+    pids.len()
+}
+
 /// How many sessions of that `application_name` run this very text now.
 pub async fn running(node: &Node, name: &str, sql: &str) -> i64 {
     let mut connection = node.connect().await.unwrap();

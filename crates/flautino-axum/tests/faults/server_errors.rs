@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, Error, Handle, Health, IsolationLevel, TransactionOptions};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{App, ask, config, open, sqlstate, status_of, wait_until};
+use flautino_lab::{App, ask, config, end_sessions, open, sqlstate, status_of, wait_until};
 use futures_util::future::join_all;
 use sqlx::PgConnection;
 
@@ -83,7 +83,7 @@ async fn a_connection_that_the_server_ends_is_thrown_away() {
     let db = engine.handle();
     for (name, node) in [(MAIN, cluster.primary()), (REPLICAS[0], cluster.replica(0))] {
         let before = process(&db, name).await;
-        let _: bool = ask(node, &format!("SELECT pg_terminate_backend({before}, 5000)")).await;
+        end_sessions(node, &format!("pid = {before}")).await;
         // The next statement may be the one that finds out; nothing more than that.
         let named = db.node(name).unwrap();
         let _ = sqlx::query("SELECT 1").execute(&named).await;

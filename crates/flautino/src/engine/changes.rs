@@ -193,8 +193,9 @@ impl EngineState {
         let pools: Vec<_> = node.shut().into_iter().collect();
         let engine = Arc::clone(self);
         self.tasks().spawn(async move {
-            // `Down` makes reads that are ended run again on another node.
-            let report = close_pools(&pools, engine.config.drain_timeout, EndReason::Down).await;
+            // `Removed` makes reads that are ended run again on another node.
+            let drain = engine.config.drain_timeout;
+            let report = close_pools(&pools, drain, EndReason::Removed).await;
             pools.iter().for_each(|pool| pool.end(EndReason::Closed));
             let is_closed = |pool: &Arc<NodePool>| pools.iter().any(|one| Arc::ptr_eq(one, pool));
             if report.still_held == 0 {

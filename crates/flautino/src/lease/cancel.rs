@@ -18,8 +18,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// The same for a step that undoes what it waits for.
 const UNDO_PATIENCE: Duration = Duration::from_millis(200);
 
-/// How long a write that is under way may still be answered after its node is found to be down. A server
-/// that shuts down uses this time to say whether the write was committed.
+/// How long a write that is under way may still be answered after its node is found to be down or was
+/// removed. A server that shuts down uses this time to say whether the write was committed.
 const SHUTDOWN_GRACE: Duration = Duration::from_millis(500);
 
 /// A step of a transaction: what may be done to a statement before it that did not end.
@@ -98,7 +98,8 @@ async fn run_to_end_of_grace<T>(
     work: impl Future<Output = Result<T, sqlx::Error>>,
 ) -> Result<T, sqlx::Error> {
     let Cancellation { epoch, pool, .. } = cancellation;
-    if !cancellation.expects_write || epoch.end_reason() != Some(EndReason::Down) {
+    let may_answer = matches!(epoch.end_reason(), Some(EndReason::Down | EndReason::Removed));
+    if !cancellation.expects_write || !may_answer {
         // Polling the work again might send its statement.
         return Err(pool.end_error(epoch, true));
     }

@@ -1,7 +1,7 @@
 //! PostgreSQL's own functions, relations and types, and what was found when each was reviewed: may
 //! a statement that names it run on a replica?
 //!
-//! The tables are in `builtins/*.txt`, in groups that say why. They cover PostgreSQL 14 to 18. All
+//! The tables are in `builtins/*.txt`, in groups that say why. They cover PostgreSQL 13 to 18. All
 //! names are as the server keeps them: folded, without quotes and schema.
 
 use std::collections::HashMap;

@@ -1,4 +1,4 @@
-//! The key words of PostgreSQL 14 to 18, by what a name may be that is spelled like one (its
+//! The key words of PostgreSQL 13 to 18, by what a name may be that is spelled like one (its
 //! `kwlist.h`, and `pg_get_keywords()`).
 //!
 //! A word that only later versions have is a plain name on an earlier server.

@@ -2,7 +2,7 @@
 
 use flautino::Engine;
 use flautino_cluster::Node;
-use flautino_lab::{Lab, ask, cluster, config, sessions_of, wait_until};
+use flautino_lab::{Lab, ask, cluster, config, is_since, sessions_of, wait_until};
 use futures_util::TryStreamExt;
 
 async fn nobody_is_left(node: &Node) {
@@ -55,6 +55,9 @@ async fn a_transaction_works_and_leaves_no_connection_behind() {
 #[tokio::test]
 async fn an_abandoned_query_is_ended_by_the_server_which_looks_each_second() {
     let Lab { cluster, db, .. } = Lab::named("unopened").start_closed().await;
+    if !is_since(14, cluster.primary(), "client_connection_check_interval").await {
+        return;
+    }
     let sleep = tokio::spawn(async move { sqlx::query("SELECT pg_sleep(60)").execute(&db).await });
     flautino_lab::until_running(cluster.primary(), "unopened", "SELECT pg_sleep(60)").await;
     sleep.abort();

@@ -64,20 +64,35 @@ async fn whatever_the_server_has_was_reviewed() {
     let sql = "word || ' ' || CASE catcode WHEN 'R' THEN '[reserved]' WHEN 'C' THEN '[column]' \
                WHEN 'T' THEN '[type_or_function]' ELSE '[unreserved]' END FROM pg_get_keywords()";
     let known = table(KEYWORDS);
-    let known = known.iter().map(|(word, kind)| format!("{word} {kind}")).collect();
+    let mut known: BTreeSet<_> =
+        known.iter().map(|(word, kind)| format!("{word} {kind}")).collect();
+    // The table has it as before PostgreSQL 17, when a function of the user's own could be called so.
+    known.insert("json [column]".to_owned());
     let words = names(server, sql).await;
     assert_eq!(words.difference(&known).cloned().collect::<Vec<_>>(), none, "key words");
     lab.engine.close().await;
 }
 
-/// They make a value of a type that is given as a value, so they write only where a type does.
-const MAKE_A_TYPE: [&str; 5] = ["array_in", "domain_in", "multirange_in", "range_in", "record_in"];
+/// They make a value of a type that is given as a value, so they write only where a type does. Not every
+/// version has all of them.
+const MAKE_A_TYPE: [&str; 7] = [
+    "array_in",
+    "domain_in",
+    "multirange_in",
+    "pg_input_error_info",
+    "pg_input_is_valid",
+    "range_in",
+    "record_in",
+];
 
 #[tokio::test]
 async fn a_call_of_each_function_goes_where_the_table_says() {
     let lab = Lab::named("each_function").replicas(1).start().await;
     lab.until_served_by(&[REPLICA]).await;
     let functions = names(lab.primary(), "proname::text FROM pg_proc WHERE oid < 16384").await;
+    let mut make_a_type = MAKE_A_TYPE.to_vec();
+    make_a_type.retain(|name| functions.contains(*name));
+    assert!(make_a_type.len() >= 4, "{make_a_type:?}");
     let verdicts = table(FUNCTIONS);
     let mut wrong = Vec::new();
     for name in functions {
@@ -96,7 +111,7 @@ async fn a_call_of_each_function_goes_where_the_table_says() {
     lab.primary().execute(domain).await.unwrap();
     wait_until("what makes a value of any type is a write", async || {
         let access = |name: &&str| lab.engine.access(&format!("SELECT pg_catalog.{name}()"));
-        MAKE_A_TYPE.iter().all(|name| access(name) == Access::Write)
+        make_a_type.iter().all(|name| access(name) == Access::Write)
     })
     .await;
     lab.engine.close().await;

@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use std::fmt::Write;
 
 use flautino::{Access, Error, Handle};
-use flautino_lab::{Lab, node_of};
+use flautino_cluster::Node;
+use flautino_lab::{Lab, has_extensions, is_since, node_of};
 use sqlx::AssertSqlSafe;
 
 use self::random::Statements;
@@ -97,6 +98,23 @@ async fn start(name: &str) -> Lab {
     lab
 }
 
+/// Lines that not every version or build of PostgreSQL understands, by a part of their text.
+async fn lines_left_out(node: &Node) -> Vec<&'static str> {
+    let mut left_out = Vec::new();
+    if !has_extensions(node, &["uuid-ossp"]).await {
+        left_out.push("uuid_generate_v4");
+    }
+    if !is_since(14, node, "SEARCH, CYCLE, jsonb subscripts, multiranges, BEGIN ATOMIC").await {
+        let since =
+            ["SEARCH DEPTH", "CYCLE id", "data['a']['b']", "int4multirange", "BEGIN ATOMIC"];
+        left_out.extend(since);
+    }
+    if !is_since(15, node, "MERGE").await {
+        left_out.push("MERGE INTO");
+    }
+    left_out
+}
+
 async fn run_raw(db: &Handle, sql: &str) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(db).await.map(drop)
 }
@@ -128,9 +146,13 @@ fn the_table_has_many_statements_of_both_kinds() {
 async fn every_line_is_classified_as_the_table_says() {
     let lab = start("classified").await;
     let mut wrong = Vec::new();
+    let has_uuids = has_extensions(lab.primary(), &["uuid-ossp"]).await;
     // Once as new, once as known.
     for round in ["first", "second"] {
         for line in table() {
+            if !has_uuids && line.sql.contains("uuid_generate_v4") {
+                continue;
+            }
             let access = lab.engine.access(&line.sql);
             if !line.allows(access) {
                 let Line { number, sql, tag, .. } = line;
@@ -145,8 +167,12 @@ async fn every_line_is_classified_as_the_table_says() {
 #[tokio::test]
 async fn every_line_runs_on_the_node_that_the_table_says() {
     let lab = start("routed").await;
+    let left_out = lines_left_out(lab.primary()).await;
     let mut wrong = Vec::new();
     for line in table() {
+        if left_out.iter().any(|part| line.sql.contains(part)) {
+            continue;
+        }
         let db = lab.engine.handle();
         let result = run_raw(&db, &line.sql).await;
         let node = node_of(&db);

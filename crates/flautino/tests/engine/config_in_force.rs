@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use flautino::{Engine, EngineConfig, OpenError};
 use flautino_cluster::{Cluster, Node};
-use flautino_lab::{ask, cluster, open, sqlstate, until_sessions, wait_until};
+use flautino_lab::{ask, cluster, is_since, open, sqlstate, until_sessions, wait_until};
 use sqlx::{AssertSqlSafe, Row};
 
 fn toml(node: &Node, more: &str) -> EngineConfig {
@@ -41,22 +41,35 @@ async fn name_and_options_are_in_force_at_the_server() {
 }
 
 #[tokio::test]
-async fn session_timeouts_are_in_force_on_new_and_on_washed_connections() {
+async fn a_time_limit_of_statements_is_in_force_on_new_and_on_washed_connections() {
     let cluster = cluster(0).await;
     let engine =
         open_with(&cluster, "statement_timeout = '200ms'\n[pool]\nmax_connections = 1").await;
     let db = engine.handle();
     for _ in 0..2 {
         assert_eq!(setting(&db, "statement_timeout").await, "200ms");
-        assert_eq!(setting(&db, "client_connection_check_interval").await, "1s");
         let mut lease = db.acquire().await.unwrap();
-        sqlx::raw_sql("SET statement_timeout = 0; SET client_connection_check_interval = 0")
-            .execute(&mut lease)
-            .await
-            .unwrap();
+        sqlx::query("SET statement_timeout = 0").execute(&mut lease).await.unwrap();
     }
     let slow = sqlx::query("SELECT pg_sleep(20)").execute(&db).await;
     assert_eq!(sqlstate(&slow.unwrap_err()), "57014");
+    engine.close().await;
+}
+
+#[tokio::test]
+async fn how_often_the_server_looks_for_its_client_is_in_force_on_new_and_on_washed_connections() {
+    let cluster = cluster(0).await;
+    if !is_since(14, cluster.primary(), "client_connection_check_interval").await {
+        return;
+    }
+    let engine = open_with(&cluster, "[pool]\nmax_connections = 1").await;
+    let db = engine.handle();
+    for _ in 0..2 {
+        assert_eq!(setting(&db, "client_connection_check_interval").await, "1s");
+        let mut lease = db.acquire().await.unwrap();
+        let set = sqlx::query("SET client_connection_check_interval = 0");
+        set.execute(&mut lease).await.unwrap();
+    }
     engine.close().await;
 
     let engine = open_with(&cluster, "client_check_interval = '250ms'").await;

@@ -78,24 +78,37 @@ async fn what_cannot_be_cancelled_yet_holds_its_place_and_no_other_connection_is
 async fn a_large_answer_dropped_half_way_is_read_to_its_end() {
     let lab =
         Lab::named("large").behind_proxy().one_connection().without_client_check().start().await;
-    let before = pid(&lab.db).await;
     for rows_read in [0, 1, 3, 1000] {
-        {
-            let sql = "SELECT generate_series(1, 100000000)";
-            let mut rows = sqlx::query_scalar::<_, i32>(sql).fetch(&lab.db);
-            for expected in 1..=rows_read {
-                assert_eq!(rows.next().await.unwrap().unwrap(), expected);
-            }
-            if rows_read == 0 {
-                // Sent, and no row taken.
-                let _ = flautino_lab::polled_at_most(3, rows.next()).await;
+        let mut is_kept = false;
+        // The rest has a second to come. On a busy machine that may be too short, and the session is
+        // replaced.
+        for _ in 0..5 {
+            let before = pid(&lab.db).await;
+            leave_half_read(&lab, rows_read).await;
+            let answer = sqlx::query_as::<_, (i32, i32)>("SELECT -7, pg_backend_pid()");
+            let answer = tokio::time::timeout(SOON, answer.fetch_one(&lab.db)).await;
+            let (answer, after) = answer.expect("it was cancelled").unwrap();
+            assert_eq!(answer, -7, "{rows_read} rows");
+            is_kept = after == before;
+            if is_kept {
+                break;
             }
         }
-        let answer = sqlx::query_as::<_, (i32, i32)>("SELECT -7, pg_backend_pid()");
-        let answer = tokio::time::timeout(SOON, answer.fetch_one(&lab.db)).await;
-        assert_eq!(answer.expect("it was cancelled").unwrap(), (-7, before), "{rows_read} rows");
+        assert!(is_kept, "the session is never kept after {rows_read} rows");
     }
     lab.engine.close().await;
+}
+
+async fn leave_half_read(lab: &Lab, rows_read: i32) {
+    let sql = "SELECT generate_series(1, 100000000)";
+    let mut rows = sqlx::query_scalar::<_, i32>(sql).fetch(&lab.db);
+    for expected in 1..=rows_read {
+        assert_eq!(rows.next().await.unwrap().unwrap(), expected);
+    }
+    if rows_read == 0 {
+        // Sent, and no row taken.
+        let _ = flautino_lab::polled_at_most(3, rows.next()).await;
+    }
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! `log_responses`: the rows as events, decoded by type.
 
 use flautino::{Engine, EngineConfig, Handle};
-use flautino_lab::{Capture, ask, cluster, config, open};
+use flautino_lab::{Capture, ask, cluster, config, is_since, open};
 use sqlx::AssertSqlSafe;
 
 async fn row_text(capture: &Capture, db: &Handle, expression: &str) -> String {
@@ -24,6 +24,11 @@ async fn compare(expressions: &[&str], quoted: bool) {
     let db = engine.handle();
     let mut wrong = Vec::new();
     for expression in expressions {
+        if expression.contains("Infinity'::numeric")
+            && !is_since(14, cluster.primary(), "infinite numeric").await
+        {
+            continue;
+        }
         let sql = format!("SELECT ({expression})::text");
         let mut expected: String = ask(cluster.primary(), &sql).await;
         if quoted {

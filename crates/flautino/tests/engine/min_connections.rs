@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use flautino::{Engine, EngineConfig, Handle, Health};
 use flautino_cluster::{Cluster, Proxy};
-use flautino_lab::{cluster, config, open, sessions_of, tasks, until_sessions, wait_until};
+use flautino_lab::{
+    cluster, config, end_sessions, open, sessions_of, tasks, until_sessions, wait_until,
+};
 use tokio::net::TcpListener;
 
 const PATIENT: Duration = Duration::from_secs(20);
@@ -68,10 +70,7 @@ async fn what_the_server_ended_is_opened_again() {
     let (engine, db) = opened(config).await;
     until_sessions(cluster.primary(), "ended", 3).await;
     assert!(answers(&db).await);
-    let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
-               WHERE application_name = 'ended'";
-    cluster.primary().execute(end).await.unwrap();
-    assert_eq!(sessions_of(cluster.primary(), "ended").await, 0);
+    end_sessions(cluster.primary(), "application_name = 'ended'").await;
     // One statement finds out, and is run once more since it only reads; the rest needs none.
     assert!(answers(&db).await);
     until_sessions(cluster.primary(), "ended", 3).await;

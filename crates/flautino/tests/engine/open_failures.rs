@@ -21,7 +21,10 @@ async fn refused(config: EngineConfig) -> String {
 
 /// From now on a password is asked for.
 async fn ask_for_passwords(node: &Node) {
-    node.execute("CREATE ROLE locked LOGIN PASSWORD 'right'").await.unwrap();
+    // PostgreSQL 13 would keep the password in the old way.
+    let sql =
+        "SET password_encryption = 'scram-sha-256'; CREATE ROLE locked LOGIN PASSWORD 'right'";
+    node.execute(sql).await.unwrap();
     let path = node.data_dir().join("pg_hba.conf");
     let rules = std::fs::read_to_string(&path).unwrap();
     let own = "host all locked 127.0.0.1/32 scram-sha-256\n";

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flautino::{EngineConfig, Handle};
 use flautino_cluster::Node;
-use flautino_lab::{Lab, ask, pid, until_running, wait_until};
+use flautino_lab::{Lab, ask, end_sessions, pid, until_running, wait_until};
 use futures_util::StreamExt;
 use sqlx::PgConnection;
 
@@ -25,13 +25,9 @@ async fn start(name: &str) -> Lab {
     lab
 }
 
-/// Ends all sessions of that name; answers how many there were.
-async fn terminate(node: &Node, name: &str, which: &str) -> i64 {
-    let sql = format!(
-        "SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity \
-         WHERE application_name = '{name}' AND {which}"
-    );
-    ask(node, &sql).await
+/// Ends those sessions of that name; answers how many there were.
+async fn terminate(node: &Node, name: &str, which: &str) -> usize {
+    end_sessions(node, &format!("application_name = '{name}' AND {which}")).await
 }
 
 async fn count(db: &Handle) -> Result<i64, sqlx::Error> {

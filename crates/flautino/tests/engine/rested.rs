@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use flautino::{EngineConfig, PoolConfig};
 use flautino_cluster::Proxy;
 use flautino_lab::{
-    Lab, ask, has_session, pid, running, until_running, until_sessions, wait_until,
+    Lab, ask, end_sessions, has_session, pid, running, until_running, until_sessions, wait_until,
 };
 use futures_util::future::try_join_all;
 
@@ -62,9 +62,7 @@ async fn one_that_the_server_ended_meanwhile_costs_no_statement_not_even_a_write
     for round in 1..=3_i64 {
         drop(try_join_all((0..5).map(|_| lab.db.acquire())).await.unwrap());
         wait_until("all have rested", async || lab.pool().warm == 0).await;
-        let end = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity \
-                   WHERE application_name = 'ended'";
-        lab.primary().execute(end).await.unwrap();
+        end_sessions(lab.primary(), "application_name = 'ended'").await;
         sqlx::query("INSERT INTO t VALUES (1)").execute(&lab.db).await.unwrap();
         assert_eq!(ask::<i64>(lab.primary(), "SELECT count(*) FROM t").await, round);
     }

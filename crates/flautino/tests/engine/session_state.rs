@@ -1,7 +1,7 @@
 //! What one user leaves behind in a session, the next user of the connection never sees.
 
 use flautino::{Error, Handle};
-use flautino_lab::{Lab, ask};
+use flautino_lab::{Lab, end_sessions};
 
 const PID: &str = "SELECT pg_backend_pid()";
 const NO_WORK_MEM: &str = "SELECT current_setting('work_mem') <> '9MB'";
@@ -116,8 +116,7 @@ async fn check(cases: &[(&'static str, &'static str)]) {
             let after: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
             if !clean {
                 found.push(format!("{way:?}: {sql} (same session: {})", before == after));
-                let sql = format!("SELECT pg_terminate_backend({after}, 5000)");
-                ask::<bool>(cluster.primary(), &sql).await;
+                end_sessions(cluster.primary(), &format!("pid = {after}")).await;
                 let _ = sqlx::query(PID).execute(&db).await;
             }
         }

@@ -2,7 +2,7 @@
 //! connection never sees.
 
 use flautino::Handle;
-use flautino_lab::{Lab, LabBuilder, ask, wait_until};
+use flautino_lab::{Lab, LabBuilder, end_sessions, wait_until};
 
 pub(crate) const PID: &str = "SELECT pg_backend_pid()";
 const NO_TENANT: &str = "SELECT coalesce(current_setting('app.tenant', true), '') = ''";
@@ -174,8 +174,7 @@ async fn check(lab: Lab, cases: &[(&'static str, &'static str)]) {
             if !clean {
                 found.push(format!("{way:?}: {sql}"));
                 let pid: i32 = sqlx::query_scalar(PID).fetch_one(&db).await.unwrap();
-                let sql = format!("SELECT pg_terminate_backend({pid}, 5000)");
-                ask::<bool>(cluster.primary(), &sql).await;
+                end_sessions(cluster.primary(), &format!("pid = {pid}")).await;
                 let _ = sqlx::query(PID).execute(&db).await;
             }
         }

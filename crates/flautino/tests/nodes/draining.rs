@@ -73,6 +73,27 @@ async fn a_statement_of_a_handle_that_names_the_node_is_ended_and_told_so() {
     engine.close().await;
 }
 
+/// Neither PostgreSQL 13 nor a server with `client_check_interval = 0` finds out that its client is gone.
+#[tokio::test]
+async fn what_is_ended_is_cancelled_at_a_server_that_does_not_look_for_its_client() {
+    let cluster = cluster(1).await;
+    let engine = open_with(&cluster, "unlooked", &[0], |config| {
+        hasty(config);
+        for node in config.extra_nodes.values_mut() {
+            node.client_check_interval = Some(Duration::ZERO);
+        }
+    })
+    .await;
+    let sql = "SELECT pg_sleep(60)";
+    let db = engine.handle().node("r1").unwrap();
+    let query = tokio::spawn(async move { run(&db, sql).await });
+    until_running(cluster.replica(0), "unlooked", sql).await;
+    set(&engine, Nodes::new()).await;
+    query.await.unwrap().unwrap_err();
+    until_no_sessions(cluster.replica(0), "unlooked").await;
+    engine.close().await;
+}
+
 #[tokio::test]
 async fn a_held_lease_is_counted_and_its_session_ends_with_it() {
     let cluster = cluster(1).await;

@@ -169,7 +169,10 @@ async fn a_refusal_after_rows_were_given_out_is_an_error_and_remembered() {
     for (call, code) in &REFUSED[..4] {
         let sql = refused_late(call, "42");
         let db = lab.engine.handle().recorded();
-        assert_eq!(sqlstate(&all(&db, &sql).await.unwrap_err()), *code, "{call}");
+        let refused = sqlstate(&all(&db, &sql).await.unwrap_err());
+        // Since PostgreSQL 16, large objects are refused with the proper code, too.
+        let is_newer = call.contains("large object") && refused == "25006";
+        assert!(refused == *code || is_newer, "{call}: {refused}");
         assert_eq!(attempts(&db), READ, "{call}");
         assert_eq!(lab.engine.access(&sql), Access::Write, "{call}");
         let db = lab.engine.handle().recorded();

@@ -51,8 +51,10 @@ pub(crate) struct EndListener {
 /// Why everything that runs on a node is ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum EndReason {
-    /// The node does not answer any more, or is not a node of the engine any more.
+    /// The node does not answer any more.
     Down,
+    /// It is not a node of the engine any more, and the drain time is over. Its server answers.
+    Removed,
     /// Another node is the primary now, so what this one acknowledges from now on is lost.
     Superseded,
     /// The engine closes, and the drain time is over.

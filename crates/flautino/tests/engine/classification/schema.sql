@@ -101,7 +101,11 @@ CREATE FUNCTION touch_column(notes) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT
 CREATE FUNCTION app.grab_hidden(notes) RETURNS int LANGUAGE sql VOLATILE AS 'SELECT grab($1.id)';
 
 -- Named as the extensions name theirs: harmless ones, and ones that are not although they look it.
-CREATE EXTENSION "uuid-ossp";
+DO $$ BEGIN
+    IF EXISTS (SELECT FROM pg_available_extensions WHERE name = 'uuid-ossp') THEN
+        CREATE EXTENSION "uuid-ossp";
+    END IF;
+END $$;
 CREATE EXTENSION pgcrypto;
 CREATE FUNCTION dblink(text, text) RETURNS SETOF record LANGUAGE sql STABLE AS 'SELECT 1';
 CREATE FUNCTION dblink_connect(text) RETURNS text LANGUAGE sql STABLE AS 'SELECT $1';
