@@ -250,6 +250,9 @@ impl<E, N> EngineLayer<E, N> {
     /// What the layer answers where the handler's response is a success and its transaction was not committed,
     /// instead of an empty 500. Where it is set, each request's head is kept until the response is made.
     ///
+    /// The response's body is of the type that the service within this layer has. So layers that change it, such as
+    /// tower-http's `TraceLayer`, go around this one: with `.layer(…)` calls after it, in a `ServiceBuilder` before it.
+    ///
     /// ```
     /// # fn f(engine: flautino::Engine) -> axum::Router {
     /// use axum::response::IntoResponse;
