@@ -310,6 +310,7 @@ macro_rules! through_level {
         }
     };
 }
+#[cfg(feature = "axum")]
 pub(crate) use through_level;
 
 through_level!(Transaction);
