@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flautino::{Error, Health};
 use flautino_cluster::Cluster;
-use flautino_lab::{cluster, config, run, status_of, until_sessions, wait_until};
+use flautino_lab::{cluster, config, run, settings, status_of, until_sessions, wait_until};
 
 use crate::common::{MAIN, REPLICAS, open_reading, until_reads_from};
 
@@ -33,6 +33,7 @@ async fn a_server_without_a_free_connection_is_no_dead_node() {
     let builder = Cluster::builder().replicas(1).setting("max_connections", "12");
     let cluster = builder.start().await.unwrap();
     let mut config = config(&cluster, "crowded");
+    settings::patient_probes(&mut config);
     config.pool.acquire_timeout = Duration::from_secs(1);
     let engine = open_reading(config, &REPLICAS[..1]).await;
     // The engine's connections are ended, the monitor's too, and others take their places.
