@@ -194,21 +194,21 @@ impl Dispatch {
                 }
                 leased.set_deadline(self.deadline);
                 let settings = self.demand.settings.as_ref();
-                let mut ready = Ok(());
-                // Where no statement is sent, the work sees to it, together with what it sends itself.
-                if statement.is_some() && leased.lacks(settings) {
-                    ready = self.in_time(Box::pin(leased.put_settings(settings))).await;
-                }
-                let worked = match (ready, self.deadline, statement) {
-                    (Err(error), ..) => Err(Failure::new(error, Phase::Beginning)),
+                // Where no statement is sent, the work sees to it, together with what it sends itself. What is held
+                // while the work runs takes its room in the future of each statement: nothing of this is.
+                let worked = if statement.is_some()
+                    && leased.lacks(settings)
+                    && let Err(error) = self.in_time(Box::pin(leased.put_settings(settings))).await
+                {
+                    Err(Failure::new(error, Phase::Beginning))
+                } else if self.deadline.is_some() && statement.is_none() {
                     // It sends a `BEGIN` at most.
-                    (Ok(()), Some(_), None) => {
-                        let worked = self.until_deadline(Box::pin(work.run(&mut lease))).await;
-                        worked.unwrap_or_else(|| {
-                            Err(Failure::new(DeadlineStep::Waiting.exceeded(), Phase::Beginning))
-                        })
-                    }
-                    _ => work.run(&mut lease).await,
+                    let worked = self.until_deadline(Box::pin(work.run(&mut lease))).await;
+                    worked.unwrap_or_else(|| {
+                        Err(Failure::new(DeadlineStep::Waiting.exceeded(), Phase::Beginning))
+                    })
+                } else {
+                    work.run(&mut lease).await
                 };
                 match worked {
                     Ok(output) => return Ok(output),

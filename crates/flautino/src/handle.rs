@@ -154,7 +154,8 @@ impl Handle {
     /// ```
     #[must_use]
     pub fn with_acquire_timeout(&self, timeout: Duration) -> Self {
-        let demand = Demand { acquire_timeout: Some(timeout), ..self.dispatch.demand.clone() };
+        let demand =
+            Demand { acquire_timeout: Some(Box::new(timeout)), ..self.dispatch.demand.clone() };
         Self { dispatch: Dispatch { demand, ..self.dispatch.clone() } }
     }
 
@@ -493,7 +494,7 @@ impl<'c> Acquire<'c> for &'_ Handle {
         Box::pin(async move {
             let node = this.dispatch.writer();
             let pool = node.pool()?;
-            let timeout = this.dispatch.demand.acquire_timeout;
+            let timeout = this.dispatch.demand.acquire_timeout();
             let timeout = timeout.unwrap_or(node.acquire_timeout());
             // The session cannot see what sqlx's transaction writes, nor when it ends.
             this.session().lose_track();

@@ -162,7 +162,9 @@ impl Lease {
         let node = InFlight::on(node);
         let connection = match node.pool()? {
             Some(pool) => LeasedConnection::Pooled(pool.checkout(demand, is_up).await?),
-            None => LeasedConnection::Single(Box::pin(node.connect(demand.acquire_timeout)).await?),
+            None => {
+                LeasedConnection::Single(Box::pin(node.connect(demand.acquire_timeout())).await?)
+            }
         };
         Ok(Self::new(connection, node))
     }

@@ -240,7 +240,7 @@ impl Dispatch {
                 let now = self.select(access, retry, monitor.state().clone());
                 now.is_ok_and(|selection| selection.decision.reason.is_fallback())
             };
-            let timeout = self.demand.acquire_timeout.unwrap_or(node.acquire_timeout());
+            let timeout = self.demand.acquire_timeout().unwrap_or(node.acquire_timeout());
             match budget.acquire(timeout, monitor, is_needed).await {
                 Waited::Permit(permit) => {
                     selection.fallback_permit = Some(permit);

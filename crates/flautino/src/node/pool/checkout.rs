@@ -46,7 +46,7 @@ impl NodePool {
     ) -> Result<PooledConnection, sqlx::Error> {
         self.start();
         let came = Instant::now();
-        let timeout = demand.acquire_timeout.unwrap_or(self.config.acquire_timeout);
+        let timeout = demand.acquire_timeout().unwrap_or(self.config.acquire_timeout);
         let caller = Caller { came, timeout };
         let mut checked_out = match &self.connector {
             Connector::Server => self.checkout_own(demand, caller, is_up).await,

@@ -10,8 +10,15 @@ use crate::node::settings::Settings;
 pub(crate) struct Demand {
     /// What its statements run with. A connection that carries them comes first.
     pub(crate) settings: Option<Arc<Settings>>,
-    /// How long to wait for a connection, instead of the pool's `acquire_timeout`.
-    pub(crate) acquire_timeout: Option<Duration>,
+    /// How long to wait for a connection, instead of the pool's `acquire_timeout`. Most have none: boxed, it takes
+    /// less room in the future of each statement.
+    pub(crate) acquire_timeout: Option<Box<Duration>>,
+}
+
+impl Demand {
+    pub(crate) fn acquire_timeout(&self) -> Option<Duration> {
+        self.acquire_timeout.as_deref().copied()
+    }
 }
 
 /// A caller who wants a connection.
