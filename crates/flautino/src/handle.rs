@@ -170,7 +170,9 @@ impl Handle {
     /// those that the handle has; a name that is there already gets the new value. No other handle sees them.
     ///
     /// A connection keeps them for the next handle with the same ones, which costs nothing then. On a connection
-    /// that carries others, they are set with one message before the statement, or in that of the `BEGIN`.
+    /// that carries others, they are set in a round trip before the statement, or in that of the `BEGIN`; there are two
+    /// before a statement where others are to be taken away first, and at the first use on a connection, as with any
+    /// statement that sqlx prepares.
     ///
     /// They are set in the order in which they are given; a `role` costs least where it is the first.
     ///

@@ -1,8 +1,8 @@
 //! The settings that a handle's statements run with, on a session that may carry those of another handle.
 //!
 //! A session of the engine's own keeps them when its connection is given back, for the next handle with the same
-//! ones. Whoever wants others, or none, has them replaced first, in one round trip. Behind PgBouncer, and in a
-//! pool of the app's own, others use the session too: there they last for one transaction.
+//! ones. Whoever wants others, or none, has them replaced first: in one round trip, or in two where some are to be
+//! taken away and others set. Behind PgBouncer, and in a pool of the app's own, others use the session too: there they last for one transaction.
 
 use std::sync::Arc;
 
